@@ -1,0 +1,46 @@
+# Two commands for users, each sets up all that it needs: `make demo` and `make test`.
+# PYTHON chooses the interpreter (3.11 to 3.13), VENV the folder of the virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test slow check notebooks clean
+
+demo: $(VENV)/.installed
+	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
+	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "diffevo-jax needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing diffevo-jax into $(VENV): a minute, once ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

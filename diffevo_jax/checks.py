@@ -1,0 +1,28 @@
+"""Checks at the entrance that look at values only where they are known, so that tracing works."""
+
+import math
+
+import jax
+import numpy as np
+
+
+def concrete(value) -> np.ndarray | None:
+    """`value` as a NumPy array where it is known at trace time, else None."""
+    return None if value is None or isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check_number(name: str, value, low: float, high: float, *, closed: str = "[]") -> None:
+    """Raise ValueError unless a concrete `value` is one number from low to high.
+
+    closed: "[]", "()", "[)" or "(]": which of the ends belong to the interval.
+    """
+    seen = concrete(value)
+    if seen is None:
+        return
+    interval = f"{closed[0]}{low:g}, {high:g}{closed[1]}"
+    wanted = f"a number in {interval}" if math.isfinite(high) else f"a number above {low:g}"
+    if closed == "[)" and not math.isfinite(high):
+        wanted = f"a number of {low:g} or more"
+    inside = seen.shape == () and low <= seen <= high
+    if not inside or (seen == low and closed[0] == "(") or (seen == high and closed[1] == ")"):
+        raise ValueError(f"{name}: expected {wanted}; seen {value}")

@@ -1,0 +1,70 @@
+"""Any pytree of parameters to a flat genome, and back."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Codec(NamedTuple):
+    """A pair of inverse functions between a parameter pytree and its genome.
+
+    num_genes: D.
+    flatten: pytree -> `[D]`, leaves in tree order, each row-major.
+    unflatten: `[D]` -> pytree with the template's structure, shapes and dtypes. Under `vmap` both
+        take whole populations.
+    """
+
+    num_genes: int
+    flatten: Callable[[Any], jax.Array]
+    unflatten: Callable[[jax.Array], Any]
+
+
+def codec(template: Any) -> Codec:
+    """Make the codec for pytrees like `template`.
+
+    template: parameters of any library as a pytree of floating-point arrays, or of
+        `jax.ShapeDtypeStruct` (from `jax.eval_shape`, which allocates nothing). For Flax Linen pass
+        the variables; for Flax NNX the state of `nnx.split(model, nnx.Param, ...)`.
+
+    Raises ValueError on leaves that are not floating-point arrays, and in the functions on pytrees
+    and genomes that do not fit the template.
+    """
+    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
+    shapes, dtypes = [], []
+    for path, leaf in paths_and_leaves:
+        if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            raise ValueError(
+                f"template{jax.tree_util.keystr(path)}: expected a floating-point array; "
+                f"seen {getattr(leaf, 'dtype', type(leaf).__name__)}"
+            )
+        shapes.append(tuple(leaf.shape))
+        dtypes.append(leaf.dtype)
+    if not shapes:
+        raise ValueError("template: expected at least one array of parameters; seen none")
+    sizes = [math.prod(shape) for shape in shapes]
+    num_genes = sum(sizes)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def flatten(params: Any) -> jax.Array:
+        leaves, seen = jax.tree_util.tree_flatten(params)
+        seen_shapes = [jnp.shape(leaf) for leaf in leaves]
+        if seen != treedef or seen_shapes != shapes:
+            raise ValueError(
+                f"params: expected the template's structure {treedef} with shapes {shapes}; "
+                f"seen {seen} with shapes {seen_shapes}"
+            )
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+    def unflatten(genome: jax.Array) -> Any:
+        if genome.shape != (num_genes,):
+            raise ValueError(f"genome: expected shape ({num_genes},); seen {genome.shape}")
+        leaves = [
+            genome[start : start + size].reshape(shape).astype(dtype)
+            for start, size, shape, dtype in zip(starts, sizes, shapes, dtypes, strict=True)
+        ]
+        return jax.tree_util.tree_unflatten(treedef, leaves)
+
+    return Codec(num_genes, flatten, unflatten)

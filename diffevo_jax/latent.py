@@ -1,0 +1,27 @@
+"""Latent spaces for the distances of Latent Space Diffusion Evolution (paper Algorithm 2, Eq. 12)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def random_projection(key: jax.Array, genome_dim: int, latent_dim: int) -> jax.Array:
+    """Draw a random linear map to a latent space, z = x @ projection.
+
+    Each latent direction (a column) is a normal draw scaled to unit length, so that x ~ N(0, I)
+    gives latents of unit variance.
+
+    Returns the projection, `[D, d]` = `[genome_dim, latent_dim]`. Raises ValueError unless
+    1 <= latent_dim <= genome_dim.
+    """
+    if not 1 <= latent_dim <= genome_dim:
+        raise ValueError(
+            f"latent_dim: expected 1 to genome_dim = {genome_dim}; seen {latent_dim} "
+            "(leave the projection out to take distances in genome space)"
+        )
+    directions = jax.random.normal(key, (genome_dim, latent_dim))
+    return directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
+
+
+def project(population: jax.Array, projection: jax.Array) -> jax.Array:
+    """Latent coordinates z = x @ projection, `[N, D]` and `[D, d]` to `[N, d]`, at full precision."""
+    return jnp.matmul(population, projection, precision=jax.lax.Precision.HIGHEST)
