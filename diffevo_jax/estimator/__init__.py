@@ -93,6 +93,11 @@ def choose(implementation: str = "auto") -> str:
     return implementation
 
 
+def why() -> str:
+    """Say in a few words why `choose()` chose what it chose."""
+    return "the formula as written, N x N weights by XLA, on every platform"
+
+
 def _check(x_t, log_weight, alpha_t, z_t, one_minus_alpha, floor) -> None:
     if x_t.ndim != 2 or len(x_t) < 2:
         raise ValueError(f"x_t: expected shape [N, D] with N >= 2; seen {x_t.shape}")

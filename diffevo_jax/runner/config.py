@@ -1,0 +1,327 @@
+"""Run configs: strict models, read from YAML, with errors that name file, key and nearest match."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from diffevo_jax.runner import yaml_loader
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A config that can't be run; the message is for the user."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                hint = nearest(str(key), cls.model_fields)
+                keys = ", ".join(cls.model_fields)
+                message = f"unknown key '{key}'{hint}. Keys here: {keys}"
+                raise PydanticCustomError("unknown_key", "{message}", {"message": message})
+        return data
+
+
+class Schedule(_Section):
+    """A noise schedule of `diffevo_jax.schedules`."""
+
+    name: Literal["linear", "cosine", "ddpm"] = "cosine"
+    num_levels: Annotated[int, Field(ge=2)]
+
+
+class Identity(_Section):
+    """Weight = fitness."""
+
+    name: Literal["identity"] = "identity"
+
+
+class Power(_Section):
+    """Weight = fitness ** (p / temperature)."""
+
+    name: Literal["power"] = "power"
+    p: Positive
+    temperature: Positive = 1.0
+
+
+class Boltzmann(_Section):
+    """Weight = exp(fitness / temperature)."""
+
+    name: Literal["boltzmann"] = "boltzmann"
+    temperature: Positive = 1.0
+
+
+class Evolution(_Section):
+    """Settings of `diffevo_jax.diffusion_evolution`."""
+
+    schedule: Schedule
+    fitness_map: Annotated[Identity | Power | Boltzmann, Field(discriminator="name")]
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    latent_dim: Count | None = None
+    floor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Policy(_Section):
+    """A network between a task's observations and its actions."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: list[Count]
+    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
+
+
+class Function(_Section):
+    """A landscape of `diffevo_jax.problems.functions`."""
+
+    kind: Literal["function"]
+    name: Literal[
+        "two_peaks", "two_steps", "rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"
+    ]
+    dim: Count = 2
+    scale: Positive = 1.0
+    success: float | None = None
+
+    @model_validator(mode="after")
+    def _plane(self) -> "Function":
+        if self.name in ("rosenbrock", "beale", "himmelblau", "ackley") and self.dim != 2:
+            raise PydanticCustomError("plane", f"{self.name} has dim: 2")  # pyright: ignore
+        return self
+
+
+class Control(_Section):
+    """A Gymnax task with a policy, of `diffevo_jax.problems.control`."""
+
+    kind: Literal["control"]
+    environment: str
+    policy: Policy
+    num_episodes: Count = 1
+    scaling: Positive = 1.0
+    max_steps: Count | None = 500
+    success: float | None = None
+
+    @field_validator("environment")
+    @classmethod
+    def _registered(cls, value: str) -> str:
+        import gymnax
+
+        if value not in gymnax.registered_envs:
+            choices = ", ".join(gymnax.registered_envs)
+            hint = nearest(value, gymnax.registered_envs)
+            message = f"expected one of {choices}; seen '{value}'{hint}"
+            raise PydanticCustomError("environment", "{message}", {"message": message})
+        return value
+
+
+class Reference(_Section):
+    """A number to hold the last generation's success rate against."""
+
+    success_rate: Annotated[float, Field(ge=0, le=1)]
+    standard_error: Annotated[float, Field(ge=0)]
+    source: str
+
+
+class Figure(_Section):
+    """Fitness against generation."""
+
+    ylabel: str = "fitness"
+    log: bool = False
+    maximum: float | None = None
+    ticks: list[float] | None = None
+
+
+class Method(_Section):
+    """One line of the figure: its settings, complete."""
+
+    label: str
+    problem: Annotated[Function | Control, Field(discriminator="kind")]
+    evolution: Evolution
+    save_populations: Annotated[int, Field(ge=0)] | None = None
+    reference: Reference | None = None
+
+
+class RunConfig(_Section):
+    """A whole run: every method over every repeat. `methods` differ from the top level's settings.
+
+    save_populations: of how many repeats the final population is kept; null keeps all.
+    """
+
+    name: Name
+    description: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    repeats: Count = 1
+    population: Annotated[int, Field(ge=2)]
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    figure: Figure = Figure()
+
+
+# Settings at the top level are the defaults of every method.
+_SHARED = ("problem", "evolution", "save_populations")
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read, override and validate a config file.
+
+    overrides: "a.b=c" each, c read as YAML. Raises ConfigError with all that is wrong.
+    """
+    try:
+        data = yaml_loader.read(path)
+    except FileNotFoundError:
+        siblings = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+        hint = nearest(str(path), siblings)
+        raise ConfigError(f"{path}: no such file{hint}. `diffevo-jax list` shows all") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except yaml_loader.YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values; seen {_kind(data)}")
+    for override in overrides or []:
+        data = merge(data, _parse_override(override))
+    try:
+        return RunConfig.model_validate(_expand(data))
+    except ValidationError as error:
+        lines = [f"{path}: {line}" for line in _describe(error, data)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def merge(base: Any, change: Any) -> Any:
+    """Lay `change` over `base`, mapping by mapping.
+
+    A mapping that names another `name` or `kind` is a different choice and replaces the old one.
+    """
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    for key in ("name", "kind"):
+        if key in base and key in change and base[key] != change[key] and "methods" not in base:
+            return change
+    merged = dict(base)
+    for key, value in change.items():
+        merged[key] = merge(base[key], value) if key in base else value
+    return merged
+
+
+def nearest(word: str, choices) -> str:
+    """Say "; did you mean ...?" where a choice is close, else nothing."""
+    close = difflib.get_close_matches(word, [str(choice) for choice in choices], 1, 0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _expand(data: dict) -> dict:
+    """Move the shared settings into each method; a run without methods is one method."""
+    shared = {key: data[key] for key in _SHARED if key in data}
+    rest = {key: value for key, value in data.items() if key not in _SHARED}
+    methods = rest.get("methods", {"diffusion_evolution": {}})
+    if isinstance(methods, dict):
+        rest["methods"] = {
+            name: merge({"label": str(name), **shared}, {} if method is None else method)
+            for name, method in methods.items()
+        }
+    return rest
+
+
+def _parse_override(override: str) -> dict:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override}: expected a.b=c, a key of the config and its value")
+    try:
+        value = yaml_loader.load(text)
+    except yaml_loader.YamlError as error:
+        raise ConfigError(f"--set {override}: {error}") from None
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def _describe(error: ValidationError, data: dict) -> list[str]:
+    """One line an error: key, what was expected, what was seen."""
+    expanded = _expand(data)
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(_path(item["loc"], expanded, keep_last=item["type"] == "missing"))
+        context = item.get("ctx", {})
+        seen = _kind(item["input"])
+        match item["type"]:
+            case "literal_error" | "union_tag_invalid":
+                listed = context.get("expected_tags") or context["expected"]
+                choices = re.findall(r"'([^']*)'", listed)
+                tag = context.get("tag")
+                if tag is not None:
+                    key += f".{context['discriminator'].strip(chr(39))}"
+                word = str(tag if tag is not None else item["input"])
+                message = f"expected one of {', '.join(choices)}; seen '{word}'" + nearest(
+                    word, choices
+                )
+            case "union_tag_not_found":
+                message = f"missing key {context['discriminator']}"
+            case "missing":
+                message = "missing"
+            case "unknown_key" | "environment" | "plane":
+                message = item["msg"]
+            case "dict_type" | "model_type" | "model_attributes_type":
+                message = f"expected keys and values; seen {seen}"
+            case _:
+                reason = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+                message = f"expected {reason}; seen {seen}"
+        lines.append(f"{key}: {message}" if key else message)
+    # A setting at the top level is wrong in every method alike: name it where it stands.
+    return [_shared_place(line, data) for line in lines]
+
+
+def _shared_place(line: str, data: dict) -> str:
+    """Turn methods.NAME.section... into section... when the method did not set it itself."""
+    match = re.match(r"methods\.([^.:]+)\.([^:]+):", line)
+    if not match:
+        return line
+    node = (data.get("methods") or {}).get(match[1])
+    for key in match[2].split("."):
+        if not (isinstance(node, dict) and key in node):
+            return line[len(f"methods.{match[1]}.") :]
+        node = node[key]
+    return line
+
+
+def _path(loc: tuple, data: Any, *, keep_last: bool) -> list[str]:
+    """Keys of an error's place, without the tags that pydantic puts between them."""
+    path = []
+    for depth, part in enumerate(loc):
+        inside = isinstance(data, dict) and part in data
+        if isinstance(data, list) and isinstance(part, int):
+            inside = part < len(data)
+        if inside:
+            data = data[part]
+            path.append(str(part))
+        elif keep_last and depth == len(loc) - 1:
+            path.append(str(part))
+    return path
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def config_folder() -> Path:
+    """The folder of the configs that come with the package: in a checkout, or installed."""
+    package = Path(__file__).resolve().parent.parent
+    installed, checkout = package / "configs", package.parent / "configs"
+    return installed if installed.is_dir() else checkout
+
+
+def find_config(name: str) -> Path:
+    """A path as given, or else a config that comes with the package, by its file name."""
+    path = Path(name)
+    shipped = config_folder() / path.with_suffix(".yaml").name
+    return shipped if not path.exists() and path.parent == Path() and shipped.exists() else path

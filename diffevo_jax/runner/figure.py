@@ -1,0 +1,75 @@
+"""Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
+
+from pathlib import Path
+
+import numpy as np
+
+from diffevo_jax.runner import results
+
+# Sky blue, orange-red, orange and grey of the published figures, then matplotlib-safe others.
+COLOURS = ("#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#3B7A57", "#7A5195")
+STYLE = {
+    "font.family": "serif",
+    "font.serif": ["STIXGeneral", "DejaVu Serif"],
+    "mathtext.fontset": "stix",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+}
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw figure.png and figure.pdf into a run folder: median and quartiles of each method.
+
+    Quantiles are over all individuals and repeats. Raises ConfigError when the folder holds no
+    results.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    config, arrays = results.load(folder)
+    settings = config.figure
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+        for i, (name, saved) in enumerate(arrays.items()):
+            low, median, high = _quartiles(saved["fitness"])
+            generations = np.arange(1, len(median) + 1)
+            colour = COLOURS[i % len(COLOURS)]
+            axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
+            marker = "o" if len(median) <= 30 else ""
+            label = config.methods[name].label
+            axes.plot(generations, median, color=colour, marker=marker, markersize=4, label=label)
+        if settings.maximum is not None:
+            axes.axhline(settings.maximum, color="#6F6E6E", linestyle="--", linewidth=1, zorder=0)
+            axes.annotate(
+                f"maximum {settings.maximum:g}",
+                (1, settings.maximum),
+                textcoords="offset points",
+                xytext=(0, 4),
+                color="#6F6E6E",
+                fontsize=9,
+            )
+        if settings.log:
+            axes.set_yscale("log")
+        if settings.ticks is not None:
+            axes.set_yticks(settings.ticks, [f"{tick:g}" for tick in settings.ticks])
+            axes.minorticks_off()
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("generation")
+        axes.set_ylabel(settings.ylabel)
+        axes.legend(frameon=False, fontsize=9)
+        paths = [folder / "figure.png", folder / "figure.pdf"]
+        for path in paths:
+            figure.savefig(path, dpi=200)
+        plt.close(figure)
+    return paths
+
+
+def _quartiles(fitness: np.ndarray) -> np.ndarray:
+    """25 %, 50 % and 75 % quantile of each generation, `[S, T, N]` to `[3, T]`."""
+    per_generation = np.moveaxis(fitness, 1, 0).reshape(fitness.shape[1], -1)
+    valid = np.where(np.isfinite(per_generation), per_generation, np.nan)
+    return np.nanquantile(valid, [0.25, 0.5, 0.75], axis=1)

@@ -1,0 +1,153 @@
+"""Run folders: what a run leaves behind, written once and never overwritten.
+
+config.yaml        the resolved config; `diffevo-jax run` takes it again
+environment.json   versions, device, git commit, times, and whether the run is complete
+metrics.csv        tidy: a row per method, seed and generation
+METHOD.npz         fitness [S, T, N], final_population [S', N, D], projection [S', D, d] if any
+figure.png, .pdf   drawn from the files above alone
+"""
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from diffevo_jax.runner.config import ConfigError, RunConfig
+
+METRICS = (
+    "fitness_mean",
+    "fitness_std",
+    "fitness_min",
+    "fitness_q25",
+    "fitness_median",
+    "fitness_q75",
+    "fitness_max",
+    "success_rate",
+    "effective_sample_size",
+    "num_invalid",
+    "selected",
+)
+_VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "numpy")
+
+
+def create(out: Path | None, name: str) -> Path:
+    """Make a new run folder: `out`, or runs/NAME-DATE-TIME. Raises ConfigError if it exists."""
+    if out is not None:
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"--out {out}: exists, and a run is never overwritten; choose another folder"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"--out {out}: {error.strerror or error}") from None
+        return out
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for count in range(1, 1000):
+        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{folder}: {error.strerror or error}; see --out") from None
+    raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
+
+
+def write_config(folder: Path, config: RunConfig, source: str) -> None:
+    """Save the resolved config, ready to run again."""
+    text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    header = f"# diffevo-jax run {folder.name}/config.yaml\n# Resolved from {source}\n"
+    (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+
+
+def write_environment(folder: Path, record: dict[str, Any]) -> None:
+    """Save versions, device and commit beside what the run says of itself."""
+    _replace(folder / "environment.json", json.dumps({**environment(), **record}, indent=2) + "\n")
+
+
+def write_method(
+    folder: Path, name: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndarray]
+) -> None:
+    """Add a method's rows to metrics.csv and save its arrays."""
+    path = folder / "metrics.csv"
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["method", "seed", "generation", "alpha", *METRICS])
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+    np.savez(folder / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
+    """Read a run folder: its config, and the arrays of each method that has any.
+
+    Raises ConfigError when it is not a run folder or holds no results.
+    """
+    from diffevo_jax.runner.config import load_config
+
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder}: not a run folder, it holds no config.yaml")
+    config = load_config(folder / "config.yaml")
+    arrays = {}
+    for name in config.methods:
+        if (folder / f"{name}.npz").exists():
+            with np.load(folder / f"{name}.npz") as file:
+                arrays[name] = {key: file[key] for key in file.files if key == "fitness"}
+    if not arrays:
+        raise ConfigError(f"{folder}: holds no results; no repeat had finished")
+    return config, arrays
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the commit of the code."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONS},
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": devices[0].device_kind,
+        "device_count": len(devices),
+        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        "git_commit": _git_commit(),
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, with + for changes; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,292 @@
+"""Run a config: every method over every repeat, each repeat a compiled loop."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffevo_jax as de
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import results
+
+# Between two compiled chunks the host draws the progress bar; at this length that costs nothing.
+GENERATIONS_PER_CHUNK = 50
+
+
+class Program(NamedTuple):
+    """A method as pure functions of a key.
+
+    start: key -> (state, projection or None, keys of the generations `[T]`).
+    advance: (state, projection, keys `[k]`) -> (state, kept of k generations).
+    """
+
+    start: Callable
+    advance: Callable
+
+
+class Summary(NamedTuple):
+    """Last generation of a method over its finished repeats.
+
+    success: success rate and its standard error; None where the problem has no threshold.
+    """
+
+    label: str
+    num_genes: int
+    repeats: int
+    mean: tuple[float, float]
+    median: float
+    success: tuple[float, float] | None
+    reference: cfg.Reference | None
+
+
+class Stopped(RuntimeError):
+    """The run can't go on; what is finished has been saved. The message is for the user."""
+
+
+def build(method: cfg.Method, population: int) -> tuple[Program, int]:
+    """Turn a method's settings into its program and genome size. Raises ValueError."""
+    fitness_fn, num_genes = _problem(method.problem)
+    settings = method.evolution
+    schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
+    fitness_map = _fitness_map(settings.fitness_map)
+    if settings.latent_dim is not None and settings.latent_dim > num_genes:
+        raise ValueError(
+            f"evolution.latent_dim: expected 1 to {num_genes}, the genes of a genome; "
+            f"seen {settings.latent_dim}"
+        )
+
+    def start(key: jax.Array):
+        key_init, key_projection, key_run = jax.random.split(key, 3)
+        genomes = jax.random.normal(key_init, (population, num_genes))
+        projection = None
+        if settings.latent_dim is not None:
+            projection = de.latent.random_projection(key_projection, num_genes, settings.latent_dim)
+        keys = jax.random.split(key_run, settings.schedule.num_levels)
+        return algorithm(projection).init(genomes), projection, keys
+
+    def algorithm(projection):
+        return de.diffusion_evolution(
+            schedule,
+            fitness_map=fitness_map,
+            eta=settings.eta,
+            projection=projection,
+            floor=settings.floor,
+        )
+
+    def keep(info: de.Info) -> dict[str, jax.Array]:
+        return {
+            "fitness": info.fitness,
+            "alpha": info.alpha,
+            "effective_sample_size": jnp.mean(info.effective_sample_size),
+            "num_invalid": info.num_invalid,
+            "selected": info.selected,
+        }
+
+    def advance(state, projection, keys):
+        generation = de.make_generation(algorithm(projection), fitness_fn, transform=keep)
+        return jax.lax.scan(generation, state, keys)
+
+    return Program(start, advance), num_genes
+
+
+def run(
+    config: cfg.RunConfig,
+    folder: Path,
+    *,
+    source: str = "a RunConfig",
+    progress: Callable[[str, int, int, bool], None] = lambda *_: None,
+) -> list[Summary]:
+    """Run every method and fill the run folder.
+
+    progress: called as (method, finished repeats, finished generations of this one, compiling).
+
+    Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
+    environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
+    """
+    programs = {name: build(method, config.population) for name, method in config.methods.items()}
+    results.write_config(folder, config, source)
+    record: dict[str, Any] = {"status": "running", "methods": {}}
+    results.write_environment(folder, record)
+    summaries = []
+    try:
+        for name, (program, num_genes) in programs.items():
+            method = config.methods[name]
+            with _Repeats(folder, name, method, num_genes, record) as repeats:
+                _run_method(config, name, program, repeats, progress)
+            summaries.append(repeats.summary())
+        record["status"] = "complete"
+    except KeyboardInterrupt:
+        record["status"] = "interrupted"
+        raise
+    except Exception as error:
+        record["status"] = f"stopped: {error}"
+        raise
+    finally:
+        results.write_environment(folder, record)
+    return summaries
+
+
+class _Repeats:
+    """The finished repeats of a method; saved when the method ends, however it ends."""
+
+    def __init__(self, folder: Path, name: str, method: cfg.Method, num_genes: int, record: dict):
+        self.folder, self.name, self.method, self.num_genes = folder, name, method, num_genes
+        self.times = record["methods"][name] = {"compile_seconds": 0.0, "run_seconds": 0.0}
+        self.rows: list[dict[str, Any]] = []
+        self.fitness: list[np.ndarray] = []
+        self.populations: list[np.ndarray] = []
+        self.projections: list[np.ndarray] = []
+
+    def __enter__(self) -> "_Repeats":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.times["finished_repeats"] = len(self.fitness)
+        if not self.fitness:
+            return
+        arrays = {"fitness": np.stack(self.fitness)}
+        if self.populations:
+            arrays["final_population"] = np.stack(self.populations)
+        if self.projections:
+            arrays["projection"] = np.stack(self.projections)
+        results.write_method(self.folder, self.name, self.rows, arrays)
+
+    def add(self, repeat: int, kept: dict[str, np.ndarray], population, projection) -> None:
+        """Take in one finished repeat."""
+        for generation, fitness in enumerate(kept["fitness"]):
+            self.rows.append(
+                {
+                    "method": self.name,
+                    "seed": repeat,
+                    "generation": generation + 1,
+                    "alpha": float(kept["alpha"][generation]),
+                    **_describe(fitness, self.method.problem.success),
+                    "effective_sample_size": float(kept["effective_sample_size"][generation]),
+                    "num_invalid": int(kept["num_invalid"][generation]),
+                    "selected": int(kept["selected"][generation]),
+                }
+            )
+        limit = self.method.save_populations
+        if limit is None or len(self.fitness) < limit:
+            self.populations.append(np.asarray(population))
+            if projection is not None:
+                self.projections.append(np.asarray(projection))
+        self.fitness.append(kept["fitness"])
+
+    def summary(self) -> Summary:
+        """Say how the last generation did."""
+        last = np.stack(self.fitness)[:, -1]
+        last = np.where(np.isfinite(last), last, np.nan)
+        threshold = self.method.problem.success
+        return Summary(
+            label=self.method.label,
+            num_genes=self.num_genes,
+            repeats=len(last),
+            mean=_mean_and_error(np.nanmean(last, axis=1)),
+            median=float(np.nanmedian(last)),
+            success=None if threshold is None else _mean_and_error((last >= threshold).mean(1)),
+            reference=self.method.reference,
+        )
+
+
+def _run_method(config: cfg.RunConfig, name: str, program: Program, repeats: _Repeats, progress):
+    method = config.methods[name]
+    num_levels = method.evolution.schedule.num_levels
+    chunks = np.array_split(np.arange(num_levels), math.ceil(num_levels / GENERATIONS_PER_CHUNK))
+    start, advance = _Timed(program.start, repeats.times), _Timed(program.advance, repeats.times)
+    for repeat in range(config.repeats):
+        progress(name, repeat, 0, repeat == 0)
+        key = jax.random.fold_in(jax.random.key(config.seed), repeat)
+        state, projection, keys = start(key)
+        pieces = []
+        for chunk in chunks:
+            state, kept = advance(state, projection, keys[chunk[0] : chunk[-1] + 1])
+            kept = jax.tree.map(np.asarray, kept)
+            _check(method, kept["fitness"])
+            pieces.append(kept)
+            progress(name, repeat, int(chunk[-1]) + 1, False)
+        kept = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        repeats.add(repeat, kept, state.population, projection)
+    progress(name, config.repeats, 0, False)
+
+
+class _Timed:
+    """A jitted function that accounts for its compilation and its run apart."""
+
+    def __init__(self, function: Callable, times: dict[str, float]):
+        self.jitted, self.times, self.compiled = jax.jit(function), times, {}
+
+    def __call__(self, *args):
+        shapes = str(jax.tree.map(jnp.shape, args))
+        begin = time.perf_counter()
+        if shapes not in self.compiled:
+            self.compiled[shapes] = self.jitted.lower(*args).compile()
+            self.times["compile_seconds"] += time.perf_counter() - begin
+            begin = time.perf_counter()
+        outputs = jax.block_until_ready(self.compiled[shapes](*args))
+        self.times["run_seconds"] += time.perf_counter() - begin
+        return outputs
+
+
+def _problem(problem: cfg.Function | cfg.Control) -> tuple[Callable[..., jax.Array], int]:
+    """Fitness function and genome size. Raises ValueError when task and policy do not fit."""
+    if isinstance(problem, cfg.Function):
+        function = getattr(de.problems.functions, problem.name)
+        return lambda population: function(problem.scale * population), problem.dim
+    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
+    activation = getattr(jax.nn, problem.policy.activation)
+    sizes = (task.num_inputs, *problem.policy.hidden, task.num_outputs)
+    policy = de.policies.mlp(sizes, activation=activation)
+    returns = de.problems.control.make_returns(
+        task, policy, num_episodes=problem.num_episodes, scaling=problem.scaling
+    )
+    return lambda key, population: returns(key, population).mean(axis=1), policy.num_genes
+
+
+def _fitness_map(settings: cfg.Identity | cfg.Power | cfg.Boltzmann) -> de.fitness.FitnessMap:
+    match settings:
+        case cfg.Identity():
+            return de.fitness.identity
+        case cfg.Power():
+            return de.fitness.power(settings.p, settings.temperature)
+        case cfg.Boltzmann():
+            return de.fitness.boltzmann(settings.temperature)
+
+
+def _check(method: cfg.Method, fitness: np.ndarray) -> None:
+    """Stop a run whose fitness its map can't weigh."""
+    name = method.evolution.fitness_map.name
+    if name != "boltzmann" and (fitness < 0).any():
+        raise Stopped(
+            f"{method.label}: the fitness went down to {np.nanmin(fitness):g}, and fitness_map "
+            f"'{name}' needs fitness of 0 or more. Use boltzmann, which takes any sign: "
+            "--set evolution.fitness_map.name=boltzmann"
+        )
+
+
+def _describe(fitness: np.ndarray, success: float | None) -> dict[str, Any]:
+    """Statistics of one generation over its valid individuals; blank where there are none."""
+    valid = fitness[np.isfinite(fitness)]
+    rate = "" if success is None else float(np.mean(fitness >= success))
+    names = ("min", "q25", "median", "q75", "max")
+    if not len(valid):
+        blank = {f"fitness_{name}": "" for name in ("mean", "std", *names)}
+        return {**blank, "success_rate": rate}
+    quantiles = dict(zip(names, np.quantile(valid, [0, 0.25, 0.5, 0.75, 1]), strict=True))
+    return {
+        "fitness_mean": float(valid.mean()),
+        "fitness_std": float(valid.std()),
+        **{f"fitness_{name}": float(value) for name, value in quantiles.items()},
+        "success_rate": rate,
+    }
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean over repeats and its standard error; NaN for a single repeat."""
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(error)

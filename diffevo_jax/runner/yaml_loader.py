@@ -1,0 +1,53 @@
+"""YAML read safely: `1e-3` is a number, a key given twice is an error."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class YamlError(ValueError):
+    """The text is not the YAML that configs are written in."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's floats and without silently overwritten keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownVariableType]
+            if not isinstance(key, str):
+                raise YamlError(f"line {key_node.start_mark.line + 1}: key {key!r} is not a string")
+            if key in seen:
+                raise YamlError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep=True)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load(text: str) -> Any:
+    """Parse one YAML document. Raises YamlError with the line."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  (a subclass of SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise YamlError(f"{line}{error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise YamlError(f"not readable as YAML: {error}") from error
+
+
+def read(path: Path) -> Any:
+    """Read a YAML file. Raises OSError, or YamlError with the line."""
+    try:
+        return load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise YamlError(f"not UTF-8 text (byte {error.start})") from error
