@@ -1,0 +1,43 @@
+"""What tests share: the golden vectors, and a float64 loop over the paper's Eq. 8."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "golden.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def loop_x0(x, log_weight, alpha, z=None, floor=0.0, one_minus_alpha=None) -> np.ndarray:
+    """Eq. 8 in float64, one individual at a time: the oracle of every implementation."""
+    x = np.asarray(x, np.float64)
+    z = x if z is None else np.asarray(z, np.float64)
+    spread = 1 - alpha if one_minus_alpha is None else one_minus_alpha
+    log_g = np.asarray(log_weight, np.float64)
+    with np.errstate(divide="ignore"):
+        log_floor = np.log(floor)
+    missing = np.isnan(log_g)
+    log_g = np.logaddexp(np.where(missing, -np.inf, log_g), log_floor)
+    log_g[missing] = -np.inf
+    shrink = spread / (1 + np.sqrt(alpha))
+    x0 = np.empty_like(x)
+    for i in range(len(x)):
+        difference = (z[i] - z) + shrink * z
+        log_p = -np.sum(difference**2, axis=1) / (2 * spread)
+        log_w = log_g + np.logaddexp(log_p, log_floor)
+        w = np.exp(log_w - log_w.max())
+        x0[i] = w @ x / w.sum()
+    return x0

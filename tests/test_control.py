@@ -1,0 +1,219 @@
+"""Gymnax roll-outs against Gymnasium, their laws, and their errors."""
+
+import functools
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffevo_jax as de
+
+control = de.problems.control
+KEY = jax.random.key(5)
+ENVIRONMENTS = [
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Pendulum-v1",
+]
+
+
+@functools.cache
+def _setup(name="CartPole-v1", hidden=(8,), max_steps=None):
+    task = control.make_task(name, max_steps=max_steps)
+    return task, de.policies.mlp((task.num_inputs, *hidden, task.num_outputs))
+
+
+def _initial_state(task, key, individual, num_individuals, episode=0, num_episodes=1):
+    """The initial state that `make_returns` draws for one individual and episode."""
+    key = jax.random.split(key, num_individuals)[individual]
+    key_reset, _ = jax.random.split(jax.random.split(key, num_episodes)[episode])
+    return task.environment.reset_env(key_reset, task.params)[1]
+
+
+def _gymnasium_episode(name, task, policy, genome, state):
+    """Observations and rewards of one episode in Gymnasium, from a Gymnax initial state."""
+    environment = gymnasium.make(name).unwrapped
+    environment.reset(seed=0)
+    fields = [field for field in vars(state) if field not in ("time", "last_u")]
+    environment.state = np.array([float(getattr(state, field)) for field in fields])
+    act = jax.jit(lambda o: task.act(policy.apply(policy.unflatten(genome), task.scale(o))))
+    observation = task.environment.get_obs(state)
+    observations, rewards = [observation], []
+    for _ in range(task.max_steps):
+        action = np.asarray(act(jnp.asarray(observation, jnp.float32)))
+        observation, reward, terminated, _, _ = environment.step(
+            int(action) if action.ndim == 0 else action
+        )
+        observations.append(observation)
+        rewards.append(float(reward))
+        if terminated:
+            break
+    return np.array(observations), np.array(rewards)
+
+
+def test_cart_pole_returns_are_gymnasiums():
+    task, policy = _setup()
+    population = jax.random.normal(KEY, (48, policy.num_genes))
+    returns = control.make_returns(task, policy)(KEY, population)
+    lengths = []
+    for i, genome in enumerate(population):
+        state = _initial_state(task, KEY, i, 48)
+        _, rewards = _gymnasium_episode("CartPole-v1", task, policy, genome, state)
+        lengths.append(len(rewards))
+        # Past about 110 steps float32 and Gymnasium's float64 part, so longer ones need not agree.
+        if len(rewards) < 100:
+            assert float(returns[i, 0]) == rewards.sum() == len(rewards)
+    assert sum(length < 100 for length in lengths) > 40
+    assert len(set(lengths)) > 5
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_short_prefixes_are_gymnasiums(name):
+    task, policy = _setup(name, max_steps=40)
+    population = jax.random.normal(KEY, (4, policy.num_genes))
+    returns = control.make_returns(task, policy)(KEY, population)
+    assert returns.shape == (4, 1)
+    for i, genome in enumerate(population):
+        state = _initial_state(task, KEY, i, 4)
+        _, rewards = _gymnasium_episode(name, task, policy, genome, state)
+        # Rewards of order 1 to 16 a step, 40 steps of float32 dynamics.
+        np.testing.assert_allclose(returns[i, 0], rewards.sum(), rtol=1e-3, atol=1e-3)
+
+
+def test_cart_pole_observations_follow_gymnasium_step_by_step():
+    task, policy = _setup()
+    genome = jax.random.normal(jax.random.key(1), (policy.num_genes,))
+    state = _initial_state(task, KEY, 0, 1)
+    observations, _ = _gymnasium_episode("CartPole-v1", task, policy, genome, state)
+    weights = policy.unflatten(genome)
+    observation = task.environment.get_obs(state)
+    for expected in observations[1:30]:
+        action = task.act(policy.apply(weights, task.scale(observation)))
+        observation, state, *_ = task.environment.step_env(KEY, state, action, task.params)
+        np.testing.assert_allclose(observation, expected, atol=1e-5)
+
+
+def test_a_balancing_policy_earns_the_full_reward():
+    task = control.make_task("CartPole-v1")
+    policy = de.policies.mlp((4, 2))
+    params = policy.unflatten(jnp.zeros(policy.num_genes))
+    push = jnp.array([0.05, 0.3, 1.0, 1.0])  # right when pole and cart lean and move right
+    params["params"]["Dense_0"]["kernel"] = jnp.stack([0 * push, push], axis=1)
+    genome = de.genome.codec(params).flatten(params)
+    returns = control.make_returns(task, policy, num_episodes=8)(KEY, genome[None])
+    np.testing.assert_array_equal(returns, 500)
+
+
+def test_episodes_end_at_the_cut_and_the_failing_step_counts():
+    population = jax.random.normal(KEY, (32, 58))
+    _, policy = _setup()
+    whole = control.make_returns(_setup()[0], policy)(KEY, population)
+    cut = control.make_returns(_setup(max_steps=9)[0], policy)(KEY, population)
+    np.testing.assert_array_equal(cut, jnp.minimum(whole, 9))
+    assert float(whole.min()) >= 8  # from within 0.05 rad no policy fails sooner
+
+
+def test_each_individual_and_each_generation_starts_afresh():
+    task, policy = _setup("Pendulum-v1", max_steps=5)
+    returns = control.make_returns(task, policy)
+    same = jnp.zeros((16, policy.num_genes))
+    first, second = (returns(key, same) for key in jax.random.split(KEY))
+    assert len(np.unique(np.concatenate([first, second]))) == 32
+
+
+def test_chunks_and_jit_change_nothing():
+    task, policy = _setup()
+    population = jax.random.normal(KEY, (21, 58))
+    expected = control.make_returns(task, policy, num_episodes=2)(KEY, population)
+    assert expected.shape == (21, 2)
+    for chunk in (1, 4, 21, 1000):
+        returns = jax.jit(control.make_returns(task, policy, num_episodes=2, chunk=chunk))
+        np.testing.assert_array_equal(returns(KEY, population), expected)
+
+
+def test_scaling_multiplies_the_genome():
+    task, policy = _setup("Pendulum-v1", max_steps=20)
+    population = jax.random.normal(KEY, (8, policy.num_genes))
+    scaled = control.make_returns(task, policy, scaling=0.1)(KEY, population)
+    by_hand = control.make_returns(task, policy)(KEY, 0.1 * population)
+    np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
+
+
+def test_observations_are_scaled_as_published():
+    observation = jnp.array([4.8, 1.5, -0.41887903, -2.0])
+    expected = np.sqrt(3) * np.array([1, 1.5, -1, -2.0])
+    np.testing.assert_allclose(_setup()[0].scale(observation), expected, rtol=1e-6)
+    car = _setup("MountainCar-v0")[0].scale(jnp.array([0.6, -0.07]))
+    np.testing.assert_allclose(car, np.sqrt(3) * np.array([1, -1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("MountainCarContinuous-v0", 1), ("Pendulum-v1", 2)])
+def test_continuous_actions_are_tanh_times_a_factor(name, factor):
+    action = _setup(name)[0].act(jnp.array([0.7]))
+    assert action.shape == (1,)
+    np.testing.assert_allclose(action, factor * np.tanh(0.7), rtol=1e-6)
+
+
+def test_the_environments_own_limit_holds_below_the_cut():
+    assert control.make_task("MountainCar-v0", max_steps=500).max_steps == 200
+    assert control.make_task("MountainCarContinuous-v0", max_steps=500).max_steps == 500
+    assert control.make_task("MountainCarContinuous-v0").max_steps == 999
+
+
+class _Odd:
+    """An environment that no policy of plain outputs can serve."""
+
+    default_params = None
+
+    def __init__(self, observation, action):
+        self.spaces = observation, action
+
+    def reset(self): ...
+    def step(self): ...
+
+    def observation_space(self, params):
+        return self.spaces[0]
+
+    def action_space(self, params):
+        return self.spaces[1]
+
+
+def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
+    import gymnax
+    from gymnax.environments import spaces
+
+    box = spaces.Box(-1, 1, (2,))
+    for name, odd in (
+        ("DictionaryObservations", (spaces.Dict({"a": box}), box)),
+        ("TupleActions", (box, spaces.Tuple((box, box)))),
+    ):
+        monkeypatch.setattr(gymnax, "registered_envs", [*gymnax.registered_envs, name])
+        monkeypatch.setattr(gymnax, "make", lambda name, odd=odd: (_Odd(*odd), None))
+        with pytest.raises(ValueError, match=f"{name} has"):
+            control.make_task(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: control.make_task("CartPole-v7"), "expected one of .*CartPole-v1.*'CartPole-v7'"),
+        (lambda: control.make_task("CartPole-v1", max_steps=0), "max_steps: .* seen 0"),
+        (
+            lambda: control.make_returns(_setup()[0], de.policies.mlp((4, 3))),
+            "policy: expected 2 outputs for CartPole-v1; seen 3",
+        ),
+        (
+            lambda: control.make_returns(_setup()[0], de.policies.mlp((3, 2))),
+            "policy: expected 4 inputs for CartPole-v1; seen 3",
+        ),
+        (lambda: control.make_returns(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
+        (lambda: control.make_returns(*_setup(), chunk=0), "chunk: .* seen 0"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

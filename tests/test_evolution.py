@@ -1,0 +1,344 @@
+"""The loop: laws, transformations, and what happens to bad fitness."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import diffevo_jax as de
+
+KEY = jax.random.key(11)
+POPULATION = jax.random.normal(jax.random.key(1), (64, 2))
+COSINE = de.schedules.cosine(12)
+
+
+def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.problems.two_peaks, **kw):
+    return de.evolve(key, de.diffusion_evolution(schedule, **kw), fitness_fn, population)
+
+
+def test_the_quick_start_finds_both_peaks():
+    population = jax.random.normal(KEY, (512, 2))
+    state, info = _run(population=population, schedule=de.schedules.cosine(100), eta=0.1)
+    for peak in (1.0, -1.0):  # measured 0.4 to 0.5 each over ten keys
+        assert float((jnp.linalg.norm(state.population - peak, axis=1) < 1).mean()) > 0.3
+    mean = info.fitness.mean(axis=1)  # measured 0.18 and 0.58 to 0.63 over ten keys
+    assert float(mean[0]) < 0.25
+    assert float(mean[-1]) > 0.5
+
+
+def test_t_levels_are_t_evaluations_and_t_minus_one_updates():
+    state, info = _run()
+    assert info.fitness.shape == (12, 64)
+    np.testing.assert_array_equal(info.t, np.arange(11, -1, -1))
+    np.testing.assert_array_equal(info.alpha, COSINE.alpha[::-1])
+    moved = jnp.any(jnp.diff(info.population, axis=0) != 0, axis=(1, 2))
+    assert moved.shape == (11,)
+    assert bool(jnp.all(moved))
+    np.testing.assert_array_equal(info.population[-1], state.population)
+    np.testing.assert_allclose(info.fitness[-1], de.problems.two_peaks(state.population), rtol=1e-6)
+
+
+def test_a_finished_run_is_a_fixed_point_of_step():
+    algorithm = de.diffusion_evolution(COSINE)
+    state, _ = _run()
+    assert int(state.t) == 0
+    for key in jax.random.split(KEY, 3):
+        again, info = algorithm.step(key, state, de.problems.two_peaks(state.population))
+        chex.assert_trees_all_equal(again, state)
+        assert bool(jnp.all(jnp.isfinite(info.x0)))
+
+
+def test_eta_zero_is_deterministic():
+    other = jax.random.key(99)
+    chex.assert_trees_all_equal(_run(eta=0.0), _run(key=other, eta=0.0))
+    assert not jnp.array_equal(_run(eta=0.5)[0].population, _run(key=other, eta=0.5)[0].population)
+
+
+def test_permuted_individuals_evolve_the_same_way():
+    order = jax.random.permutation(KEY, 64)
+    state, _ = _run(eta=0.0)
+    permuted, _ = _run(population=POPULATION[order], eta=0.0)
+    np.testing.assert_allclose(permuted.population, state.population[order], atol=1e-4)
+
+
+def test_an_offset_of_boltzmann_fitness_changes_nothing():
+    def run(offset):
+        return _run(
+            fitness_fn=lambda population: de.problems.two_peaks(population) + offset,
+            fitness_map=de.fitness.boltzmann(0.5),
+        )[0].population
+
+    np.testing.assert_allclose(run(0.0), run(64.0), atol=1e-3)  # float32's digits at 64
+
+
+def test_the_step_is_the_estimate_and_the_ddim_step():
+    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    state = algorithm.init(POPULATION)
+    fitness = de.problems.two_peaks(POPULATION)
+    stepped, info = algorithm.step(KEY, state, fitness)
+    x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[11])
+    x_prev = de.ddim_step(
+        KEY, POPULATION, x0, alpha_t=COSINE.alpha[11], alpha_prev=COSINE.alpha[10], eta=0.5
+    )
+    np.testing.assert_allclose(info.x0, x0, atol=1e-5)
+    np.testing.assert_allclose(stepped.population, x_prev, atol=1e-5)
+
+
+def test_a_square_projection_of_full_rank_keeps_the_distances():
+    rotation = jnp.array([[0.6, -0.8], [0.8, 0.6]])
+    plain, rotated = _run(eta=0.0), _run(eta=0.0, projection=rotation)
+    np.testing.assert_allclose(plain[0].population, rotated[0].population, atol=1e-4)
+
+
+def test_transform_chooses_what_is_stacked():
+    algorithm = de.diffusion_evolution(COSINE)
+    _, best = de.evolve(
+        KEY, algorithm, de.problems.two_peaks, POPULATION, transform=lambda i: i.fitness.max()
+    )
+    np.testing.assert_allclose(best, _run()[1].fitness.max(axis=1), rtol=1e-6)
+
+
+# Fitness functions
+
+
+def test_a_keyed_fitness_gets_a_fresh_key_each_generation():
+    def noisy(key, population):
+        return jnp.broadcast_to(jax.random.uniform(key), population.shape[:1])
+
+    _, info = _run(fitness_fn=noisy)
+    assert len(set(np.asarray(info.fitness[:, 0]).tolist())) == 12
+
+
+def test_a_default_argument_does_not_make_a_fitness_keyed():
+    def scaled(population, scale=2.0):
+        return scale * de.problems.two_peaks(population)
+
+    chex.assert_trees_all_close(_run(fitness_fn=scaled)[0], _run()[0], atol=1e-5)
+
+
+def test_jitted_partial_and_bound_fitness_functions_fit():
+    import functools
+
+    class Lab:
+        def measure(self, population):
+            return de.problems.two_peaks(population)
+
+    expected = _run()[0]
+    partial = functools.partial(lambda scale, population: de.problems.two_peaks(population), 1.0)
+    for fitness_fn in (jax.jit(de.problems.two_peaks), partial, Lab().measure):
+        chex.assert_trees_all_close(_run(fitness_fn=fitness_fn)[0], expected, atol=1e-5)
+
+
+def test_a_fitness_function_of_three_arguments_is_refused():
+    with pytest.raises(ValueError, match=r"fitness_fn\(key, population\); seen .* \(a, b, c\)"):
+        _run(fitness_fn=lambda a, b, c: a)
+
+
+# Bad fitness
+
+
+@pytest.mark.parametrize("fitness_map", [de.fitness.identity, de.fitness.boltzmann(1.0)])
+@pytest.mark.parametrize("floor", [0.0, 1e-9])
+def test_fitness_that_is_no_number_weighs_nothing_and_is_counted(fitness_map, floor):
+    bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])
+    fitness = jnp.concatenate([bad, de.problems.two_peaks(POPULATION[3:])])
+    algorithm = de.diffusion_evolution(COSINE, fitness_map=fitness_map, floor=floor)
+    state, info = algorithm.step(KEY, algorithm.init(POPULATION), fitness)
+    assert int(info.num_invalid) == 3
+    assert bool(info.selected)
+    assert bool(jnp.all(jnp.isfinite(state.population)))
+    # The others' estimate is that of a population without the three.
+    alone, _ = de.estimate_posterior(
+        POPULATION[3:], fitness_map(fitness[3:]), COSINE.alpha[11], floor=floor
+    )[:2]
+    np.testing.assert_allclose(info.x0[3:], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -1.0, 0.0])
+def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
+    state, info = _run(fitness_fn=lambda population: jnp.full(len(population), value))
+    assert not bool(info.selected.any())
+    np.testing.assert_array_equal(info.num_invalid, 0 if value == 0.0 else 64)
+    assert bool(jnp.all(jnp.isfinite(state.population)))
+    flat, flat_info = _run(fitness_fn=lambda population: jnp.ones(len(population)))
+    assert bool(flat_info.selected.all())
+    chex.assert_trees_all_close(state, flat, atol=1e-5)
+
+
+def test_a_negative_fitness_under_identity_is_counted_as_invalid():
+    _, info = _run(fitness_fn=lambda population: population[:, 0])
+    np.testing.assert_array_equal(info.num_invalid, (info.fitness < 0).sum(axis=1))
+
+
+def test_gradients_pass_by_an_invalid_fitness():
+    def loss(temperature):
+        def fitness_fn(population):
+            return de.problems.two_peaks(population).at[0].set(jnp.nan)
+
+        fitness_map = de.fitness.boltzmann(temperature)
+        return _run(fitness_fn=fitness_fn, fitness_map=fitness_map)[0].population.sum()
+
+    assert np.isfinite(float(jax.grad(loss)(1.0)))
+
+
+# Transformations
+
+
+def _final_fitness(key, eta, temperature, schedule=COSINE):
+    state, _ = _run(
+        key, schedule=schedule, eta=eta, fitness_map=de.fitness.boltzmann(temperature), floor=1e-9
+    )
+    return de.problems.two_peaks(state.population).mean()
+
+
+def test_jit_equals_eager_and_traces_once():
+    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))
+    fast = slow = algorithm.init(POPULATION)
+    for key in jax.random.split(KEY, 11):
+        fast, _ = step(key, fast, de.problems.two_peaks(fast.population))
+        slow, _ = algorithm.step(key, slow, de.problems.two_peaks(slow.population))
+    chex.assert_trees_all_close(fast, slow, atol=1e-4)
+
+
+def test_vmap_over_keys_etas_temperatures_and_schedules_equals_a_loop():
+    keys = jax.random.split(KEY, 2)
+    etas, temperatures = jnp.array([0.0, 1.0]), jnp.array([0.1, 1.0])
+    schedules = jax.tree.map(
+        lambda *levels: jnp.stack(levels), de.schedules.cosine(12), de.schedules.linear(12)
+    )
+    over_grid = _final_fitness
+    for axis in range(4):
+        over_grid = jax.vmap(over_grid, [0 if i == axis else None for i in range(4)])
+    grid = jax.jit(over_grid)(keys, etas, temperatures, schedules)
+    alone = jax.jit(_final_fitness)
+    assert grid.shape == (2, 2, 2, 2)  # schedule, temperature, eta, key
+    for s, temp, e, k in np.ndindex(2, 2, 2, 2):
+        schedule = jax.tree.map(lambda levels, s=s: levels[s], schedules)
+        expected = alone(keys[k], etas[e], temperatures[temp], schedule)
+        np.testing.assert_allclose(grid[s, temp, e, k], expected, atol=1e-3)
+
+
+def test_vmap_over_raw_alphas_works():
+    alphas = jnp.stack([COSINE.alpha, de.schedules.linear(12).alpha])
+    run = jax.vmap(lambda alpha: _run(schedule=alpha)[0].population)
+    assert run(alphas).shape == (2, 64, 2)
+
+
+def test_vmap_over_projections_works():
+    keys = jax.random.split(KEY, 3)
+    projections = jax.vmap(lambda key: de.latent.random_projection(key, 2, 1))(keys)
+    runs = jax.vmap(lambda projection: _run(projection=projection)[0].population)(projections)
+    expected = _run(projection=projections[1])[0].population
+    np.testing.assert_allclose(runs[1], expected, atol=1e-4)
+
+
+def test_gradients_of_a_whole_run_agree_with_finite_differences():
+    with jax.enable_x64(True):
+        population = POPULATION[:16].astype(float)
+        schedule = de.schedules.cosine(5)
+
+        def loss(eta, temperature):
+            fitness_map = de.fitness.boltzmann(temperature)
+            algorithm = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
+            state, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, population)
+            return de.problems.two_peaks(state.population).mean()
+
+        gradient = jax.jit(jax.grad(loss, (0, 1)))(0.5, 0.3)
+        loss = jax.jit(loss)
+        h = 1e-6
+        numeric = (
+            (loss(0.5 + h, 0.3) - loss(0.5 - h, 0.3)) / (2 * h),
+            (loss(0.5, 0.3 + h) - loss(0.5, 0.3 - h)) / (2 * h),
+        )
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-5)
+
+
+def test_optax_tunes_the_temperature_through_a_whole_run():
+    loss = jax.jit(jax.value_and_grad(lambda log_t: -_final_fitness(KEY, 0.1, jnp.exp(log_t))))
+    optimiser = optax.adam(0.3)
+    log_temperature = jnp.asarray(1.0)
+    opt_state = optimiser.init(log_temperature)
+    losses = []
+    for _ in range(10):
+        value, gradient = loss(log_temperature)
+        losses.append(float(value))
+        updates, opt_state = optimiser.update(gradient, opt_state)
+        log_temperature = optax.apply_updates(log_temperature, updates)
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_evolve_runs_inside_another_scan_and_in_pieces():
+    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    whole, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION)
+    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    keys = jax.random.split(KEY, 12)
+    half, _ = jax.lax.scan(generation, algorithm.init(POPULATION), keys[:5])
+    pieces, _ = jax.lax.scan(generation, half, keys[5:])
+    chex.assert_trees_all_close(pieces, whole, atol=1e-5)
+
+    def restart(population, key):
+        state, _ = de.evolve(key, algorithm, de.problems.two_peaks, population)
+        return state.population, state.population.mean()
+
+    _, means = jax.lax.scan(restart, POPULATION, jax.random.split(KEY, 3))
+    assert bool(jnp.all(jnp.isfinite(means)))
+
+
+def test_float64_populations_stay_float64():
+    with jax.enable_x64(True):
+        state, info = _run(population=POPULATION.astype(float), schedule=de.schedules.cosine(4))
+        assert state.population.dtype == info.x0.dtype == jnp.float64
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(eta=1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
+        (dict(eta=-0.1), "eta"),
+        (dict(eta=float("nan")), "eta"),
+        (dict(projection=jnp.ones(3)), r"projection: expected shape \[D, d\]; seen \(3,\)"),
+        (dict(projection=jnp.ones((3, 2))), r"with D = 2 genes; seen \(3, 2\)"),
+        (dict(population=jnp.ones((1, 2))), r"N >= 2; seen \(1, 2\)"),
+        (dict(population=jnp.ones(5)), r"population: expected shape \[N, D\]"),
+        (dict(population=jnp.ones((5, 2), int)), "floating-point genomes; seen int32"),
+        (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows"),
+        (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
+        (dict(floor=-1.0), "floor"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        _run(**settings)
+
+
+def test_checks_do_not_get_in_the_way_of_tracing():
+    population = POPULATION  # a concrete array closed over by a jitted function
+
+    @jax.jit
+    def run(key):
+        return _run(key, population=population)[0].population
+
+    assert run(KEY).shape == (64, 2)
+
+
+def test_no_individual_ever_turns_nan():
+    """Fitness that fails for random individuals, in every way, over a whole run."""
+
+    def broken(key, population):
+        key_which, key_how = jax.random.split(key)
+        how = jax.random.randint(key_how, population.shape[:1], 0, 4)
+        value = jnp.array([jnp.nan, jnp.inf, -jnp.inf, -1e30])[how]
+        fails = jax.random.bernoulli(key_which, 0.5, population.shape[:1])
+        return jnp.where(fails, value, de.problems.two_peaks(population))
+
+    for floor in (0.0, 1e-9):
+        for fitness_map in (de.fitness.identity, de.fitness.boltzmann(0.1)):
+            state, info = _run(fitness_fn=broken, fitness_map=fitness_map, floor=floor)
+            assert bool(jnp.all(jnp.isfinite(state.population)))
+            assert bool(jnp.all(info.num_invalid > 0))

@@ -1,0 +1,102 @@
+"""Genomes and policies: any pytree, both Flax interfaces, the paper's parameter counts."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import diffevo_jax as de
+
+KEY = jax.random.key(0)
+OBSERVATION = jnp.array([0.1, -0.2, 0.3, 0.4])
+
+
+def test_a_pytree_goes_to_a_genome_and_back():
+    params = {"b": jnp.arange(3.0), "a": [jnp.ones((2, 2)), jnp.zeros(())]}
+    codec = de.genome.codec(params)
+    genome = codec.flatten(params)
+    assert genome.shape == (codec.num_genes,) == (8,)
+    np.testing.assert_array_equal(genome, [1, 1, 1, 1, 0, 0, 1, 2])  # tree order, row-major
+    chex.assert_trees_all_equal(codec.unflatten(genome), params)
+    population = jnp.stack([genome, 2 * genome])
+    batch = jax.vmap(codec.unflatten)(population)
+    assert batch["a"][0].shape == (2, 2, 2)
+    np.testing.assert_array_equal(jax.vmap(codec.flatten)(batch), population)
+
+
+def test_flax_linen_parameters_are_a_genome():
+    module = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(2)])
+    variables = module.init(KEY, OBSERVATION)
+    codec = de.genome.codec(variables)
+    assert codec.num_genes == 58
+    chex.assert_trees_all_equal(codec.unflatten(codec.flatten(variables)), variables)
+
+    policy = de.policies.linen_policy(module, 4)
+    outputs = policy.apply(policy.unflatten(codec.flatten(variables)), OBSERVATION)
+    np.testing.assert_allclose(outputs, module.apply(variables, OBSERVATION), rtol=1e-6)
+
+
+class NnxMlp(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(4, 8, rngs=rngs)
+        self.out = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, observation):
+        return self.out(nnx.relu(self.hidden(observation)))
+
+
+def test_flax_nnx_parameters_are_a_genome():
+    model = NnxMlp(nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    policy = de.policies.from_apply(lambda p, obs: nnx.merge(graphdef, p)(obs), params, 4)
+    assert (policy.num_inputs, policy.num_outputs, policy.num_genes) == (4, 2, 58)
+    genome = de.genome.codec(params).flatten(params)
+    outputs = policy.apply(policy.unflatten(genome), OBSERVATION)
+    np.testing.assert_allclose(outputs, model(OBSERVATION), rtol=1e-6)
+    population = jnp.stack([genome, -genome])
+    batch = jax.vmap(lambda g: policy.apply(policy.unflatten(g), OBSERVATION))(population)
+    np.testing.assert_allclose(batch[0], outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("sizes", "num_genes"), [((4, 8, 2), 58), ((4, 128, 128, 2), 17_410)])
+def test_the_papers_policies_have_the_papers_parameter_counts(sizes, num_genes):
+    policy = de.policies.mlp(sizes)
+    assert policy.num_genes == num_genes
+    assert policy.apply(policy.unflatten(jnp.zeros(num_genes)), OBSERVATION).shape == (2,)
+
+
+def test_an_mlp_is_dense_layers_with_the_activation_between():
+    policy = de.policies.mlp((4, 8, 2), activation=jnp.tanh)
+    params = policy.unflatten(jax.random.normal(KEY, (58,)))
+    first, second = params["params"]["Dense_0"], params["params"]["Dense_1"]
+    hidden = np.tanh(OBSERVATION @ first["kernel"] + first["bias"])
+    expected = hidden @ second["kernel"] + second["bias"]
+    np.testing.assert_allclose(policy.apply(params, OBSERVATION), expected, rtol=1e-5)
+
+
+def test_latent_directions_have_unit_length():
+    projection = de.latent.random_projection(KEY, 58, 3)
+    assert projection.shape == (58, 3)
+    np.testing.assert_allclose(jnp.linalg.norm(projection, axis=0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: de.genome.codec({"a": jnp.arange(3)}), r"\['a'\].*floating-point.*int32"),
+        (lambda: de.genome.codec({}), "seen none"),
+        (lambda: de.genome.codec(jnp.ones(3)).unflatten(jnp.ones(4)), r"\(3,\); seen \(4,\)"),
+        (lambda: de.genome.codec(jnp.ones(3)).flatten(jnp.ones(4)), "template's structure"),
+        (lambda: de.policies.mlp((4,)), r"sizes: .* seen \(4,\)"),
+        (lambda: de.policies.mlp((4, 0, 2)), "each >= 1"),
+        (lambda: de.policies.from_apply(lambda p, o: p.sum(), jnp.ones(3), 4), "shape \\[A\\]"),
+        (lambda: de.latent.random_projection(KEY, 4, 5), "1 to genome_dim = 4; seen 5"),
+        (lambda: de.latent.random_projection(KEY, 4, 0), "seen 0"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
