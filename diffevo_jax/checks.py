@@ -2,13 +2,18 @@
 
 import math
 
-import jax
 import numpy as np
+from jax.core import Tracer
+
+
+def is_traced(value) -> bool:
+    """Whether `value` stands for an array that is only known when the compiled function runs."""
+    return isinstance(value, Tracer)
 
 
 def concrete(value) -> np.ndarray | None:
     """`value` as a NumPy array where it is known at trace time, else None."""
-    return None if value is None or isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if value is None or is_traced(value) else np.asarray(value)
 
 
 def check_number(name: str, value, low: float, high: float, *, closed: str = "[]") -> None:

@@ -46,7 +46,7 @@ def ddim_step(
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
 
     eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
-    # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept): a sum that never cancels.
+    # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept), which never cancels.
     kept = alpha_t * one_minus_prev / (alpha_prev * one_minus_t)
     direction = jnp.sqrt(one_minus_prev * (1 - eta**2 + eta**2 * kept)) * eps
     x_prev = jnp.sqrt(alpha_prev) * x0 + direction

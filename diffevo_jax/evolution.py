@@ -1,4 +1,4 @@
-"""Diffusion Evolution as pure functions: State, Info, Algorithm, and the loop (paper Algorithm 1)."""
+"""Diffusion Evolution as pure functions: State, Info, Algorithm, the loop (paper Algorithm 1)."""
 
 import inspect
 from collections.abc import Callable
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from diffevo_jax.checks import check_number
+from diffevo_jax.checks import check_number, is_traced
 from diffevo_jax.ddim import ddim_step
 from diffevo_jax.estimator import estimate_posterior
 from diffevo_jax.fitness import FitnessMap, identity
@@ -66,7 +67,7 @@ class Algorithm(NamedTuple):
 
 
 def diffusion_evolution(
-    schedule: Schedule | jax.Array,
+    schedule: Schedule | ArrayLike,
     *,
     fitness_map: FitnessMap = identity,
     eta=1.0,
@@ -98,7 +99,7 @@ def diffusion_evolution(
     num_levels = len(schedule.alpha)
 
     def init(population: jax.Array) -> State:
-        known = not isinstance(population, jax.core.Tracer)
+        known = not is_traced(population)
         population = jnp.asarray(population)
         if population.ndim != 2 or len(population) < 2:
             raise ValueError(
@@ -117,7 +118,9 @@ def diffusion_evolution(
             with jax.ensure_compile_time_eval():
                 bad = int(jnp.sum(~jnp.all(jnp.isfinite(population), axis=1)))
             if bad:
-                raise ValueError(f"population: expected finite genomes; seen {bad} rows that are not")
+                raise ValueError(
+                    f"population: expected finite genomes; seen {bad} rows with others"
+                )
         return State(population, jnp.asarray(num_levels - 1, jnp.int32))
 
     def step(key: jax.Array, state: State, fitness: jax.Array) -> tuple[State, Info]:
@@ -236,6 +239,6 @@ def _takes_key(fitness_fn: Callable[..., jax.Array]) -> bool:
     if len(required) not in (1, 2):
         raise ValueError(
             "fitness_fn: expected fitness_fn(population) or fitness_fn(key, population); seen "
-            f"required arguments ({', '.join(required)}). Wrap it in a lambda that takes one or two."
+            f"required arguments ({', '.join(required)}); wrap it in a lambda of one or two"
         )
     return len(required) == 2

@@ -1,4 +1,4 @@
-"""Latent spaces for the distances of Latent Space Diffusion Evolution (paper Algorithm 2, Eq. 12)."""
+"""Latent spaces for the distances of Latent Space Diffusion Evolution (Algorithm 2, Eq. 12)."""
 
 import jax
 import jax.numpy as jnp
@@ -23,5 +23,5 @@ def random_projection(key: jax.Array, genome_dim: int, latent_dim: int) -> jax.A
 
 
 def project(population: jax.Array, projection: jax.Array) -> jax.Array:
-    """Latent coordinates z = x @ projection, `[N, D]` and `[D, d]` to `[N, d]`, at full precision."""
+    """Take genomes to latents, z = x @ projection, `[N, D]` to `[N, d]`, at full precision."""
     return jnp.matmul(population, projection, precision=jax.lax.Precision.HIGHEST)

@@ -65,9 +65,7 @@ def linen_policy(module: nn.Module, num_inputs: int) -> Policy:
     return from_apply(module.apply, variables, num_inputs)
 
 
-def from_apply(
-    apply: Callable[[Any, jax.Array], Any], template: Any, num_inputs: int
-) -> Policy:
+def from_apply(apply: Callable[[Any, jax.Array], Any], template: Any, num_inputs: int) -> Policy:
     """Make a policy of any pure function (parameters, observation `[O]`) -> outputs `[A]`.
 
     template: parameters, or their shapes, as `genome.codec` takes them. For Flax NNX:

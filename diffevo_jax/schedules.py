@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffevo_jax.checks import is_traced
+
 
 class Schedule(NamedTuple):
     """Signal levels of a run. Stack several of equal length to `vmap` over schedules.
@@ -26,12 +28,12 @@ class Schedule(NamedTuple):
 def from_alpha(alpha) -> Schedule:
     """Make a schedule of your own.
 
-    alpha: `[T]`, strictly decreasing inside (0, 1), T >= 2. Concrete values are read in float64, so
-    pass a float64 NumPy array to keep 1 - alpha exact. A traced array is taken at its own precision.
+    alpha: `[T]`, strictly decreasing inside (0, 1), T >= 2. Concrete values are read in float64:
+        pass a float64 NumPy array to keep 1 - alpha exact. A traced array keeps its own precision.
 
     Raises ValueError when concrete values are not such a schedule.
     """
-    if isinstance(alpha, jax.core.Tracer):
+    if is_traced(alpha):
         return Schedule(alpha, 1 - alpha)
     alpha = np.asarray(alpha, np.float64)
     if alpha.ndim != 1 or alpha.size < 2:

@@ -1,6 +1,7 @@
 """Gymnax roll-outs against Gymnasium, their laws, and their errors."""
 
 import functools
+from typing import Any
 
 import gymnasium
 import jax
@@ -36,7 +37,7 @@ def _initial_state(task, key, individual, num_individuals, episode=0, num_episod
 
 def _gymnasium_episode(name, task, policy, genome, state):
     """Observations and rewards of one episode in Gymnasium, from a Gymnax initial state."""
-    environment = gymnasium.make(name).unwrapped
+    environment: Any = gymnasium.make(name).unwrapped
     environment.reset(seed=0)
     fields = [field for field in vars(state) if field not in ("time", "last_u")]
     environment.state = np.array([float(getattr(state, field)) for field in fields])

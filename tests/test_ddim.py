@@ -36,7 +36,7 @@ def test_eta_zero_is_deterministic_and_eta_one_is_not():
             de.ddim_step(key, x_t, x0, alpha_t=0.3, alpha_prev=0.6, eta=eta)
             for key in jax.random.split(KEY)
         ]
-        assert bool(jnp.array_equal(*steps)) == same
+        assert bool(jnp.array_equal(steps[0], steps[1])) == same
 
 
 @pytest.mark.parametrize("schedule", [de.schedules.linear, de.schedules.cosine, de.schedules.ddpm])

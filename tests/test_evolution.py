@@ -307,7 +307,7 @@ def test_float64_populations_stay_float64():
         (dict(population=jnp.ones((1, 2))), r"N >= 2; seen \(1, 2\)"),
         (dict(population=jnp.ones(5)), r"population: expected shape \[N, D\]"),
         (dict(population=jnp.ones((5, 2), int)), "floating-point genomes; seen int32"),
-        (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows"),
+        (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows with others"),
         (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
         (dict(floor=-1.0), "floor"),
     ],

@@ -36,7 +36,7 @@ def test_flax_linen_parameters_are_a_genome():
 
     policy = de.policies.linen_policy(module, 4)
     outputs = policy.apply(policy.unflatten(codec.flatten(variables)), OBSERVATION)
-    np.testing.assert_allclose(outputs, module.apply(variables, OBSERVATION), rtol=1e-6)
+    np.testing.assert_allclose(outputs, np.asarray(module.apply(variables, OBSERVATION)), rtol=1e-6)
 
 
 class NnxMlp(nnx.Module):

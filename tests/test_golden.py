@@ -33,9 +33,7 @@ def _published_normaliser(x, fitness, z, alpha):
 
 @jax.jit
 def _step(x, x0, alpha_t, alpha_prev):
-    return de.ddim_step(
-        jax.random.key(0), x, x0, alpha_t=alpha_t, alpha_prev=alpha_prev, eta=0.0
-    )
+    return de.ddim_step(jax.random.key(0), x, x0, alpha_t=alpha_t, alpha_prev=alpha_prev, eta=0.0)
 
 
 @pytest.mark.usefixtures("x64")

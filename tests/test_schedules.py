@@ -40,7 +40,7 @@ def test_a_schedule_of_your_own_is_taken_in_float64():
 )
 def test_what_is_no_schedule_is_refused(alpha, message):
     with pytest.raises(ValueError, match=message):
-        de.diffusion_evolution(np.array(alpha))
+        de.schedules.from_alpha(np.array(alpha))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

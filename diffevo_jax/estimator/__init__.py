@@ -24,7 +24,8 @@ def estimate_x0(
 ) -> jax.Array:
     """Estimate each individual's clean target as a fitness- and distance-weighted average.
 
-    x0_i = sum_j w_ij x_j / sum_j w_ij,   w_ij = g_j exp(-|z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha)))
+    x0_i = sum_j w_ij x_j / sum_j w_ij
+    w_ij = g_j exp(-|z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha)))
 
     This is Eq. 8 of Zhang et al. (arXiv 2410.02543), computed in log space. Without `floor` an
     offset of `log_weight` changes nothing.

@@ -75,7 +75,10 @@ def make_task(name: str, *, max_steps: int | None = None) -> Task:
     action_space = environment.action_space(params)
     if isinstance(action_space, spaces.Discrete):
         num_outputs = int(action_space.n)
-        act = jnp.argmax
+
+        def act(outputs: jax.Array) -> jax.Array:
+            return jnp.argmax(outputs)
+
     elif isinstance(action_space, spaces.Box):
         num_outputs = math.prod(action_space.shape)
         lowest, highest = (
@@ -88,7 +91,9 @@ def make_task(name: str, *, max_steps: int | None = None) -> Task:
             return (highest + lowest) / 2 + (highest - lowest) / 2 * squashed
 
     else:
-        raise ValueError(f"environment: expected discrete or box actions; {name} has {action_space}")
+        raise ValueError(
+            f"environment: expected discrete or box actions; {name} has {action_space}"
+        )
 
     limit = int(params.max_steps_in_episode)
     limit = limit if max_steps is None else min(limit, max_steps)

@@ -49,19 +49,23 @@ def run(
         from diffevo_jax.runner import figure, results
         from diffevo_jax.runner import run as runner
 
-        for method in settings.methods.values():
-            runner.build(method, settings.population)  # what can't be built leaves no folder
+        programs = runner.build(settings)
         folder = results.create(out, settings.name)
         console = Console()
-        console.print(f"{settings.description}\n{settings.repeats} repeats -> {folder}")
+        console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
         try:
             with _progress_bar(settings, console) as progress:
-                summaries = runner.run(settings, folder, source=source, progress=progress)
+                summaries = runner.run(settings, programs, folder, source=source, progress=progress)
         except KeyboardInterrupt:
-            console.print(f"Interrupted. The repeats that had finished are in {folder}")
+            console.print(f"Interrupted. {_kept(folder)}")
             raise typer.Exit(_INTERRUPTED) from None
-        for line in _table(summaries):
+        except runner.Stopped as stopped:
+            raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
+        # Reference numbers hold for the settings in the file, over any repeats and seed.
+        free = ("repeats=", "seed=", "name=")
+        comparable = all(text.startswith(free) for text in override or [])
+        for line in _table(summaries, with_reference=comparable):
             console.print(line)
         for drawn in figure.draw(folder):
             console.print(f"[dim]{drawn}[/dim]", highlight=False)
@@ -149,37 +153,49 @@ def _progress_bar(settings, console):
         yield progress
 
 
-def _table(summaries):
+def _table(summaries, *, with_reference: bool):
     """The last generation of each method, beside the reference where there is one."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="Last generation, mean ± standard error over repeats", title_justify="left")
+    title = "Last generation, mean ± standard error over repeats"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method")
-    for heading in ("genes", "repeats", "mean fitness", "median"):
-        table.add_column(heading, justify="right")
-    success = any(summary.success for summary in summaries)
-    reference = any(summary.success and summary.reference for summary in summaries)
-    if success:
-        table.add_column("success", justify="right")
-    if reference:
-        table.add_column("reference", justify="right")
-        table.add_column("difference", justify="right")
+    for heading in ("genes", "fitness", "success"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    with_reference = with_reference and any(summary.reference for summary in summaries)
+    if with_reference:
+        table.add_column("reference", justify="right", no_wrap=True)
+        table.add_column("apart", justify="right", no_wrap=True)
     for summary in summaries:
-        row = [summary.label, f"{summary.num_genes:,}", str(summary.repeats)]
-        row += [f"{summary.mean[0]:.4g} ± {summary.mean[1]:.2g}", f"{summary.median:.4g}"]
-        if success:
-            row.append(_percent(summary.success))
-        if reference and summary.success and summary.reference:
+        fitness = f"{summary.mean[0]:.4g} ± {summary.mean[1]:.2g}"
+        row = [summary.label, f"{summary.num_genes:,}", fitness, _percent(summary.success)]
+        if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
             error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
             row += [_percent(expected), f"{(summary.success[0] - expected[0]) / error:+.1f} s.e."]
         table.add_row(*row)
     yield table
-    for source in dict.fromkeys(s.reference.source for s in summaries if s.reference):
-        yield f"[dim]reference: {source}[/dim]"
+    if with_reference:
+        for summary in summaries:
+            if summary.reference:
+                yield f"[dim]reference, {summary.label}: {summary.reference.source}[/dim]"
 
 
 def _percent(value_and_error) -> str:
     if value_and_error is None:
-        return ""
+        return "-"
     return f"{100 * value_and_error[0]:.1f} ± {100 * value_and_error[1]:.1f} %"
+
+
+def _times(repeats: int) -> str:
+    return "1 repeat" if repeats == 1 else f"{repeats} repeats"
+
+
+def _kept(folder: Path) -> str:
+    """Say what a run that ended early has kept."""
+    from diffevo_jax.runner import results
+
+    done = results.finished_repeats(folder)
+    kept = ", ".join(f"{_times(count)} of {name}" for name, count in done.items() if count)
+    return f"Kept in {folder}: {kept or 'the config; no repeat had finished'}."

@@ -1,6 +1,7 @@
 """Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from diffevo_jax.runner import results
 
 # Sky blue, orange-red, orange and grey of the published figures, then matplotlib-safe others.
 COLOURS = ("#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#3B7A57", "#7A5195")
-STYLE = {
+STYLE: Any = {
     "font.family": "serif",
     "font.serif": ["STIXGeneral", "DejaVu Serif"],
     "mathtext.fontset": "stix",
@@ -29,6 +30,7 @@ def draw(folder: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     config, arrays = results.load(folder)
     settings = config.figure
@@ -57,7 +59,10 @@ def draw(folder: Path) -> list[Path]:
         if settings.ticks is not None:
             axes.set_yticks(settings.ticks, [f"{tick:g}" for tick in settings.ticks])
             axes.minorticks_off()
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        low, high = axes.get_ylim()
+        room = 1.15 if settings.log else 1
+        axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("generation")
         axes.set_ylabel(settings.ylabel)
         axes.legend(frameon=False, fontsize=9)

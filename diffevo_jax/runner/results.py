@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def create(out: Path | None, name: str) -> Path:
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
     text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    header = f"# diffevo-jax run {folder.name}/config.yaml\n# Resolved from {source}\n"
+    header = f"# diffevo-jax run {folder / 'config.yaml'}\n# Resolved from {source}\n"
     (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
@@ -109,6 +109,12 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     return config, arrays
 
 
+def finished_repeats(folder: Path) -> dict[str, int]:
+    """Read how many repeats of each method a run folder holds."""
+    record = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return {name: method["finished_repeats"] for name, method in record["methods"].items()}
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices and the commit of the code."""
     import jax
@@ -126,7 +132,7 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "git_commit": _git_commit(),
-        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

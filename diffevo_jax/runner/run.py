@@ -21,10 +21,12 @@ GENERATIONS_PER_CHUNK = 50
 class Program(NamedTuple):
     """A method as pure functions of a key.
 
+    num_genes: D.
     start: key -> (state, projection or None, keys of the generations `[T]`).
     advance: (state, projection, keys `[k]`) -> (state, kept of k generations).
     """
 
+    num_genes: int
     start: Callable
     advance: Callable
 
@@ -48,8 +50,21 @@ class Stopped(RuntimeError):
     """The run can't go on; what is finished has been saved. The message is for the user."""
 
 
-def build(method: cfg.Method, population: int) -> tuple[Program, int]:
-    """Turn a method's settings into its program and genome size. Raises ValueError."""
+def build(config: cfg.RunConfig) -> dict[str, Program]:
+    """Turn a config into a program per method.
+
+    Raises ConfigError, naming the method, when task, policy and latent space do not fit.
+    """
+    programs = {}
+    for name, method in config.methods.items():
+        try:
+            programs[name] = _program(method, config.population)
+        except ValueError as error:
+            raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
+    return programs
+
+
+def _program(method: cfg.Method, population: int) -> Program:
     fitness_fn, num_genes = _problem(method.problem)
     settings = method.evolution
     schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
@@ -91,11 +106,12 @@ def build(method: cfg.Method, population: int) -> tuple[Program, int]:
         generation = de.make_generation(algorithm(projection), fitness_fn, transform=keep)
         return jax.lax.scan(generation, state, keys)
 
-    return Program(start, advance), num_genes
+    return Program(num_genes, start, advance)
 
 
 def run(
     config: cfg.RunConfig,
+    programs: dict[str, Program],
     folder: Path,
     *,
     source: str = "a RunConfig",
@@ -103,20 +119,20 @@ def run(
 ) -> list[Summary]:
     """Run every method and fill the run folder.
 
+    programs: of `build`. folder: of `results.create`. source: what the config was made from.
     progress: called as (method, finished repeats, finished generations of this one, compiling).
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
     """
-    programs = {name: build(method, config.population) for name, method in config.methods.items()}
     results.write_config(folder, config, source)
     record: dict[str, Any] = {"status": "running", "methods": {}}
     results.write_environment(folder, record)
     summaries = []
     try:
-        for name, (program, num_genes) in programs.items():
+        for name, program in programs.items():
             method = config.methods[name]
-            with _Repeats(folder, name, method, num_genes, record) as repeats:
+            with _Repeats(folder, name, method, program.num_genes, record) as repeats:
                 _run_method(config, name, program, repeats, progress)
             summaries.append(repeats.summary())
         record["status"] = "complete"

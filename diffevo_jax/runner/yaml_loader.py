@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver(
 def load(text: str) -> Any:
     """Parse one YAML document. Raises YamlError with the line."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (a subclass of SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
