@@ -1,5 +1,6 @@
 """The command line: run, list, figure, info. What a command needs is imported when it runs."""
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -161,15 +162,15 @@ def _table(summaries, *, with_reference: bool):
     title = "Last generation, mean ± standard error over repeats"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method")
-    for heading in ("genes", "fitness", "success"):
+    for heading in ("genes", "fitness", "success, %"):
         table.add_column(heading, justify="right", no_wrap=True)
     with_reference = with_reference and any(summary.reference for summary in summaries)
     if with_reference:
-        table.add_column("reference", justify="right", no_wrap=True)
+        table.add_column("reference, %", justify="right", no_wrap=True)
         table.add_column("apart", justify="right", no_wrap=True)
     for summary in summaries:
-        fitness = f"{summary.mean[0]:.4g} ± {summary.mean[1]:.2g}"
-        row = [summary.label, f"{summary.num_genes:,}", fitness, _percent(summary.success)]
+        row = [summary.label, f"{summary.num_genes:,}", _plus_minus(summary.mean, ".4g")]
+        row.append(_percent(summary.success))
         if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
             error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
@@ -185,7 +186,14 @@ def _table(summaries, *, with_reference: bool):
 def _percent(value_and_error) -> str:
     if value_and_error is None:
         return "-"
-    return f"{100 * value_and_error[0]:.1f} ± {100 * value_and_error[1]:.1f} %"
+    value, error = value_and_error
+    return _plus_minus((100 * value, 100 * error), ".1f")
+
+
+def _plus_minus(value_and_error, digits: str) -> str:
+    """Value ± standard error; the value alone where a single repeat gives no error."""
+    value, error = value_and_error
+    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:.2g}"
 
 
 def _times(repeats: int) -> str:
@@ -199,3 +207,7 @@ def _kept(folder: Path) -> str:
     done = results.finished_repeats(folder)
     kept = ", ".join(f"{_times(count)} of {name}" for name, count in done.items() if count)
     return f"Kept in {folder}: {kept or 'the config; no repeat had finished'}."
+
+
+if __name__ == "__main__":
+    main()

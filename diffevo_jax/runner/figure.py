@@ -37,7 +37,7 @@ def draw(folder: Path) -> list[Path]:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
         for i, (name, saved) in enumerate(arrays.items()):
-            low, median, high = _quartiles(saved["fitness"])
+            low, median, high = quartiles(saved["fitness"])
             generations = np.arange(1, len(median) + 1)
             colour = COLOURS[i % len(COLOURS)]
             axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -73,7 +73,7 @@ def draw(folder: Path) -> list[Path]:
     return paths
 
 
-def _quartiles(fitness: np.ndarray) -> np.ndarray:
+def quartiles(fitness: np.ndarray) -> np.ndarray:
     """25 %, 50 % and 75 % quantile of each generation, `[S, T, N]` to `[3, T]`."""
     per_generation = np.moveaxis(fitness, 1, 0).reshape(fitness.shape[1], -1)
     valid = np.where(np.isfinite(per_generation), per_generation, np.nan)

@@ -1,0 +1,378 @@
+"""Configs, runs and the command line: what they leave behind, and what they say of bad input."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY
+from typer.testing import CliRunner
+
+import diffevo_jax as de
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import figure, results, run, yaml_loader
+from diffevo_jax.runner.cli import app
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+TINY = """\
+# A run of milliseconds.
+name: tiny
+description: two peaks
+repeats: 3
+population: 16
+problem: {kind: function, name: two_peaks, success: 0.5}
+evolution:
+  schedule: {name: cosine, num_levels: 4}
+  fitness_map: {name: boltzmann, temperature: 1e-1}
+methods:
+  plain: {label: plain}
+  latent: {label: latent, evolution: {latent_dim: 1}}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def _cli(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+
+
+def _run(path: Path, folder: Path, *overrides: str, **kwargs):
+    config = cfg.load_config(path, list(overrides))
+    folder = results.create(folder, config.name)
+    return run.run(config, run.build(config), folder, **kwargs)
+
+
+# What a run leaves behind
+
+
+def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
+    out = tmp_path / "out"
+    result = _cli("run", tiny, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "plain" in result.output
+    assert "success, %" in result.output
+    names = {path.name for path in out.iterdir()}
+    expected = {"config.yaml", "environment.json", "metrics.csv", "figure.png", "figure.pdf"}
+    assert names == expected | {"plain.npz", "latent.npz"}
+
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * 4  # methods, seeds, generations
+    saved = np.load(out / "latent.npz")
+    assert saved["fitness"].shape == (3, 4, 16)
+    assert saved["final_population"].shape == (3, 16, 2)
+    assert saved["projection"].shape == (3, 2, 1)
+    last = next(
+        r for r in rows if (r["method"], r["seed"], r["generation"]) == ("latent", "1", "4")
+    )
+    np.testing.assert_allclose(
+        float(last["fitness_mean"]), saved["fitness"][1, 3].mean(), rtol=1e-5
+    )
+    assert float(last["success_rate"]) == np.mean(saved["fitness"][1, 3] >= 0.5)
+    np.testing.assert_allclose(
+        de.problems.two_peaks(saved["final_population"][2]), saved["fitness"][2, 3], rtol=1e-5
+    )
+
+    record = json.loads((out / "environment.json").read_text())
+    assert record["status"] == "complete"
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["methods"]["plain"]["finished_repeats"] == 3
+    assert record["methods"]["plain"]["compile_seconds"] > 0
+
+
+def test_the_resolved_config_runs_again_to_the_same_numbers(tiny, tmp_path):
+    _run(tiny, tmp_path / "a", "evolution.eta=0.5", "methods.latent.evolution.eta=0.25")
+    _run(tmp_path / "a" / "config.yaml", tmp_path / "b")
+    first, second = (cfg.load_config(tmp_path / name / "config.yaml") for name in "ab")
+    assert first == second
+    assert first.methods["plain"].evolution.eta == 0.5
+    assert first.methods["latent"].evolution.eta == 0.25
+    for method in ("plain", "latent"):
+        a, b = (np.load(tmp_path / name / f"{method}.npz")["fitness"] for name in "ab")
+        np.testing.assert_array_equal(a, b)
+
+
+def test_chunks_of_generations_change_nothing(tiny, tmp_path, monkeypatch):
+    _run(tiny, tmp_path / "a", "evolution.schedule.num_levels=7")
+    monkeypatch.setattr(run, "GENERATIONS_PER_CHUNK", 3)
+    _run(tiny, tmp_path / "b", "evolution.schedule.num_levels=7")
+    a, b = (np.load(tmp_path / name / "plain.npz")["fitness"] for name in "ab")
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
+    _run(tiny, tmp_path / "out")
+    key = jax.random.fold_in(jax.random.key(0), 2)
+    key_init, _, key_run = jax.random.split(key, 3)
+    algorithm = de.diffusion_evolution(
+        de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(0.1), eta=1.0
+    )
+    population = jax.random.normal(key_init, (16, 2))
+    _, info = de.evolve(key_run, algorithm, de.problems.two_peaks, population)
+    saved = np.load(tmp_path / "out" / "plain.npz")["fitness"][2]
+    np.testing.assert_allclose(saved, info.fitness, rtol=1e-4)
+
+
+def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
+    _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
+    assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
+    assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness"]
+
+
+def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):
+    _run(tiny, tmp_path / "out")
+    for name in ("metrics.csv", "environment.json"):
+        (tmp_path / "out" / name).unlink()
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
+    assert _cli("figure", moved).exit_code == 0
+    assert (moved / "figure.png").stat().st_size > 10_000
+    assert (moved / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_figure_takes_the_fitness_that_is_no_number_out():
+    fitness = np.full((1, 2, 4), np.nan)
+    fitness[0, :, :2] = [[1, 3], [5, 7]]
+    np.testing.assert_allclose(figure.quartiles(fitness)[1], [2, 6])
+
+
+# Ending early
+
+
+def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path):
+    def progress(name, repeats, generations, compiling):
+        if (name, repeats, generations) == ("latent", 1, 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(tiny, tmp_path / "out", progress=progress)
+    record = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert record["status"] == "interrupted"
+    assert results.finished_repeats(tmp_path / "out") == {"plain": 3, "latent": 1}
+    assert np.load(tmp_path / "out" / "latent.npz")["fitness"].shape == (1, 4, 16)
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == (3 + 1) * 4
+    assert len(figure.draw(tmp_path / "out")) == 2
+
+
+def test_ctrl_c_says_what_it_kept(tiny, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(tiny)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--set", "repeats=1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "environment.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(5)  # past the compilation, into the repeats
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "Interrupted. Kept in" in output
+    assert results.finished_repeats(out)["plain"] == len(np.load(out / "plain.npz")["fitness"]) > 0
+
+
+def test_a_negative_fitness_under_identity_stops_the_run_with_advice(tmp_path):
+    path = tmp_path / "acrobot.yaml"
+    path.write_text(
+        """
+name: acrobot
+description: returns below zero
+population: 4
+problem: {kind: control, environment: Acrobot-v1, policy: {hidden: [2]}, max_steps: 5}
+evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+"""
+    )
+    out = tmp_path / "out"
+    result = _cli("run", path, "--out", out)
+    assert result.exit_code == 2
+    assert "went down to -5" in result.output
+    assert "--set evolution.fitness_map.name=boltzmann" in result.output
+    assert json.loads((out / "environment.json").read_text())["status"].startswith("stopped")
+    advised = _cli("run", path, "--set", "evolution.fitness_map.name=boltzmann", "--out", out / "b")
+    assert advised.exit_code == 0, advised.output
+
+
+def test_an_existing_folder_is_never_overwritten(tiny, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("data")
+    result = _cli("run", tiny, "--out", out)
+    assert result.exit_code == 2
+    assert f"--out {out}: exists" in result.output
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {results.create(None, "name") for _ in range(5)}
+    assert len(folders) == 5
+
+
+# Configs
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_starts_with_its_command(path):
+    config = cfg.load_config(path)
+    assert config.name == path.stem
+    assert path.read_text().startswith(f"# diffevo-jax run configs/{path.name}\n")
+    assert set(run.build(config)) == set(config.methods)
+
+
+def test_the_cart_pole_config_has_the_papers_settings():
+    config = cfg.load_config(REPOSITORY / "configs" / "fig4_cartpole.yaml")
+    programs = run.build(config)
+    assert [program.num_genes for program in programs.values()] == [58, 58, 17_410]
+    for method in config.methods.values():
+        assert method.evolution.schedule == cfg.Schedule(name="cosine", num_levels=10)
+        assert method.evolution.fitness_map == cfg.Boltzmann(temperature=1.0)
+        assert (method.evolution.eta, method.evolution.floor) == (1.0, 1e-9)
+    assert config.population == 256
+
+
+def test_yaml_numbers_are_numbers():
+    assert yaml_loader.load("[1e-3, 1E5, -2.5e+1, .5e1, 3, 1.5]") == [1e-3, 1e5, -25.0, 5.0, 3, 1.5]
+    assert yaml_loader.load("[e3, 1e, a1e5]") == ["e3", "1e", "a1e5"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("repeats: 3", "repeat: 3", "unknown key 'repeat'; did you mean 'repeats'?"),
+        ("temperature: 1e-1", "temprature: 1", "did you mean 'temperature'?"),
+        ("name: cosine", "name: cosin", "evolution.schedule.name: expected one of linear, cosine"),
+        ("name: cosine", "name: cosin", "seen 'cosin'; did you mean 'cosine'?"),
+        ("name: boltzmann", "name: boltzman", "evolution.fitness_map.name: expected one of"),
+        ("name: two_peaks", "name: two_peak", "did you mean 'two_peaks'?"),
+        ("kind: function", "kind: fun", "problem.kind: expected one of function, control"),
+        ("kind: function, ", "", "problem: missing key 'kind'"),
+        ("repeats: 3", "repeats: 0", "repeats: expected greater than or equal to 1; seen int 0"),
+        ("repeats: 3", "repeats: many", "repeats: expected integer; seen str 'many'"),
+        ("repeats: 3", "repeats: 2.5", "repeats: expected integer; seen float 2.5"),
+        ("repeats: 3", "repeats: true", "repeats: expected integer; seen bool True"),
+        ("population: 16", "population: 1", "population: expected greater than or equal to 2"),
+        ("population: 16\n", "", "population: missing"),
+        ("num_levels: 4", "num_levels: 1", "evolution.schedule.num_levels: expected greater"),
+        ("1e-1", "-1", "evolution.fitness_map.temperature: expected greater than 0"),
+        ("1e-1", ".nan", "evolution.fitness_map.temperature"),
+        ("latent_dim: 1", "latent_dim: 0", "methods.latent.evolution.latent_dim: expected greater"),
+        ("latent_dim: 1", "latent_dim: 3", "methods.latent: evolution.latent_dim: expected 1 to 2"),
+        ("repeats: 3", "repeats: 3\nrepeats: 4", "line 5: key 'repeats' is given twice"),
+        ("repeats: 3", "repeats: [3", "tiny.yaml: line"),
+        ("repeats: 3", "3: 3", "line 4: key 3 is not a string"),
+        ("name: tiny", "name: ../tiny", "name: expected"),
+        ("plain: {", "a/b: {", "methods"),
+        ("{label: plain}", "7", "methods.plain: expected keys and values; seen int 7"),
+        (TINY, "- a\n- b\n", "expected keys and values; seen list ['a', 'b']"),
+        (TINY, "", "expected keys and values; seen nothing"),
+        (TINY, "\x00", "tiny.yaml"),
+        ("repeats: 3", "repeats: !!python/object:os.system 3", "could not determine a constructor"),
+    ],
+)
+def test_a_bad_config_gets_one_clear_message(tiny, tmp_path, old, new, message):
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new))
+    result = _cli("run", tiny, "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert "tiny" in result.output.splitlines()[0]  # the file, or the run's name
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_environment_lists_the_known_ones_and_the_nearest(tmp_path):
+    config = (REPOSITORY / "configs" / "fig4_cartpole.yaml").read_text()
+    path = tmp_path / "bad.yaml"
+    path.write_text(config.replace("CartPole-v1", "CartPole-v0").replace("name: mlp", "name: mpl"))
+    output = _cli("run", path).output
+    assert "problem.environment: expected one of CartPole-v1, Pendulum-v1" in output
+    assert "seen 'CartPole-v0'; did you mean 'CartPole-v1'?" in output
+    assert "problem.policy.name: expected one of mlp; seen 'mpl'" in output
+    assert output.count("problem.environment") == 1  # once, not once a method
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evolution.etta=1", "evolution: unknown key 'etta'; did you mean 'eta'?"),
+        ("evolution.eta=2", "evolution.eta: expected less than or equal to 1; seen int 2"),
+        ("evolution.eta", "--set evolution.eta: expected a.b=c"),
+        ("=1", "--set =1: expected a.b=c"),
+        ("a..b=1", "--set a..b=1: expected a.b=c"),
+        ("repeats=[1", "--set repeats=[1: line 1"),
+        ("repeats.x=1", "repeats: expected integer"),
+    ],
+)
+def test_a_bad_override_is_named(tiny, override, message):
+    result = _cli("run", tiny, "--set", override)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_another_name_replaces_a_whole_section(tiny):
+    overridden = cfg.load_config(tiny, ["evolution.fitness_map.name=identity"])
+    assert overridden.methods["latent"].evolution.fitness_map == cfg.Identity()
+    kept = cfg.load_config(tiny, ["name=other"])
+    assert (kept.name, kept.repeats) == ("other", 3)
+
+
+def test_a_missing_file_names_its_nearest_neighbour(tiny, tmp_path):
+    result = _cli("run", tmp_path / "tinny.yaml")
+    assert result.exit_code == 2
+    assert "no such file; did you mean" in result.output
+    assert _cli("run", tmp_path).exit_code == 2  # a folder
+    assert "not a run folder" in _cli("figure", tmp_path).output
+
+
+def test_list_shows_every_config_with_its_line():
+    lines = _cli("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == [path.stem for path in CONFIGS]
+    assert all(len(line.split(None, 1)[1]) > 20 for line in lines)
+
+
+def test_info_shows_versions_device_and_kernel():
+    output = _cli("info").output
+    assert jax.__version__ in output
+    assert "estimator" in output
+
+
+# Start-up
+
+
+def test_importing_the_library_leaves_the_runners_packages_alone():
+    code = (
+        "import sys, diffevo_jax; "
+        "print([m for m in ('gymnax', 'gymnasium', 'matplotlib', 'pydantic', 'typer') "
+        "if m in sys.modules])"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "[]"
+
+
+def test_the_library_never_imports_experiments():
+    for path in (REPOSITORY / "diffevo_jax").rglob("*.py"):
+        assert "import experiments" not in path.read_text()
+        assert "from experiments" not in path.read_text()
+
+
+def test_resolved_configs_are_plain_yaml(tiny, tmp_path):
+    _run(tiny, tmp_path / "out")
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["name"] == "tiny"
