@@ -22,7 +22,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -115,3 +115,8 @@ def test_evolution_reaches_the_measured_fitness_of_the_published_code(name):
             values.std(ddof=1) / 100**0.5,
         )
         assert abs(values.mean() - expected) < 3 * error, (column, values.mean(), expected, error)
+
+
+def test_success_rate_is_the_share_at_or_above_the_threshold():
+    fitness = jnp.array([[499.0, 500, 500, jnp.nan], [500, 501, 9, 500]])
+    np.testing.assert_allclose(de.metrics.success_rate(fitness, 500), [0.5, 0.75])

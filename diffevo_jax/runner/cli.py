@@ -159,23 +159,27 @@ def _table(summaries, *, with_reference: bool):
     from rich import box
     from rich.table import Table
 
-    title = "Last generation, mean ± standard error over repeats"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method")
-    for heading in ("genes", "fitness", "success, %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    success = any(summary.success for summary in summaries)
     with_reference = with_reference and any(summary.reference for summary in summaries)
+    headings = ["success, %" if success else "fitness"]
     if with_reference:
-        table.add_column("reference, %", justify="right", no_wrap=True)
-        table.add_column("apart", justify="right", no_wrap=True)
+        headings += ["reference, %", "apart", "published"]
+    table.add_column("method")
+    for heading in ("genes", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        row = [summary.label, f"{summary.num_genes:,}", _plus_minus(summary.mean, ".4g")]
-        row.append(_percent(summary.success))
+        result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
+        row = [summary.label, f"{summary.num_genes:,}", result]
         if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
             error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
-            row += [_percent(expected), f"{(summary.success[0] - expected[0]) / error:+.1f} s.e."]
+            published = summary.reference.published
+            row.append(_percent(expected))
+            row.append(f"{(summary.success[0] - expected[0]) / error:+.1f} s.e.")
+            row.append("-" if published is None else f"{100 * published:.1f}")
         table.add_row(*row)
+    yield "\nLast generation, mean ± standard error over repeats"
     yield table
     if with_reference:
         for summary in summaries:

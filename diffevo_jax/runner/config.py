@@ -123,11 +123,16 @@ class Control(_Section):
 
 
 class Reference(_Section):
-    """A number to hold the last generation's success rate against."""
+    """What to hold the last generation's success rate against.
+
+    success_rate, standard_error: measured, as `source` says.
+    published: as the tables published with the paper have it.
+    """
 
     success_rate: Annotated[float, Field(ge=0, le=1)]
     standard_error: Annotated[float, Field(ge=0)]
     source: str
+    published: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Figure(_Section):

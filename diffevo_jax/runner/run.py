@@ -39,9 +39,7 @@ class Summary(NamedTuple):
 
     label: str
     num_genes: int
-    repeats: int
     mean: tuple[float, float]
-    median: float
     success: tuple[float, float] | None
     reference: cfg.Reference | None
 
@@ -199,13 +197,15 @@ class _Repeats:
         last = np.stack(self.fitness)[:, -1]
         last = np.where(np.isfinite(last), last, np.nan)
         threshold = self.method.problem.success
+        success = None
+        if threshold is not None:
+            rates = de.metrics.success_rate(last, threshold)
+            success = _mean_and_error(np.asarray(rates))
         return Summary(
             label=self.method.label,
             num_genes=self.num_genes,
-            repeats=len(last),
             mean=_mean_and_error(np.nanmean(last, axis=1)),
-            median=float(np.nanmedian(last)),
-            success=None if threshold is None else _mean_and_error((last >= threshold).mean(1)),
+            success=success,
             reference=self.method.reference,
         )
 
@@ -288,7 +288,7 @@ def _check(method: cfg.Method, fitness: np.ndarray) -> None:
 def _describe(fitness: np.ndarray, success: float | None) -> dict[str, Any]:
     """Statistics of one generation over its valid individuals; blank where there are none."""
     valid = fitness[np.isfinite(fitness)]
-    rate = "" if success is None else float(np.mean(fitness >= success))
+    rate = "" if success is None else float(de.metrics.success_rate(fitness, success))
     names = ("min", "q25", "median", "q75", "max")
     if not len(valid):
         blank = {f"fitness_{name}": "" for name in ("mean", "std", *names)}

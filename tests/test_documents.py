@@ -1,0 +1,56 @@
+"""What the README and the notebooks say, run."""
+
+import io
+import os
+import re
+import sys
+from contextlib import redirect_stdout
+
+import jupytext
+import nbformat
+import pytest
+from conftest import REPOSITORY
+from nbclient import NotebookClient
+
+README = (REPOSITORY / "README.md").read_text()
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
+
+
+def test_the_readmes_code_runs_and_prints_what_it_says():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) >= 3
+    namespace: dict = {}
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), namespace)
+    outputs = "".join(re.findall(r"```text\n(.*?)```", README, re.S))
+    # Words exactly; numbers within a tenth, as another platform rounds another way.
+    number = re.compile(r"-?\d+\.?\d*")
+    assert number.sub("#", printed.getvalue()) == number.sub("#", outputs)
+    seen, said = (
+        [float(value) for value in number.findall(text)] for text in (printed.getvalue(), outputs)
+    )
+    assert seen == pytest.approx(said, rel=0.1)
+
+
+def test_the_readmes_files_and_commands_exist():
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / path).exists(), path
+    for path in re.findall(r"(?:configs|experiments|notebooks)/\w+\.\w+", README):
+        assert (REPOSITORY / path).exists(), path
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)", README):
+        assert f"\n{target}:" in makefile, target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_top_to_bottom_and_its_stored_copy_is_the_same(path):
+    notebook = jupytext.read(path)
+    stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    assert [cell.source for cell in stored.cells] == [cell.source for cell in notebook.cells]
+    assert all(cell.outputs for cell in stored.cells if "print(" in cell.source)
+    # The kernel of this very interpreter, whatever kernels are installed beside it.
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3")
+    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    client.execute()
