@@ -13,7 +13,7 @@ def is_traced(value) -> bool:
 
 def concrete(value) -> np.ndarray | None:
     """`value` as a NumPy array where it is known at trace time, else None."""
-    return None if value is None or is_traced(value) else np.asarray(value)
+    return None if is_traced(value) else np.asarray(value)
 
 
 def check_number(name: str, value, low: float, high: float, *, closed: str = "[]") -> None:
@@ -24,10 +24,12 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
     seen = concrete(value)
     if seen is None:
         return
+    if not np.issubdtype(seen.dtype, np.number):
+        raise ValueError(f"{name}: expected a number; seen {value!r}")
     interval = f"{closed[0]}{low:g}, {high:g}{closed[1]}"
-    wanted = f"a number in {interval}" if math.isfinite(high) else f"a number above {low:g}"
+    wanted = f"a number in {interval}" if math.isfinite(high) else f"a finite number above {low:g}"
     if closed == "[)" and not math.isfinite(high):
-        wanted = f"a number of {low:g} or more"
+        wanted = f"a finite number of {low:g} or more"
     inside = seen.shape == () and low <= seen <= high
     if not inside or (seen == low and closed[0] == "(") or (seen == high and closed[1] == ")"):
         raise ValueError(f"{name}: expected {wanted}; seen {value}")

@@ -17,8 +17,9 @@ def ddim_sigma(
     """
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
-    # 1 - alpha_t / alpha_prev = (alpha_prev - alpha_t) / alpha_prev, without cancellation near 1.
-    rise = (one_minus_t - one_minus_prev) / alpha_prev
+    # 1 - alpha_t / alpha_prev, from the side that keeps its digits: alpha near 0, 1 - alpha near 1.
+    noisy = 1 - alpha_t / alpha_prev
+    rise = jnp.where(alpha_t < 0.5, noisy, (one_minus_t - one_minus_prev) / alpha_prev)
     return eta * jnp.sqrt(one_minus_prev / one_minus_t * rise)
 
 

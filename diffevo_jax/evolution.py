@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import check_number, is_traced
+from diffevo_jax.checks import check_number, concrete, is_traced
 from diffevo_jax.ddim import ddim_step
 from diffevo_jax.estimator import estimate_posterior
 from diffevo_jax.fitness import FitnessMap, identity
 from diffevo_jax.latent import project
-from diffevo_jax.schedules import Schedule, from_alpha
+from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 
 
 class State(NamedTuple):
@@ -77,7 +78,9 @@ def diffusion_evolution(
     """Configure Diffusion Evolution, or Latent Space Diffusion Evolution given a projection.
 
     schedule: from `schedules`, or alpha `[T]` of your own, strictly decreasing inside (0, 1).
-    fitness_map: fitness `[N]`, higher is better, to log weight `[N]`; from `fitness`.
+    fitness_map: fitness `[N]`, higher is better, to log weight `[N]`; from `fitness`. The default,
+        `identity`, needs fitness of 0 or more: it leaves negative ones out, and when all are
+        negative nothing is selected (`Info.num_invalid`, `Info.selected`). `boltzmann` takes any.
     eta: noise, in [0, 1]. The paper's control tasks use 1, its benchmarks 0.1; 0 is deterministic.
     projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
         None takes them in genome space.
@@ -86,16 +89,20 @@ def diffusion_evolution(
     Settings may be traced: the factory runs under jit, vmap and grad.
     Raises ValueError, here or in `init` and `step`, naming the argument, expected and seen.
     """
-    if not isinstance(schedule, Schedule):
-        schedule = from_alpha(schedule)
+    schedule = check_schedule(schedule) if isinstance(schedule, Schedule) else from_alpha(schedule)
     if schedule.alpha.ndim != 1 or schedule.alpha.shape != schedule.one_minus_alpha.shape:
         raise ValueError(
             "schedule: expected alpha and one_minus_alpha of one shape [T]; seen "
             f"{schedule.alpha.shape} and {schedule.one_minus_alpha.shape}"
         )
     check_number("eta", eta, 0, 1)
-    if projection is not None and jnp.ndim(projection) != 2:
-        raise ValueError(f"projection: expected shape [D, d]; seen {jnp.shape(projection)}")
+    if projection is not None:
+        known = concrete(projection)
+        projection = jnp.asarray(projection)
+        if projection.ndim != 2:
+            raise ValueError(f"projection: expected shape [D, d]; seen {projection.shape}")
+        if known is not None and not np.isfinite(known).all():
+            raise ValueError("projection: expected finite numbers; seen others")
     num_levels = len(schedule.alpha)
 
     def init(population: jax.Array) -> State:
@@ -130,11 +137,10 @@ def diffusion_evolution(
             raise ValueError(
                 f"fitness: expected shape {x_t.shape[:1]}, one per individual; seen {fitness.shape}"
             )
-        log_weight = _log_weight(fitness_map, fitness.astype(x_t.dtype))
+        log_weight = _log_weight(fitness_map, fitness)
         selected = jnp.any(log_weight > -jnp.inf)
 
         running = t > 0
-        t_prev = jnp.where(running, t - 1, t)
         alpha_t, one_minus_alpha_t = schedule.alpha[t], schedule.one_minus_alpha[t]
         posterior = estimate_posterior(
             x_t,
@@ -144,15 +150,18 @@ def diffusion_evolution(
             one_minus_alpha=one_minus_alpha_t,
             floor=floor,
         )
+        # A finished run discards the update; any two levels that differ keep its gradient finite.
+        before = jnp.where(running, t, 1)
+        after = before - 1
         x_prev = ddim_step(
             key,
             x_t,
             posterior.x0,
-            alpha_t=alpha_t,
-            alpha_prev=schedule.alpha[t_prev],
+            alpha_t=schedule.alpha[before],
+            alpha_prev=schedule.alpha[after],
             eta=eta,
-            one_minus_alpha_t=one_minus_alpha_t,
-            one_minus_alpha_prev=schedule.one_minus_alpha[t_prev],
+            one_minus_alpha_t=schedule.one_minus_alpha[before],
+            one_minus_alpha_prev=schedule.one_minus_alpha[after],
         )
         info = Info(
             population=x_t,
@@ -166,7 +175,8 @@ def diffusion_evolution(
             num_invalid=jnp.sum(jnp.isnan(log_weight)),
             selected=selected,
         )
-        return State(jnp.where(running, x_prev.astype(x_t.dtype), x_t), t_prev), info
+        population = jnp.where(running, x_prev.astype(x_t.dtype), x_t)
+        return State(population, jnp.where(running, t - 1, t)), info
 
     return Algorithm(init, step, num_levels)
 
@@ -219,26 +229,33 @@ def make_generation(
 
 def _log_weight(fitness_map: FitnessMap, fitness: jax.Array) -> jax.Array:
     """Log weight `[N]`: NaN wherever the fitness, or its weight, is no usable number."""
+    fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
     finite = jnp.isfinite(fitness)
     # The map sees a finite number in every place, so that one bad fitness cannot spread or
     # spoil gradients; the worst valid one moves neither a maximum nor a rank.
     worst = jnp.min(fitness, where=finite, initial=jnp.inf)
     stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
     log_weight = fitness_map(jnp.where(finite, fitness, stand_in))
+    if log_weight.shape != fitness.shape:
+        raise ValueError(
+            f"fitness_map: expected log weights of the fitness's shape {fitness.shape}; "
+            f"seen {log_weight.shape}"
+        )
     return jnp.where(finite & (log_weight < jnp.inf), log_weight, jnp.nan)
 
 
 def _takes_key(fitness_fn: Callable[..., jax.Array]) -> bool:
     """Whether `fitness_fn` is called as (key, population) rather than (population)."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(fitness_fn).parameters.values()
     required = [
-        p.name
-        for p in inspect.signature(fitness_fn).parameters.values()
-        if p.kind in positional and p.default is inspect.Parameter.empty
+        p.name for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty
     ]
-    if len(required) not in (1, 2):
+    keyed = len(required) == 2
+    misplaced = any(p.name == "key" for p in parameters) and not (keyed and required[0] == "key")
+    if len(required) not in (1, 2) or misplaced:
         raise ValueError(
             "fitness_fn: expected fitness_fn(population) or fitness_fn(key, population); seen "
-            f"required arguments ({', '.join(required)}); wrap it in a lambda of one or two"
+            f"{inspect.signature(fitness_fn)}; wrap it in a lambda of one or two arguments"
         )
-    return len(required) == 2
+    return keyed

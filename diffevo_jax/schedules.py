@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import is_traced
+from diffevo_jax.checks import concrete, is_traced
 
 
 class Schedule(NamedTuple):
@@ -36,6 +36,25 @@ def from_alpha(alpha) -> Schedule:
     if is_traced(alpha):
         return Schedule(alpha, 1 - alpha)
     alpha = np.asarray(alpha, np.float64)
+    _check_alpha(alpha)
+    return Schedule(jnp.asarray(alpha, float), jnp.asarray(1 - alpha, float))
+
+
+def check_schedule(schedule: Schedule) -> Schedule:
+    """Take a schedule's arrays as JAX arrays; where they are concrete, see that they are levels.
+
+    Raises ValueError as `from_alpha` does.
+    """
+    alpha, one_minus_alpha = map(concrete, schedule)
+    # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still tells them apart.
+    if alpha is not None and one_minus_alpha is not None and alpha.shape == one_minus_alpha.shape:
+        distinct = (np.diff(alpha) < 0) | (np.diff(one_minus_alpha) > 0)
+        if not np.all(distinct) or alpha.ndim != 1:
+            _check_alpha(alpha)
+    return Schedule(jnp.asarray(schedule.alpha), jnp.asarray(schedule.one_minus_alpha))
+
+
+def _check_alpha(alpha: np.ndarray) -> None:
     if alpha.ndim != 1 or alpha.size < 2:
         raise ValueError(f"schedule: expected alpha of shape [T], T >= 2; seen shape {alpha.shape}")
     if not np.all((alpha > 0) & (alpha < 1)):
@@ -47,7 +66,6 @@ def from_alpha(alpha) -> Schedule:
             "schedule: expected alpha strictly decreasing (index 0 is the cleanest level); "
             f"seen alpha[{i}] = {alpha[i]:g}, alpha[{i + 1}] = {alpha[i + 1]:g}"
         )
-    return Schedule(jnp.asarray(alpha, float), jnp.asarray(1 - alpha, float))
 
 
 def linear(num_levels: int) -> Schedule:
@@ -82,5 +100,5 @@ def ddpm(num_levels: int) -> Schedule:
 
 
 def _check(num_levels: int) -> None:
-    if num_levels < 2:
-        raise ValueError(f"num_levels: expected at least 2; seen {num_levels}")
+    if not isinstance(num_levels, int) or num_levels < 2:
+        raise ValueError(f"num_levels: expected an integer of at least 2; seen {num_levels}")

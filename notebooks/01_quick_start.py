@@ -86,7 +86,9 @@ schedule = de.schedules.cosine(50)
 def final_fitness(key, eta, temperature):
     fitness_map = de.fitness.boltzmann(temperature)
     evolution = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
-    state, _ = de.evolve(key, evolution, de.problems.two_peaks, population[:128])
+    key_init, key_run = jax.random.split(key)
+    population = jax.random.normal(key_init, (128, 2))
+    state, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
     return de.problems.two_peaks(state.population).mean()
 
 
@@ -134,11 +136,14 @@ evolution = de.diffusion_evolution(
 )
 
 
+def mean_return(key, population):
+    return returns(key, population).mean(axis=1)
+
+
 @jax.jit
 def evolve_policies(key):
     population = jax.random.normal(key_init, (256, policy.num_genes))
-    fitness_fn = lambda key, population: returns(key, population).mean(axis=1)  # noqa: E731
-    return de.evolve(key, evolution, fitness_fn, population, transform=lambda info: info.fitness)
+    return de.evolve(key, evolution, mean_return, population, transform=lambda info: info.fitness)
 
 
 state, fitness = evolve_policies(key_run)

@@ -21,11 +21,14 @@ def x64():
         yield
 
 
-def loop_x0(x, log_weight, alpha, z=None, floor=0.0, one_minus_alpha=None) -> np.ndarray:
-    """Eq. 8 in float64, one individual at a time: the oracle of every implementation."""
+def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None) -> np.ndarray:
+    """Eq. 8 in float64, one individual at a time: the oracle of every implementation.
+
+    spread: 1 - alpha, where alpha has lost its digits.
+    """
     x = np.asarray(x, np.float64)
     z = x if z is None else np.asarray(z, np.float64)
-    spread = 1 - alpha if one_minus_alpha is None else one_minus_alpha
+    spread = 1 - alpha if spread is None else spread
     log_g = np.asarray(log_weight, np.float64)
     with np.errstate(divide="ignore"):
         log_floor = np.log(floor)

@@ -61,3 +61,13 @@ def test_no_level_of_any_schedule_gives_nan_in_float32(schedule):
         value, slope = jax.vmap(jax.value_and_grad(norm), (None, 0))(eta, jnp.arange(1, 1000))
         assert bool(jnp.all(jnp.isfinite(value)))
         assert bool(jnp.all(jnp.isfinite(slope)))
+
+
+def test_sigma_keeps_its_digits_at_both_ends_of_the_schedule():
+    for alpha_t, alpha_prev in ((1e-9, 1e-8), (1e-8, 1e-7), (0.3, 0.6), (1 - 1e-6, 1 - 1e-7)):
+        level = [jnp.float32(value) for value in (alpha_t, alpha_prev, 1 - alpha_t, 1 - alpha_prev)]
+        sigma = de.ddim_sigma(
+            level[0], level[1], eta=1.0, one_minus_alpha_t=level[2], one_minus_alpha_prev=level[3]
+        )
+        exact = np.sqrt((1 - alpha_prev) / (1 - alpha_t) * (alpha_prev - alpha_t) / alpha_prev)
+        assert float(sigma) == pytest.approx(exact, rel=1e-5)

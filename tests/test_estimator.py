@@ -1,5 +1,9 @@
 """The estimate against a float64 loop, its laws, and its errors."""
 
+import math
+import re
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +11,11 @@ import pytest
 from conftest import loop_x0
 
 import diffevo_jax as de
+from diffevo_jax import estimator
+from diffevo_jax.estimator import tiled
 
 KEY = jax.random.key(3)
+EVERY = pytest.mark.parametrize("implementation", sorted(estimator.IMPLEMENTATIONS))
 
 
 def _case(n=65, dim=2, key=KEY):
@@ -16,17 +23,79 @@ def _case(n=65, dim=2, key=KEY):
     return jax.random.normal(key_x, (n, dim)), 3 * jax.random.normal(key_w, (n,))
 
 
+@EVERY
 @pytest.mark.parametrize("floor", [0.0, 1e-9])
-@pytest.mark.parametrize("one_minus_alpha", [0.999, 0.5, 1e-2, 1e-4, 1e-6])
-@pytest.mark.parametrize("dim", [1, 2, 16, 58])
-def test_float32_agrees_with_a_float64_loop(dim, one_minus_alpha, floor):
+@pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
+def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
     x, log_weight = _case(dim=dim)
-    x0 = de.estimate_x0(
-        x, log_weight, 1 - one_minus_alpha, one_minus_alpha=one_minus_alpha, floor=floor
+    estimate = jax.jit(
+        lambda one_minus_alpha, x: de.estimate_x0(
+            x,
+            log_weight,
+            1 - one_minus_alpha,
+            one_minus_alpha=one_minus_alpha,
+            floor=floor,
+            implementation=implementation,
+        )
     )
-    expected = loop_x0(x, log_weight, 1 - one_minus_alpha, floor=floor)
-    # 1e-5 of the population spread is the project's bound for any float32 implementation.
-    np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5 * float(jnp.std(x)))
+    clusters = 0.1 * x + jnp.where(jnp.arange(len(x)) % 2 == 0, 1.0, -1.0)[:, None]
+    for population in (x, clusters):
+        for one_minus_alpha in (0.999, 0.5, 1e-2, 1e-4, 1e-6):
+            x0 = estimate(one_minus_alpha, population)
+            exact = float(jnp.float32(one_minus_alpha))
+            expected = loop_x0(population, log_weight, 1 - exact, floor=floor, spread=exact)
+            # 1e-5 of the population spread, 3e-5 at 256 dimensions, where log weights are sums of
+            # 256 rounded terms.
+            bound = (1e-5 if dim < 256 else 3e-5) * float(jnp.std(population))
+            np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("dim", [2, 300])
+@pytest.mark.parametrize("n", [2, 7, 513])
+def test_tiles_of_any_size_agree_with_the_loop(n, dim):
+    x, log_weight = _case(n=n, dim=dim)
+    z = x[:, :2]
+    problem = estimator.Problem(z, z, x, log_weight, jnp.float32(0.8), jnp.float32(0.2), True)
+    expected = loop_x0(x, log_weight, 0.8, z=z)
+    for sizes in (dict(), dict(query_block=3, key_block=5), dict(query_block=64, key_block=512)):
+        x0 = jax.jit(lambda p=problem, s=sizes: tiled.posterior(p, **s))().x0
+        np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
+
+
+@EVERY
+def test_log_weights_may_span_sixty_decades(implementation):
+    """Wide weights take the running shift, narrow ones the single shift: both are exact."""
+    x, _ = _case(n=200)
+    for key, width in zip(jax.random.split(KEY, 3), (0.0, 30.0, 69.0), strict=True):
+        log_weight = jax.random.uniform(key, (200,), minval=-width, maxval=width)
+        for alpha in (0.1, 0.9, 0.999):
+            x0 = de.estimate_x0(x, log_weight, alpha, implementation=implementation)
+            np.testing.assert_allclose(x0, loop_x0(x, log_weight, alpha), rtol=0, atol=1e-5)
+
+
+@EVERY
+def test_a_support_of_its_own_is_averaged_over(implementation):
+    """Queries and an archive: the same as the archive's rows in one larger loop."""
+    queries, _ = _case(n=9, dim=3)
+    support, log_weight = _case(n=31, dim=3, key=jax.random.key(8))
+    projection = de.latent.random_projection(KEY, 3, 2)
+    for z in (lambda _: None, lambda x: de.latent.project(x, projection)):
+        posterior = de.estimate_posterior(
+            queries,
+            log_weight,
+            0.7,
+            z_t=z(queries),
+            support=support,
+            z_support=z(support),
+            floor=1e-4,
+            implementation=implementation,
+        )
+        for i, query in enumerate(queries):
+            together = jnp.concatenate([query[None], support])
+            alone = jnp.concatenate([jnp.array([jnp.nan]), log_weight])
+            expected = loop_x0(together, alone, 0.7, z=z(together), floor=1e-4)[0]
+            np.testing.assert_allclose(posterior.x0[i], expected, rtol=0, atol=1e-5)
+        assert posterior.log_evidence.shape == posterior.effective_sample_size.shape == (9,)
 
 
 def test_distances_are_taken_in_the_latent_space_and_the_average_in_genome_space():
@@ -36,11 +105,16 @@ def test_distances_are_taken_in_the_latent_space_and_the_average_in_genome_space
     np.testing.assert_allclose(x0, loop_x0(x, log_weight, 0.7, z=z), rtol=0, atol=1e-5)
 
 
-def test_log_evidence_and_effective_sample_size_are_those_of_the_weights():
+@EVERY
+@pytest.mark.parametrize("floor", [0.0, 1e-2])
+def test_log_evidence_and_effective_sample_size_are_those_of_the_weights(floor, implementation):
     x, log_weight = _case()
-    posterior = de.estimate_posterior(x, log_weight, 0.9)
-    difference = x[:, None] - np.sqrt(0.9) * x[None]
-    w = np.exp(log_weight[None] - np.sum(difference**2, -1) / 0.2).astype(np.float64)
+    posterior = de.estimate_posterior(
+        x, log_weight, 0.9, floor=floor, implementation=implementation
+    )
+    difference = np.asarray(x, float)[:, None] - np.sqrt(0.9) * np.asarray(x, float)[None]
+    p = np.exp(-np.sum(difference**2, -1) / 0.2)
+    w = (np.exp(np.asarray(log_weight, float)) + floor) * (p + floor)
     np.testing.assert_allclose(posterior.log_evidence, np.log(w.sum(1)), rtol=1e-5, atol=1e-5)
     ess = w.sum(1) ** 2 / (w**2).sum(1)
     np.testing.assert_allclose(posterior.effective_sample_size, ess, rtol=1e-4)
@@ -70,19 +144,22 @@ def test_an_offset_of_population_and_latents_keeps_its_digits():
     np.testing.assert_allclose(far - 1024, near, rtol=0, atol=4e-4)  # float32 at 1024: 1.2e-4
 
 
-def test_weight_zero_and_no_weight_take_no_part():
+@EVERY
+def test_weight_zero_and_no_weight_take_no_part(implementation):
     x, log_weight = _case()
     for nothing in (-jnp.inf, jnp.nan):
         masked = log_weight.at[10:].set(nothing)
-        x0 = de.estimate_x0(x, masked, 0.5)
+        x0 = de.estimate_x0(x, masked, 0.5, implementation=implementation)
         kept = jnp.concatenate([log_weight[:10], jnp.full(len(x) - 10, -jnp.inf)])
         np.testing.assert_allclose(x0, loop_x0(x, kept, 0.5), rtol=0, atol=1e-5)
 
 
-def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one():
+@EVERY
+def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one(implementation):
     x, log_weight = _case(n=4)
-    lifted = de.estimate_x0(x, log_weight.at[0].set(-jnp.inf), 0.5, floor=1e-2)
-    missing = de.estimate_x0(x, log_weight.at[0].set(jnp.nan), 0.5, floor=1e-2)
+    settings: dict[str, Any] = dict(floor=1e-2, implementation=implementation)
+    lifted = de.estimate_x0(x, log_weight.at[0].set(-jnp.inf), 0.5, **settings)
+    missing = de.estimate_x0(x, log_weight.at[0].set(jnp.nan), 0.5, **settings)
     np.testing.assert_allclose(
         lifted, loop_x0(x, log_weight.at[0].set(-np.inf), 0.5, floor=1e-2), rtol=0, atol=1e-5
     )
@@ -92,31 +169,122 @@ def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one():
     assert float(jnp.abs(lifted - missing).max()) > 1e-4
 
 
-def test_where_nobody_has_weight_the_estimate_is_the_individual():
+@EVERY
+def test_where_nobody_has_weight_the_estimate_is_the_individual(implementation):
     x, _ = _case()
-    posterior = de.estimate_posterior(x, jnp.full(len(x), -jnp.inf), 0.5)
+    nobody = jnp.full(len(x), -jnp.inf)
+    posterior = de.estimate_posterior(x, nobody, 0.5, implementation=implementation)
     np.testing.assert_array_equal(posterior.x0, x)
     assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
 
 
-def test_gradients_agree_with_finite_differences_and_stay_finite():
+@EVERY
+@pytest.mark.parametrize("dim", [2, 20])
+def test_gradients_agree_with_finite_differences_and_stay_finite(dim, implementation):
     with jax.enable_x64(True):
-        x, log_weight = _case(n=9)
+        x, log_weight = _case(n=9, dim=dim)
         x, log_weight = x.astype(float), log_weight.astype(float).at[0].set(-jnp.inf)
 
+        @jax.jit
         def loss(scale, alpha):
-            posterior = de.estimate_posterior(scale * x, log_weight, alpha, floor=1e-3)
+            posterior = de.estimate_posterior(
+                scale * x, log_weight, alpha, floor=1e-3, implementation=implementation
+            )
             return jnp.sum(posterior.x0**2) + jnp.sum(posterior.log_evidence)
 
         gradient = jax.jit(jax.grad(loss, (0, 1)))(1.0, 0.6)
-        loss = jax.jit(loss)
         h = 1e-6
         numeric = (
             (loss(1 + h, 0.6) - loss(1 - h, 0.6)) / (2 * h),
             (loss(1.0, 0.6 + h) - loss(1.0, 0.6 - h)) / (2 * h),
         )
         np.testing.assert_allclose(gradient, numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 300])
+def test_float32_gradients_of_tiles_are_those_of_the_formula(dim):
+    x, log_weight = _case(n=40, dim=dim)
+
+    def loss(implementation, x, log_weight):
+        x0 = de.estimate_x0(x, log_weight, 0.7, z_t=x[:, :2], implementation=implementation)
+        return jnp.sum(jnp.sin(x0))
+
+    tiles, formula = (
+        jax.jit(jax.grad(loss, (1, 2)), static_argnums=0)(name, x, log_weight)
+        for name in ("tiled", "dense")
+    )
+    for a, b in zip(tiles, formula, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * float(jnp.abs(b).max()))
+
+
+def test_vmap_of_tiles_is_a_loop():
+    x = jax.random.normal(KEY, (3, 50, 20))
+    log_weight = jax.random.uniform(KEY, (3, 50), minval=-60, maxval=60)
+    alpha = jnp.array([0.1, 0.5, 0.9999])  # both distances, both shifts
+    batch = jax.vmap(de.estimate_x0)(x, log_weight, alpha)
+    for i in range(3):
+        alone = de.estimate_x0(x[i], log_weight[i], alpha[i])
+        np.testing.assert_allclose(batch[i], alone, rtol=0, atol=1e-5)
+
+
+def test_tiles_never_make_an_array_of_all_pairs():
+    """The largest array in the compiled program, forwards and backwards, by its shapes."""
+    n = 5000
+    shapes = jax.ShapeDtypeStruct((n, 2), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.float32)
+
+    def loss(x, log_weight):
+        return jnp.sum(de.estimate_x0(x, log_weight, 0.5) ** 2)
+
+    for function in (de.estimate_x0, jax.grad(loss)):
+        arguments = (*shapes, 0.5) if function is de.estimate_x0 else shapes
+        text = jax.jit(function).lower(*arguments).as_text()
+        sizes = [
+            math.prod(int(size) for size in dims.split("x")[:-1])
+            for dims in re.findall(r"tensor<([0-9x]+x)f32>", text)
+        ]
+        assert n < max(sizes) < n * n / 20, max(sizes)
+
+
+@EVERY
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e10])
+def test_genomes_of_any_size_stay_finite_under_jit(size, implementation):
+    """XLA may round an exponent one way in a maximum and another way in the weight."""
+    x = size * jax.random.normal(KEY, (32, 3))
+    estimate = jax.jit(
+        lambda x: de.estimate_x0(x, x[:, 0] * 0, 0.001, implementation=implementation)
+    )
+    assert bool(jnp.all(jnp.isfinite(estimate(x))))
+
+
+@EVERY
+def test_half_precision_keeps_the_best_and_the_floor(implementation):
+    x, log_weight = _case(n=16)
+    half = x.astype(jnp.bfloat16)
+    for floor in (0.0, 1e-9):
+        settings: dict[str, Any] = dict(floor=floor, implementation=implementation)
+        x0 = de.estimate_x0(half, log_weight, 0.9, **settings)
+        assert x0.dtype == jnp.bfloat16
+        expected = de.estimate_x0(half.astype(jnp.float32), log_weight, 0.9, **settings)
+        np.testing.assert_array_equal(x0, expected.astype(jnp.bfloat16))
+
+
+@EVERY
+def test_the_floors_gradient_passes_by_a_missing_weight(implementation):
+    x, log_weight = _case(n=9)
+
+    def loss(floor, log_weight):
+        settings: dict[str, Any] = dict(floor=floor, implementation=implementation)
+        return de.estimate_x0(x, log_weight.at[0].set(jnp.nan), 0.9, **settings).sum()
+
+    slopes = jax.grad(loss, (0, 1))(1e-3, log_weight)
+    assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes)
+
+
+def test_exp2_is_exact_to_float32_and_zero_below_its_exponents():
+    x = jnp.linspace(-126, 126, 100_001)
+    np.testing.assert_allclose(tiled.exp2(x), 2.0 ** np.asarray(x, np.float64), rtol=3e-7)
+    np.testing.assert_array_equal(tiled.exp2(jnp.array([-127.0, -1e30, -jnp.inf])), 0)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +298,13 @@ def test_gradients_agree_with_finite_differences_and_stay_finite():
         (dict(alpha_t=-0.1), "alpha_t"),
         (dict(alpha_t=float("nan")), "alpha_t"),
         (dict(z_t=jnp.ones((5, 2))), r"z_t: .* N = 4; seen \(5, 2\)"),
-        (dict(floor=-1.0), "floor: expected a number of 0 or more; seen -1.0"),
-        (dict(implementation="fast"), "expected one of auto, dense; seen 'fast'"),
+        (dict(floor=-1.0), "floor: expected a finite number of 0 or more; seen -1.0"),
+        (dict(implementation="fast"), "expected one of auto, dense, tiled; seen 'fast'"),
         (dict(one_minus_alpha=0.0), "one_minus_alpha"),
+        (dict(support=jnp.ones((4, 3))), r"support: .* D = 2; seen \(4, 3\)"),
+        (dict(support=jnp.ones((5, 2))), r"log_weight: expected shape \(5,\)"),
+        (dict(z_support=jnp.ones((4, 2))), "z_support: expected exactly when both"),
+        (dict(z_t=jnp.ones((4, 1)), support=jnp.ones((4, 2))), "z_support: expected exactly"),
     ],
 )
 def test_bad_arguments_are_named(change, message):

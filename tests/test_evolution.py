@@ -118,6 +118,18 @@ def test_a_default_argument_does_not_make_a_fitness_keyed():
     chex.assert_trees_all_close(_run(fitness_fn=scaled)[0], _run()[0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "fitness_fn",
+    [
+        lambda population, key: population[:, 0],
+        lambda population, key=None: population[:, 0],
+    ],
+)
+def test_a_key_in_another_place_is_refused(fitness_fn):
+    with pytest.raises(ValueError, match=r"expected .* fitness_fn\(key, population\)"):
+        _run(fitness_fn=fitness_fn)
+
+
 def test_jitted_partial_and_bound_fitness_functions_fit():
     import functools
 
@@ -132,7 +144,7 @@ def test_jitted_partial_and_bound_fitness_functions_fit():
 
 
 def test_a_fitness_function_of_three_arguments_is_refused():
-    with pytest.raises(ValueError, match=r"fitness_fn\(key, population\); seen .* \(a, b, c\)"):
+    with pytest.raises(ValueError, match=r"fitness_fn\(key, population\); seen \(a, b, c\)"):
         _run(fitness_fn=lambda a, b, c: a)
 
 
@@ -256,6 +268,15 @@ def test_gradients_of_a_whole_run_agree_with_finite_differences():
         np.testing.assert_allclose(gradient, numeric, rtol=1e-5)
 
 
+def test_gradients_reach_every_level_of_the_schedule():
+    def loss(alpha):
+        return _run(schedule=alpha, eta=0.5)[0].population.sum()
+
+    slopes = jax.grad(loss)(COSINE.alpha)
+    assert bool(jnp.all(jnp.isfinite(slopes)))
+    assert bool(jnp.all(slopes != 0))
+
+
 def test_optax_tunes_the_temperature_through_a_whole_run():
     loss = jax.jit(jax.value_and_grad(lambda log_t: -_final_fitness(KEY, 0.1, jnp.exp(log_t))))
     optimiser = optax.adam(0.3)
@@ -310,6 +331,11 @@ def test_float64_populations_stay_float64():
         (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows with others"),
         (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
         (dict(floor=-1.0), "floor"),
+        (dict(eta="0.1"), "eta: expected a number; seen '0.1'"),
+        (dict(eta=None), "eta: expected a number; seen None"),
+        (dict(projection=jnp.full((2, 1), jnp.nan)), "projection: expected finite"),
+        (dict(fitness_map=jnp.sum), r"fitness_map: .* shape \(64,\); seen \(\)"),
+        (dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1])), "decreasing"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

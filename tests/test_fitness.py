@@ -41,7 +41,7 @@ def test_gradients_are_finite_even_at_zero(fitness_map):
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_temperatures_and_powers_are_above_zero(value):
-    with pytest.raises(ValueError, match="temperature: expected a number above 0; seen"):
+    with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
         de.fitness.boltzmann(value)
-    with pytest.raises(ValueError, match="p: expected a number above 0; seen"):
+    with pytest.raises(ValueError, match="p: expected a finite number above 0; seen"):
         de.fitness.power(value)

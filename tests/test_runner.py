@@ -70,13 +70,13 @@ def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
 
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * 4  # methods, seeds, generations
+    assert len(rows) == 2 * 3 * 4  # methods, repeats, generations
     saved = np.load(out / "latent.npz")
     assert saved["fitness"].shape == (3, 4, 16)
     assert saved["final_population"].shape == (3, 16, 2)
     assert saved["projection"].shape == (3, 2, 1)
     last = next(
-        r for r in rows if (r["method"], r["seed"], r["generation"]) == ("latent", "1", "4")
+        r for r in rows if (r["method"], r["repeat"], r["generation"]) == ("latent", "1", "4")
     )
     np.testing.assert_allclose(
         float(last["fitness_mean"]), saved["fitness"][1, 3].mean(), rtol=1e-5
@@ -167,7 +167,8 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path):
     assert len(figure.draw(tmp_path / "out")) == 2
 
 
-def test_ctrl_c_says_what_it_kept(tiny, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(tiny)]
     process = subprocess.Popen(
@@ -181,7 +182,7 @@ def test_ctrl_c_says_what_it_kept(tiny, tmp_path):
     while not (out / "environment.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(5)  # past the compilation, into the repeats
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
@@ -280,6 +281,11 @@ def test_yaml_numbers_are_numbers():
         ("repeats: 3", "3: 3", "line 4: key 3 is not a string"),
         ("name: tiny", "name: ../tiny", "name: expected"),
         ("plain: {", "a/b: {", "methods"),
+        ("plain: {", "a.b: {", "expected letters, digits, - and _; seen"),
+        ("population: 16", "population: 16\nevoluton: 3", "did you mean 'evolution'?"),
+        ("description: two peaks", "description: 2024-13-45", "not readable as YAML"),
+        ("description: two peaks", "description: &a b\nname: *a", "aliases"),
+        ("success: 0.5", "success: .nan", "success"),
         ("{label: plain}", "7", "methods.plain: expected keys and values; seen int 7"),
         (TINY, "- a\n- b\n", "expected keys and values; seen list ['a', 'b']"),
         (TINY, "", "expected keys and values; seen nothing"),
@@ -327,18 +333,57 @@ def test_a_bad_override_is_named(tiny, override, message):
     assert message in result.output
 
 
-def test_another_name_replaces_a_whole_section(tiny):
+def test_another_choice_replaces_its_section_and_nothing_else(tiny):
     overridden = cfg.load_config(tiny, ["evolution.fitness_map.name=identity"])
     assert overridden.methods["latent"].evolution.fitness_map == cfg.Identity()
-    kept = cfg.load_config(tiny, ["name=other"])
-    assert (kept.name, kept.repeats) == ("other", 3)
+    renamed = cfg.load_config(tiny, ["name=other", "evolution.schedule.name=linear"])
+    assert (renamed.name, renamed.repeats) == ("other", 3)
+    assert renamed.methods["plain"].evolution.schedule == cfg.Schedule(name="linear", num_levels=4)
+    assert cfg.load_config(tiny, ["problem.name=beale"]).methods["plain"].problem == cfg.Function(
+        kind="function", name="beale", success=0.5
+    )
+
+
+def test_an_override_of_a_shared_setting_reaches_the_methods_that_state_it(tiny, tmp_path):
+    latent = cfg.load_config(tiny, ["evolution.latent_dim=2"]).methods
+    assert [method.evolution.latent_dim for method in latent.values()] == [2, 2]
+    _run(tiny, tmp_path / "a")
+    resolved = tmp_path / "a" / "config.yaml"  # states everything in every method
+    for method in cfg.load_config(resolved, ["evolution.eta=0.25"]).methods.values():
+        assert method.evolution.eta == 0.25
+    later = cfg.load_config(resolved, ["evolution.eta=0.25", "methods.plain.evolution.eta=0.75"])
+    assert [method.evolution.eta for method in later.methods.values()] == [0.75, 0.25]
+
+
+def test_what_looks_like_a_number_or_markup_survives_a_run(tiny, tmp_path):
+    tiny.write_text(TINY.replace("label: plain", 'label: "1e-3"').replace("latent: {", '"1e5": {'))
+    override = ["--set", 'description="[/b] $x [red]y[/red]"', "--set", "repeats=\n  1"]
+    result = _cli("run", tiny, "--out", tmp_path / "out", *override)
+    assert result.exit_code == 0, result.output
+    assert "[/b] $x [red]y[/red]" in result.output
+    assert set(cfg.load_config(tmp_path / "out" / "config.yaml").methods) == {"plain", "1e5"}
+
+
+def test_a_damaged_result_or_an_unreadable_label_is_named(tiny, tmp_path):
+    result = _cli("run", tiny, "--out", tmp_path / "out", "--set", "figure.ylabel=$\\frac$")
+    assert result.exit_code == 2
+    assert "figure:" in result.output
+    assert results.finished_repeats(tmp_path / "out") == {"plain": 3, "latent": 3}
+    (tmp_path / "out" / "plain.npz").write_bytes(b"")
+    result = _cli("figure", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "plain.npz: not readable" in result.output
 
 
 def test_a_missing_file_names_its_nearest_neighbour(tiny, tmp_path):
     result = _cli("run", tmp_path / "tinny.yaml")
     assert result.exit_code == 2
     assert "no such file; did you mean" in result.output
-    assert _cli("run", tmp_path).exit_code == 2  # a folder
+    for path in (tmp_path, "", ".", "/", "x" * 5000, "two_peak"):
+        result = _cli("run", path)
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output
+    assert "did you mean 'two_peaks'?" in result.output
     assert "not a run folder" in _cli("figure", tmp_path).output
 
 

@@ -45,5 +45,5 @@ def test_what_is_no_schedule_is_refused(alpha, message):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_fewer_than_two_levels_are_refused(schedule):
-    with pytest.raises(ValueError, match="num_levels: expected at least 2; seen 1"):
+    with pytest.raises(ValueError, match="num_levels: expected an integer of at least 2; seen 1"):
         schedule(1)

@@ -1,15 +1,15 @@
 """The x0 posterior mean: checks its arguments and chooses an implementation."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from diffevo_jax.checks import check_number
-from diffevo_jax.estimator import dense
+from diffevo_jax.estimator import dense, tiled
 from diffevo_jax.estimator.types import Posterior as Posterior
-
-IMPLEMENTATIONS = {"dense": dense.posterior}
+from diffevo_jax.estimator.types import Problem as Problem
 
 
 def estimate_x0(
@@ -18,6 +18,8 @@ def estimate_x0(
     alpha_t,
     *,
     z_t: jax.Array | None = None,
+    support: jax.Array | None = None,
+    z_support: jax.Array | None = None,
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
@@ -31,16 +33,19 @@ def estimate_x0(
     offset of `log_weight` changes nothing.
 
     x_t: population, `[N, D]`, N >= 2.
-    log_weight: log g_j, `[N]`; -inf weighs zero, NaN takes no part (not even with a floor).
+    log_weight: log g_j, `[N]` (`[M]` with a support); -inf weighs zero, NaN takes no part (not
+        even with a floor).
     alpha_t: signal level, a number in (0, 1).
     z_t: latent coordinates for the distances, `[N, d]`; None takes them in genome space.
+    support: individuals j to average over, `[M, D]`, an archive for example; None is the population
+        itself. z_support: their latent coordinates, `[M, d]`, given exactly when `z_t` is.
     one_minus_alpha: 1 - alpha_t to full precision (`schedules.Schedule` has it); None subtracts.
     floor: added to every g_j and every Gaussian term. The published code has 1e-9, which decides
         whether high-dimensional runs without a latent space work; the paper's formula has 0. With
         a floor the scale of g matters: `fitness.boltzmann` sets its maximum to 1.
-    implementation: "auto", or one of `estimator.IMPLEMENTATIONS`.
+    implementation: "auto", "tiled" (O(N + M) memory) or "dense" (the formula, N x M).
 
-    Returns x0, `[N, D]`, inside the convex hull of the population. Where nobody has weight,
+    Returns x0, `[N, D]`, inside the convex hull of the support. Where nobody has weight,
     x0_i = x_i. Raises ValueError on shapes that do not fit and on concrete values out of range.
     """
     return estimate_posterior(
@@ -48,6 +53,8 @@ def estimate_x0(
         log_weight,
         alpha_t,
         z_t=z_t,
+        support=support,
+        z_support=z_support,
         one_minus_alpha=one_minus_alpha,
         floor=floor,
         implementation=implementation,
@@ -60,34 +67,45 @@ def estimate_posterior(
     alpha_t,
     *,
     z_t: jax.Array | None = None,
+    support: jax.Array | None = None,
+    z_support: jax.Array | None = None,
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
-    x_t = jnp.asarray(x_t)
-    log_weight = jnp.asarray(log_weight)
-    z_t = x_t if z_t is None else jnp.asarray(z_t)
-    _check(x_t, log_weight, alpha_t, z_t, one_minus_alpha, floor)
-    if one_minus_alpha is None:
-        one_minus_alpha = 1 - alpha_t
-    posterior = IMPLEMENTATIONS[choose(implementation)]
-    dtype = x_t.dtype
-    as_number = lambda value: jnp.asarray(value, dtype)  # noqa: E731
-    return posterior(
-        x_t,
-        log_weight.astype(dtype),
-        as_number(alpha_t),
-        as_number(one_minus_alpha),
-        z_t.astype(dtype),
-        floor,
+    x_t, log_weight = jnp.asarray(x_t), jnp.asarray(log_weight)
+    _check_numbers(alpha_t, one_minus_alpha, floor)
+    if not jnp.issubdtype(x_t.dtype, jnp.floating):
+        raise ValueError(f"x_t: expected floating-point genomes; seen {x_t.dtype}")
+    dtype = jnp.promote_types(
+        x_t.dtype, jnp.float32
+    )  # half precision loses the best, and the floor
+    x_t, given = x_t.astype(dtype), x_t.dtype
+    problem = Problem(
+        query=x_t if z_t is None else jnp.asarray(z_t, dtype),
+        key=_first(z_support, support, z_t, x_t).astype(dtype),
+        value=_first(support, x_t).astype(dtype),
+        log_weight=log_weight.astype(dtype),
+        alpha=jnp.asarray(alpha_t, dtype),
+        one_minus_alpha=jnp.asarray(
+            1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype
+        ),
+        same=support is None,
     )
+    _check_shapes(x_t, z_t, support, z_support, problem)
+    without_floor = isinstance(floor, int | float) and floor == 0
+    posterior = IMPLEMENTATIONS[choose(implementation)](
+        problem, None if without_floor else jnp.asarray(floor, dtype)
+    )
+    nobody = jnp.isneginf(posterior.log_evidence)[:, None]
+    return posterior._replace(x0=jnp.where(nobody, x_t, posterior.x0).astype(given))
 
 
 def choose(implementation: str = "auto") -> str:
-    """Name the implementation that runs for `implementation` on the default device."""
+    """Name the implementation that runs for `implementation`."""
     if implementation == "auto":
-        return "dense"
+        return "tiled"
     if implementation not in IMPLEMENTATIONS:
         known = ", ".join(["auto", *IMPLEMENTATIONS])
         raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
@@ -96,23 +114,87 @@ def choose(implementation: str = "auto") -> str:
 
 def why() -> str:
     """Say in a few words why `choose()` chose what it chose."""
-    return "the formula as written, N x N weights by XLA, on every platform"
+    return "XLA in tiles, exact with O(N) memory, on every platform"
 
 
-def _check(x_t, log_weight, alpha_t, z_t, one_minus_alpha, floor) -> None:
-    if x_t.ndim != 2 or len(x_t) < 2:
-        raise ValueError(f"x_t: expected shape [N, D] with N >= 2; seen {x_t.shape}")
-    if not jnp.issubdtype(x_t.dtype, jnp.floating):
-        raise ValueError(f"x_t: expected floating-point genomes; seen {x_t.dtype}")
-    n = len(x_t)
-    if log_weight.shape != (n,):
-        raise ValueError(
-            f"log_weight: expected shape ({n},), one per individual; seen {log_weight.shape}"
+def _floor_apart(posterior: Callable[[Problem], Posterior]):
+    """Add a floor to an implementation of the formula without one, for O((N + M) D).
+
+    With G = g + floor, (g_j + floor) (p_ij + floor) = G_j p_ij + floor G_j: the estimate is a mix
+    of the local mean, of evidence Z_i, and the G-weighted mean of all, of evidence floor sum_j G_j.
+    """
+
+    def with_floor(problem: Problem, floor) -> Posterior:
+        missing = jnp.isnan(problem.log_weight)
+        log_g = jnp.where(missing, -jnp.inf, problem.log_weight)
+        if floor is None:
+            return posterior(problem._replace(log_weight=log_g))
+
+        log_floor = jnp.log(floor)
+        log_g = jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
+        highest = jnp.max(log_g)
+        highest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(highest), 0, highest))
+        g = jnp.exp(log_g - highest)
+        # The average of G itself rides along as one more gene; the sample size needs it.
+        value = jnp.concatenate([problem.value, g[:, None]], axis=1)
+        local = posterior(problem._replace(log_weight=log_g, value=value))
+
+        total = jnp.sum(g)
+        everybody = jnp.where(total == 0, 1, total)
+        centre = jnp.mean(problem.value, axis=0)
+        overall = centre + g @ (problem.value - centre) / everybody
+        log_z = local.log_evidence
+        log_all = log_floor + highest + jnp.log(total)
+        log_evidence = jnp.logaddexp(log_z, log_all)
+        nobody = jnp.isneginf(log_evidence)
+        base = jnp.where(nobody, 0, log_evidence)
+        near, far = jnp.exp(log_z - base), jnp.exp(log_all - base)
+        # sum_j w_ij^2 over (sum_j w_ij)^2, with w_ij = G_j p_ij + floor G_j squared out
+        share = near**2 / jnp.maximum(local.effective_sample_size, 1)
+        share += 2 * near * jnp.exp(log_floor + highest - base) * local.x0[:, -1]
+        share += far**2 * jnp.sum(g**2) / everybody**2
+        return Posterior(
+            x0=near[:, None] * local.x0[:, :-1] + far[:, None] * overall,
+            log_evidence=log_evidence,
+            effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, share)),
         )
-    if z_t.ndim != 2 or len(z_t) != n:
-        raise ValueError(f"z_t: expected shape [N, d] with N = {n}; seen {z_t.shape}")
+
+    return with_floor
+
+
+IMPLEMENTATIONS = {"dense": dense.posterior, "tiled": _floor_apart(tiled.posterior)}
+
+
+def _first(*arrays):
+    return next(jnp.asarray(array) for array in arrays if array is not None)
+
+
+def _check_numbers(alpha_t, one_minus_alpha, floor) -> None:
     # Beside an exact 1 - alpha, either of the two may round to 1 and still be a level.
     ends = "()" if one_minus_alpha is None else "(]"
     check_number("alpha_t", alpha_t, 0, 1, closed=ends)
-    check_number("one_minus_alpha", one_minus_alpha, 0, 1, closed=ends)
+    if one_minus_alpha is not None:
+        check_number("one_minus_alpha", one_minus_alpha, 0, 1, closed=ends)
     check_number("floor", floor, 0, math.inf, closed="[)")
+
+
+def _check_shapes(x_t, z_t, support, z_support, problem: Problem) -> None:
+    if x_t.ndim != 2 or len(x_t) < 2:
+        raise ValueError(f"x_t: expected shape [N, D] with N >= 2; seen {x_t.shape}")
+    if (z_support is None) != (support is None or z_t is None):
+        raise ValueError("z_support: expected exactly when both support and z_t are given")
+    n, genes = x_t.shape
+    if problem.query.ndim != 2 or len(problem.query) != n:
+        raise ValueError(f"z_t: expected shape [N, d] with N = {n}; seen {problem.query.shape}")
+    if problem.value.ndim != 2 or problem.value.shape[1] != genes or not len(problem.value):
+        raise ValueError(
+            f"support: expected shape [M, D] with D = {genes}; seen {problem.value.shape}"
+        )
+    m, dim = len(problem.value), problem.query.shape[1]
+    if problem.key.shape != (m, dim):
+        raise ValueError(f"z_support: expected shape ({m}, {dim}); seen {problem.key.shape}")
+    if problem.log_weight.shape != (m,):
+        raise ValueError(
+            f"log_weight: expected shape ({m},), one per individual; "
+            f"seen {problem.log_weight.shape}"
+        )

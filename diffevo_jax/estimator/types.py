@@ -1,8 +1,27 @@
-"""What every implementation of the estimator returns."""
+"""What goes into every implementation of the estimator, and what comes out."""
 
 from typing import NamedTuple
 
 import jax
+
+
+class Problem(NamedTuple):
+    """Weighted averages to take: checked arguments, the floor already apart.
+
+    query: places to estimate at, `[N, d]`. key: places of the supports, `[M, d]`.
+    value: genomes of the supports, `[M, D]`.
+    log_weight: log g of the supports, `[M]`; -inf weighs zero.
+    alpha, one_minus_alpha: the level, `[]`.
+    same: whether the queries are the supports, one for one.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+    log_weight: jax.Array
+    alpha: jax.Array
+    one_minus_alpha: jax.Array
+    same: bool
 
 
 class Posterior(NamedTuple):
@@ -11,7 +30,7 @@ class Posterior(NamedTuple):
     x0: posterior mean, `[N, D]`.
     log_evidence: log Z_i = log sum_j w_ij, `[N]`, Z the denominator of the paper's Eq. 8 with the
         Gaussian's peak at 1; -inf where nobody has weight.
-    effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to N; 0 where nobody has
+    effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to M; 0 where nobody has
         weight.
     """
 

@@ -1,6 +1,7 @@
 """The command line: run, list, figure, info. What a command needs is imported when it runs."""
 
 import math
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -52,9 +53,10 @@ def run(
 
         programs = runner.build(settings)
         folder = results.create(out, settings.name)
-        console = Console()
+        console = Console(markup=False)
         console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
+        signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
         try:
             with _progress_bar(settings, console) as progress:
                 summaries = runner.run(settings, programs, folder, source=source, progress=progress)
@@ -69,7 +71,7 @@ def run(
         for line in _table(summaries, with_reference=comparable):
             console.print(line)
         for drawn in figure.draw(folder):
-            console.print(f"[dim]{drawn}[/dim]", highlight=False)
+            console.print(drawn, style="dim", highlight=False)
 
 
 @app.command("list")
@@ -109,18 +111,25 @@ def info() -> None:
     typer.echo(f"{'estimator':<12} {estimator.choose()}: {estimator.why()}")
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def _errors_for_people():
     """Turn what a user can mend into one message and exit code 2."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         from diffevo_jax.runner.config import ConfigError
         from diffevo_jax.runner.run import Stopped
 
-        if not isinstance(error, ConfigError | Stopped):
+        message = str(error)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in message:
+            message = f"out of memory; a smaller population or genome may fit\n{message}"
+        elif not isinstance(error, ConfigError | Stopped | OSError):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {message}", err=True)
         raise typer.Exit(_BAD_INPUT) from None
 
 
@@ -130,7 +139,7 @@ def _progress_bar(settings, console):
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeElapsedColumn(),
@@ -148,7 +157,7 @@ def _progress_bar(settings, console):
         def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
             method = settings.methods[name]
             done = repeats * method.evolution.schedule.num_levels + generations
-            note = "  [dim]compiling[/dim]" if compiling else ""
+            note = "  compiling" if compiling else ""
             bar.update(tasks[name], completed=done, description=method.label + note)
 
         yield progress
@@ -158,6 +167,7 @@ def _table(summaries, *, with_reference: bool):
     """The last generation of each method, beside the reference where there is one."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     success = any(summary.success for summary in summaries)
@@ -176,15 +186,16 @@ def _table(summaries, *, with_reference: bool):
             error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
             published = summary.reference.published
             row.append(_percent(expected))
-            row.append(f"{(summary.success[0] - expected[0]) / error:+.1f} s.e.")
+            apart = (summary.success[0] - expected[0]) / error if error > 0 else math.nan
+            row.append("-" if math.isnan(apart) else f"{apart:+.1f} s.e.")
             row.append("-" if published is None else f"{100 * published:.1f}")
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     yield "\nLast generation, mean ± standard error over repeats"
     yield table
     if with_reference:
         for summary in summaries:
             if summary.reference:
-                yield f"[dim]reference, {summary.label}: {summary.reference.source}[/dim]"
+                yield f"reference, {summary.label}: {summary.reference.source}"
 
 
 def _percent(value_and_error) -> str:

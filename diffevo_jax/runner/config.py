@@ -2,8 +2,9 @@
 
 import difflib
 import re
+import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,7 +12,9 @@ from pydantic_core import PydanticCustomError
 from diffevo_jax.runner import yaml_loader
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -21,14 +24,16 @@ class ConfigError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    also_here: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         for key in data if isinstance(data, dict) else ():
             if key not in cls.model_fields:
-                hint = nearest(str(key), cls.model_fields)
-                keys = ", ".join(cls.model_fields)
+                known = [*cls.model_fields, *cls.also_here]
+                hint = nearest(str(key), known)
+                keys = ", ".join(known)
                 message = f"unknown key '{key}'{hint}. Keys here: {keys}"
                 raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return data
@@ -89,12 +94,13 @@ class Function(_Section):
     ]
     dim: Count = 2
     scale: Positive = 1.0
-    success: float | None = None
+    success: Finite | None = None
 
     @model_validator(mode="after")
     def _plane(self) -> "Function":
         if self.name in ("rosenbrock", "beale", "himmelblau", "ackley") and self.dim != 2:
-            raise PydanticCustomError("plane", f"{self.name} has dim: 2")  # pyright: ignore
+            message = f"{self.name} is a function of the plane, dim: 2; seen dim: {self.dim}"
+            raise PydanticCustomError("plane", "{message}", {"message": message})
         return self
 
 
@@ -107,7 +113,7 @@ class Control(_Section):
     num_episodes: Count = 1
     scaling: Positive = 1.0
     max_steps: Count | None = 500
-    success: float | None = None
+    success: Finite | None = None
 
     @field_validator("environment")
     @classmethod
@@ -130,7 +136,7 @@ class Reference(_Section):
     """
 
     success_rate: Annotated[float, Field(ge=0, le=1)]
-    standard_error: Annotated[float, Field(ge=0)]
+    standard_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     source: str
     published: Annotated[float, Field(ge=0, le=1)] | None = None
 
@@ -140,8 +146,8 @@ class Figure(_Section):
 
     ylabel: str = "fitness"
     log: bool = False
-    maximum: float | None = None
-    ticks: list[float] | None = None
+    maximum: Finite | None = None
+    ticks: list[Finite] | None = None
 
 
 class Method(_Section):
@@ -160,17 +166,19 @@ class RunConfig(_Section):
     save_populations: of how many repeats the final population is kept; null keeps all.
     """
 
+    also_here: ClassVar[tuple[str, ...]] = ("problem", "evolution", "save_populations")
+
     name: Name
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Count = 1
     population: Annotated[int, Field(ge=2)]
-    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     figure: Figure = Figure()
 
 
 # Settings at the top level are the defaults of every method.
-_SHARED = ("problem", "evolution", "save_populations")
+_SHARED = RunConfig.also_here
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -182,8 +190,9 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         data = yaml_loader.read(path)
     except FileNotFoundError:
         siblings = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
-        hint = nearest(str(path), siblings)
-        raise ConfigError(f"{path}: no such file{hint}. `diffevo-jax list` shows all") from None
+        shipped = [other.stem for other in config_folder().glob("*.yaml")]
+        hint = nearest(str(path), [*siblings, *shipped]) or "; `diffevo-jax list` shows the configs"
+        raise ConfigError(f"{path}: no such file{hint}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except yaml_loader.YamlError as error:
@@ -191,7 +200,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {_kind(data)}")
     for override in overrides or []:
-        data = merge(data, _parse_override(override))
+        data = _override(data, _parse_override(override))
     try:
         return RunConfig.model_validate(_expand(data))
     except ValidationError as error:
@@ -202,17 +211,43 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
 def merge(base: Any, change: Any) -> Any:
     """Lay `change` over `base`, mapping by mapping.
 
-    A mapping that names another `name` or `kind` is a different choice and replaces the old one.
+    A problem of another kind, or another fitness map, has other keys, and replaces the old one.
     """
     if not (isinstance(base, dict) and isinstance(change, dict)):
         return change
-    for key in ("name", "kind"):
-        if key in base and key in change and base[key] != change[key] and "methods" not in base:
-            return change
     merged = dict(base)
     for key, value in change.items():
-        merged[key] = merge(base[key], value) if key in base else value
+        merged[key] = merge(base[key], value) if _same_choice(key, base, change) else value
     return merged
+
+
+def _same_choice(key: str, base: dict, change: dict) -> bool:
+    """Whether both have the section `key` and, where it is one of several, the same of them."""
+    if key not in base:
+        return False
+    old, new, tag = base[key], change[key], _TAGS.get(key)
+    if tag is None or not (isinstance(old, dict) and isinstance(new, dict)):
+        return True
+    return tag not in new or tag not in old or new[tag] == old[tag]
+
+
+def _override(data: dict, change: dict) -> dict:
+    """Lay a command-line override over a config; of a shared setting, over each method's too."""
+    data = merge(data, change)
+    methods = data.get("methods")
+    shared = {key: value for key, value in change.items() if key in _SHARED}
+    if isinstance(methods, dict) and shared:
+        data["methods"] = {
+            name: merge(method, {key: shared[key] for key in shared if key in method})
+            if isinstance(method, dict)
+            else method
+            for name, method in methods.items()
+        }
+    return data
+
+
+# The key that tells which of several sections a mapping is.
+_TAGS = {"problem": "kind", "fitness_map": "name"}
 
 
 def nearest(word: str, choices) -> str:
@@ -273,6 +308,10 @@ def _describe(error: ValidationError, data: dict) -> list[str]:
                 message = "missing"
             case "unknown_key" | "environment" | "plane":
                 message = item["msg"]
+            case "too_short":
+                message = "expected at least one"
+            case "string_pattern_mismatch":
+                message = f"expected letters, digits, - and _; seen {seen}"
             case "dict_type" | "model_type" | "model_attributes_type":
                 message = f"expected keys and values; seen {seen}"
             case _:
@@ -314,7 +353,7 @@ def _path(loc: tuple, data: Any, *, keep_last: bool) -> list[str]:
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = reprlib.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
@@ -328,5 +367,7 @@ def config_folder() -> Path:
 def find_config(name: str) -> Path:
     """A path as given, or else a config that comes with the package, by its file name."""
     path = Path(name)
-    shipped = config_folder() / path.with_suffix(".yaml").name
-    return shipped if not path.exists() and path.parent == Path() and shipped.exists() else path
+    shipped = {path.stem: path for path in config_folder().glob("*.yaml")}
+    if name.removesuffix(".yaml") in shipped and not path.is_file():
+        return shipped[name.removesuffix(".yaml")]
+    return path

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.runner import results
+from diffevo_jax.runner.config import ConfigError
 
 # Sky blue, orange-red, orange and grey of the published figures, then matplotlib-safe others.
 COLOURS = ("#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#3B7A57", "#7A5195")
@@ -67,9 +68,13 @@ def draw(folder: Path) -> list[Path]:
         axes.set_ylabel(settings.ylabel)
         axes.legend(frameon=False, fontsize=9)
         paths = [folder / "figure.png", folder / "figure.pdf"]
-        for path in paths:
-            figure.savefig(path, dpi=200)
-        plt.close(figure)
+        try:
+            for path in paths:
+                figure.savefig(path, dpi=200)
+        except ValueError as error:  # mathtext in a label that does not parse
+            raise ConfigError(f"{folder}: figure: {str(error).strip()}") from None
+        finally:
+            plt.close(figure)
     return paths
 
 

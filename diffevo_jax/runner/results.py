@@ -2,8 +2,9 @@
 
 config.yaml        the resolved config; `diffevo-jax run` takes it again
 environment.json   versions, device, git commit, times, and whether the run is complete
-metrics.csv        tidy: a row per method, seed and generation
-METHOD.npz         fitness [S, T, N], final_population [S', N, D], projection [S', D, d] if any
+metrics.csv        tidy: a row per method, repeat and generation
+METHOD.npz         fitness [S, T, N]; of the repeats kept, final_population [S', N, D] and any
+                   projection [S', D, d]
 figure.png, .pdf   drawn from the files above alone
 """
 
@@ -13,13 +14,14 @@ import json
 import os
 import platform
 import subprocess
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from diffevo_jax.runner import yaml_loader
 from diffevo_jax.runner.config import ConfigError, RunConfig
 
 METRICS = (
@@ -65,8 +67,8 @@ def create(out: Path | None, name: str) -> Path:
 
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
-    text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    header = f"# diffevo-jax run {folder / 'config.yaml'}\n# Resolved from {source}\n"
+    text = yaml_loader.dump(config.model_dump())
+    header = f"# diffevo-jax run {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
     (folder / "config.yaml").write_text(header + text, encoding="utf-8")
 
 
@@ -82,7 +84,7 @@ def write_method(
     path = folder / "metrics.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["method", "seed", "generation", "alpha", *METRICS])
+        writer = csv.DictWriter(file, ["method", "repeat", "generation", "alpha", *METRICS])
         if new:
             writer.writeheader()
         writer.writerows(rows)
@@ -101,9 +103,13 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     config = load_config(folder / "config.yaml")
     arrays = {}
     for name in config.methods:
-        if (folder / f"{name}.npz").exists():
-            with np.load(folder / f"{name}.npz") as file:
-                arrays[name] = {key: file[key] for key in file.files if key == "fitness"}
+        path = folder / f"{name}.npz"
+        if path.exists():
+            try:
+                with np.load(path) as file:
+                    arrays[name] = {"fitness": file["fitness"]}
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+                raise ConfigError(f"{path}: not readable as results: {error}") from None
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays

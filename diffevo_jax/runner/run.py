@@ -176,7 +176,7 @@ class _Repeats:
             self.rows.append(
                 {
                     "method": self.name,
-                    "seed": repeat,
+                    "repeat": repeat,
                     "generation": generation + 1,
                     "alpha": float(kept["alpha"][generation]),
                     **_describe(fitness, self.method.problem.success),

@@ -14,6 +14,12 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's floats and without silently overwritten keys."""
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for gigabytes
+            line = self.peek_event().start_mark.line + 1
+            raise YamlError(f"line {line}: aliases (*name) are not read; write the value out")
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
@@ -26,11 +32,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=True)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, quoting the strings that `_Loader` would take for numbers."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def load(text: str) -> Any:
@@ -41,8 +52,15 @@ def load(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise YamlError(f"{line}{error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise YamlError(f"not readable as YAML: {error}") from error
+    except YamlError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, OverflowError) as error:
+        raise YamlError(f"not readable as YAML: {str(error)[:200]}") from error
+
+
+def dump(data: Any) -> str:
+    """Write what `load` reads back the same. Raises YamlError."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read(path: Path) -> Any:
