@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -368,3 +369,13 @@ def test_no_individual_ever_turns_nan():
             state, info = _run(fitness_fn=broken, fitness_map=fitness_map, floor=floor)
             assert bool(jnp.all(jnp.isfinite(state.population)))
             assert bool(jnp.all(info.num_invalid > 0))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_step_lowers_for_accelerators(platform):
+    algorithm = de.diffusion_evolution(COSINE, floor=1e-9, projection=jnp.ones((2, 1)))
+    state = algorithm.init(POPULATION)
+    exported = jax.export.export(jax.jit(algorithm.step), platforms=[platform])(
+        KEY, state, POPULATION[:, 0]
+    )
+    assert exported.platforms == (platform,)

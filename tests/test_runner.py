@@ -333,6 +333,12 @@ def test_a_bad_override_is_named(tiny, override, message):
     assert message in result.output
 
 
+def test_a_wrong_override_that_reaches_several_methods_is_said_once(tiny):
+    output = _cli("run", tiny, "--set", "evolution.etta=1").output
+    assert output.count("etta") == 1
+    assert "did you mean 'eta'? Keys here: schedule" in output
+
+
 def test_another_choice_replaces_its_section_and_nothing_else(tiny):
     overridden = cfg.load_config(tiny, ["evolution.fitness_map.name=identity"])
     assert overridden.methods["latent"].evolution.fitness_map == cfg.Identity()

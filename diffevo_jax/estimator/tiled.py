@@ -3,8 +3,7 @@
 Two forms of the same sums, chosen by the number of genes D:
 
 few genes   queries in blocks, keys in blocks inside them: a tile of weights `[keys, queries]` stays
-            in cache and meets the values as `[D + 1, keys] @ [keys, queries]`, which is 5 to 7
-            times faster on a CPU than the transposed product.
+            in cache and meets the genomes as `[D + 1, keys] @ [keys, queries]`.
 many genes  a block of queries against all keys: a softmax, then one matmul with the genomes.
 
 Weights are powers of two, w_ij = 2^(b_j - s r_ij^2 - shift_i). Where a bound says that one shift

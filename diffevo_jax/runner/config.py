@@ -34,7 +34,7 @@ class _Section(BaseModel):
                 known = [*cls.model_fields, *cls.also_here]
                 hint = nearest(str(key), known)
                 keys = ", ".join(known)
-                message = f"unknown key '{key}'{hint}. Keys here: {keys}"
+                message = f"unknown key '{key}'{hint or '.'} Keys here: {keys}"
                 raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return data
 
@@ -319,7 +319,12 @@ def _describe(error: ValidationError, data: dict) -> list[str]:
                 message = f"expected {reason}; seen {seen}"
         lines.append(f"{key}: {message}" if key else message)
     # A setting at the top level is wrong in every method alike: name it where it stands.
-    return [_shared_place(line, data) for line in lines]
+    lines = [_shared_place(line, data) for line in lines]
+    # An override of a shared setting stands in the methods too, and is wrong there alike.
+    shared = {line for line in lines if not line.startswith("methods.")}
+    return [
+        line for line in lines if re.sub(r"^methods\.[^.:]+\.", "", line) not in shared - {line}
+    ]
 
 
 def _shared_place(line: str, data: dict) -> str:
