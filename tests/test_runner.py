@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -410,12 +411,23 @@ def test_info_shows_versions_device_and_kernel():
 
 def test_importing_the_library_leaves_the_runners_packages_alone():
     code = (
-        "import sys, diffevo_jax; "
+        "import sys, diffevo_jax as de; de.evolve, de.policies, de.problems; "
         "print([m for m in ('gymnax', 'gymnasium', 'matplotlib', 'pydantic', 'typer') "
         "if m in sys.modules])"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "[]"
+
+
+def test_help_waits_for_no_jax_and_every_public_name_is_there():
+    code = "import sys, diffevo_jax.runner.cli; print('jax' in sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "False"
+    shown = re.findall(r"import \w+ as (\w+)", (REPOSITORY / "diffevo_jax/__init__.py").read_text())
+    assert sorted(shown) == sorted(set(dir(de)) - {"__version__"})
+    assert all(getattr(de, name) for name in shown)
+    with pytest.raises(AttributeError, match="no attribute 'evolv'"):
+        de.evolv  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_library_never_imports_experiments():
