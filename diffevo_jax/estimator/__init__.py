@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from diffevo_jax.checks import check_number
-from diffevo_jax.estimator import dense, tiled
+from diffevo_jax.estimator import compensated, dense, tiled
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
 
@@ -162,7 +163,37 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     return with_floor
 
 
-IMPLEMENTATIONS = {"dense": dense.posterior, "tiled": _floor_apart(tiled.posterior)}
+def _refined(posterior: Callable[[Problem], Posterior]):
+    """Take again what float32 cannot decide, and give the implementation its derivatives.
+
+    They are those of the tiled sums at the evidence found: of any order, forwards and backwards.
+    """
+
+    @partial(jax.custom_jvp, nondiff_argnums=(0,))
+    def refined(same: bool, arrays: dict[str, jax.Array]) -> Posterior:
+        problem = Problem(**arrays, same=same)
+        return compensated.refine(problem, posterior(problem))
+
+    @refined.defjvp
+    def _(same: bool, primals, tangents):
+        result = refined(same, *primals)
+
+        def sums(arrays: dict[str, jax.Array]) -> Posterior:
+            return tiled.given_evidence(Problem(**arrays, same=same), result.log_evidence)
+
+        return result, jax.jvp(sums, primals, tangents)[1]
+
+    def solve(problem: Problem) -> Posterior:
+        arrays = problem._asdict()
+        return refined(arrays.pop("same"), arrays)
+
+    return solve
+
+
+IMPLEMENTATIONS = {
+    "dense": dense.posterior,
+    "tiled": _floor_apart(_refined(tiled.posterior)),
+}
 
 
 def _first(*arrays):

@@ -1,0 +1,162 @@
+"""Estimates that float32's rounding of distances would show in, taken again more exactly.
+
+An individual whose own weight is zero, or far below that of others, is estimated from far ones.
+Their log weights are large, of 1e2 to 1e6 nats, so that float32 rounds them by 1e-5 to 1e-1 nats,
+and this decides who is weighed how. Such rows are few or none: they are found from the result, and
+their heaviest supports' distances are summed again in pairs of float32 that together carry 48 bits.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.estimator import tiled
+from diffevo_jax.estimator.exp2 import exp2
+from diffevo_jax.estimator.types import Posterior, Problem
+
+# Rows whose error is estimated to be above this, in units of the population's spread.
+TOLERANCE = 2e-6
+# Rows taken at a time, and the numbers that a block of their weights `[rows, M]` takes at most.
+ROWS = 64
+ELEMENTS = 2**22
+# Supports of a row that are taken again: where more share the weight, their errors average out.
+CANDIDATES = 16
+
+_LOG2E = math.log2(math.e)
+_LEAST = -1e30
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def refine(problem: Problem, posterior: Posterior) -> Posterior:
+    """`posterior` with the rows that need it taken again; the others as they are.
+
+    A loop over blocks of such rows, none where none needs it, also under `vmap`.
+    """
+    if problem.value.dtype != jnp.float32:
+        return posterior
+    n, m = len(problem.query), len(problem.key)
+    rows = max(1, min(ROWS, n, ELEMENTS // m))
+    middle = jnp.mean(problem.value, axis=0)
+
+    def some_left(carry):
+        left, _ = carry
+        return jnp.any(left)
+
+    def take_again(carry):
+        left, posterior = carry
+        chosen, row = jax.lax.top_k(left.astype(jnp.float32), rows)
+        better = _posterior(problem, middle, row)
+
+        def put(old, new):
+            wanted = jnp.reshape(chosen > 0, (rows,) + (1,) * (new.ndim - 1))
+            return old.at[row].set(jnp.where(wanted, new, old[row]))
+
+        return left.at[row].set(False), jax.tree.map(put, posterior, better)
+
+    start = (_error(problem, posterior) > TOLERANCE, posterior)
+    return jax.lax.while_loop(some_left, take_again, start)[1]
+
+
+def _error(problem: Problem, posterior: Posterior) -> jax.Array:
+    """The rounding error of x0 to expect, over the spread, `[N]`."""
+    key, log_weight, one_minus_alpha = problem.key, problem.log_weight, problem.one_minus_alpha
+    log_evidence = posterior.log_evidence
+    # The neighbours' distance: how far their weight lies below the largest log weight.
+    nats = jnp.max(log_weight) - log_evidence
+    nats = jnp.where(jnp.isfinite(nats), jnp.maximum(nats, 0), 0)
+    spread = jnp.sqrt(jnp.mean(jnp.var(key, axis=0)))
+    distance = jnp.sqrt(2 * one_minus_alpha * nats / key.shape[1])
+    error = jnp.finfo(key.dtype).eps * nats
+    error *= jnp.minimum(1, distance / jnp.where(spread > 0, spread, 1))
+    if problem.same:
+        # Who keeps all weight to itself has nothing to mix up.
+        shrink = one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
+        own = log_weight - shrink**2 * jnp.sum(key**2, axis=1) / (2 * one_minus_alpha)
+        error *= -jnp.expm1(jnp.minimum(own - jnp.where(nats > 0, log_evidence, own), 0))
+    return jnp.where(tiled.by_matmul(problem), 0, error)
+
+
+def _posterior(problem: Problem, middle: jax.Array, row: jax.Array) -> Posterior:
+    """Posterior of the queries `row`, `[rows]`."""
+    geometry = tiled.direct(problem)
+    b = geometry.bits + geometry.term(geometry.query[row].T, geometry.key).T
+    heaviest, column = jax.lax.top_k(b, min(CANDIDATES, b.shape[1]))
+    distance = _distance(problem, problem.query[row][:, None], problem.key[column])
+    # Relative to the heaviest, for the sums would lose what is gained in numbers of its size.
+    further = sum(part - part[:, :1] for part in distance)
+    scale = _LOG2E / (2 * problem.one_minus_alpha)
+    bits = _LOG2E * (problem.log_weight[column] - problem.log_weight[column[:, :1]])
+    base = jnp.maximum(heaviest[:, :1], _LEAST)
+    exact = jnp.where(jnp.isneginf(heaviest), -jnp.inf, bits - scale * further)
+    index = jnp.arange(len(row))[:, None]
+    b = (b - base).at[index, column].set(exact)
+    peak = jnp.maximum(jnp.max(b, axis=1, keepdims=True), _LEAST)
+    w = exp2(jnp.minimum(b - peak, 0))
+    weight = jnp.sum(w, axis=1)
+    nobody = weight == 0
+    weight = jnp.where(nobody, 1, weight)
+    w = w / weight[:, None]
+    squares = jnp.where(nobody, 1, jnp.sum(w**2, axis=1))
+    log_evidence = (jnp.log2(weight) + (peak + base)[:, 0]) / _LOG2E
+    return Posterior(
+        x0=middle + jnp.matmul(w, problem.value - middle, precision=_HIGHEST),
+        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
+        effective_sample_size=jnp.where(nobody, 0, 1 / squares),
+    )
+
+
+def _distance(problem: Problem, query, key) -> tuple[jax.Array, jax.Array]:
+    """|z_i - sqrt(a) z_j|^2 over the last axis, as a sum of two float32."""
+    # XLA would fold constants into each other, as if sums were exact.
+    query, key = jax.lax.optimization_barrier((query, key))
+    # 1 - sqrt(a) solves r^2 - 2 r + (1 - a) = 0; one Newton step gives the digits after the first.
+    first = problem.one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
+    square, rest = _product(first, first)
+    residual = ((problem.one_minus_alpha - 2 * first) + square) + rest
+    shrink = first, residual / (2 - 2 * first)
+
+    difference, error = _sum(query, -key)
+    shift, rest = _product(key, shrink[0])
+    difference, more = _sum(difference, shift)
+    error = error + more + rest + key * shrink[1]
+    high, low = _sum(difference, error)
+    square, rest = _product(high, high)
+    return _total(square, rest + 2 * high * low)
+
+
+def _sum(a, b) -> tuple[jax.Array, jax.Array]:
+    """a + b, and what rounding it leaves (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _product(a, b) -> tuple[jax.Array, jax.Array]:
+    """a b, and what rounding it leaves: halves of 12 bits have exact products.
+
+    Exact ones only, for a compiler may fuse a product into the sum that follows without rounding
+    it, and halves cut by their bits, for it would likewise undo Veltkamp's splitting.
+    """
+
+    def halves(x):
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
+        high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        return high, x - high
+
+    (a1, a2), (b1, b2) = halves(a), halves(b)
+    product, first = _sum(a1 * b1, a1 * b2)
+    product, second = _sum(product, a2 * b1)
+    product, third = _sum(product, a2 * b2)
+    return product, first + second + third
+
+
+def _total(high, low) -> tuple[jax.Array, jax.Array]:
+    """Sum of the pairs over the last axis, by halves."""
+    while (size := high.shape[-1]) > 1:
+        missing = [(0, 0)] * (high.ndim - 1) + [(0, size % 2)]
+        high, low = jnp.pad(high, missing), jnp.pad(low, missing)
+        half = high.shape[-1] // 2
+        total, error = _sum(high[..., :half], high[..., half:])
+        high, low = total, low[..., :half] + low[..., half:] + error
+    return _sum(high[..., 0], low[..., 0])
