@@ -3,7 +3,7 @@
 A warpgroup of 128 threads holds a block of queries in registers, `queries_per_thread` each, and
 walks through the keys, which the copy engine brings to shared memory in chunks. All threads read
 the same key at once; a pair costs its differences, one power of two and the sums. No tensor cores:
-with few dimensions the arithmetic that they could take over is smaller than what feeding them costs.
+with few dimensions they could take over less arithmetic than feeding them costs.
 
 The keys are shared out to `parts` blocks for each block of queries, so that small populations, too,
 fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp.
@@ -13,7 +13,7 @@ Exponents are those of two, from the square completed about |z_i - z_j|, with a 
     |z_i - a z_j|^2 = a |z_i - z_j|^2 + (1 - a) |z_i|^2 - a (1 - a) |z_j|^2
 
 Differences of neighbours are exact in float32 and cost one subtraction a dimension; near alpha = 1
-this keeps every digit. The last term joins log g_j, and the middle one only counts for the evidence.
+this keeps every digit. The last term joins log g_j, the middle one only counts for the evidence.
 
 Mosaic GPU is unstable by its makers' own word, so all that depends on it is in this file.
 """
@@ -34,7 +34,7 @@ MOST_GENES = 16
 KEY_BLOCK = 128
 # Keys whose exponents are in flight together; the shift is renewed once for all of them.
 KEYS_AT_ONCE = 8
-# Enough for several waves on every GPU to date (132 multiprocessors on an H100, some 5 blocks each).
+# Several waves on an H100: 132 multiprocessors, some 5 blocks each at a time.
 LEAST_BLOCKS = 4096
 
 _THREADS = 128  # a warpgroup
