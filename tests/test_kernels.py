@@ -29,7 +29,12 @@ KERNELS = {
     "tpu": partial(tpu.posterior, query_block=128, key_block=128, interpret=True),
 }
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
-SOLVE = {name: jax.jit(kernel) for name, kernel in KERNELS.items()}
+SOLVE = {
+    name: jax.jit(
+        lambda same, *arrays, kernel=kernel: kernel(Problem(*arrays, same)), static_argnums=0
+    )
+    for name, kernel in KERNELS.items()
+}
 EVERY = pytest.mark.parametrize("kernel", KERNELS)
 LOWER = [(gpu, "cuda", "@mosaic_gpu_v2("), (tpu, "tpu", "@tpu_custom_call(")]
 
@@ -37,6 +42,10 @@ LOWER = [(gpu, "cuda", "@mosaic_gpu_v2("), (tpu, "tpu", "@tpu_custom_call(")]
 def _population(n, dim, key=KEY):
     key_x, key_w = jax.random.split(key)
     return jax.random.normal(key_x, (n, dim)), 3 * jax.random.normal(key_w, (n,))
+
+
+def _solve(kernel, problem: Problem):
+    return SOLVE[kernel](problem.same, *problem[:-1])
 
 
 def _problem(x, log_weight, one_minus_alpha=0.5, z=None) -> Problem:
@@ -50,10 +59,12 @@ def _problem(x, log_weight, one_minus_alpha=0.5, z=None) -> Problem:
     [
         ("gpu", 40, 2, LEVELS),
         ("gpu", 10, 16, (0.5, 1e-6)),
+        ("gpu's running shift", 40, 2, (0.9, 1e-3)),
         *(("tpu", 140, dim, LEVELS) for dim in (1, 2, 3, 16)),
     ],
 )
 def test_float32_agrees_with_a_float64_loop(kernel, n, dim, levels):
+    kernel, same = kernel[:3], "running" not in kernel
     x, log_weight = _population(n, dim)
     clusters = 0.1 * x + jnp.where(jnp.arange(len(x)) % 2 == 0, 1.0, -1.0)[:, None]
     for population in (x, clusters):
@@ -62,7 +73,8 @@ def test_float32_agrees_with_a_float64_loop(kernel, n, dim, levels):
             expected = loop_x0(population, log_weight, 1 - exact, spread=exact)
             # 1e-5 of the population's spread, what the estimator promises in float32.
             bound = 1e-5 * float(jnp.std(population))
-            x0 = SOLVE[kernel](_problem(population, log_weight, one_minus_alpha)).x0
+            problem = _problem(population, log_weight, one_minus_alpha)._replace(same=same)
+            x0 = _solve(kernel, problem).x0
             np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
 
 
@@ -74,7 +86,7 @@ def test_a_support_of_its_own_gives_average_evidence_and_sample_size(kernel):
     log_weight = log_weight.at[::7].set(-jnp.inf)
     n = 130  # two blocks
     problem = _problem(x[n:], log_weight[n:], 0.2, z[n:])._replace(query=z[:n], same=False)
-    posterior = SOLVE[kernel](problem)
+    posterior = _solve(kernel, problem)
     alone = log_weight.at[:n].set(jnp.nan)  # queries that take no part
     expected = loop_x0(x, alone, 0.8, z=z, spread=0.2)[:n]
     np.testing.assert_allclose(posterior.x0, expected, rtol=0, atol=1e-5)
@@ -92,7 +104,7 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
     x, _ = _population(40, 2)
     ladder = jnp.linspace(math.log(1e-30), math.log(1e30), len(x))
     for log_weight in (ladder, ladder[::-1]):
-        posterior = SOLVE[kernel](_problem(x, log_weight, 0.9))
+        posterior = _solve(kernel, _problem(x, log_weight, 0.9))
         np.testing.assert_allclose(
             posterior.x0, loop_x0(x, log_weight, 0.1, spread=0.9), rtol=0, atol=2e-5
         )  # log weights up to 69 round by 4e-6
@@ -102,7 +114,7 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
 @EVERY
 def test_where_nobody_has_weight_there_is_no_evidence(kernel):
     x, _ = _population(40, 2)
-    posterior = SOLVE[kernel](_problem(x, jnp.full(len(x), -jnp.inf)))
+    posterior = _solve(kernel, _problem(x, jnp.full(len(x), -jnp.inf)))
     np.testing.assert_array_equal(posterior.log_evidence, -jnp.inf)
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
     assert bool(jnp.all(jnp.isfinite(posterior.x0)))
@@ -112,7 +124,7 @@ def test_where_nobody_has_weight_there_is_no_evidence(kernel):
 def test_a_population_far_from_zero_keeps_its_digits(kernel):
     x, log_weight = _population(40, 2)
     x = x + jnp.array([512.0, 0.0])
-    posterior = SOLVE[kernel](_problem(x, log_weight, 1e-3))
+    posterior = _solve(kernel, _problem(x, log_weight, 1e-3))
     expected = loop_x0(x, log_weight, 1 - 1e-3, spread=1e-3)
     # The result itself is a float32 beside 512, whose next is 6e-5 away.
     np.testing.assert_allclose(posterior.x0[:, 0], expected[:, 0], rtol=0, atol=6e-5)
@@ -146,7 +158,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     def solve(x, log_weight):
         problem = _problem(x, log_weight, z=x[:, :dim])
-        return module.posterior(problem._replace(query=x[:queries, :dim]))
+        return module.posterior(problem._replace(query=x[:queries, :dim], same=False))
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)

@@ -15,6 +15,10 @@ Exponents are those of two, from the square completed about |z_i - z_j|, with a 
 Differences of neighbours are exact in float32 and cost one subtraction a dimension; near alpha = 1
 this keeps every digit. The last term joins log g_j, the middle one only counts for the evidence.
 
+Where each query is a key as well, its own weight and the largest weight of all bound its
+exponents: while they are near enough, one shift a query serves for all keys. Elsewhere the shift is
+the running maximum, for three more instructions a pair (13.4 instead of 10.7 with d = D = 2).
+
 Mosaic GPU is unstable by its makers' own word, so all that depends on it is in this file.
 """
 
@@ -37,6 +41,9 @@ KEYS_AT_ONCE = 8
 # Several waves on an H100: 132 multiprocessors, some 5 blocks each at a time.
 LEAST_BLOCKS = 4096
 
+# How far a weight may lie above one shift, and a query's own below it, in bits: squares of weights
+# and their sums over 2^24 keys stay inside float32's exponents, -126 to 127.
+_BITS_ABOVE, _BITS_BELOW = 40, 50
 _THREADS = 128  # a warpgroup
 _LOG2E = math.log2(math.e)
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
@@ -67,7 +74,7 @@ def posterior(
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, _ = problem
+    query, key, value, log_weight, alpha, one_minus_alpha, same = problem
     (n, dim), (m, genes) = query.shape, value.shape
     each = queries_per_thread or (4 if dim + genes <= 8 else 2)
     query_block = each * _THREADS
@@ -84,6 +91,15 @@ def posterior(
     rest = jnp.sum(query * (query / 2 + origin), axis=1) + (1 - root) * jnp.sum(origin**2) / 2
     bits = _LOG2E * (log_weight + lift)
 
+    shift, enough = jnp.zeros(n), jnp.zeros(n, bool)
+    if same:  # then b_ii = bits_i, and b_ij <= bits_j
+        shift = jnp.maximum(bits, jnp.max(bits) - _BITS_ABOVE)
+        enough = bits - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
+    enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
+    enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
+    # The shift enters with the squares, where it costs nothing.
+    queries = jnp.concatenate([query, (shift / slope)[:, None], shift[:, None]], axis=1).T
+
     support = jnp.concatenate([key, bits[:, None], value - centre], axis=1)
     # Rows of 16 bytes are what the copy engine moves and what one load brings to a thread.
     support = _padded(
@@ -91,7 +107,7 @@ def posterior(
     )
     support = support.at[m:, dim].set(-jnp.inf)
     sums = _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret)(
-        _padded(query.T, 1, blocks * query_block), support, -slope[None]
+        _padded(queries, 1, blocks * query_block), enough, support, -slope[None]
     )
     shift, total, squares, average = sums[:, 0, :n], sums[:, 1, :n], sums[:, 2, :n], sums[:, 3:, :n]
 
@@ -106,14 +122,16 @@ def posterior(
     return Posterior(
         x0=centre + average / total[:, None],
         log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, total**2 / jnp.where(nobody, 1, squares)),
+        effective_sample_size=jnp.where(nobody, 0, total / jnp.where(nobody, 1, squares) * total),
     )
 
 
 def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
-    """(queries `[d, n]`, keys with bits and genomes `[m, d + 1 + D...]`, slope `[1]`) -> sums.
+    """(queries `[d + 2, n]`, flags `[blocks]`, keys `[m, d + 1 + D...]`, slope `[1]`) -> sums.
 
-    The sums are `[parts, 3 + D, n]`: shift, weights, squared weights, weighted genomes.
+    Below a query's place stand its shift in the units of squares and its shift; beside a key's, its
+    bits and genomes. A flag says that one shift serves for the block of queries. The sums are
+    `[parts, 3 + D, n]`: shift, weights, squared weights, weighted genomes.
     """
     query_block = each * _THREADS
     layout = plgpu.Layout.WG_STRIDED((query_block,), vec_size=min(2, each))
@@ -122,53 +140,64 @@ def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
         # Pallas' interpreter has no layouts; in jax 0.10 it refuses to see one.
         return array if interpret else plgpu.layout_cast(array, layout)
 
-    def body(query_ref, support_ref, slope_ref, sums_ref):
+    def body(query_ref, enough_ref, support_ref, slope_ref, sums_ref):
         block, part = jax.lax.axis_index("blocks"), jax.lax.axis_index("parts")
         mine = pl.ds(block * query_block, query_block)
-        query = [strided(query_ref[k, mine]) for k in range(dim)]
+        query = [strided(query_ref[k, mine]) for k in range(dim + 2)]
         slope = slope_ref[0]
 
-        def exponent(row):
-            squares = [(query[k] - row[k]) ** 2 for k in range(dim)]
+        def exponent(row, *start):
+            squares = [*start, *((query[k] - row[k]) ** 2 for k in range(dim))]
             return slope * sum(squares[1:], squares[0]) + row[dim]
 
-        def keys_at_once(first, sums, chunk_ref):
+        def add(row, w, sums):
+            total, squares, *average = sums
+            average = [a + w * row[dim + 1 + c] for c, a in enumerate(average)]
+            return total + w, squares + w * w, *average
+
+        def with_one_shift(rows, sums):
+            shift, *sums = sums
+            for row in rows:
+                sums = add(row, jnp.exp2(exponent(row, query[dim])), sums)
+            return shift, *sums
+
+        def with_running_shift(rows, sums):
             shift, total, squares, *average = sums
-            columns = range(dim + 1 + genes)
-            rows = [[chunk_ref[first + j, c] for c in columns] for j in range(KEYS_AT_ONCE)]
             bits = [exponent(row) for row in rows]
             higher = shift
             for b in bits:
                 higher = jnp.maximum(higher, b)
             fade = jnp.exp2(shift - higher)
-            total, squares = total * fade, squares * (fade * fade)
-            average = [a * fade for a in average]
+            sums = total * fade, squares * (fade * fade), *(a * fade for a in average)
             for b, row in zip(bits, rows, strict=True):
-                w = jnp.exp2(b - higher)
-                total, squares = total + w, squares + w * w
-                average = [a + w * row[dim + 1 + c] for c, a in enumerate(average)]
-            return higher, total, squares, *average
+                sums = add(row, jnp.exp2(b - higher), sums)
+            return higher, *sums
 
-        def chunk(_, chunk_ref, sums):
-            return jax.lax.fori_loop(
-                0,
-                key_block // KEYS_AT_ONCE,
-                lambda i, sums: keys_at_once(i * KEYS_AT_ONCE, sums, chunk_ref),
-                sums,
-            )
+        def walk(keys_at_once, shift):
+            def chunk(_, chunk_ref, sums):
+                def some(i, sums):
+                    first, columns = i * KEYS_AT_ONCE, range(dim + 1 + genes)
+                    rows = [[chunk_ref[first + j, c] for c in columns] for j in range(KEYS_AT_ONCE)]
+                    return keys_at_once(rows, sums)
 
-        def constant(x):
-            return strided(jnp.full((query_block,), x, jnp.float32))
+                return jax.lax.fori_loop(0, key_block // KEYS_AT_ONCE, some, sums)
 
-        sums = plgpu.emit_pipeline(
-            chunk,
-            grid=(chunks,),
-            in_specs=[
-                plgpu.BlockSpec((key_block, support_ref.shape[1]), lambda i: (part * chunks + i, 0))
-            ],
-            max_concurrent_steps=2,
-            init_carry=(constant(_LEAST), *(constant(0.0) for _ in range(2 + genes))),
-        )(support_ref)
+            zero = strided(jnp.zeros((query_block,), jnp.float32))
+            width = support_ref.shape[1]
+            return plgpu.emit_pipeline(
+                chunk,
+                grid=(chunks,),
+                in_specs=[plgpu.BlockSpec((key_block, width), lambda i: (part * chunks + i, 0))],
+                max_concurrent_steps=2,
+                init_carry=(shift, *(zero for _ in range(2 + genes))),
+            )(support_ref)
+
+        least = strided(jnp.full((query_block,), _LEAST, jnp.float32))
+        sums = jax.lax.cond(
+            enough_ref[block] > 0,
+            lambda: walk(with_one_shift, query[dim + 1]),
+            lambda: walk(with_running_shift, least),
+        )
         for row, array in enumerate(sums):
             sums_ref[part, row, mine] = array
 
