@@ -31,7 +31,8 @@ KERNELS = {
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {
     name: jax.jit(
-        lambda same, *arrays, kernel=kernel: kernel(Problem(*arrays, same)), static_argnums=0
+        lambda same, *arrays, kernel=kernel: kernel(Problem._make((*arrays, same))),
+        static_argnums=0,
     )
     for name, kernel in KERNELS.items()
 }
@@ -111,6 +112,15 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
         assert bool(jnp.all(jnp.isfinite(posterior.log_evidence)))
 
 
+def test_one_shift_and_the_running_one_agree_on_a_gpu():
+    """Whether queries are the keys decides which shift a block of queries may take."""
+    x, log_weight = _population(40, 2)
+    problem = _problem(x, log_weight, 0.9)
+    one, running = (_solve("gpu", problem._replace(same=same)) for same in (True, False))
+    for a, b in zip(one, running, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @EVERY
 def test_where_nobody_has_weight_there_is_no_evidence(kernel):
     x, _ = _population(40, 2)
@@ -173,18 +183,20 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
 
 @pytest.mark.parametrize(("module", "platform", "call"), LOWER)
-def test_kernels_lower_under_vmap_scan_and_jit(module, platform, call):
+def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
     @jax.vmap
     def generations(x, log_weight):
         def generation(x, spread):
             return module.posterior(_problem(x, log_weight, spread)).x0, None
 
-        return jax.lax.scan(generation, x, jnp.linspace(0.1, 0.9, 5))[0]
+        return jax.lax.scan(generation, x, jnp.linspace(0.1, 0.9, 5, dtype=x.dtype))[0]
 
     x = jax.ShapeDtypeStruct((3, 300, 2), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((3, 300), jnp.float32)
-    exported = jax.export.export(jax.jit(generations), platforms=[platform])(x, log_weight)
-    assert exported.mlir_module().count(call) == 1
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            exported = jax.export.export(jax.jit(generations), platforms=[platform])(x, log_weight)
+        assert exported.mlir_module().count(call) == 1
 
 
 @pytest.mark.parametrize("module", [gpu, tpu])

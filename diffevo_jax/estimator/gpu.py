@@ -88,10 +88,11 @@ def posterior(
     slope = root * _LOG2E / (2 * one_minus_alpha)
     # What |z_i - a z_j|^2 has beside a |z_i - z_j|^2, over 2 (1 - alpha) = 2 (1 - a) (1 + a).
     lift = root * jnp.sum(key * (key / 2 + origin), axis=1) / (1 + root)
-    rest = jnp.sum(query * (query / 2 + origin), axis=1) + (1 - root) * jnp.sum(origin**2) / 2
+    shrink = one_minus_alpha / (1 + root)  # 1 - a, to all digits
+    rest = jnp.sum(query * (query / 2 + origin), axis=1) + shrink * jnp.sum(origin**2) / 2
     bits = _LOG2E * (log_weight + lift)
 
-    shift, enough = jnp.zeros(n), jnp.zeros(n, bool)
+    shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
     if same:  # then b_ii = bits_i, and b_ij <= bits_j
         shift = jnp.maximum(bits, jnp.max(bits) - _BITS_ABOVE)
         enough = bits - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN

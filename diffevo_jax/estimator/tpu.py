@@ -138,7 +138,9 @@ def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums
             preferred_element_type=jnp.float32,
         )
 
-    jax.lax.fori_loop(0, key_ref.shape[0] // KEYS_AT_ONCE, keys_at_once, None)
+    # Bounds of 32 bits: under jax_enable_x64 the index would have 64, which does not lower.
+    count = jnp.int32(key_ref.shape[0] // KEYS_AT_ONCE)
+    jax.lax.fori_loop(jnp.int32(0), count, keys_at_once, None)
 
 
 def _up(size: int, multiple: int) -> int:
