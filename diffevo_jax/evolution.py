@@ -37,7 +37,8 @@ class Info(NamedTuple):
     x0: their clean estimate, `[N, D]`.
     log_weight: log g, `[N]`; NaN for an individual left out.
     log_evidence, effective_sample_size: of the estimate, `[N]` (`estimator.Posterior`).
-    num_invalid: individuals whose fitness is not finite or has no weight under the fitness map.
+    num_invalid: individuals whose fitness or genes are not finite, or whose fitness has no weight
+        under the fitness map.
     selected: False when nobody had a valid weight, so that the step went on without selection.
     """
 
@@ -137,14 +138,16 @@ def diffusion_evolution(
             raise ValueError(
                 f"fitness: expected shape {x_t.shape[:1]}, one per individual; seen {fitness.shape}"
             )
-        log_weight = _log_weight(fitness_map, fitness)
+        # Genes that are not finite stay where they are: their individual takes no part.
+        usable = jnp.all(jnp.isfinite(x_t), axis=1)
+        log_weight = jnp.where(usable, _log_weight(fitness_map, fitness), jnp.nan)
         selected = jnp.any(log_weight > -jnp.inf)
 
         running = t > 0
         alpha_t, one_minus_alpha_t = schedule.alpha[t], schedule.one_minus_alpha[t]
         posterior = estimate_posterior(
             x_t,
-            jnp.where(selected, log_weight, 0),
+            jnp.where(selected, log_weight, jnp.where(usable, 0, jnp.nan)),
             alpha_t,
             z_t=None if projection is None else project(x_t, projection),
             one_minus_alpha=one_minus_alpha_t,

@@ -21,10 +21,10 @@ def x64():
         yield
 
 
-def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None) -> np.ndarray:
+def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None) -> np.ndarray:
     """Eq. 8 in float64, one individual at a time: the oracle of every implementation.
 
-    spread: 1 - alpha, where alpha has lost its digits.
+    spread: 1 - alpha, where alpha has lost its digits. rows: individuals to estimate; None is all.
     """
     x = np.asarray(x, np.float64)
     z = x if z is None else np.asarray(z, np.float64)
@@ -36,11 +36,12 @@ def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None) -> np.ndarray:
     log_g = np.logaddexp(np.where(missing, -np.inf, log_g), log_floor)
     log_g[missing] = -np.inf
     shrink = spread / (1 + np.sqrt(alpha))
-    x0 = np.empty_like(x)
-    for i in range(len(x)):
+    rows = np.arange(len(x)) if rows is None else rows
+    x0 = np.empty((len(rows), x.shape[1]))
+    for row, i in enumerate(rows):
         difference = (z[i] - z) + shrink * z
         log_p = -np.sum(difference**2, axis=1) / (2 * spread)
         log_w = log_g + np.logaddexp(log_p, log_floor)
         w = np.exp(log_w - log_w.max())
-        x0[i] = w @ x / w.sum()
+        x0[row] = w @ x / w.sum()
     return x0

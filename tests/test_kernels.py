@@ -31,7 +31,7 @@ KERNELS = {
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {
     name: jax.jit(
-        lambda same, *arrays, kernel=kernel: kernel(Problem._make((*arrays, same))),
+        lambda same, *arrays, kernel=kernel: kernel(Problem(*arrays, same=same)),
         static_argnums=0,
     )
     for name, kernel in KERNELS.items()
@@ -46,7 +46,7 @@ def _population(n, dim, key=KEY):
 
 
 def _solve(kernel, problem: Problem):
-    return SOLVE[kernel](problem.same, *problem[:-1])
+    return SOLVE[kernel](problem.same, *problem[:6])
 
 
 def _problem(x, log_weight, one_minus_alpha=0.5, z=None) -> Problem:

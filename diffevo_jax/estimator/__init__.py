@@ -6,9 +6,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffevo_jax.checks import check_number
-from diffevo_jax.estimator import compensated, dense, tiled
+from diffevo_jax.checks import check_number, concrete
+from diffevo_jax.estimator import compensated, dense, kernels, tiled
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
 
@@ -24,6 +25,7 @@ def estimate_x0(
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
 ) -> jax.Array:
     """Estimate each individual's clean target as a fitness- and distance-weighted average.
 
@@ -33,7 +35,8 @@ def estimate_x0(
     This is Eq. 8 of Zhang et al. (arXiv 2410.02543), computed in log space. Without `floor` an
     offset of `log_weight` changes nothing.
 
-    x_t: population, `[N, D]`, N >= 2.
+    x_t: population, `[N, D]`, N >= 2. Under jit an individual whose genes are not all finite takes
+        no part and keeps them; its log-evidence is -inf.
     log_weight: log g_j, `[N]` (`[M]` with a support); -inf weighs zero, NaN takes no part (not
         even with a floor).
     alpha_t: signal level, a number in (0, 1).
@@ -44,10 +47,16 @@ def estimate_x0(
     floor: added to every g_j and every Gaussian term. The published code has 1e-9, which decides
         whether high-dimensional runs without a latent space work; the paper's formula has 0. With
         a floor the scale of g matters: `fitness.boltzmann` sets its maximum to 1.
-    implementation: "auto", "tiled" (O(N + M) memory) or "dense" (the formula, N x M).
+    implementation: "auto" takes the fastest for the shapes and the platform that the function is
+        compiled for: "gpu" (Hopper and newer) or "tpu", kernels for few dimensions and genes, or
+        "tiled" (XLA, everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
+    precision: of the matmul with the genomes where there are 1024 or more, as `jax.lax.dot` takes
+        it. The default is float32 to all digits; `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` rounds
+        genomes and weights to 11 bits and is several times as fast on a GPU.
 
-    Returns x0, `[N, D]`, inside the convex hull of the support. Where nobody has weight,
-    x0_i = x_i. Raises ValueError on shapes that do not fit and on concrete values out of range.
+    Returns x0, `[N, D]`, inside the convex hull of the support, in float32 to 1e-5 of the
+    population's spread. Where nobody has weight, x0_i = x_i. Raises ValueError on shapes that do
+    not fit and, outside jit, on values out of range and genomes that are not finite.
     """
     return estimate_posterior(
         x_t,
@@ -59,6 +68,7 @@ def estimate_x0(
         one_minus_alpha=one_minus_alpha,
         floor=floor,
         implementation=implementation,
+        precision=precision,
     ).x0
 
 
@@ -73,18 +83,18 @@ def estimate_posterior(
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
+    given = dict(x_t=x_t, z_t=z_t, support=support, z_support=z_support)
     x_t, log_weight = jnp.asarray(x_t), jnp.asarray(log_weight)
     _check_numbers(alpha_t, one_minus_alpha, floor)
     if not jnp.issubdtype(x_t.dtype, jnp.floating):
         raise ValueError(f"x_t: expected floating-point genomes; seen {x_t.dtype}")
-    dtype = jnp.promote_types(
-        x_t.dtype, jnp.float32
-    )  # half precision loses the best, and the floor
-    x_t, given = x_t.astype(dtype), x_t.dtype
+    # Half precision loses the best, and the floor.
+    dtype = jnp.promote_types(x_t.dtype, jnp.float32)
     problem = Problem(
-        query=x_t if z_t is None else jnp.asarray(z_t, dtype),
+        query=_first(z_t, x_t).astype(dtype),
         key=_first(z_support, support, z_t, x_t).astype(dtype),
         value=_first(support, x_t).astype(dtype),
         log_weight=log_weight.astype(dtype),
@@ -93,29 +103,58 @@ def estimate_posterior(
             1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype
         ),
         same=support is None,
+        precision=precision,
     )
     _check_shapes(x_t, z_t, support, z_support, problem)
+    for name, array in given.items():
+        _check_finite(name, array)
+    _check_implementation(implementation, problem)
     without_floor = isinstance(floor, int | float) and floor == 0
-    posterior = IMPLEMENTATIONS[choose(implementation)](
-        problem, None if without_floor else jnp.asarray(floor, dtype)
+    arrays, settings = _split(problem)
+    return _estimate(
+        implementation,
+        settings,
+        x_t,
+        arrays,
+        None if without_floor else jnp.asarray(floor, dtype),
     )
-    nobody = jnp.isneginf(posterior.log_evidence)[:, None]
-    return posterior._replace(x0=jnp.where(nobody, x_t, posterior.x0).astype(given))
 
 
-def choose(implementation: str = "auto") -> str:
-    """Name the implementation that runs for `implementation`."""
-    if implementation == "auto":
-        return "tiled"
-    if implementation not in IMPLEMENTATIONS:
-        known = ", ".join(["auto", *IMPLEMENTATIONS])
-        raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
-    return implementation
+# Compiled here as well, so that calls outside jit do not trace the loops anew every time.
+@partial(jax.jit, static_argnums=(0, 1))
+def _estimate(implementation: str, settings: tuple, x_t, arrays, floor) -> Posterior:
+    problem, usable = _contain(Problem(**arrays, **dict(settings)))
+    posterior = IMPLEMENTATIONS[implementation](problem, floor)
+    log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
+    nobody = jnp.isneginf(log_evidence)
+    return Posterior(
+        x0=jnp.where(nobody[:, None], x_t, posterior.x0).astype(x_t.dtype),
+        log_evidence=log_evidence,
+        effective_sample_size=jnp.where(nobody, 0, posterior.effective_sample_size),
+    )
 
 
-def why() -> str:
-    """Say in a few words why `choose()` chose what it chose."""
-    return "XLA in tiles, exact with O(N) memory, on every platform"
+def _contain(problem: Problem) -> tuple[Problem, jax.Array]:
+    """The problem without its supports that are not finite, and which queries are, `[N]`."""
+
+    def finite(array: jax.Array) -> jax.Array:
+        return jnp.all(jnp.isfinite(array), axis=1)
+
+    def clean(rows: jax.Array, array: jax.Array) -> jax.Array:
+        return jnp.where(rows[:, None], array, 0)
+
+    query = finite(problem.query)
+    keys = finite(problem.key) & finite(problem.value)
+    if problem.same:
+        query &= keys
+    contained = problem._replace(
+        query=clean(query, problem.query),
+        key=clean(keys, problem.key),
+        # A pass over `[M, D]` is worth avoiding where there is nothing to clean.
+        value=jax.lax.cond(jnp.all(keys), lambda value: value, partial(clean, keys), problem.value),
+        log_weight=jnp.where(keys, problem.log_weight, jnp.nan),
+    )
+    return contained, query
 
 
 def _floor_apart(posterior: Callable[[Problem], Posterior]):
@@ -163,6 +202,12 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     return with_floor
 
 
+def _split(problem: Problem) -> tuple[dict[str, jax.Array], tuple]:
+    """Arrays by name, and what is known when tracing."""
+    arrays = problem._asdict()
+    return arrays, tuple((name, arrays.pop(name)) for name in ("same", "precision"))
+
+
 def _refined(posterior: Callable[[Problem], Posterior]):
     """Take again what float32 cannot decide, and give the implementation its derivatives.
 
@@ -170,29 +215,32 @@ def _refined(posterior: Callable[[Problem], Posterior]):
     """
 
     @partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def refined(same: bool, arrays: dict[str, jax.Array]) -> Posterior:
-        problem = Problem(**arrays, same=same)
+    def refined(settings: tuple, arrays: dict[str, jax.Array]) -> Posterior:
+        problem = Problem(**arrays, **dict(settings))
         return compensated.refine(problem, posterior(problem))
 
     @refined.defjvp
-    def _(same: bool, primals, tangents):
-        result = refined(same, *primals)
+    def _(settings: tuple, primals, tangents):
+        result = refined(settings, *primals)
 
         def sums(arrays: dict[str, jax.Array]) -> Posterior:
-            return tiled.given_evidence(Problem(**arrays, same=same), result.log_evidence)
+            return tiled.given_evidence(Problem(**arrays, **dict(settings)), result.log_evidence)
 
         return result, jax.jvp(sums, primals, tangents)[1]
 
     def solve(problem: Problem) -> Posterior:
-        arrays = problem._asdict()
-        return refined(arrays.pop("same"), arrays)
+        arrays, settings = _split(problem)
+        return refined(settings, arrays)
 
     return solve
 
 
 IMPLEMENTATIONS = {
+    "auto": _floor_apart(_refined(kernels.by_platform)),
     "dense": dense.posterior,
+    "gpu": _floor_apart(_refined(kernels.on_gpu)),
     "tiled": _floor_apart(_refined(tiled.posterior)),
+    "tpu": _floor_apart(_refined(kernels.on_tpu)),
 }
 
 
@@ -228,4 +276,24 @@ def _check_shapes(x_t, z_t, support, z_support, problem: Problem) -> None:
         raise ValueError(
             f"log_weight: expected shape ({m},), one per individual; "
             f"seen {problem.log_weight.shape}"
+        )
+
+
+def _check_implementation(implementation: str, problem: Problem) -> None:
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
+    # A floor brings one more gene.
+    kernels.check(implementation, problem)
+
+
+def _check_finite(name: str, array) -> None:
+    known = None if array is None else concrete(array)
+    if known is None:
+        return
+    bad = np.flatnonzero(~np.isfinite(known.astype(np.float64, copy=False)).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name}: expected finite genomes; seen {len(bad)} rows with NaN or infinity, the "
+            f"first in row {bad[0]}"
         )

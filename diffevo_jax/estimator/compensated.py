@@ -108,21 +108,27 @@ def _posterior(problem: Problem, middle: jax.Array, row: jax.Array) -> Posterior
 
 def _distance(problem: Problem, query, key) -> tuple[jax.Array, jax.Array]:
     """|z_i - sqrt(a) z_j|^2 over the last axis, as a sum of two float32."""
-    # XLA would fold constants into each other, as if sums were exact.
-    query, key = jax.lax.optimization_barrier((query, key))
     # 1 - sqrt(a) solves r^2 - 2 r + (1 - a) = 0; one Newton step gives the digits after the first.
     first = problem.one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
     square, rest = _product(first, first)
     residual = ((problem.one_minus_alpha - 2 * first) + square) + rest
     shrink = first, residual / (2 - 2 * first)
 
-    difference, error = _sum(query, -key)
-    shift, rest = _product(key, shrink[0])
-    difference, more = _sum(difference, shift)
-    error = error + more + rest + key * shrink[1]
-    high, low = _sum(difference, error)
-    square, rest = _product(high, high)
-    return _total(square, rest + 2 * high * low)
+    def add(distance, places):
+        query, key = places
+        difference, error = _sum(query, -key)
+        shift, rest = _product(key, shrink[0])
+        difference, more = _sum(difference, shift)
+        high, low = _sum(difference, error + more + rest + key * shrink[1])
+        square, rest = _product(high, high)
+        total, error = _sum(distance[0], square)
+        return (total, distance[1] + (error + rest + 2 * high * low)), None
+
+    # XLA would fold constants into each other, as if sums were exact.
+    places = jax.lax.optimization_barrier((query, key))
+    nothing = jnp.zeros(key.shape[:-1])
+    places = jax.tree.map(lambda array: jnp.moveaxis(array, -1, 0), places)
+    return jax.lax.scan(add, (nothing, nothing), places)[0]
 
 
 def _sum(a, b) -> tuple[jax.Array, jax.Array]:
@@ -149,14 +155,3 @@ def _product(a, b) -> tuple[jax.Array, jax.Array]:
     product, second = _sum(product, a2 * b1)
     product, third = _sum(product, a2 * b2)
     return product, first + second + third
-
-
-def _total(high, low) -> tuple[jax.Array, jax.Array]:
-    """Sum of the pairs over the last axis, by halves."""
-    while (size := high.shape[-1]) > 1:
-        missing = [(0, 0)] * (high.ndim - 1) + [(0, size % 2)]
-        high, low = jnp.pad(high, missing), jnp.pad(low, missing)
-        half = high.shape[-1] // 2
-        total, error = _sum(high[..., :half], high[..., half:])
-        high, low = total, low[..., :half] + low[..., half:] + error
-    return _sum(high[..., 0], low[..., 0])

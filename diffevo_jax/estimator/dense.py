@@ -16,7 +16,7 @@ def posterior(problem: Problem, floor) -> Posterior:
     log w_ij = log(g_j + floor) + log(p_ij + floor)
     p_ij     = exp(-|z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha)))
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, _ = problem
+    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
     # NaN is "no fitness": out of the average altogether, whatever the floor.
     missing = jnp.isnan(log_weight)
     log_g = jnp.where(missing, -jnp.inf, log_weight)

@@ -74,7 +74,7 @@ def posterior(
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, same = problem
+    query, key, value, log_weight, alpha, one_minus_alpha, same = problem[:7]
     (n, dim), (m, genes) = query.shape, value.shape
     each = queries_per_thread or (4 if dim + genes <= 8 else 2)
     query_block = each * _THREADS

@@ -22,13 +22,8 @@ import jax.numpy as jnp
 from diffevo_jax.estimator.exp2 import exp2
 from diffevo_jax.estimator.types import Posterior, Problem
 
-# A tile of 512 x 512 float32 is 1 MiB, about a core's second-level cache.
-QUERY_BLOCK = 512
-KEY_BLOCK = 512
 # From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
 MANY_GENES = 1024
-# There a block of weights `[queries, M]` takes at most this many numbers (16 MiB).
-SOFTMAX_ELEMENTS = 2**22
 # Up to here squared distances are summed term by term at no cost; above, a matmul is faster.
 DIRECT_DIMENSIONS = 16
 # The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
@@ -40,6 +35,24 @@ _LOG2E = math.log2(math.e)
 # is room for a sum of 2^27), and how far below it the query's own, with 24 bits to spare.
 _BITS_ABOVE, _BITS_BELOW = 40, 100
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
+
+
+class Blocks(NamedTuple):
+    """Sizes of what is in memory at a time, cut to N and M.
+
+    query, key: a tile of weights with few genes. softmax: numbers in a block of weights
+    `[queries, M]` with many.
+    """
+
+    query: int
+    key: int
+    softmax: int
+
+
+# 1 MiB a tile, about a core's second-level cache, and 16 MiB.
+CPU = Blocks(512, 512, 2**22)
+# 64 MiB and 256 MiB: enough work to hide the start of each operation.
+ACCELERATOR = Blocks(4096, 4096, 2**26)
 
 
 class Geometry(NamedTuple):
@@ -64,17 +77,11 @@ class _Sums(NamedTuple):
     shift: jax.Array
 
 
-def posterior(
-    problem: Problem, *, query_block: int | None = None, key_block: int | None = None
-) -> Posterior:
-    """Posterior of every query of `problem`.
-
-    query_block, key_block: sizes of a tile; None takes the module's, cut to N and M. With many
-    genes (D >= MANY_GENES) a tile holds all keys.
-    """
+def posterior(problem: Problem, *, blocks: Blocks = CPU) -> Posterior:
+    """Posterior of every query of `problem`."""
 
     def solve(geometry: Geometry) -> Posterior:
-        return _solve(problem, geometry, query_block, key_block)
+        return _solve(problem, geometry, blocks)
 
     return _with_geometry(problem, solve, _choose)
 
@@ -85,10 +92,11 @@ def given_evidence(problem: Problem, log_evidence: jax.Array) -> Posterior:
     log_evidence: of the same problem, `[N]`; as the shift it keeps every weight at 1 or below, so
     that no bound, maximum or loop that ends early stands between the arguments and the sums.
     """
+    blocks = CPU if jax.default_backend() == "cpu" else ACCELERATOR
     shift = jax.lax.stop_gradient(jnp.where(jnp.isneginf(log_evidence), 0, log_evidence) * _LOG2E)
 
     def solve(geometry: Geometry) -> Posterior:
-        return _solve(problem, geometry, None, None, shift)
+        return _solve(problem, geometry, blocks, shift)
 
     return _with_geometry(problem, solve, jax.lax.cond)
 
@@ -173,13 +181,11 @@ def _matmul(problem: Problem) -> Geometry:
     return Geometry(2 * u, v, bits, offset, term)
 
 
-def _solve(problem, geometry, query_block, key_block, shift=None) -> Posterior:
+def _solve(problem: Problem, geometry: Geometry, blocks: Blocks, shift=None) -> Posterior:
     n, m = len(problem.query), len(problem.key)
     if problem.value.shape[1] >= MANY_GENES:
-        size = query_block or max(1, SOFTMAX_ELEMENTS // m)
-        return _by_softmax(problem, geometry, min(size, n), shift)
-    sizes = min(query_block or QUERY_BLOCK, n), min(key_block or KEY_BLOCK, m)
-    return _by_tiles(problem, geometry, *sizes, shift)
+        return _by_softmax(problem, geometry, min(max(1, blocks.softmax // m), n), shift)
+    return _by_tiles(problem, geometry, min(blocks.query, n), min(blocks.key, m), shift)
 
 
 def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Posterior:
@@ -271,7 +277,8 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
         weight = jnp.sum(w, axis=1)
         w = w / jnp.where(weight == 0, 1, weight)[:, None]
         squares = jnp.sum(w**2, axis=1)
-        return jnp.matmul(w, problem.value, precision=_HIGHEST), weight, squares, shift
+        average = jnp.matmul(w, problem.value, precision=problem.precision)
+        return average, weight, squares, shift
 
     blocks = (_query_blocks(geometry.query, query_block),)
     if shift is not None:

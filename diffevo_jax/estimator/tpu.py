@@ -55,7 +55,7 @@ def posterior(
     query_block, key_block: sizes of a grid step, multiples of 128; cut to N and M.
     interpret: True, or Pallas' parameters, runs without a TPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, _ = problem
+    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
     (n, dim), (m, genes) = query.shape, value.shape
     query_block = min(query_block, _up(n, _LANES))
     key_block = min(key_block, _up(m, KEYS_AT_ONCE))

@@ -13,6 +13,7 @@ class Problem(NamedTuple):
     log_weight: log g of the supports, `[M]`; -inf weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
     same: whether the queries are the supports, one for one.
+    precision: of the matmul with the genomes, as `jax.lax.dot` takes it.
     """
 
     query: jax.Array
@@ -22,6 +23,7 @@ class Problem(NamedTuple):
     alpha: jax.Array
     one_minus_alpha: jax.Array
     same: bool
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
 
 
 class Posterior(NamedTuple):

@@ -101,14 +101,14 @@ def draw_figure(
 @app.command()
 def info() -> None:
     """Show versions, devices, and the kernel that would run on them."""
-    from diffevo_jax import estimator
+    from diffevo_jax.estimator import kernels
     from diffevo_jax.runner.results import environment
 
     seen = environment()
     for name, version in seen["versions"].items():
         typer.echo(f"{name:<12} {version}")
     typer.echo(f"{'device':<12} {seen['device_count']} x {seen['device']} ({seen['backend']})")
-    typer.echo(f"{'estimator':<12} {estimator.choose()}: {estimator.why()}")
+    typer.echo(f"{'estimator':<12} {kernels.explain()}")
 
 
 def _interrupt(*_: object) -> None:

@@ -1,0 +1,98 @@
+"""Which implementation runs on which platform."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import jax
+
+from diffevo_jax.estimator import tiled
+from diffevo_jax.estimator.types import Posterior, Problem
+
+# Mosaic GPU needs Hopper.
+LEAST_COMPUTE_CAPABILITY = 9.0
+
+
+def by_platform(problem: Problem) -> Posterior:
+    """The fastest for the platform that the function is lowered for.
+
+    A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes
+    the tiles, which run on all.
+    """
+    arrays = problem._asdict()
+    settings = {name: arrays.pop(name) for name in ("same", "precision")}
+
+    def run(posterior):
+        return lambda arrays: posterior(Problem(**arrays, **settings))
+
+    branches: dict[str, Callable[[Problem], Posterior]] = {"cpu": tiled.posterior}
+    if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(problem):
+        branches["cuda"] = on_gpu
+    if _tpu().fits(problem):
+        branches["tpu"] = on_tpu
+    return jax.lax.platform_dependent(
+        arrays,
+        default=run(partial(tiled.posterior, blocks=tiled.ACCELERATOR)),
+        **{platform: run(posterior) for platform, posterior in branches.items()},
+    )
+
+
+def on_gpu(problem: Problem) -> Posterior:
+    """The Mosaic GPU kernel."""
+    return _gpu().posterior(problem)
+
+
+def on_tpu(problem: Problem) -> Posterior:
+    """The Pallas TPU kernel."""
+    return _tpu().posterior(problem)
+
+
+def check(implementation: str, problem: Problem) -> None:
+    """Raise ValueError where the implementation is a kernel that does not take the problem."""
+    module = {"gpu": _gpu, "tpu": _tpu}.get(implementation)
+    if module is None or module().fits(problem):
+        return
+    dim, genes = problem.query.shape[1], problem.value.shape[1]
+    raise ValueError(
+        f"implementation: {implementation!r} takes float32 with at most "
+        f"{module().MOST_DIMENSIONS} dimensions and {module().MOST_GENES} genes; seen "
+        f"{problem.value.dtype}, {dim} and {genes}; 'auto' takes any"
+    )
+
+
+def explain() -> str:
+    """Which implementation "auto" takes on this machine's default device, and why, in one line."""
+    platform = jax.default_backend()
+    tiles = "tiled: XLA in tiles, exact with O(N) memory"
+    if platform == "tpu":
+        few = f"d <= {_tpu().MOST_DIMENSIONS}, D <= {_tpu().MOST_GENES}"
+        return f"tpu: the Pallas kernel for {few}; {tiles} beyond"
+    if platform != "gpu":
+        return f"{tiles} (kernels exist for GPUs from Hopper on and for TPUs; this is a {platform})"
+    seen = _compute_capability()
+    if seen < LEAST_COMPUTE_CAPABILITY:
+        return f"{tiles} (the kernel needs compute capability 9.0, Hopper; this card has {seen})"
+    few = f"d <= {_gpu().MOST_DIMENSIONS}, D <= {_gpu().MOST_GENES}"
+    return f"gpu: the Pallas Mosaic kernel for {few}; {tiles} beyond"
+
+
+def _compute_capability() -> float:
+    """The least of this machine's CUDA cards; 0 without one."""
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return 0.0
+    return min(float(getattr(device, "compute_capability", 0)) for device in devices)
+
+
+# Imported where used: Pallas takes a second to load, and its GPU half may change under us.
+def _gpu() -> ModuleType:
+    from diffevo_jax.estimator import gpu
+
+    return gpu
+
+
+def _tpu() -> ModuleType:
+    from diffevo_jax.estimator import tpu
+
+    return tpu
