@@ -65,17 +65,21 @@ def rollout(
     read: ended lanes -> pytree of `[..., E, L]`; returned as a pytree of `[N, E, ...]`.
     """
     num_individuals = len(population)
+    # All episodes' starts at once, so that a lane only picks up the next one: drawing random
+    # numbers in the loop took longer than the first steps of an untrained population.
+    key_reset, key_steps = jnp.moveaxis(jax.vmap(jax.vmap(jax.random.split))(keys), -1, 0)
+    starts = (key_steps.T, *_over_lanes(episodes.reset)(key_reset.T))
 
     def known(individual: jax.Array) -> jax.Array:
         return jnp.minimum(individual, num_individuals - 1)
 
     def begin(individual: jax.Array, clock: jax.Array) -> Lanes:
-        key = jnp.moveaxis(jax.vmap(jax.vmap(jax.random.split))(keys[known(individual)]), 0, 1)
-        observation, state = _over_lanes(episodes.reset)(key[..., 0])
-        zeros = jnp.zeros(key.shape[:2])
+        found = known(individual)
+        key, observation, state = jax.tree.map(lambda x: x[..., found], starts)
+        zeros = jnp.zeros(key.shape)
         return Lanes(
             individual=individual,
-            key=key[..., 1],
+            key=key,
             started=jnp.broadcast_to(clock, zeros.shape),
             observation=observation,
             state=state,
