@@ -225,6 +225,7 @@ def _run_method(config: cfg.RunConfig, name: str, program: Program, repeats: _Re
 
     def many(function: Callable, **kwargs) -> _Timed:
         mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
         return _Timed(jax.jit(mapped, **kwargs), repeats.times)
 
     start, advance = many(program.start), many(program.advance, donate_argnums=0)
