@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffevo_jax import batch as batch
     from diffevo_jax import fitness as fitness
     from diffevo_jax import genome as genome
     from diffevo_jax import latent as latent
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
-_MODULES = ("fitness", "genome", "latent", "metrics", "policies", "problems", "schedules")
+_MODULES = ("batch", "fitness", "genome", "latent", "metrics", "policies", "problems", "schedules")
 _HOMES = {
     "ddim_sigma": "ddim",
     "ddim_step": "ddim",

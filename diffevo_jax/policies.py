@@ -10,12 +10,25 @@ import jax.numpy as jnp
 from diffevo_jax import genome
 
 
+class Lanes(NamedTuple):
+    """A network for L genomes at once, each on its own E observations.
+
+    load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
+    apply: (weights, observations `[O, E, L]`) -> outputs `[A, E, L]`.
+    """
+
+    load: Callable[[jax.Array], Any]
+    apply: Callable[[Any, jax.Array], jax.Array]
+
+
 class Policy(NamedTuple):
     """A network to evolve.
 
     num_inputs: observation size O. num_outputs: output size A. num_genes: D.
     unflatten: genome `[D]` -> parameters.
     apply: (parameters, observation `[O]`) -> outputs `[A]`.
+    lanes: the same network for many genomes at once, where it can be faster than `apply` under
+        `vmap`; None where there is no such form. Both give the same up to rounding.
     """
 
     num_inputs: int
@@ -23,6 +36,7 @@ class Policy(NamedTuple):
     num_genes: int
     unflatten: Callable[[jax.Array], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
+    lanes: Lanes | None = None
 
 
 class MLP(nn.Module):
@@ -55,7 +69,65 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
         raise ValueError(
             f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {tuple(sizes)}"
         )
-    return linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
+    policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
+    lanes = _narrow_lanes if max(sizes) <= WIDEST_NARROW else _wide_lanes
+    return policy._replace(lanes=lanes(policy, sizes, activation))
+
+
+# Sums over fewer inputs are written out, with the lanes as the vectors; longer ones are matrix
+# products by lane. Measured on a CPU: 2.5 times a product's speed at 8 inputs, 0.1 times at 128.
+WIDEST_NARROW = 32
+
+
+def _layers(policy: Policy, genomes: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Kernels `[L, I, O]` and biases `[L, O]` of an MLP's layers."""
+    params = jax.vmap(policy.unflatten)(genomes)["params"]
+    layers = [params[f"Dense_{i}"] for i in range(len(params))]
+    return [(layer["kernel"], layer["bias"]) for layer in layers]
+
+
+def _narrow_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> Lanes:
+    """Lanes as the last axis throughout: a step is a few vector operations of length L."""
+
+    def load(genomes: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        layers = _layers(policy, genomes)
+        return [(kernel.transpose(1, 2, 0)[:, :, None], bias.T[:, None]) for kernel, bias in layers]
+
+    def apply(weights: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
+        for i, (kernel, bias) in enumerate(weights):
+            x = x if i == 0 else activation(x)
+            x = sum((kernel[j] * x[j] for j in range(1, sizes[i])), kernel[0] * x[0]) + bias
+        return x
+
+    return Lanes(load, apply)
+
+
+def _wide_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> Lanes:
+    """Lanes first: a matrix product by lane, which reads each lane's weights once in order."""
+    few = 8  # inputs that are summed written out, and outputs whose kernel is kept transposed
+
+    def load(genomes: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        layers = _layers(policy, genomes)
+        return [
+            (kernel.transpose(0, 2, 1) if outputs <= few else kernel, bias[:, None])
+            for (kernel, bias), outputs in zip(layers, sizes[1:], strict=True)
+        ]
+
+    def apply(weights: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
+        x = x.T
+        for i, (kernel, bias) in enumerate(weights):
+            x = x if i == 0 else activation(x)
+            if sizes[i + 1] <= few:
+                x = jnp.einsum("loi,lei->leo", kernel, x)
+            elif sizes[i] <= few:
+                terms = (kernel[:, None, j] * x[:, :, j, None] for j in range(1, sizes[i]))
+                x = sum(terms, kernel[:, None, 0] * x[:, :, 0, None])
+            else:
+                x = jnp.einsum("lei,lio->leo", x, kernel)
+            x = x + bias
+        return x.T
+
+    return Lanes(load, apply)
 
 
 def linen_policy(module: nn.Module, num_inputs: int) -> Policy:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import figure, results, run, yaml_loader
+from diffevo_jax.runner import figure, results, run, startup, yaml_loader
 from diffevo_jax.runner.cli import app
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -37,6 +37,14 @@ methods:
   plain: {label: plain}
   latent: {label: latent, evolution: {latent_dim: 1}}
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    """Keep the tests' compiled programs out of the user's cache directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -114,6 +122,55 @@ def test_chunks_of_generations_change_nothing(tiny, tmp_path, monkeypatch):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def test_the_repeats_of_a_call_change_nothing(tiny, tmp_path, monkeypatch):
+    _run(tiny, tmp_path / "a", "repeats=5")
+    monkeypatch.setattr(run, "REPEATS_PER_CALL", 1)
+    _run(tiny, tmp_path / "b", "repeats=5")
+    for method in ("plain", "latent"):
+        a, b = (np.load(tmp_path / name / f"{method}.npz") for name in "ab")
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("repeats", "devices", "per_call"), [(100, 2, 4), (3, 1, 3), (3, 2, 4), (1, 1, 1), (9, 2, 2)]
+)
+def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_call):
+    assert run._per_call(repeats, devices) == per_call
+
+
+def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
+    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(tiny), "--out"]
+    folder = tmp_path / "home"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    for name, options, extra in (
+        ("uncached", ["--no-cache"], flags),
+        ("first", [], {}),
+        ("second", [], {}),
+    ):
+        out = str(tmp_path / name)
+        subprocess.run([*command, out, *options], env={**environment, **extra}, check=True)
+        assert (folder / "diffevo-jax").exists() == (name != "uncached")
+    seconds = {}
+    for name in ("first", "second"):
+        record = json.loads((tmp_path / name / "environment.json").read_text())
+        seconds[name] = sum(method["compile_seconds"] for method in record["methods"].values())
+    assert seconds["second"] < seconds["first"] / 3
+    for method in ("plain", "latent"):
+        a, b = (np.load(tmp_path / n / f"{method}.npz")["fitness"] for n in ("uncached", "second"))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_cache_is_where_xdg_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert startup.cache_folder() == tmp_path / "diffevo-jax" / "xla"
+    for unset in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert startup.cache_folder() == Path.home() / ".cache" / "diffevo-jax" / "xla"
+
+
 def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
     _run(tiny, tmp_path / "out")
     key = jax.random.fold_in(jax.random.key(0), 2)
@@ -152,7 +209,10 @@ def test_a_figure_takes_the_fitness_that_is_no_number_out():
 # Ending early
 
 
-def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path):
+def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "REPEATS_PER_CALL", 1)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+
     def progress(name, repeats, generations, compiling):
         if (name, repeats, generations) == ("latent", 1, 4):
             raise KeyboardInterrupt
@@ -177,12 +237,13 @@ def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")},
     )
     deadline = time.monotonic() + 120
-    while not (out / "environment.json").exists() and time.monotonic() < deadline:
+    compiled = tmp_path / "cache" / "diffevo-jax" / "xla"
+    while not list(compiled.glob("jit_advance_repeats*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(5)  # past the compilation, into the repeats
+    time.sleep(2)  # into the repeats
     process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output

@@ -1,7 +1,8 @@
-"""Problems to evolve on: landscapes (`functions`) and control tasks (`control`)."""
+"""Problems to evolve on: landscapes (`functions`), control tasks (`control`), Python (`host`)."""
 
 from diffevo_jax.problems import control as control
 from diffevo_jax.problems import functions as functions
+from diffevo_jax.problems import host as host
 from diffevo_jax.problems.functions import ackley as ackley
 from diffevo_jax.problems.functions import beale as beale
 from diffevo_jax.problems.functions import himmelblau as himmelblau

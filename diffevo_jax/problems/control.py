@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.policies import Policy
+from diffevo_jax.policies import Lanes, Policy
+from diffevo_jax.problems import rollout
 
 
 class Task(NamedTuple):
@@ -31,12 +32,40 @@ class Task(NamedTuple):
     max_steps: int
 
 
+class Outcome(NamedTuple):
+    """How episodes went.
+
+    returns: sum of rewards, `[N, E]`. length: steps taken, `[N, E]`.
+    final_state: the environment's state after the last step, a pytree of `[N, E, ...]`.
+    """
+
+    returns: jax.Array
+    length: jax.Array
+    final_state: Any
+
+
+class Trajectory(NamedTuple):
+    """Whole episodes of K individuals; after its end an episode repeats its last observation.
+
+    observations: as the environment gives them, `[K, E, T + 1, ...]`. actions: `[K, E, T, ...]`.
+    rewards: `[K, E, T]`, 0 after the end. length: steps taken, `[K, E]`.
+    """
+
+    observations: jax.Array
+    actions: jax.Array
+    rewards: jax.Array
+    length: jax.Array
+
+
 def make_task(name: str, *, max_steps: int | None = None) -> Task:
     """Look up a Gymnax environment with array observations and discrete or box actions.
 
     name: a registered environment, for example "CartPole-v1".
     max_steps: cut episodes there; None keeps the environment's own limit. The published roll-outs
         stop at 500 or the environment's own limit, whichever comes first.
+
+    Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
+    MountainCarContinuous-v0 keeps its velocity at the left wall, where Gymnasium sets it to 0.
 
     Observations are scaled as published: sqrt(3) (2 (o - low) / (high - low) - 1), bounds beyond
     1000 in size taken as 1; for a uniform observation this is unit variance.
@@ -115,15 +144,152 @@ def make_returns(
         returns = make_returns(task, policy)
         evolve(key, algorithm, lambda key, population: returns(key, population).mean(1), ...)
 
-    policy: from `policies`, with the task's inputs and outputs.
+    policy: from `policies`, with the task's inputs and outputs. `policies.mlp` has its own form
+        for many individuals at once; any other network runs under `vmap`.
     num_episodes: episodes per individual, each from a fresh initial state.
     scaling: factor on the genome before it fills the network.
-    chunk: individuals rolled out together until the last of them has ended. None takes as many
-        as keep their weights in about 512 KiB, so that they stay in a core's cache.
+    chunk: individuals rolled out together; one that has ended makes room for the next. At most the
+        population. None takes, on a CPU, up to 128, fewer for large networks so that their weights
+        stay in the cache, and elsewhere the whole population. It changes the time, not the results.
 
     A return is the sum of rewards up to and including the step that ends the episode; truncation
     at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
     """
+    return _roll_out(task, policy, num_episodes, scaling, chunk, lambda lanes: lanes.total)
+
+
+def make_outcomes(
+    task: Task,
+    policy: Policy,
+    *,
+    num_episodes: int = 1,
+    scaling: float = 1.0,
+    chunk: int | None = None,
+) -> Callable[[jax.Array, jax.Array], Outcome]:
+    """Make the roll-out that also tells how episodes ended: (key, population) -> Outcome.
+
+    Arguments and episodes are those of `make_returns`: the same key gives the same returns.
+    """
+
+    def read(lanes: rollout.Lanes) -> Outcome:
+        return Outcome(lanes.total, lanes.length, lanes.state)
+
+    return _roll_out(task, policy, num_episodes, scaling, chunk, read)
+
+
+def make_trajectories(
+    task: Task, policy: Policy, *, num_episodes: int = 1, scaling: float = 1.0
+) -> Callable[[jax.Array, jax.Array, jax.Array], Trajectory]:
+    """Make the recording of chosen individuals: (key, population, individuals `[K]`) -> Trajectory.
+
+    individuals: indices into the population. The episodes are those that `make_returns` rolls out
+        with the same key and population. Memory grows with K, episodes and steps.
+    """
+    _check_fit(task, policy, num_episodes)
+
+    def episode(key: jax.Array, weights: Any):
+        key_reset, key_steps = jax.random.split(key)
+        observation, state = task.environment.reset_env(key_reset, task.params)
+        state = jax.tree.map(jnp.asarray, state)
+
+        def advance(carry, step: jax.Array):
+            observation, state, ended = carry
+            action = task.act(policy.apply(weights, task.scale(observation)))
+            key = jax.random.fold_in(key_steps, step)
+            new = task.environment.step_env(key, state, action, task.params)
+            observation, state = jax.tree.map(
+                lambda new, old: jnp.where(ended, old, new).astype(old.dtype),
+                new[:2],
+                (observation, state),
+            )
+            reward = jnp.where(ended, 0, new[2])
+            return (observation, state, ended | new[3]), (observation, action, reward, ~ended)
+
+        start = (observation, state, jnp.asarray(False))
+        _, (after, actions, rewards, taken) = jax.lax.scan(
+            advance, start, jnp.arange(task.max_steps)
+        )
+        return Trajectory(
+            jnp.concatenate([observation[None], after]), actions, rewards, jnp.sum(taken)
+        )
+
+    def trajectories(key: jax.Array, population: jax.Array, individuals: jax.Array) -> Trajectory:
+        _check_population(policy, population)
+        individuals = jnp.asarray(individuals)
+        keys = _episode_keys(key, len(population), num_episodes)[individuals]
+        weights = jax.vmap(policy.unflatten)(scaling * population[individuals])
+        return jax.vmap(jax.vmap(episode, (0, None)))(keys, weights)
+
+    return trajectories
+
+
+def _roll_out(task, policy, num_episodes, scaling, chunk, read):
+    _check_fit(task, policy, num_episodes)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1; seen {chunk}")
+    lanes = policy.lanes or _any_lanes(policy)
+
+    def reset(key: jax.Array):
+        observation, state = task.environment.reset_env(key, task.params)
+        return task.scale(observation), jax.tree.map(jnp.asarray, state)
+
+    # `step_env` neither resets nor truncates; `rollout` does what is needed of both.
+    def step(key: jax.Array, state: Any, outputs: jax.Array):
+        observation, state, reward, ended, _ = task.environment.step_env(
+            key, state, task.act(outputs), task.params
+        )
+        return task.scale(observation), state, reward, ended
+
+    episodes = rollout.Episodes(
+        reset, step, lambda genomes: lanes.load(scaling * genomes), lanes.apply, task.max_steps
+    )
+
+    def run(key: jax.Array, population: jax.Array):
+        size = len(population)
+        _check_population(policy, population)
+        if chunk is not None and chunk > size:
+            raise ValueError(
+                f"chunk: expected at most the population's {size} individuals; seen {chunk}"
+            )
+        together = min(size, _default_chunk(policy, size) if chunk is None else chunk)
+        return rollout.rollout(
+            episodes,
+            _episode_keys(key, size, num_episodes),
+            population,
+            lanes=together,
+            tail=together if jax.default_backend() != "cpu" else max(1, together // 8),
+            read=read,
+        )
+
+    return run
+
+
+# Weights that roll out together on a CPU: about what a core's caches hold beside the rest.
+CACHE_BYTES = 1024 * 1024
+
+
+def _default_chunk(policy: Policy, size: int) -> int:
+    """Individuals together: on a CPU what stays in the cache, elsewhere all, to fill the device."""
+    if jax.default_backend() != "cpu":
+        return size
+    return max(8, min(128, CACHE_BYTES // (4 * policy.num_genes)))
+
+
+def _any_lanes(policy: Policy) -> Lanes:
+    """Any network for many genomes at once, by `vmap` over lanes and episodes."""
+    apply = jax.vmap(jax.vmap(policy.apply, (None, 0)))
+    return Lanes(
+        jax.vmap(policy.unflatten), lambda weights, observations: apply(weights, observations.T).T
+    )
+
+
+def _episode_keys(key: jax.Array, num_individuals: int, num_episodes: int) -> jax.Array:
+    """Keys `[N, num_episodes]`: an individual's depend on its index and N, not on the others."""
+    keys = jax.random.split(key, num_individuals)
+    return jax.vmap(lambda key: jax.random.split(key, num_episodes))(keys)
+
+
+def _check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
     for name, seen, expected in (
         ("inputs", policy.num_inputs, task.num_inputs),
         ("outputs", policy.num_outputs, task.num_outputs),
@@ -134,45 +300,11 @@ def make_returns(
             )
     if num_episodes < 1:
         raise ValueError(f"num_episodes: expected at least 1; seen {num_episodes}")
-    if chunk is None:
-        chunk = max(8, min(128, 512 * 1024 // (4 * policy.num_genes)))
-    if chunk < 1:
-        raise ValueError(f"chunk: expected at least 1; seen {chunk}")
-
-    def individual_returns(key_and_genome: tuple[jax.Array, jax.Array]) -> jax.Array:
-        key, genome = key_and_genome
-        weights = policy.unflatten(scaling * genome)
-        keys = jax.random.split(key, num_episodes)
-        return jax.vmap(lambda key: _episode_return(task, policy, key, weights))(keys)
-
-    def returns(key: jax.Array, population: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(population))
-        size = min(chunk, len(population))
-        return jax.lax.map(individual_returns, (keys, population), batch_size=size)
-
-    return returns
 
 
-def _episode_return(task: Task, policy: Policy, key: jax.Array, weights: Any) -> jax.Array:
-    """Return of one episode, `[]`; under `vmap` the loop ends with the last episode's end."""
-    key_reset, key_steps = jax.random.split(key)
-    observation, state = task.environment.reset_env(key_reset, task.params)
-
-    def running(carry) -> jax.Array:
-        steps, _, _, _, ended = carry
-        return ~ended & (steps < task.max_steps)
-
-    # `step_env` neither resets nor truncates: both are the loop's condition here.
-    def advance(carry):
-        steps, observation, state, total, _ = carry
-        action = task.act(policy.apply(weights, task.scale(observation)))
-        key = jax.random.fold_in(key_steps, steps)
-        next_observation, next_state, reward, ended, _ = task.environment.step_env(
-            key, state, action, task.params
+def _check_population(policy: Policy, population: jax.Array) -> None:
+    if population.ndim != 2 or population.shape[1] != policy.num_genes:
+        raise ValueError(
+            f"population: expected shape [N, D] with D = {policy.num_genes} genes; "
+            f"seen {population.shape}"
         )
-        next_state = jax.tree.map(lambda new, old: new.astype(old.dtype), next_state, state)
-        return steps + 1, next_observation, next_state, total + reward, ended
-
-    state = jax.tree.map(jnp.asarray, state)
-    start = (jnp.zeros((), jnp.int32), observation, state, jnp.zeros(()), jnp.asarray(False))
-    return jax.lax.while_loop(running, advance, start)[3]

@@ -38,6 +38,10 @@ def run(
         Path | None,
         typer.Option(help="New folder for the results.", show_default="runs/NAME-DATE-TIME"),
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+    ] = True,
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with _errors_for_people():
@@ -48,8 +52,12 @@ def run(
 
         from rich.console import Console
 
-        from diffevo_jax.runner import figure, results
+        from diffevo_jax.runner import figure, results, startup
         from diffevo_jax.runner import run as runner
+
+        startup.use_all_cores()
+        if cache:
+            startup.keep_compiled()
 
         programs = runner.build(settings)
         folder = results.create(out, settings.name)

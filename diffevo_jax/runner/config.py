@@ -1,8 +1,5 @@
 """Run configs: strict models, read from YAML, with errors that name file, key and nearest match."""
 
-import difflib
-import re
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from diffevo_jax.runner import yaml_loader
+from diffevo_jax.runner.config_errors import describe, kind, nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
@@ -198,13 +196,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     except yaml_loader.YamlError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values; seen {_kind(data)}")
+        raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
     for override in overrides or []:
         data = _override(data, _parse_override(override))
+    expanded = _expand(data)
     try:
-        return RunConfig.model_validate(_expand(data))
+        return RunConfig.model_validate(expanded)
     except ValidationError as error:
-        lines = [f"{path}: {line}" for line in _describe(error, data)]
+        lines = [f"{path}: {line}" for line in describe(error, data, expanded)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -250,12 +249,6 @@ def _override(data: dict, change: dict) -> dict:
 _TAGS = {"problem": "kind", "fitness_map": "name"}
 
 
-def nearest(word: str, choices) -> str:
-    """Say "; did you mean ...?" where a choice is close, else nothing."""
-    close = difflib.get_close_matches(word, [str(choice) for choice in choices], 1, 0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
 def _expand(data: dict) -> dict:
     """Move the shared settings into each method; a run without methods is one method."""
     shared = {key: data[key] for key in _SHARED if key in data}
@@ -281,85 +274,6 @@ def _parse_override(override: str) -> dict:
     for part in reversed(parts):
         value = {part: value}
     return value
-
-
-def _describe(error: ValidationError, data: dict) -> list[str]:
-    """One line an error: key, what was expected, what was seen."""
-    expanded = _expand(data)
-    lines = []
-    for item in error.errors(include_url=False):
-        key = ".".join(_path(item["loc"], expanded, keep_last=item["type"] == "missing"))
-        context = item.get("ctx", {})
-        seen = _kind(item["input"])
-        match item["type"]:
-            case "literal_error" | "union_tag_invalid":
-                listed = context.get("expected_tags") or context["expected"]
-                choices = re.findall(r"'([^']*)'", listed)
-                tag = context.get("tag")
-                if tag is not None:
-                    key += f".{context['discriminator'].strip(chr(39))}"
-                word = str(tag if tag is not None else item["input"])
-                message = f"expected one of {', '.join(choices)}; seen '{word}'" + nearest(
-                    word, choices
-                )
-            case "union_tag_not_found":
-                message = f"missing key {context['discriminator']}"
-            case "missing":
-                message = "missing"
-            case "unknown_key" | "environment" | "plane":
-                message = item["msg"]
-            case "too_short":
-                message = "expected at least one"
-            case "string_pattern_mismatch":
-                message = f"expected letters, digits, - and _; seen {seen}"
-            case "dict_type" | "model_type" | "model_attributes_type":
-                message = f"expected keys and values; seen {seen}"
-            case _:
-                reason = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-                message = f"expected {reason}; seen {seen}"
-        lines.append(f"{key}: {message}" if key else message)
-    # A setting at the top level is wrong in every method alike: name it where it stands.
-    lines = [_shared_place(line, data) for line in lines]
-    # An override of a shared setting stands in the methods too, and is wrong there alike.
-    shared = {line for line in lines if not line.startswith("methods.")}
-    return [
-        line for line in lines if re.sub(r"^methods\.[^.:]+\.", "", line) not in shared - {line}
-    ]
-
-
-def _shared_place(line: str, data: dict) -> str:
-    """Turn methods.NAME.section... into section... when the method did not set it itself."""
-    match = re.match(r"methods\.([^.:]+)\.([^:]+):", line)
-    if not match:
-        return line
-    node = (data.get("methods") or {}).get(match[1])
-    for key in match[2].split("."):
-        if not (isinstance(node, dict) and key in node):
-            return line[len(f"methods.{match[1]}.") :]
-        node = node[key]
-    return line
-
-
-def _path(loc: tuple, data: Any, *, keep_last: bool) -> list[str]:
-    """Keys of an error's place, without the tags that pydantic puts between them."""
-    path = []
-    for depth, part in enumerate(loc):
-        inside = isinstance(data, dict) and part in data
-        if isinstance(data, list) and isinstance(part, int):
-            inside = part < len(data)
-        if inside:
-            data = data[part]
-            path.append(str(part))
-        elif keep_last and depth == len(loc) - 1:
-            path.append(str(part))
-    return path
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = reprlib.repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def config_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Run a config: every method over every repeat, each repeat a compiled loop."""
+"""Run a config: every method over every repeat, several repeats a compiled program."""
 
 import math
 import time
@@ -16,6 +16,8 @@ from diffevo_jax.runner import results
 
 # Between two compiled chunks the host draws the progress bar; at this length that costs nothing.
 GENERATIONS_PER_CHUNK = 50
+# Repeats that a device runs in one call; what Ctrl-C loses at most.
+REPEATS_PER_CALL = 4
 
 
 class Program(NamedTuple):
@@ -118,7 +120,7 @@ def run(
     """Run every method and fill the run folder.
 
     programs: of `build`. folder: of `results.create`. source: what the config was made from.
-    progress: called as (method, finished repeats, finished generations of this one, compiling).
+    progress: called as (method, finished repeats, finished generations beyond them, compiling).
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
@@ -150,7 +152,10 @@ class _Repeats:
 
     def __init__(self, folder: Path, name: str, method: cfg.Method, num_genes: int, record: dict):
         self.folder, self.name, self.method, self.num_genes = folder, name, method, num_genes
-        self.times = record["methods"][name] = {"compile_seconds": 0.0, "run_seconds": 0.0}
+        self.times: dict[str, float] = {}
+        for phase in ("trace_seconds", "compile_seconds", "run_seconds"):
+            self.times[phase] = 0.0
+        record["methods"][name] = self.times
         self.rows: list[dict[str, Any]] = []
         self.fitness: list[np.ndarray] = []
         self.populations: list[np.ndarray] = []
@@ -211,42 +216,69 @@ class _Repeats:
 
 
 def _run_method(config: cfg.RunConfig, name: str, program: Program, repeats: _Repeats, progress):
+    """Run all repeats, a call after the other, each for as many repeats as `_per_call` says."""
     method = config.methods[name]
     num_levels = method.evolution.schedule.num_levels
     chunks = np.array_split(np.arange(num_levels), math.ceil(num_levels / GENERATIONS_PER_CHUNK))
-    start, advance = _Timed(program.start, repeats.times), _Timed(program.advance, repeats.times)
-    for repeat in range(config.repeats):
-        progress(name, repeat, 0, repeat == 0)
-        key = jax.random.fold_in(jax.random.key(config.seed), repeat)
-        state, projection, keys = start(key)
+    devices = jax.local_devices()[: config.repeats]
+    per_call = _per_call(config.repeats, len(devices))
+
+    def many(function: Callable, **kwargs) -> _Timed:
+        mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
+        return _Timed(jax.jit(mapped, **kwargs), repeats.times)
+
+    start, advance = many(program.start), many(program.advance, donate_argnums=0)
+    for first in range(0, config.repeats, per_call):
+        progress(name, first, 0, first == 0)
+        # The last call fills up with repeats that nobody asked for.
+        state, projection, keys = start(de.batch.seed_keys(config.seed, per_call, first=first))
+        asked = min(per_call, config.repeats - first)
         pieces = []
         for chunk in chunks:
-            state, kept = advance(state, projection, keys[chunk[0] : chunk[-1] + 1])
-            kept = jax.tree.map(np.asarray, kept)
+            state, kept = advance(state, projection, keys[:, chunk[0] : chunk[-1] + 1])
+            kept = {key: np.asarray(value)[:asked] for key, value in kept.items()}
             _check(method, kept["fitness"])
             pieces.append(kept)
-            progress(name, repeat, int(chunk[-1]) + 1, False)
-        kept = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
-        repeats.add(repeat, kept, state.population, projection)
+            progress(name, first, asked * (int(chunk[-1]) + 1), False)
+        kept = {key: np.concatenate([piece[key] for piece in pieces], 1) for key in pieces[0]}
+        for i in range(asked):
+            one = {key: value[i] for key, value in kept.items()}
+            repeats.add(
+                first + i,
+                one,
+                state.population[i],
+                None if projection is None else projection[i],
+            )
     progress(name, config.repeats, 0, False)
 
 
-class _Timed:
-    """A jitted function that accounts for its compilation and its run apart."""
+def _per_call(repeats: int, num_devices: int) -> int:
+    """Repeats a call: a multiple of the devices, such that the last call is filled up least."""
+    each = math.ceil(repeats / num_devices)
+    sizes = range(1, min(REPEATS_PER_CALL, each) + 1)
+    return num_devices * min(sizes, key=lambda size: (-each % size, -size))
 
-    def __init__(self, function: Callable, times: dict[str, float]):
-        self.jitted, self.times, self.compiled = jax.jit(function), times, {}
+
+class _Timed:
+    """A jitted function that accounts for its tracing, its compilation and its run apart."""
+
+    def __init__(self, jitted: Any, times: dict[str, float]):
+        self.jitted, self.times, self.compiled = jitted, times, {}
 
     def __call__(self, *args):
         shapes = str(jax.tree.map(jnp.shape, args))
-        begin = time.perf_counter()
         if shapes not in self.compiled:
-            self.compiled[shapes] = self.jitted.lower(*args).compile()
-            self.times["compile_seconds"] += time.perf_counter() - begin
-            begin = time.perf_counter()
-        outputs = jax.block_until_ready(self.compiled[shapes](*args))
-        self.times["run_seconds"] += time.perf_counter() - begin
-        return outputs
+            lowered = self._account("trace_seconds", lambda: self.jitted.lower(*args))
+            self.compiled[shapes] = self._account("compile_seconds", lowered.compile)
+        run = self.compiled[shapes]
+        return self._account("run_seconds", lambda: jax.block_until_ready(run(*args)))
+
+    def _account(self, name: str, call: Callable):
+        begin = time.perf_counter()
+        result = call()
+        self.times[name] += time.perf_counter() - begin
+        return result
 
 
 def _problem(problem: cfg.Function | cfg.Control) -> tuple[Callable[..., jax.Array], int]:

@@ -1,0 +1,112 @@
+"""Many runs as one program: seeds and settings as a leading axis.
+
+    def final_fitness(key, setting):
+        evolution = de.diffusion_evolution(alpha, eta=setting["eta"])
+        ...
+        return fitness.mean()
+
+    keys = de.batch.seed_keys(0, 100)
+    settings = de.batch.grid(eta=[0.0, 0.5, 1.0], temperature=[0.1, 1.0])
+    means = jax.jit(lambda: de.batch.run_many(final_fitness, keys, settings))()  # [6, 100]
+
+How the axis is walked is a choice of function: `one_by_one` is `lax.map`, `together` is `vmap`,
+and `by_platform`, the default, takes the first on a CPU and the second on an accelerator. On a CPU
+one by one is faster (each run keeps its arrays in the cache and ends its loops on its own), and
+each run gives bit for bit what it gives alone. Together fills an accelerator; sums may round
+otherwise.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
+
+Mapping = Callable[[Callable], Callable]
+
+
+def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
+    """Keys `[S]` of the runs first, first + 1, ...: run k has the same key in every batch.
+
+    Raises ValueError unless num_seeds is 1 or more.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds: expected at least 1; seen {num_seeds}")
+    numbers = jnp.arange(first, first + num_seeds)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+
+
+def grid(**axes: Sequence | ArrayLike) -> dict[str, jax.Array]:
+    """Every combination of the axes' values: name -> `[G, ...]`, the last axis varying fastest.
+
+    A value may be an array, a projection `[D, d]` for example.
+    Raises ValueError on an axis without values.
+    """
+    for name, values in axes.items():
+        if len(np.shape(values)) == 0 or np.shape(values)[0] == 0:
+            raise ValueError(f"{name}: expected a sequence of one or more values; seen {values}")
+    picks = np.array(list(itertools.product(*(range(len(np.asarray(v))) for v in axes.values()))))
+    return {name: jnp.asarray(values)[picks[:, i]] for i, (name, values) in enumerate(axes.items())}
+
+
+def one_by_one(function: Callable) -> Callable:
+    """Map over the leading axis of every argument, one after the other: `lax.map`."""
+    return lambda *args: jax.lax.map(lambda each: function(*each), args)
+
+
+def together(function: Callable) -> Callable:
+    """Map over the leading axis of every argument, all at once: `vmap`."""
+    return jax.vmap(function)
+
+
+def by_platform(function: Callable) -> Callable:
+    """Map one by one on a CPU, together on an accelerator."""
+    return one_by_one(function) if jax.default_backend() == "cpu" else together(function)
+
+
+def run_many(
+    function: Callable[..., Any],
+    keys: jax.Array,
+    settings: Any = None,
+    *,
+    mapping: Mapping = by_platform,
+) -> Any:
+    """Run `function` for every key and setting: (key) or (key, setting) -> pytree.
+
+    keys: `[S]`, of `seed_keys`. settings: pytree of `[G, ...]`, of `grid`; each setting meets every
+        key, so that settings are compared on the same random numbers.
+    mapping: `one_by_one`, `together` or `by_platform`.
+
+    Returns a pytree of `[S, ...]`, or of `[G, S, ...]` with settings. Plain and pure: jit it.
+    Raises ValueError when the settings' leading axes differ.
+    """
+    if settings is None:
+        return mapping(function)(keys)
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(
+            f"settings: expected arrays with one leading axis in common; seen {sorted(lengths)}"
+        )
+    (num_settings,) = lengths.pop()
+    num_seeds = len(keys)
+    which, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
+    flat = mapping(function)(
+        keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings)
+    )
+    return jax.tree.map(lambda x: x.reshape(num_settings, num_seeds, *x.shape[1:]), flat)
+
+
+def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
+    """Share out the leading axis of every argument, a multiple of the devices, among them.
+
+    function: a mapped one, such as `one_by_one(run)`.
+    """
+    if len(devices) == 1:
+        return function
+    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
+    rows = PartitionSpec("runs")
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)

@@ -1,0 +1,132 @@
+"""Fitness that is not JAX: a Python function of one genome, evaluated by a pool of processes.
+
+For an ask-evaluate-tell loop, where fitness is data:
+
+    with host.pool(evaluate) as fitness_of:          # evaluate: NumPy genome [D] -> a number
+        state = evolution.init(population)
+        for key in jax.random.split(key_run, evolution.num_levels):
+            result = fitness_of(state.population)
+            state, info = step(key, state, result.fitness)
+
+`experiments/host_fitness.py` runs it on a Gymnasium environment.
+"""
+
+import multiprocessing
+import os
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Failure(NamedTuple):
+    """An individual that could not be evaluated: its index, the exception, its traceback."""
+
+    individual: int
+    error: BaseException
+    traceback: str
+
+
+class Evaluation(NamedTuple):
+    """Fitness `[N]`, and NaN for those in `failures`, who take no part in the estimate."""
+
+    fitness: np.ndarray
+    failures: tuple[Failure, ...]
+
+
+class HostError(RuntimeError):
+    """An individual could not be evaluated; `failure` says which and why."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(
+            f"individual {failure.individual}: {type(failure.error).__name__}: {failure.error}"
+            f"\n{failure.traceback}"
+        )
+        self.failure = failure
+
+
+@contextmanager
+def pool(
+    evaluate: Callable[[np.ndarray], float],
+    *,
+    num_workers: int | None = None,
+    stop_on_error: bool = False,
+    chunk: int = 1,
+) -> Iterator[Callable[[Any], Evaluation]]:
+    """Start worker processes and yield the function population `[N, D]` -> Evaluation.
+
+    evaluate: genome `[D]` as NumPy -> fitness, higher is better. A function at the top level of a
+        module, since the workers import it; it runs in fresh processes (spawned, because a fork of
+        a process that runs JAX may hang), so the script's own code belongs under
+        `if __name__ == "__main__":`.
+    num_workers: processes; None takes one a core.
+    stop_on_error: raise HostError at the first failure instead of giving it NaN. The traceback is
+        the worker's.
+    chunk: individuals handed to a worker at a time; more where an evaluation takes under 1 ms.
+
+    A worker that dies takes the pool with it: HostError, naming the first unfinished individual.
+    Raises ValueError on num_workers or chunk below 1.
+    """
+    workers = num_workers if num_workers is not None else os.cpu_count() or 1
+    for name, value in (("num_workers", workers), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1; seen {value}")
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, context, _take, (evaluate,))
+
+    def fitness_of(population: Any) -> Evaluation:
+        genomes = np.asarray(population)
+        if genomes.ndim != 2:
+            raise ValueError(f"population: expected shape [N, D]; seen {genomes.shape}")
+        fitness = np.full(len(genomes), np.nan, np.float32)
+        failures = []
+        results = executor.map(_evaluate, genomes, chunksize=chunk)
+        for individual in range(len(genomes)):
+            try:
+                value, failed = next(results)
+            except BrokenProcessPool as error:
+                raise HostError(Failure(individual, error, "a worker process died")) from error
+            if failed is None:
+                fitness[individual] = value
+                continue
+            failure = Failure(individual, *failed)
+            if stop_on_error:
+                raise HostError(failure) from failure.error
+            failures.append(failure)
+        return Evaluation(fitness, tuple(failures))
+
+    try:
+        yield fitness_of
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+# What a worker evaluates, sent once when it starts.
+_function: Callable[[np.ndarray], float]
+
+
+def _take(evaluate: Callable[[np.ndarray], float]) -> None:
+    global _function
+    _function = evaluate
+
+
+def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
+    """Fitness, or NaN with the exception and its traceback."""
+    try:
+        return float(_function(genome)), None
+    except Exception as error:
+        text = traceback.format_exc()
+        return float("nan"), (_sendable(error), text)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The exception itself if it survives the way back, else its text in a RuntimeError."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,163 @@
+"""Roll-outs at speed: lanes that take the next individual when theirs has ended.
+
+L lanes step together as one batch, the lanes as the minor axis, so that a step is a handful of
+vector operations however small the network. When half of them have ended, the free lanes take the
+next individuals; when nobody waits, the last ones go on in fewer lanes. No step is spent on waiting
+for the longest episode of a fixed chunk.
+
+What a lane computes depends on its individual alone: lanes change the time, not the results.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Episodes(NamedTuple):
+    """What an environment and its policies are to the lanes.
+
+    reset: key -> (observation `[O]`, state) of one episode.
+    step: (key, state, outputs `[A]`) -> (observation `[O]`, state, reward, ended).
+    load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
+    apply: (weights, observations `[O, E, L]`) -> outputs `[A, E, L]`.
+    max_steps: steps after which an episode is cut off.
+    """
+
+    reset: Callable[[jax.Array], tuple[jax.Array, Any]]
+    step: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any, jax.Array, jax.Array]]
+    load: Callable[[jax.Array], Any]
+    apply: Callable[[Any, jax.Array], jax.Array]
+    max_steps: int
+
+
+class Lanes(NamedTuple):
+    """Episodes under way; E and L are the last axes of all but `individual`, `[L]`.
+
+    individual: its index; N in a lane that has none.
+    started: clock at which the episode began. length: steps that it has taken, once it has ended.
+    """
+
+    individual: jax.Array
+    key: jax.Array
+    started: jax.Array
+    observation: jax.Array
+    state: Any
+    total: jax.Array
+    length: jax.Array
+    ended: jax.Array
+
+
+def rollout(
+    episodes: Episodes,
+    keys: jax.Array,
+    population: jax.Array,
+    *,
+    lanes: int,
+    tail: int,
+    read: Callable[[Lanes], Any],
+) -> Any:
+    """Roll out every individual for every episode, and read what is asked for off the lanes.
+
+    keys: one an episode, `[N, E]`. population: `[N, D]`.
+    lanes: L, at most N. tail: lanes for the last individuals, at most L.
+    read: ended lanes -> pytree of `[..., E, L]`; returned as a pytree of `[N, E, ...]`.
+    """
+    num_individuals = len(population)
+    # All episodes' starts at once, so that a lane only picks up the next one: drawing random
+    # numbers in the loop took longer than the first steps of an untrained population.
+    key_reset, key_steps = jnp.moveaxis(jax.vmap(jax.vmap(jax.random.split))(keys), -1, 0)
+    starts = (key_steps.T, *_over_lanes(episodes.reset)(key_reset.T))
+
+    def known(individual: jax.Array) -> jax.Array:
+        return jnp.minimum(individual, num_individuals - 1)
+
+    def begin(individual: jax.Array, clock: jax.Array) -> Lanes:
+        found = known(individual)
+        key, observation, state = jax.tree.map(lambda x: x[..., found], starts)
+        zeros = jnp.zeros(key.shape)
+        return Lanes(
+            individual=individual,
+            key=key,
+            started=jnp.broadcast_to(clock, zeros.shape),
+            observation=observation,
+            state=state,
+            total=zeros,
+            length=zeros.astype(jnp.int32),
+            ended=jnp.broadcast_to(individual >= num_individuals, zeros.shape),
+        )
+
+    def step(lane: Lanes, weights: Any, clock: jax.Array) -> Lanes:
+        outputs = episodes.apply(weights, lane.observation)
+        key = jax.vmap(jax.vmap(jax.random.fold_in))(lane.key, clock - lane.started)
+        observation, state, reward, ended = _over_lanes(episodes.step)(key, lane.state, outputs)
+        taken = clock + 1 - lane.started
+
+        def running(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(lane.ended, old, new.astype(old.dtype))
+
+        return lane._replace(
+            observation=observation,
+            state=jax.tree.map(running, state, lane.state),
+            total=lane.total + jnp.where(lane.ended, 0, reward),
+            length=running(taken, lane.length),
+            ended=lane.ended | ended | (taken >= episodes.max_steps),
+        )
+
+    def run(lane: Lanes, clock: jax.Array, until: jax.Array | int) -> tuple[Lanes, jax.Array]:
+        """Step until at most `until` lanes are running."""
+        weights = episodes.load(population[known(lane.individual)])
+        return jax.lax.while_loop(
+            lambda carry: jnp.sum(~jnp.all(carry[0].ended, axis=0)) > until,
+            lambda carry: (step(carry[0], weights, carry[1]), carry[1] + 1),
+            (lane, clock),
+        )
+
+    def write(results: Any, lane: Lanes) -> Any:
+        def at(all_lanes: jax.Array, some: jax.Array) -> jax.Array:
+            some = jnp.moveaxis(some, (-1, -2), (0, 1))
+            return all_lanes.at[lane.individual].set(some, mode="drop")
+
+        return jax.tree.map(at, results, read(lane))
+
+    def refill(carry):
+        lane, clock, waiting, results = carry
+        results = write(results, lane)
+        free = jnp.all(lane.ended, axis=0)
+        next_ones = jnp.minimum(waiting + jnp.cumsum(free) - 1, num_individuals)
+        lane = jax.tree.map(
+            lambda new, old: jnp.where(free, new, old),
+            begin(jnp.where(free, next_ones, lane.individual), clock),
+            lane,
+        )
+        waiting = jnp.minimum(waiting + jnp.sum(free), num_individuals).astype(jnp.int32)
+        until = jnp.where(waiting < num_individuals, lanes // 2, last)
+        return *run(lane, clock, until), waiting, results
+
+    last = tail if tail < lanes else 0
+    nobody = jnp.full(lanes, num_individuals)
+    like = jax.eval_shape(begin, nobody, jnp.int32(0))
+    lane = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like._replace(key=()))
+    lane = lane._replace(
+        individual=nobody, key=keys[jnp.zeros_like(nobody)].T, ended=jnp.ones_like(lane.ended)
+    )
+    results = jax.tree.map(
+        lambda x: jnp.zeros((num_individuals, x.shape[-2], *x.shape[:-2]), x.dtype), read(lane)
+    )
+    lane, clock, _, results = jax.lax.while_loop(
+        lambda carry: carry[2] < num_individuals,
+        refill,
+        (lane, jnp.int32(0), jnp.int32(0), results),
+    )
+    results = write(results, lane)
+    if last:
+        slowest = jnp.argsort(jnp.all(lane.ended, axis=0), stable=True)[:tail]
+        lane, _ = run(jax.tree.map(lambda x: x[..., slowest], lane), clock, 0)
+        results = write(results, lane)
+    return results
+
+
+def _over_lanes(function: Callable) -> Callable:
+    """Map over episodes and lanes, the last two axes of every argument and result."""
+    return jax.vmap(jax.vmap(function, -1, -1), -1, -1)

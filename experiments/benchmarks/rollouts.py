@@ -1,0 +1,205 @@
+"""Environment steps per second on cart-pole: against evosax's Gymnax problem and a Gymnasium loop.
+
+    python experiments/benchmarks/rollouts.py --output results.json
+
+Every comparison is interleaved in one run, and its ratio is of medians. evosax and Gymnasium are
+compared where they are installed. Needs only diffevo_jax and gymnax besides.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffevo_jax as de
+
+KEY = jax.random.key(0)
+NETWORKS = {58: (8,), 17_410: (128, 128)}  # parameters: hidden layers
+POPULATION = 512
+
+
+def balancing(policy: de.policies.Policy) -> jax.Array:
+    """A genome `[D]` that never lets the pole fall: two hidden units carry its lean."""
+    params = jax.tree.map(jnp.zeros_like, policy.unflatten(jnp.zeros(policy.num_genes)))
+    layers = [params["params"][name] for name in sorted(params["params"])]
+    lean = jnp.array([0.05, 0.3, 1.0, 1.0])
+    layers[0]["kernel"] = layers[0]["kernel"].at[:, 0].set(lean).at[:, 1].set(-lean)
+    for layer in layers[1:-1]:
+        layer["kernel"] = layer["kernel"].at[0, 0].set(1).at[1, 1].set(1)
+    layers[-1]["kernel"] = layers[-1]["kernel"].at[0, 1].set(1).at[1, 0].set(1)
+    return de.genome.codec(params).flatten(params)
+
+
+def populations(policy: de.policies.Policy, size: int) -> dict[str, jax.Array]:
+    """An untrained population, and one that survives all 500 steps, `[size, D]` each."""
+    untrained = jax.random.normal(KEY, (size, policy.num_genes))
+    return {"untrained": untrained, "full length": jnp.tile(balancing(policy), (size, 1))}
+
+
+def compiled(function: Callable, *args) -> tuple[Callable[[], Any], float]:
+    """Compile a call; return it and the seconds that tracing and compiling took."""
+    begin = time.perf_counter()
+    program = jax.jit(function).lower(*args).compile()
+    return lambda: program(*args), time.perf_counter() - begin
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, timed in turn after a call that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def device() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "host": f"{platform.system()} {platform.machine()}",
+        "jax": jax.__version__,
+    }
+
+
+def evosax_problem(hidden: tuple[int, ...]):
+    """evosax's roll-out of the same network: (call from genomes' parameters, its returns)."""
+    import flax.linen as nn
+    from evosax.problems import GymnaxProblem
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, observation, key=None):
+            x = observation
+            for size in hidden:
+                x = nn.relu(nn.Dense(size)(x))
+            return jnp.argmax(nn.Dense(2)(x))
+
+    # Without observation statistics, which are no part of ours: less work for evosax.
+    problem = GymnaxProblem("CartPole-v1", Network(), use_normalize_obs=False)
+    state = problem.init(KEY)
+    return lambda params: problem.eval(KEY, params, state)[0]
+
+
+def gymnasium_steps_per_second(
+    policy: de.policies.Policy, genome: jax.Array, limit: float
+) -> float:
+    """Steps a second of a plain Gymnasium loop with a NumPy policy, over about `limit` seconds."""
+    import gymnasium
+
+    params = jax.tree.map(np.asarray, policy.unflatten(genome))["params"]
+    layers = [(params[name]["kernel"], params[name]["bias"]) for name in sorted(params)]
+    scale = np.sqrt(3) / np.array([4.8, 1.0, 0.41887903, 1.0])
+    environment = gymnasium.make("CartPole-v1")
+    steps, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < limit:
+        observation, _ = environment.reset(seed=0)
+        ended = False
+        while not ended:
+            x = observation * scale
+            for i, (kernel, bias) in enumerate(layers):
+                x = x if i == 0 else np.maximum(x, 0)
+                x = x @ kernel + bias
+            observation, _, terminated, truncated, _ = environment.step(int(np.argmax(x)))
+            ended, steps = terminated or truncated, steps + 1
+    return steps / (time.perf_counter() - begin)
+
+
+def compare(rounds: int, gymnasium_seconds: float) -> list[dict[str, Any]]:
+    """A row a network and population: seconds, steps a second, and ratios."""
+    task = de.problems.control.make_task("CartPole-v1")
+    rows = []
+    for num_genes, hidden in NETWORKS.items():
+        policy = de.policies.mlp((4, *hidden, 2))
+        for name, population in populations(policy, POPULATION).items():
+            returns = de.problems.control.make_returns(task, policy)
+            ours, compile_seconds = compiled(returns, KEY, population)
+            calls = {"ours": ours}
+            if importlib.util.find_spec("evosax"):
+                params = jax.vmap(policy.unflatten)(population)
+                evaluate = evosax_problem(hidden)
+                calls["evosax"] = lambda evaluate=evaluate, params=params: evaluate(params)
+            seconds = interleaved(calls, rounds)
+            # Steps that count: those of the episodes. evosax takes 500 for everybody.
+            steps = float(ours().sum())
+            row = {
+                "genes": num_genes,
+                "population": name,
+                "mean_return": steps / POPULATION,
+                "compile_seconds": compile_seconds,
+                "run_seconds": seconds["ours"],
+                "steps_per_second": steps / seconds["ours"],
+            }
+            if "evosax" in seconds:
+                row["times_evosax"] = seconds["evosax"] / seconds["ours"]
+            if importlib.util.find_spec("gymnasium"):
+                rate = gymnasium_steps_per_second(policy, population[0], gymnasium_seconds)
+                row["gymnasium_steps_per_second"] = rate
+                row["times_gymnasium"] = row["steps_per_second"] / rate
+            rows.append(row)
+            print_row(row)
+    return rows
+
+
+def curve(sizes: list[int], limit: float) -> list[dict[str, Any]]:
+    """Throughput of the small network against population, until a call takes `limit` seconds."""
+    task = de.problems.control.make_task("CartPole-v1")
+    policy = de.policies.mlp((4, *NETWORKS[58], 2))
+    rows = []
+    for name in ("untrained", "full length"):
+        for size in sizes:
+            population = populations(policy, size)[name]
+            returns = de.problems.control.make_returns(task, policy)
+            call, compile_seconds = compiled(returns, KEY, population)
+            seconds = interleaved({"ours": call}, 3)["ours"]
+            row = {
+                "genes": 58,
+                "population": name,
+                "size": size,
+                "compile_seconds": compile_seconds,
+                "run_seconds": seconds,
+                "steps_per_second": float(call().sum()) / seconds,
+            }
+            rows.append(row)
+            print_row(row)
+            if seconds > limit:
+                break
+    return rows
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print a row on one line."""
+    cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+    print(", ".join(cells), flush=True)
+
+
+def main() -> None:
+    """Measure, print, and write JSON where asked."""
+    parser = argparse.ArgumentParser(description="cart-pole environment steps per second")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller populations")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    report = {
+        **device(),
+        "compare": compare(3 if quick else 9, 0.5 if quick else 3.0),
+        "curve": curve([2**n for n in range(7, 11 if quick else 18, 2)], 5.0),
+    }
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

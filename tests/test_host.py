@@ -1,0 +1,117 @@
+"""Fitness from Python in a pool of processes: numbers, failures, and a whole run."""
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+import diffevo_jax as de
+from diffevo_jax.problems import host
+
+
+class Unsendable(Exception):
+    """An exception that does not survive pickling."""
+
+    def __init__(self, genome, reason):
+        super().__init__(f"{reason} at {genome[0]:.0f}")
+
+
+def evaluate(genome: np.ndarray) -> float:
+    match round(float(genome[0])):
+        case 101:
+            raise ZeroDivisionError("no such lab")
+        case 102:
+            raise Unsendable(genome, "lost")
+        case 103:
+            return float(subprocess.run(["false"], check=True).returncode)
+        case 104:
+            os._exit(1)
+    return -float(((genome - 0.5) ** 2).sum())
+
+
+POPULATION = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+BAD = POPULATION.copy()
+BAD[[1, 3, 4], 0] = 101, 102, 103
+
+
+def test_a_run_goes_on_without_those_that_fail_and_names_them():
+    evolution = de.diffusion_evolution(
+        de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0)
+    )
+    step = jax.jit(evolution.step)
+    with host.pool(evaluate, num_workers=2) as fitness_of:
+        good = fitness_of(POPULATION)
+        np.testing.assert_allclose(good.fitness, [evaluate(x) for x in POPULATION], rtol=1e-6)
+        assert good.failures == ()
+
+        bad = fitness_of(jax.numpy.asarray(BAD))
+        assert [failure.individual for failure in bad.failures] == [1, 3, 4]
+        np.testing.assert_array_equal(np.isnan(bad.fitness), [0, 1, 0, 1, 1, 0])
+        np.testing.assert_array_equal(bad.fitness[[0, 2, 5]], good.fitness[[0, 2, 5]])
+        first, unsendable, process = (failure.error for failure in bad.failures)
+        assert isinstance(first, ZeroDivisionError)
+        assert "Unsendable: lost at 102" in str(unsendable)
+        assert isinstance(process, subprocess.CalledProcessError)
+        assert "in evaluate" in bad.failures[0].traceback
+
+        state, info = step(
+            jax.random.key(0), evolution.init(jax.numpy.asarray(POPULATION)), bad.fitness
+        )
+        assert int(info.num_invalid) == 3
+        assert np.isfinite(state.population).all()
+
+
+def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():
+    with (
+        host.pool(evaluate, num_workers=1, stop_on_error=True, chunk=3) as fitness_of,
+        pytest.raises(host.HostError, match="individual 1: ZeroDivisionError: no such lab") as seen,
+    ):
+        fitness_of(BAD)
+    assert seen.value.failure.individual == 1
+    assert re.search(r"test_host.py.*in evaluate", str(seen.value))
+
+
+def test_a_worker_that_dies_is_an_error_and_no_hang():
+    population = POPULATION[:1].copy()
+    population[0, 0] = 104
+    with (
+        host.pool(evaluate, num_workers=1) as fitness_of,
+        pytest.raises(host.HostError, match=r"individual 0: Broken(?s:.*) died"),
+    ):
+        fitness_of(population)
+
+
+def test_no_workers_and_no_individuals_at_a_time_are_refused():
+    with (
+        pytest.raises(ValueError, match="num_workers: expected at least 1; seen 0"),
+        host.pool(evaluate, num_workers=0),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="chunk: expected at least 1; seen 0"),
+        host.pool(evaluate, chunk=0),
+    ):
+        pass
+
+
+def test_a_population_of_another_shape_is_refused():
+    with (
+        host.pool(evaluate, num_workers=1) as fitness_of,
+        pytest.raises(ValueError, match=r"population: expected shape \[N, D\]; seen \(2,\)"),
+    ):
+        fitness_of(np.zeros(2))
+
+
+def test_the_example_evolves_a_policy_in_gymnasium():
+    command = [sys.executable, str(REPOSITORY / "experiments" / "host_fitness.py")]
+    seen = subprocess.run(
+        [*command, "--workers", "2"], capture_output=True, text=True, check=True
+    ).stdout
+    means = [float(mean) for mean in re.findall(r"mean return (\d+)", seen)]
+    assert len(means) == 10
+    assert means[-1] > 2 * means[0]
