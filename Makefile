@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow check notebooks clean
+.PHONY: demo test slow check notebooks bench bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -26,6 +26,17 @@ notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
+bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under experiments/benchmarks/results
+	$(BIN)/python experiments/benchmarks/estimator.py
+	$(BIN)/python experiments/benchmarks/rollouts.py
+	$(BIN)/python experiments/benchmarks/loop.py
+
+# With the machine's own Python and jax, so that nothing is installed: `make bench-gpu PYTHON=...`.
+bench-gpu:  ## the same on a GPU, without installation: jax, flax, optax, numpy; roll-outs need gymnax
+	PYTHONPATH=. $(PYTHON) experiments/benchmarks/estimator.py
+	PYTHONPATH=. $(PYTHON) -c 'import gymnax' 2>/dev/null && \
+	  PYTHONPATH=. $(PYTHON) experiments/benchmarks/rollouts.py || echo "no gymnax: no roll-outs"
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "diffevo-jax needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
@@ -38,6 +49,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-baselines: $(VENV)/.installed-test
+	$(INSTALL) --editable ".[baselines]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

@@ -51,6 +51,8 @@ class Blocks(NamedTuple):
 
 # 1 MiB a tile, about a core's second-level cache, and 16 MiB.
 CPU = Blocks(512, 512, 2**22)
+# A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it.
+SMALL = Blocks(1024, 128, 2**22)
 # 64 MiB and 256 MiB: enough work to hide the start of each operation.
 ACCELERATOR = Blocks(4096, 4096, 2**26)
 
@@ -77,8 +79,10 @@ class _Sums(NamedTuple):
     shift: jax.Array
 
 
-def posterior(problem: Problem, *, blocks: Blocks = CPU) -> Posterior:
-    """Posterior of every query of `problem`."""
+def posterior(problem: Problem, *, blocks: Blocks | None = None) -> Posterior:
+    """Posterior of every query of `problem`; None takes `SMALL` up to its 1024, then `CPU`."""
+    if blocks is None:
+        blocks = SMALL if len(problem.query) <= SMALL.query else CPU
 
     def solve(geometry: Geometry) -> Posterior:
         return _solve(problem, geometry, blocks)
@@ -237,17 +241,18 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Pos
             lambda: with_running_shift(query),
         )
 
-    if shift is None:
-        shift, enough = _one_shift(problem, geometry)
-    else:
-        shift, enough = shift + jax.lax.stop_gradient(geometry.offset), None
     queries = _query_blocks(geometry.query, query_block)
-    shifts = _blocks(shift, query_block, mode="edge")
-    if enough is None:
+    if shift is not None:
+        shift = shift + jax.lax.stop_gradient(geometry.offset)
+        shifts = _blocks(shift, query_block, mode="edge")
         sums = jax.lax.map(lambda args: with_one_shift(*args), (queries, shifts))
-    else:
+    elif problem.same and len(problem.key) > key_block:
+        shift, enough = _one_shift(problem, geometry)
+        shifts = _blocks(shift, query_block, mode="edge")
         enough = jnp.all(_blocks(enough, query_block, mode="edge"), axis=1)
         sums = jax.lax.map(block, (queries, shifts, enough))
+    else:  # nothing bounds the weights, or there is only one tile to take a maximum of
+        sums = jax.lax.map(with_running_shift, queries)
     total = jnp.swapaxes(sums.total, 1, 2).reshape(-1, genes + 1)[:n]
     weight, squares, shift = total[:, genes], sums.squares.ravel()[:n], sums.shift.ravel()[:n]
     nobody = weight == 0
@@ -302,8 +307,6 @@ def _one_shift(problem: Problem, geometry: Geometry) -> tuple[jax.Array, jax.Arr
     near as any key can be.
     """
     u, v = _scaled(problem)
-    if not problem.same:
-        return jnp.zeros(len(u), u.dtype), jnp.zeros(len(u), bool)
     bits = _LOG2E * problem.log_weight
     length = jnp.sqrt(jnp.sum(u**2, axis=1))
     furthest = jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1)))

@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rollouts import KEY, NETWORKS, compiled, device, evosax_problem, interleaved, print_row
+from rollouts import KEY, NETWORKS, evosax_problem
+from timing import compiled, device, interleaved, print_row
 
 import diffevo_jax as de
 

@@ -9,16 +9,14 @@ compared where they are installed. Needs only diffevo_jax and gymnax besides.
 import argparse
 import importlib.util
 import json
-import platform
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import compiled, device, interleaved, print_row
 
 import diffevo_jax as de
 
@@ -43,35 +41,6 @@ def populations(policy: de.policies.Policy, size: int) -> dict[str, jax.Array]:
     """An untrained population, and one that survives all 500 steps, `[size, D]` each."""
     untrained = jax.random.normal(KEY, (size, policy.num_genes))
     return {"untrained": untrained, "full length": jnp.tile(balancing(policy), (size, 1))}
-
-
-def compiled(function: Callable, *args) -> tuple[Callable[[], Any], float]:
-    """Compile a call; return it and the seconds that tracing and compiling took."""
-    begin = time.perf_counter()
-    program = jax.jit(function).lower(*args).compile()
-    return lambda: program(*args), time.perf_counter() - begin
-
-
-def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, timed in turn after a call that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            if turn:
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def device() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "platform": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        "host": f"{platform.system()} {platform.machine()}",
-        "jax": jax.__version__,
-    }
 
 
 def evosax_problem(hidden: tuple[int, ...]):
@@ -177,12 +146,6 @@ def curve(sizes: list[int], limit: float) -> list[dict[str, Any]]:
             if seconds > limit:
                 break
     return rows
-
-
-def print_row(row: dict[str, Any]) -> None:
-    """Print a row on one line."""
-    cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
-    print(", ".join(cells), flush=True)
 
 
 def main() -> None:
