@@ -337,6 +337,23 @@ def test_under_jit_bad_genes_stay_with_their_individual(bad, implementation):
         np.testing.assert_array_equal(jnp.isneginf(posterior.log_evidence).nonzero()[0], [4, 20])
 
 
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+def test_bad_genes_among_many_stay_with_their_individual_and_out_of_gradients(floor):
+    x, log_weight = _case(n=30, dim=1100)
+    z = x[:, :2]
+    broken = x.at[4, 1000].set(jnp.nan)
+    good = np.delete(np.arange(30), 4)
+
+    @jax.jit
+    def estimate(x):
+        return de.estimate_x0(x, log_weight, 0.7, z_t=z, floor=floor)
+
+    expected = loop_x0(x[good], log_weight[good], 0.7, z=z[good], floor=floor)
+    np.testing.assert_allclose(estimate(broken)[good], expected, rtol=0, atol=1e-5)
+    slope = jax.grad(lambda x: jnp.sum(estimate(x)[good] ** 2))(broken)
+    assert bool(jnp.all(jnp.isfinite(slope[good])))
+
+
 def test_bad_genes_are_named_where_they_are_known():
     x, log_weight = _case(n=30, dim=3)
     with pytest.raises(ValueError, match=r"x_t: expected finite genomes; seen 1 rows.*row 4"):

@@ -123,26 +123,34 @@ def estimate_posterior(
 # Compiled here as well, so that calls outside jit do not trace the loops anew every time.
 @partial(jax.jit, static_argnums=(0, 1))
 def _estimate(implementation: str, settings: tuple, x_t, arrays, floor) -> Posterior:
-    problem, usable = _contain(Problem(**arrays, **dict(settings)))
+    problem = Problem(**arrays, **dict(settings))
+    # Many genes are cleaned where they are multiplied, for nothing where they are clean.
+    later = implementation != "dense" and floor is None and tiled.has_many_genes(problem)
+    problem, usable = _contain(problem, value=not later)
     posterior = IMPLEMENTATIONS[implementation](problem, floor)
     log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
     nobody = jnp.isneginf(log_evidence)
     return Posterior(
-        x0=jnp.where(nobody[:, None], x_t, posterior.x0).astype(x_t.dtype),
+        x0=jax.lax.cond(
+            jnp.any(nobody),
+            lambda: jnp.where(nobody[:, None], x_t, posterior.x0),
+            lambda: posterior.x0,
+        ).astype(x_t.dtype),
         log_evidence=log_evidence,
         effective_sample_size=jnp.where(nobody, 0, posterior.effective_sample_size),
     )
 
 
-def _contain(problem: Problem) -> tuple[Problem, jax.Array]:
-    """The problem without its supports that are not finite, and which queries are, `[N]`."""
+def _contain(problem: Problem, *, value: bool) -> tuple[Problem, jax.Array]:
+    """The problem without its supports that are not finite, and which queries are, `[N]`.
 
-    def finite(array: jax.Array) -> jax.Array:
-        return jnp.all(jnp.isfinite(array), axis=1)
+    value: whether their genomes become 0, or only their weight.
+    """
 
     def clean(rows: jax.Array, array: jax.Array) -> jax.Array:
         return jnp.where(rows[:, None], array, 0)
 
+    finite = tiled.finite_rows
     query = finite(problem.query)
     keys = finite(problem.key) & finite(problem.value)
     if problem.same:
@@ -150,8 +158,7 @@ def _contain(problem: Problem) -> tuple[Problem, jax.Array]:
     contained = problem._replace(
         query=clean(query, problem.query),
         key=clean(keys, problem.key),
-        # A pass over `[M, D]` is worth avoiding where there is nothing to clean.
-        value=jax.lax.cond(jnp.all(keys), lambda value: value, partial(clean, keys), problem.value),
+        value=clean(keys, problem.value) if value else problem.value,
         log_weight=jnp.where(keys, problem.log_weight, jnp.nan),
     )
     return contained, query

@@ -37,7 +37,6 @@ def refine(problem: Problem, posterior: Posterior) -> Posterior:
         return posterior
     n, m = len(problem.query), len(problem.key)
     rows = max(1, min(ROWS, n, ELEMENTS // m))
-    middle = jnp.mean(problem.value, axis=0)
 
     def some_left(carry):
         left, _ = carry
@@ -46,7 +45,7 @@ def refine(problem: Problem, posterior: Posterior) -> Posterior:
     def take_again(carry):
         left, posterior = carry
         chosen, row = jax.lax.top_k(left.astype(jnp.float32), rows)
-        better = _posterior(problem, middle, row)
+        better = _posterior(problem, row)
 
         def put(old, new):
             wanted = jnp.reshape(chosen > 0, (rows,) + (1,) * (new.ndim - 1))
@@ -74,10 +73,13 @@ def _error(problem: Problem, posterior: Posterior) -> jax.Array:
         shrink = one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
         own = log_weight - shrink**2 * jnp.sum(key**2, axis=1) / (2 * one_minus_alpha)
         error *= -jnp.expm1(jnp.minimum(own - jnp.where(nats > 0, log_evidence, own), 0))
-    return jnp.where(tiled.by_matmul(problem), 0, error)
+    error = jnp.where(tiled.by_matmul(problem), 0, error)
+    # Of 1e9 nats float32 drops hundreds, other ones in the weight than in the shift: all is lost.
+    lost = jnp.isneginf(log_evidence) & (jnp.max(log_weight) > -jnp.inf)
+    return jnp.where(lost, jnp.inf, error)
 
 
-def _posterior(problem: Problem, middle: jax.Array, row: jax.Array) -> Posterior:
+def _posterior(problem: Problem, row: jax.Array) -> Posterior:
     """Posterior of the queries `row`, `[rows]`."""
     geometry = tiled.direct(problem)
     b = geometry.bits + geometry.term(geometry.query[row].T, geometry.key).T
@@ -100,10 +102,19 @@ def _posterior(problem: Problem, middle: jax.Array, row: jax.Array) -> Posterior
     squares = jnp.where(nobody, 1, jnp.sum(w**2, axis=1))
     log_evidence = (jnp.log2(weight) + (peak + base)[:, 0]) / _LOG2E
     return Posterior(
-        x0=middle + jnp.matmul(w, problem.value - middle, precision=_HIGHEST),
+        x0=_average(problem, w),
         log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
         effective_sample_size=jnp.where(nobody, 0, 1 / squares),
     )
+
+
+def _average(problem: Problem, w: jax.Array) -> jax.Array:
+    """The genomes' average with weights `[rows, M]`, about their mean where it costs little."""
+    if tiled.has_many_genes(problem):
+        average = jnp.matmul(w, problem.value, precision=problem.precision)
+        return tiled.without_bad_genomes(problem, w, average)
+    middle = jnp.mean(problem.value, axis=0)
+    return middle + jnp.matmul(w, problem.value - middle, precision=_HIGHEST)
 
 
 def _distance(problem: Problem, query, key) -> tuple[jax.Array, jax.Array]:

@@ -96,6 +96,9 @@ def given_evidence(problem: Problem, log_evidence: jax.Array) -> Posterior:
     log_evidence: of the same problem, `[N]`; as the shift it keeps every weight at 1 or below, so
     that no bound, maximum or loop that ends early stands between the arguments and the sums.
     """
+    if has_many_genes(problem):
+        value = jnp.where(finite_rows(problem.value)[:, None], problem.value, 0)
+        problem = problem._replace(value=value)
     blocks = CPU if jax.default_backend() == "cpu" else ACCELERATOR
     shift = jax.lax.stop_gradient(jnp.where(jnp.isneginf(log_evidence), 0, log_evidence) * _LOG2E)
 
@@ -114,6 +117,11 @@ def _with_geometry(
     return choose(
         by_matmul(problem), lambda: solve(_matmul(problem)), lambda: solve(direct(problem))
     )
+
+
+def has_many_genes(problem: Problem) -> bool:
+    """Whether averages are taken by one large matmul."""
+    return problem.value.shape[1] >= MANY_GENES
 
 
 def by_matmul(problem: Problem) -> jax.Array:
@@ -187,7 +195,7 @@ def _matmul(problem: Problem) -> Geometry:
 
 def _solve(problem: Problem, geometry: Geometry, blocks: Blocks, shift=None) -> Posterior:
     n, m = len(problem.query), len(problem.key)
-    if problem.value.shape[1] >= MANY_GENES:
+    if has_many_genes(problem):
         return _by_softmax(problem, geometry, min(max(1, blocks.softmax // m), n), shift)
     return _by_tiles(problem, geometry, min(blocks.query, n), min(blocks.key, m), shift)
 
@@ -274,15 +282,18 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
     n = len(geometry.query)
 
     def block(args):
-        query, *shift = args
+        query, *given = args
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
         b = (geometry.bits[:, None] + geometry.term(query, geometry.key)).T
-        (shift,) = shift or (jnp.maximum(jnp.max(b, axis=1), _LEAST),)
+        (shift,) = given or (jnp.maximum(jnp.max(b, axis=1), _LEAST),)
         w = _below(b, shift[:, None])
         weight = jnp.sum(w, axis=1)
         w = w / jnp.where(weight == 0, 1, weight)[:, None]
         squares = jnp.sum(w**2, axis=1)
+        # A loop has no derivative backwards: there, the genomes come clean.
         average = jnp.matmul(w, problem.value, precision=problem.precision)
+        if not given:
+            average = without_bad_genomes(problem, w, average)
         return average, weight, squares, shift
 
     blocks = (_query_blocks(geometry.query, query_block),)
@@ -298,6 +309,28 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
         log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
         effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, squares)),
     )
+
+
+def without_bad_genomes(problem: Problem, w: jax.Array, average: jax.Array) -> jax.Array:
+    """The average `[n, D]` with weights `[n, M]`, again where a genome of weight 0 is not finite.
+
+    0 times NaN is NaN. Many genes are cleaned here, where they are bad, since a pass over `[M, D]`
+    costs as much as the rest: a loop that is not entered and, by its barrier, not moved out of.
+    """
+
+    def again(carry):
+        bad, _ = carry
+        value, bad = jax.lax.optimization_barrier((problem.value, bad))
+        value = jnp.where(finite_rows(value)[:, None], value, 0)
+        return jnp.zeros_like(bad), jnp.matmul(w, value, precision=problem.precision)
+
+    bad = ~jnp.all(finite_rows(problem.value))
+    return jax.lax.while_loop(lambda carry: carry[0], again, (bad, average))[1]
+
+
+def finite_rows(array: jax.Array) -> jax.Array:
+    """Which rows hold nothing but finite numbers."""
+    return jnp.all(jnp.isfinite(array), axis=1)
 
 
 def _one_shift(problem: Problem, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
