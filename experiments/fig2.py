@@ -5,12 +5,14 @@
 Settings are those of configs/fig2.yaml. The plane is 1.5 times the genome.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.patches import Circle
 
 import diffevo_jax as de
 from diffevo_jax.runner.config import Function, load_config
@@ -53,13 +55,12 @@ def run(folder: Path, *, quick: bool) -> None:
     for name, (_, method, shift) in SCENES.items():
         path = folder / f"{name}.npz"
         if not path.exists():
-            keys = de.batch.seed_keys(settings.seed, repeats)
-            kept = jax.jit(lambda keys, m=method, s=shift: _evolve_all(settings, m, s, keys))(keys)
+            kept = _evolve_all(settings, method, shift, repeats)
             save_arrays(path, **{key: np.asarray(value) for key, value in kept.items()})
 
 
-def _evolve_all(settings: Any, method: str, shift: tuple[float, float], keys: jax.Array) -> dict:
-    """Population and x0 `[T, N, 2]` of the first key, in the plane; shares `[S, ...]` of all.
+def _evolve_all(settings: Any, method: str, shift: tuple[float, float], repeats: int) -> dict:
+    """Population and x0 `[T, N, 2]` of the first repeat, in the plane; shares `[S, T]` of all.
 
     A share is of the individuals that stand on a peak: on_left, on_right of the last population,
     population_on and x0_on of each generation.
@@ -94,8 +95,13 @@ def _evolve_all(settings: Any, method: str, shift: tuple[float, float], keys: ja
     def whole(info: de.Info) -> tuple:
         return scale * info.population, scale * info.x0, info.fitness, info.t, info.alpha
 
-    many = de.batch.run_many(lambda key: one(key, shares), keys)
-    population, x0, fitness, t, alpha = one(keys[0], whole)
+    devices = jax.local_devices()[:repeats]
+    filled = math.ceil(repeats / len(devices)) * len(devices)
+    keys = de.batch.seed_keys(settings.seed, filled)
+    mapped = de.batch.by_platform(lambda key: one(key, shares))
+    many = jax.jit(de.batch.over_devices(mapped, devices))(keys)
+    many = {key: np.asarray(value)[:repeats] for key, value in many.items()}
+    population, x0, fitness, t, alpha = jax.jit(lambda key: one(key, whole))(keys[0])
     process = {"population": population, "x0": x0, "process_fitness": fitness, "t": t}
     return {**process, "alpha": alpha, "scale": jnp.asarray(scale), **many}
 
@@ -127,6 +133,7 @@ def section(folder: Path) -> Section:
                 note,
             )
         )
+    hard = {name: 100 * float(scenes[name]["population_on"][:, -1].mean()) for name in SCENES}
     text = f"""
     512 individuals start from N(0, I) and move through 100 levels of the linear schedule, eta 0.1,
     on a landscape with peaks at (-1, -1) and (1, 1). The plane is 1.5 times the genome. The
@@ -134,9 +141,11 @@ def section(folder: Path) -> Section:
 
     The published figure is a picture and has no numbers. What it shows can be counted: both peaks
     are found, and the estimates x0 reach them before the individuals do. Plateaus without any slope
-    (1 within {NEAR:g} of a peak, 1e-9 elsewhere) are found as well, and so are both peaks from a
-    start whose genomes are shifted by (-1, 1), off the line between them. Means over
-    {len(first["left"])} repeats; the pictures are the first.
+    (1 within {NEAR:g} of a peak, 1e-9 elsewhere) are found as well. A hard start shifts all genomes
+    by (-1, 1), off the line between the peaks: {hard["two_steps_hard"]:.0f} % of the individuals
+    still end on a plateau. On the Gaussian peaks, whose slopes have weight too, the two groups form
+    but stop on the near side: {hard["two_peaks_hard"]:.0f} % end within {NEAR:g} of a peak. Means
+    over {len(first["left"])} repeats; the pictures are the first.
     """
     figures = [
         _draw_process(first, folder / "process.png"),
@@ -174,9 +183,7 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
         for i in range(0, 400, 4):
             axes.plot(*population[: now + 1, i].T, color=PALE, linewidth=0.5, zorder=1)
         for radius in (3, 2, 1):
-            axes.add_patch(
-                plt.Circle(centre, radius * spread, color=BLUE, alpha=0.1, lw=0, zorder=2)
-            )
+            axes.add_patch(Circle(centre, radius * spread, color=BLUE, alpha=0.1, lw=0, zorder=2))
         near = np.linalg.norm(here - centre, axis=1) < 3 * spread
         size = 2 + 12 * fitness[now] / max(fitness[now].max(), 1e-12)
         colours = np.where(near, BLUE, "#B5B5B5")
@@ -204,14 +211,19 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
             zorder=7,
         )
         axes.scatter(*estimate, s=26, color=RED, linewidth=0, zorder=8)
+        # The label goes on beyond the arrow's head, where it covers neither.
+        beyond = (estimate - here[focus]) / np.linalg.norm(estimate - here[focus])
         axes.annotate(
             "$x_0$",
             estimate,
             textcoords="offset points",
-            xytext=(5, -11),
+            xytext=tuple(11 * beyond),
+            ha="center",
+            va="center",
             color=RED,
             fontsize=12,
             zorder=9,
+            bbox={"boxstyle": "round,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.7},
         )
         axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         axes.set_title(f"$t = {level}$", fontsize=12)
@@ -272,7 +284,7 @@ def _draw_companions(scenes: dict[str, dict[str, np.ndarray]], path: Path) -> Pa
             for peak in (-1, 1):
                 solid = landscape == "two_steps"
                 axes.add_patch(
-                    plt.Circle(
+                    Circle(
                         (peak, peak),
                         NEAR,
                         facecolor="#EFE9DC" if solid else "none",

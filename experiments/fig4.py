@@ -19,7 +19,7 @@ from diffevo_jax.runner import results
 from diffevo_jax.runner import run as runner
 from diffevo_jax.runner.config import Control, RunConfig, load_config
 from experiments import cmaes, fig4_draw
-from experiments.files import CONFIGS, load_arrays, mean_and_error, read_table, save_arrays
+from experiments.files import CONFIGS, load_arrays, mean_and_error, newer, read_table, save_arrays
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 4: cart-pole"
@@ -114,14 +114,13 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     outcomes = de.problems.control.make_outcomes(task, policy, scaling=scaling)
     trajectories = de.problems.control.make_trajectories(task, policy, scaling=scaling)
     schedule = getattr(de.schedules, method.schedule.name)(method.schedule.num_levels)
-    assert method.latent_dim is not None
+    latent_dim = method.latent_dim
+    assert latent_dim is not None
 
     @jax.jit
     def record(key: jax.Array) -> dict[str, jax.Array]:
         key_init, key_projection, key_run = jax.random.split(key, 3)
-        projection = de.latent.random_projection(
-            key_projection, policy.num_genes, method.latent_dim
-        )
+        projection = de.latent.random_projection(key_projection, policy.num_genes, latent_dim)
         algorithm = de.diffusion_evolution(
             schedule,
             fitness_map=de.fitness.boltzmann(method.fitness_map.temperature),  # pyright: ignore
@@ -168,9 +167,12 @@ def section(folder: Path) -> Section:
     figures = [
         fig4_draw.process(process, folder / "process.png"),
         fig4_draw.comparison(saved, LABELS, folder / "comparison.png"),
-        fig4_draw.best(process, folder / "best.gif"),
-        fig4_draw.population(process, folder / "population.gif"),
     ]
+    for draw in (fig4_draw.best, fig4_draw.population):
+        path = folder / f"{draw.__name__}.gif"
+        if not newer(path, folder / "process.npz", Path(fig4_draw.__file__)):
+            draw(process, path)  # it takes seconds, and the report is written often
+        figures.append(path)
     return Section(TITLE, _text(saved), _rows(saved), figures)
 
 
