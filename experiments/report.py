@@ -167,6 +167,8 @@ figure { margin: 1.5rem 0; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption { color: var(--soft); font-size: .95rem; margin-top: .5rem; }
 .wide { overflow-x: auto; margin: 1.25rem 0; }
+figure .wide { margin: 0; }
+.wide img { min-width: 40rem; }
 table { border-collapse: collapse; font-size: .95rem; line-height: 1.35;
   font-variant-numeric: tabular-nums lining-nums; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top;
@@ -186,23 +188,17 @@ def to_html(parts: list[Part], *, quick: bool) -> str:
     lead = "".join(f"<p>{_inline(text)}</p>\n" for text in _lead(parts, quick=quick))
     links = "".join(
         f'<li><a href="#{part.name}">{html.escape(part.title)}</a>'
-        f"{'' if part.section else ' (missing)'}</li>\n"
+        + (f" (missing: {_inline(part.problem)})" if part.problem else "")
+        + "</li>\n"
         for part in parts
     )
     body = "".join(map(_html_part, parts))
-    missing = "".join(
-        f'<li><a href="#{part.name}">{part.name}</a>: {_inline(part.problem)}</li>\n'
-        for part in _missing(parts)
-    )
-    missing = f'<p class="problem">Missing from this report:</p>\n<ul>{missing}</ul>\n' * bool(
-        missing
-    )
     title = "Diffusion Evolution: the paper's figures and tables"
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n{lead}{missing}"
+        f"<h1>{title}</h1>\n{lead}"
         f'<nav aria-label="Contents">\n<ul>\n{links}</ul>\n</nav>\n{body}'
         "</main>\n</body>\n</html>\n"
     )
@@ -226,9 +222,11 @@ def _html_figure(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     width, height = picture_size(path)
     shown = f' style="width: {width // 2}px"' if path.suffix == ".png" else ""
+    # A wide picture scrolls in its box on a phone, where it would be too small to read.
+    box = "wide" if width > 2 * height and path.suffix == ".png" else "box"
     return (
-        f'<figure>\n<img src="data:image/{path.suffix[1:]};base64,{data}" width="{width}" '
-        f'height="{height}"{shown} alt="{html.escape(_plain(words))}">\n'
+        f'<figure>\n<div class="{box}"><img src="data:image/{path.suffix[1:]};base64,{data}" '
+        f'width="{width}" height="{height}"{shown} alt="{html.escape(_plain(words))}"></div>\n'
         f"<figcaption>{_inline(words)}</figcaption>\n</figure>\n"
     )
 

@@ -99,13 +99,13 @@ def test_only_runs_what_it_names_and_the_report_keeps_what_was_finished_before(p
     assert runs == ["fig4", "fig2", "control"]
     page = _page(tmp_path)
     assert page.count("<td>near</td>") == 3
-    assert "fig3</a>: not run yet" in page
+    assert "Part fig3</a> (missing: not run yet)" in page
 
 
 def test_a_module_that_this_checkout_lacks_is_a_failure_only_when_named(parts, tmp_path):
     parts["fig2"] = _fake("fig2")
     assert _reproduce(tmp_path)[0] == []
-    assert "fig3</a>: not in this checkout" in _page(tmp_path)
+    assert "fig3</a> (missing: not in this checkout)" in _page(tmp_path)
     assert _reproduce(tmp_path, "fig3")[0] == ["fig3"]
 
 
