@@ -21,7 +21,11 @@ def make_run(
 
     Raises ModuleNotFoundError without evosax: `pip install ".[baselines]"`.
     """
-    from evosax.algorithms import CMA_ES
+    try:
+        from evosax.algorithms import CMA_ES
+    except ModuleNotFoundError as error:
+        message = f'CMA-ES needs evosax ({error}): pip install --editable ".[baselines]"'
+        raise ModuleNotFoundError(message) from None
 
     algorithm = CMA_ES(population_size=population, solution=jnp.zeros(num_genes))
     params = algorithm.default_params.replace(std_init=jnp.asarray(sigma))

@@ -81,6 +81,19 @@ def test_a_failing_part_stops_no_other_and_is_reported(parts, tmp_path):
     assert "<td>near</td>" in _page(tmp_path)
 
 
+def test_a_part_that_cannot_be_imported_stops_no_other(parts, tmp_path, monkeypatch):
+    def find(name: str):
+        if name == "fig2":
+            raise ImportError("no baselines here")
+        return parts.get(name)
+
+    parts["fig4"] = _fake("fig4")
+    monkeypatch.setattr(reproduce, "find", find)
+    assert _reproduce(tmp_path)[0] == ["fig2"]
+    assert "no baselines here" in _page(tmp_path)
+    assert "<td>near</td>" in _page(tmp_path)
+
+
 def test_a_finished_part_is_not_run_again_and_a_failed_one_is(parts, tmp_path):
     runs: list[str] = []
     parts["fig2"], parts["fig4"] = _fake("fig2", runs=runs), _fake("fig4", runs=runs, fails=True)
