@@ -188,7 +188,7 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
         size = 2 + 12 * fitness[now] / max(fitness[now].max(), 1e-12)
         colours = np.where(near, BLUE, "#B5B5B5")
         axes.scatter(*here.T, s=size, c=colours, alpha=0.75, linewidth=0, zorder=3)
-        axes.scatter([-1, 1], [-1, 1], marker="x", s=34, color="black", linewidth=1.3, zorder=4)
+        axes.scatter([-1, 1], [-1, 1], marker="x", s=34, color="black", linewidth=1.3, zorder=10)
         axes.plot(*population[: now + 1, focus].T, color=ORANGE, linewidth=1.3, zorder=5)
         earlier = [int(np.flatnonzero(t == e)[0]) for e in SHOWN if e > level]
         axes.scatter(*population[earlier, focus].T, marker="*", s=60, color=GREY, lw=0, zorder=6)
