@@ -1,4 +1,4 @@
-"""The command line: run, list, figure, info. What a command needs is imported when it runs."""
+"""The command line: run, list, figure, reproduce, info. A command imports what it needs."""
 
 import math
 import signal
@@ -107,6 +107,45 @@ def draw_figure(
 
 
 @app.command()
+def reproduce(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this figure or table; may be repeated."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few repeats: minutes, and wide errors.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the report; what is finished in it is kept.",
+            show_default="runs/reproduce, with --quick runs/reproduce-quick",
+        ),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+    ] = True,
+) -> None:
+    """Run every figure and table of the paper, and report them beside the published numbers."""
+    with _errors_for_people():
+        from diffevo_jax.runner import startup
+
+        startup.use_all_cores()
+        if cache:
+            startup.keep_compiled()
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            failed = _from_clone("reproduce").reproduce(only, quick=quick, out=out, say=typer.echo)
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on from what is finished.")
+            raise typer.Exit(_INTERRUPTED) from None
+    if failed:
+        typer.echo(f"error: not reproduced: {', '.join(failed)}; the report says why", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
 def info() -> None:
     """Show versions, devices, and the kernel that would run on them."""
     from diffevo_jax.estimator import kernels
@@ -117,6 +156,27 @@ def info() -> None:
         typer.echo(f"{name:<12} {version}")
     typer.echo(f"{'device':<12} {seen['device_count']} x {seen['device']} ({seen['backend']})")
     typer.echo(f"{'estimator':<12} {kernels.explain()}")
+
+
+def _from_clone(name: str):
+    """Import one of the experiments, which a clone of the repository has and the package has not.
+
+    Raises ConfigError where there is no clone.
+    """
+    import importlib
+    import sys
+
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / "experiments" / f"{name}.py").is_file():
+        from diffevo_jax.runner.config import ConfigError
+
+        raise ConfigError(
+            f"{name} needs a clone of the repository, with its folder experiments/, installed by "
+            "`pip install --editable .`; this is the package alone"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return importlib.import_module(f"experiments.{name}")
 
 
 def _interrupt(*_: object) -> None:

@@ -1,0 +1,227 @@
+"""Pictures of Fig. 4: carts and poles, rewards, latent spaces, and the two animations."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.patches import Circle, Rectangle
+
+import diffevo_jax as de
+from diffevo_jax.runner.figure import quartiles
+from experiments.files import BLUE, GREY, ORANGE, PALE, RED, pyplot, save_figure, write_caption
+
+COLOURS = {"latent": RED, "raw": BLUE, "latent_large": ORANGE, "cmaes": GREY}
+REWARD = LinearSegmentedColormap.from_list("reward", ["#F6D5C5", "#F08A5D", RED])
+TILT = 2.4  # the published exaggeration of the pole's angle
+FULL = 500
+
+
+def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=RED, alpha=1.0, z=3):
+    """Draw a cart on its wheels whose base is at (x, y), with its pole at `angle` from upright."""
+    width, height, wheel = 0.5 * size, 0.2 * size, 0.07 * size
+    top = y + wheel + height
+    tip = (x + 0.85 * size * np.sin(angle), top + 0.85 * size * np.cos(angle))
+    axes.plot([x, tip[0]], [top, tip[1]], color=colour, alpha=alpha, linewidth=2.2 * size**0.5,
+              solid_capstyle="round", zorder=z)  # fmt: skip
+    body = Rectangle((x - width / 2, y + wheel), width, height, color=colour, alpha=alpha, lw=0,
+                         zorder=z + 0.1)  # fmt: skip
+    axes.add_patch(body)
+    for side in (-1, 1):
+        axes.add_patch(Circle((x + side * width / 3.2, y + wheel), wheel, color="#444444",
+                                  alpha=alpha, lw=0, zorder=z + 0.2))  # fmt: skip
+
+
+def process(saved: dict[str, np.ndarray], path: Path) -> Path:
+    """Fig. 4a: where the individuals of five generations are when their episode ends."""
+    plt = pyplot()
+    generations, bin_steps, row_height = (2, 4, 6, 8, 10), 25, 1.75
+    figure, axes = plt.subplots(figsize=(9.6, 4.3), layout="constrained")
+    for row, generation in enumerate(generations):
+        y = -row * row_height
+        length, reward = saved["length"][generation - 1], saved["reward"][generation - 1]
+        x, theta = saved["x"][generation - 1], saved["theta"][generation - 1]
+        axes.plot([0, FULL / bin_steps + 0.4], [y, y], color=PALE, linewidth=0.8, zorder=0)
+        slot = np.round(length / bin_steps).astype(int)
+        for where in np.unique(slot):
+            members = np.flatnonzero(slot == where)
+            for i in members[:5]:
+                cart(axes, where + 0.12 * x[i], y, TILT * theta[i], size=0.8,
+                     colour=REWARD(reward[i] / FULL), alpha=0.55)  # fmt: skip
+            axes.text(
+                where, y - 0.1, str(len(members)), ha="center", va="top", fontsize=7.5, color=GREY
+            )
+    axes.set_yticks([-row * row_height + 0.4 for row in range(5)], [str(g) for g in generations])
+    steps = np.arange(0, FULL + 1, 100)
+    axes.set_xticks(steps / bin_steps, [str(step) for step in steps])
+    axes.set(xlabel="time step at which the episode ends", ylabel="generation", aspect="equal")
+    axes.set(xlim=(-0.6, FULL / bin_steps + 0.8), ylim=(-4 * row_height - 0.45, 1.3))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(left=False)
+    return save_figure(
+        figure,
+        path,
+        "(a) One run of latent Diffusion Evolution: final state of the individuals of five "
+        "generations, at the time step where their episode ends, in steps of 25. Carts are shifted "
+        f"by their position, poles tilted by {TILT} times their angle, colour deepens with the "
+        "reward; at most five carts are drawn at a place, the number below counts all.",
+    )
+
+
+def comparison(saved: dict[str, dict[str, np.ndarray]], labels: dict[str, str], path: Path) -> Path:
+    """Fig. 4b to 4d: reward by generation, the last populations projected, the system."""
+    plt = pyplot()
+    figure, (rewards, latents, system) = plt.subplots(
+        1, 3, figsize=(9.6, 3.3), layout="constrained", width_ratios=(1.25, 1, 1)
+    )
+    for name in ("cmaes", "latent_large", "raw", "latent"):
+        low, median, high = quartiles(saved[name]["fitness"])
+        generations = np.arange(1, len(median) + 1)
+        rewards.fill_between(generations, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
+        rewards.plot(generations, median, "o-", color=COLOURS[name], markersize=3,
+                     label=labels[name])  # fmt: skip
+    rewards.axhline(FULL, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
+    rewards.set(yscale="log", xlabel="generation", ylabel="reward", ylim=(7, 650))
+    rewards.set_yticks([10, 100, 300, 500], ["10", "100", "300", "500"])
+    rewards.minorticks_off()
+    rewards.set_xticks(range(2, 11, 2))
+    rewards.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, 0.93))
+
+    # One projection for all of 58 genes; the large network has other genes, and its own.
+    common = saved["latent"]["projection"][0]
+    for name in ("cmaes", "latent_large", "latent", "raw"):
+        own = saved[name]["projection"][0] if name == "latent_large" else common
+        z = np.asarray(
+            de.latent.project(saved[name]["final_population"][0], jax.numpy.asarray(own))
+        )
+        latents.scatter(*z.T, s=5, color=COLOURS[name], alpha=0.5, linewidth=0)
+    latents.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    latents.set_title("last populations", fontsize=11)
+
+    _system(system)
+    for axes, letter in ((rewards, "b"), (latents, "c"), (system, "d")):
+        axes.set_title(f"({letter})", loc="left", fontsize=11)
+    return save_figure(
+        figure,
+        path,
+        "(b) Reward by generation: median and quartiles over all individuals and repeats; dashed: "
+        "the maximum, 500. (c) Last populations of the first repeat, 58 genes under one common "
+        "random projection to the plane, 17,410 genes (orange) under their own; colours as in (b). "
+        "(d) The system: a cart is pushed left or right so that its pole stays up.",
+    )
+
+
+def _system(axes: Any) -> None:
+    """Draw the cart-pole system with faint other poses."""
+    for x, angle in ((-1.6, -0.30), (1.65, 0.26)):
+        cart(axes, x, 0, angle, size=1.7, colour="#BBBBBB", alpha=0.4)
+    cart(axes, 0, 0, 0.12, size=1.9, colour=RED)
+    axes.plot([0, 0], [0.6, 2.35], linestyle=":", color=GREY, linewidth=0.9, zorder=1)
+    axes.annotate(r"$\theta$", (0.02, 2.35), ha="left", va="bottom", fontsize=12)
+    for side, word in ((-1, "left"), (1, "right")):
+        axes.annotate(
+            "",
+            (side * 1.15, 0.33),
+            (side * 0.58, 0.33),
+            arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.2},
+        )
+        axes.text(side * 0.9, 0.45, word, ha="center", va="bottom", fontsize=9.5)
+    axes.axhline(0, color="black", linewidth=0.9, zorder=0)
+    axes.set(xlim=(-3, 3), ylim=(-0.05, 2.9), aspect="equal", xlabel="$x$", yticks=[])
+    axes.set_xticks(range(-3, 4))
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def best(saved: dict[str, np.ndarray], path: Path) -> Path:
+    """Animate the fittest individual of the last generation, in real time."""
+    plt = pyplot()
+    every = 5  # at 0.02 s a step, ten pictures a second
+    length = int(saved["best_length"])
+    figure, axes = plt.subplots(figsize=(5, 2.2), layout="constrained")
+    move = _ground(axes, 1.6)
+
+    def draw(step: int) -> None:
+        move(saved["best_path"][step : step + 1], np.array([True]), f"step {step}")
+
+    _animate(figure, draw, range(0, length + 1, every), path)
+    write_caption(
+        path,
+        f"The best policy of the last generation, in real time: its episode of {length} steps.",
+    )
+    return path
+
+
+def population(saved: dict[str, np.ndarray], path: Path) -> Path:
+    """Animate the same number of individuals of four generations; the fallen turn pale."""
+    plt = pyplot()
+    generations, every = (2, 7, 8, 10), 10
+    figure, grid = plt.subplots(2, 2, figsize=(6.4, 3.4), layout="constrained")
+    moves = [_ground(axes, 1.4) for axes in grid.flat]
+    count = saved["path"].shape[1]
+
+    def draw(step: int) -> None:
+        for move, generation in zip(moves, generations, strict=True):
+            lengths = saved["path_length"][generation - 1]
+            up = (lengths > step) | (lengths >= FULL)
+            words = f"generation {generation}, step {step}: {up.sum()} of {count} up"
+            move(saved["path"][generation - 1, :, step], up, words)
+
+    _animate(figure, draw, range(0, FULL + 1, every), path)
+    write_caption(
+        path,
+        f"{count} individuals of four generations, twice as fast as real time; those whose "
+        "episode has ended turn pale.",
+    )
+    return path
+
+
+def _ground(axes: Any, size: float) -> Callable[[np.ndarray, np.ndarray, str], None]:
+    """Set up a stage; returns move(cart position and pole angle `[K, 2]`, up `[K]`, title).
+
+    The carts are collections that only move: drawing each anew took ten times as long.
+    """
+    poles, bodies = LineCollection([], linewidths=2.2), PolyCollection([])
+    wheels = axes.scatter([], [], s=18 * size**2, color="#444444", linewidth=0, zorder=5)
+    for artist in (poles, bodies):
+        axes.add_collection(artist)
+    axes.axhline(0, color="black", linewidth=0.8, zorder=0)
+    axes.set(xlim=(-3, 3), ylim=(-0.02, 2.0), aspect="equal", xticks=(-2.4, 0, 2.4), yticks=[])
+    title = axes.set_title("step", fontsize=9.5, loc="left")
+    axes.tick_params(labelsize=8)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    width, wheel, top = 0.25 * size, 0.07 * size, 0.27 * size
+
+    def move(path: np.ndarray, up: np.ndarray, words: str) -> None:
+        x, theta = path[np.argsort(up, kind="stable")].T  # those still up in front
+        up = np.sort(up)
+        colours = [
+            to_rgba(RED, 0.5 if len(up) > 1 else 1) if u else to_rgba(GREY, 0.12) for u in up
+        ]
+        tips = x + 0.85 * size * np.sin(theta), top + 0.85 * size * np.cos(theta)
+        poles.set_segments([[(a, top), tip] for a, *tip in zip(x, *tips, strict=True)])
+        corners = ((-width, wheel), (width, wheel), (width, top), (-width, top))
+        bodies.set_verts([[(a + dx, y) for dx, y in corners] for a in x])
+        poles.set_color(colours)
+        bodies.set_facecolor(colours)
+        sides = np.concatenate([x - 0.62 * width, x + 0.62 * width])
+        wheels.set_offsets(np.stack([sides, np.full_like(sides, wheel)], 1))
+        wheels.set_alpha(np.tile([colour[3] for colour in colours], 2))
+        title.set_text(words)
+
+    return move
+
+
+def _animate(figure: Any, draw: Any, frames: range, path: Path) -> None:
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    draw(0)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # laid out once; again for every picture is slow
+    animation = FuncAnimation(figure, draw, frames=frames)  # pyright: ignore[reportArgumentType]
+    animation.save(path, writer=PillowWriter(fps=10), dpi=90)
+    pyplot().close(figure)

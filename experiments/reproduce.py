@@ -1,0 +1,176 @@
+"""Every figure and table of the paper, side by side with the published numbers, as one report.
+
+    diffevo-jax reproduce                 # everything, into runs/reproduce
+    diffevo-jax reproduce --only fig4     # one part
+    diffevo-jax reproduce --quick         # few repeats, into runs/reproduce-quick
+
+A part is a module beside this file with TITLE, COMMAND, run(folder, quick=...), which computes and
+saves, and section(folder), which reads that folder alone. What is finished is not run again. A part
+that fails does not stop the others.
+"""
+
+import importlib
+import json
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffevo_jax as de
+from diffevo_jax.runner.config import ConfigError
+from diffevo_jax.runner.config_errors import nearest
+from experiments import report
+
+# In the paper's order.
+NAMES = ("fig2", "fig3", "fig4", "temperature", "schedule_study", "control")
+STAMP = "part.json"
+ABSENT = "not in this checkout"
+# Raise it when a part's files change their meaning: folders written before are then left alone.
+FORMAT = 1
+
+
+class Stamp(NamedTuple):
+    """What a part's folder says of itself: what wrote it, how, and whether it is complete."""
+
+    version: str
+    quick: bool
+    status: str
+    seconds: float = 0.0
+    format: int = FORMAT
+
+
+def reproduce(
+    only: list[str] | None = None,
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    say: Callable[[str], Any] = print,
+) -> list[str]:
+    """Run the parts that are asked for, and write report.html and report.md on all in the folder.
+
+    only: names out of NAMES; None or empty is all. out: folder of the report, one folder a part.
+
+    Returns the names of the parts asked for that failed or were skipped. Raises ConfigError on an
+    unknown name.
+    """
+    for name in only or []:
+        if name not in NAMES:
+            hint = nearest(name, NAMES) or "."
+            raise ConfigError(f"--only {name}: no such part{hint} Parts: {', '.join(NAMES)}")
+    out = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror or error}") from None
+
+    parts, failed = [], []
+    for name in NAMES:
+        asked = name in only if only else True
+        part = _part(name, out / name, asked=asked, quick=quick, say=say)
+        parts.append(part)
+        # A part that this checkout lacks is a failure only where it was asked for by name.
+        if part.problem and asked and (only or part.problem != ABSENT):
+            failed.append(name)
+    for path in report.write(out, parts, quick=quick):
+        say(f"{path}")
+    return failed
+
+
+def find(name: str) -> Any | None:
+    """Import a part's module; None where this checkout has no such file."""
+    if not (Path(__file__).parent / f"{name}.py").exists():
+        return None
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _part(name: str, folder: Path, *, asked: bool, quick: bool, say: Callable) -> report.Part:
+    """Run a part where needed, and read what its folder holds."""
+    command = f"diffevo-jax reproduce --only {name}{' --quick' if quick else ''}"
+    title, seconds = name, None
+
+    def lacking(problem: str) -> report.Part:
+        say(f"{name}: {problem}")
+        return report.Part(name, title, command, None, problem, seconds)
+
+    try:
+        module = find(name)
+        if module is None:
+            return lacking(ABSENT)
+        title = module.TITLE
+        problem = unusable(folder, quick=quick)
+        if problem:
+            return lacking(problem)
+        if asked and not _finished(folder):
+            say(f"{name}: {title} ...")
+            _run(module, folder, quick=quick)
+        if not (folder / STAMP).exists():
+            return lacking("not run yet")
+        if not _finished(folder):
+            return lacking(f"{folder} is incomplete ({read_stamp(folder).status}); run it again")
+        seconds = read_stamp(folder).seconds
+        section = module.section(folder)
+        say(f"{name}: done, {seconds:.0f} s")
+        return report.Part(name, title, command, section, "", seconds)
+    except Exception as error:  # whatever went wrong with a part, the others go on
+        say(traceback.format_exc())
+        return lacking(f"failed: {type(error).__name__}: {error}")
+
+
+def _run(module: Any, folder: Path, *, quick: bool) -> None:
+    """Run a part, or what is left of it; its stamp says how far it came."""
+    before = read_stamp(folder).seconds if (folder / STAMP).exists() else 0.0
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+
+    def stamp(status: str) -> None:
+        seconds = before + time.perf_counter() - begin
+        write_stamp(folder, Stamp(de.__version__, quick, status, seconds))
+
+    stamp("begun and not ended")
+    try:
+        module.run(folder, quick=quick)
+    except BaseException as error:
+        stamp(f"stopped by {type(error).__name__}")
+        raise
+    stamp("complete")
+
+
+def unusable(folder: Path, *, quick: bool) -> str:
+    """Say why a folder can be neither read nor added to; empty where it can."""
+    if not (folder / STAMP).exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            return f"skipped {folder}: it holds files and no {STAMP} that says what wrote them"
+        return ""
+    try:
+        stamp = read_stamp(folder)
+    except (ValueError, TypeError, OSError) as error:
+        return f"skipped {folder}: {STAMP} is not readable ({error})"
+    if (stamp.version, stamp.format) != (de.__version__, FORMAT):
+        return (
+            f"skipped {folder}: from version {stamp.version}, format {stamp.format}; this is "
+            f"{de.__version__}, format {FORMAT}. Move it away, or choose another --out"
+        )
+    if stamp.quick != quick:
+        kinds = ("full", "quick")
+        return (
+            f"skipped {folder}: it holds a {kinds[stamp.quick]} run and this is a {kinds[quick]} "
+            "one. Choose another --out"
+        )
+    return ""
+
+
+def read_stamp(folder: Path) -> Stamp:
+    """Read what a part's folder says of itself."""
+    return Stamp(**json.loads((folder / STAMP).read_text(encoding="utf-8")))
+
+
+def write_stamp(folder: Path, stamp: Stamp) -> None:
+    """Say in a part's folder what wrote it."""
+    partial = folder / f"{STAMP}.partial"
+    partial.write_text(json.dumps(stamp._asdict(), indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / STAMP)
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / STAMP).exists() and read_stamp(folder).status == "complete"

@@ -1,0 +1,330 @@
+import base64
+import importlib.util
+import json
+import math
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from typer.testing import CliRunner
+
+import diffevo_jax as de
+from diffevo_jax.runner import cli
+from experiments import report, reproduce
+from experiments.rows import Row, Section
+
+# The smallest PNG: one pixel.
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+def _fake(name: str, *, fails=False, runs: list | None = None):
+    """Make a part that saves one number and draws one pixel."""
+
+    def run(folder: Path, *, quick: bool) -> None:
+        if runs is not None:
+            runs.append(name)
+        (folder / "number.json").write_text("2.5")
+        if fails:
+            raise RuntimeError("no <luck>")
+
+    def section(folder: Path) -> Section:
+        picture = folder / "pixel.png"
+        picture.write_bytes(PIXEL)
+        picture.with_suffix(".txt").write_text('A pixel of "fig" & more')
+        ours = float((folder / "number.json").read_text())
+        rows = [
+            Row("near", 2.0, 0.3, ours, 0.4, "5 % < 6 %"),
+            Row("far", 1.0, 0.1, ours, 0.1),
+            Row("alone", None, None, ours, 0.1),
+            Row("its error unknown", 2.4, None, ours, 0.1),
+        ]
+        return Section(f"Part {name}", "First of `a_b`.\n\nSecond.", rows, [picture])
+
+    return SimpleNamespace(TITLE=f"Part {name}", COMMAND="x", run=run, section=section)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Put fake parts in the place of the real ones; this checkout lacks those not put in."""
+    known: dict = {}
+    monkeypatch.setattr(reproduce, "find", known.get)
+    return known
+
+
+def _reproduce(out: Path, *only: str, **settings) -> tuple[list[str], list[str]]:
+    said: list[str] = []
+    failed = reproduce.reproduce(list(only), out=out, say=said.append, **settings)
+    return failed, said
+
+
+def _page(out: Path) -> str:
+    return (out / "report.html").read_text()
+
+
+# What is run
+
+
+def test_a_failing_part_stops_no_other_and_is_reported(parts, tmp_path):
+    parts["fig2"], parts["fig4"] = _fake("fig2", fails=True), _fake("fig4")
+    failed, said = _reproduce(tmp_path)
+    assert failed == ["fig2"]
+    assert any("no <luck>" in line for line in said)
+    assert "Missing: failed: RuntimeError: no &lt;luck&gt;" in _page(tmp_path)
+    assert "<td>near</td>" in _page(tmp_path)
+
+
+def test_a_part_that_cannot_be_imported_stops_no_other(parts, tmp_path, monkeypatch):
+    def find(name: str):
+        if name == "fig2":
+            raise ImportError("no baselines here")
+        return parts.get(name)
+
+    parts["fig4"] = _fake("fig4")
+    monkeypatch.setattr(reproduce, "find", find)
+    assert _reproduce(tmp_path)[0] == ["fig2"]
+    assert "no baselines here" in _page(tmp_path)
+    assert "<td>near</td>" in _page(tmp_path)
+
+
+def test_a_finished_part_is_not_run_again_and_a_failed_one_is(parts, tmp_path):
+    runs: list[str] = []
+    parts["fig2"], parts["fig4"] = _fake("fig2", runs=runs), _fake("fig4", runs=runs, fails=True)
+    _reproduce(tmp_path)
+    parts["fig4"] = _fake("fig4", runs=runs)
+    failed, _ = _reproduce(tmp_path)
+    assert failed == []
+    assert runs == ["fig2", "fig4", "fig4"]
+
+
+def test_only_runs_what_it_names_and_the_report_keeps_what_was_finished_before(parts, tmp_path):
+    runs: list[str] = []
+    parts.update({name: _fake(name, runs=runs) for name in reproduce.NAMES})
+    _reproduce(tmp_path, "fig4")
+    _reproduce(tmp_path, "fig2", "control")
+    assert runs == ["fig4", "fig2", "control"]
+    page = _page(tmp_path)
+    assert page.count("<td>near</td>") == 3
+    assert "Part fig3</a> (missing: not run yet)" in page
+
+
+def test_a_module_that_this_checkout_lacks_is_a_failure_only_when_named(parts, tmp_path):
+    parts["fig2"] = _fake("fig2")
+    assert _reproduce(tmp_path)[0] == []
+    assert "fig3</a> (missing: not in this checkout)" in _page(tmp_path)
+    assert _reproduce(tmp_path, "fig3")[0] == ["fig3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": "0.0.1"}, "from version 0.0.1"),
+        ({"format": 0}, "format 0"),
+        ({"quick": True}, "holds a quick run and this is a full one"),
+        ({"shoe_size": 9}, "not readable"),
+    ],
+)
+def test_a_folder_that_something_else_wrote_is_named_and_left_alone(parts, tmp_path, change, said):
+    runs: list[str] = []
+    parts["fig2"], parts["fig4"] = _fake("fig2", runs=runs), _fake("fig4", runs=runs)
+    _reproduce(tmp_path)
+    stamp = tmp_path / "fig2" / reproduce.STAMP
+    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | change))
+    before = stamp.read_bytes()
+    failed, lines = _reproduce(tmp_path)
+    assert failed == ["fig2"]
+    assert runs == ["fig2", "fig4"]
+    assert stamp.read_bytes() == before
+    assert any(said in line and str(tmp_path / "fig2") in line for line in lines)
+    assert said in _page(tmp_path)
+
+
+def test_files_of_unknown_origin_are_never_added_to(parts, tmp_path):
+    parts["fig2"] = _fake("fig2")
+    (tmp_path / "fig2").mkdir()
+    (tmp_path / "fig2" / "mine.txt").write_text("mine")
+    assert _reproduce(tmp_path)[0] == ["fig2"]
+    assert [path.name for path in (tmp_path / "fig2").iterdir()] == ["mine.txt"]
+
+
+def test_an_incomplete_folder_is_named_by_a_report_that_does_not_run_it(parts, tmp_path):
+    parts["fig2"], parts["fig4"] = _fake("fig2", fails=True), _fake("fig4")
+    _reproduce(tmp_path)
+    failed, _ = _reproduce(tmp_path, "fig4")
+    assert failed == []
+    assert "is incomplete (stopped by RuntimeError)" in _page(tmp_path)
+
+
+def test_ctrl_c_goes_through_and_the_next_call_goes_on(parts, tmp_path):
+    parts["fig2"] = _fake("fig2")
+    parts["fig2"].run = lambda folder, quick: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _reproduce(tmp_path)
+    parts["fig2"] = _fake("fig2")
+    assert _reproduce(tmp_path)[0] == []
+
+
+def test_results_that_cannot_be_read_are_a_failure_of_their_part_alone(parts, tmp_path):
+    parts["fig2"], parts["fig4"] = _fake("fig2"), _fake("fig4")
+    _reproduce(tmp_path)
+    (tmp_path / "fig2" / "number.json").write_text("half a nu")
+    failed, _ = _reproduce(tmp_path)
+    assert failed == ["fig2"]
+    assert "<td>near</td>" in _page(tmp_path)
+
+
+# The command
+
+
+def _cli(*args) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, ["reproduce", *map(str, args)], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    code, output = _cli("--only", "fig22", "--out", tmp_path)
+    assert code == 2
+    assert "did you mean 'fig2'" in output
+    assert all(name in output for name in reproduce.NAMES)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_ends_in_an_error_when_a_part_failed(parts, tmp_path):
+    parts["fig2"] = _fake("fig2", fails=True)
+    code, output = _cli("--quick", "--out", tmp_path)
+    assert code == 1
+    assert "not reproduced: fig2" in output
+    parts["fig2"] = _fake("fig2")
+    assert _cli("--quick", "--out", tmp_path)[0] == 0
+
+
+def test_the_package_without_a_clone_says_that_it_needs_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        cli, "__file__", str(tmp_path / "site" / "diffevo_jax" / "runner" / "cli.py")
+    )
+    code, output = _cli()
+    assert code == 2
+    assert "needs a clone of the repository" in output
+
+
+def test_no_experiment_takes_the_place_of_a_module_that_scripts_beside_it_import():
+    for path in (REPOSITORY / "experiments").glob("*.py"):
+        assert path.stem not in sys.stdlib_module_names
+        assert importlib.util.find_spec(path.stem) is None, path
+
+
+# The report
+
+
+@pytest.mark.parametrize(
+    ("row", "apart"),
+    [
+        (Row("both", 2.0, 0.3, 2.5, 0.4), (0.5, 1.0)),
+        (Row("ours alone", 2.0, None, 2.5, 0.25), (0.5, 2.0)),
+        (Row("theirs alone", 2.0, 0.25, 1.5, None), (-0.5, -2.0)),
+        (Row("neither", 2.0, None, 2.5, None), (0.5, math.nan)),
+    ],
+    ids=lambda value: value.quantity if isinstance(value, Row) else "",
+)
+def test_a_difference_is_in_combined_standard_errors(row, apart):
+    assert report.difference(row) == pytest.approx(apart, nan_ok=True)
+
+
+def test_a_row_shows_as_many_digits_as_its_errors_allow():
+    assert report.cells(Row("q", 92.195, 0.7612, 89.648, 1.123))[1:5] == [
+        "92.2 ± 0.8",
+        "89.6 ± 1.1",
+        "-2.5",
+        "-1.9",
+    ]
+    assert report.cells(Row("q", 0.644, 0.0041, 0.6438, 0.0039))[2] == "0.6438 ± 0.0039"
+    assert report.cells(Row("q", 79.4, None, 78.3, 1.9))[4] == "-0.6*"
+    assert report.cells(Row("q", None, None, 3.0, None))[1:5] == ["-", "3", "-", "-"]
+    assert report.cells(Row("q", 1.0, None, math.nan, None))[2] == "-"
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.targets, self.pictures, self.open = set(), [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.add(values["id"])
+        if tag == "a":
+            self.targets.append(values["href"])
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_alone_and_its_links_lead_somewhere(parts, tmp_path):
+    parts["fig2"], parts["fig4"] = _fake("fig2"), _fake("fig4", fails=True)
+    _reproduce(tmp_path)
+    page = _Links()
+    page.feed(_page(tmp_path))
+    assert page.open == []
+    assert set(page.targets) == {f"#{name}" for name in reproduce.NAMES}
+    assert {target[1:] for target in page.targets} <= page.ids
+    (picture,) = page.pictures
+    assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) == PIXEL
+    assert (picture["width"], picture["height"]) == ("1", "1")
+    assert picture["alt"] == 'A pixel of "fig" & more'
+
+
+def test_both_reports_hold_numbers_commands_and_what_is_missing(parts, tmp_path):
+    parts["fig2"], parts["fig4"] = _fake("fig2"), _fake("fig4", fails=True)
+    _reproduce(tmp_path, quick=True)
+    page, markdown = _page(tmp_path), (tmp_path / "report.md").read_text()
+    for text in (page, markdown):
+        assert "diffevo-jax reproduce --only fig2 --quick" in text
+        assert de.__version__ in text
+        assert "2.50 ± 0.40" in text
+        assert "3 rows can be compared" in text
+        assert "1 differ by more than 3 standard errors" in text
+        assert "not in this checkout" in text
+        assert "A quick run" in text
+    assert page.count('<tr class="far">') == 1
+    assert "5 % &lt; 6 %" in page
+    assert "<code>a_b</code>" in page
+    assert "| far | 1.00 ± 0.10 | 2.50 ± 0.10 | +1.50 | **+10.6** |  |" in markdown
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown):
+        assert (tmp_path / path).read_bytes() == PIXEL
+
+
+# A real part
+
+
+def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(tmp_path):
+    failed, said = _reproduce(tmp_path, "fig2", quick=True)
+    assert failed == [], said
+    from experiments import fig2
+
+    section = fig2.section(tmp_path / "fig2")
+    ours = {row.quantity: row.ours for row in section.rows}
+    for landscape in ("two peaks", "two plateaus"):
+        for peak in ("-1", "1"):
+            # Half the population goes to each; the split varies by about 5 points over repeats.
+            share = ours[f"{landscape}: individuals on the peak at ({peak}, {peak}), %"]
+            assert 20 < share < 70
+    ahead, behind = (
+        ours[f"two peaks: level at which half of {what} is on a peak"] for what in ("x0", "x")
+    )
+    assert ahead > behind
+    with np.load(tmp_path / "fig2" / "two_peaks.npz") as saved:
+        assert saved["population"].shape == (100, 512, 2)
+        assert saved["t"].tolist() == list(range(99, -1, -1))
+    assert all(path.stat().st_size > 10_000 for path in section.figures)
+    assert all(report.caption(path) != path.stem for path in section.figures)
