@@ -1,0 +1,64 @@
+"""What the parts of the report share: arrays saved whole or not at all, pictures with captions."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffevo_jax.runner.figure import STYLE
+
+DATA = Path(__file__).parent / "data"
+CONFIGS = Path(__file__).parent.parent / "configs"
+BLUE, RED, ORANGE, GREY, PALE = "#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#E3E3E3"
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Save arrays as .npz; a file that is there is complete."""
+    partial = path.with_name(f"{path.stem}.partial.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read an .npz file whole."""
+    with np.load(path) as file:
+        return {key: file[key] for key in file.files}
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Read a CSV file of the reference numbers."""
+    with (DATA / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def mean_and_error(values: Any) -> tuple[float, float | None]:
+    """Mean over repeats and its standard error; None for a single repeat."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    return float(values.mean()), None if error is None else float(error)
+
+
+def pyplot():
+    """Import matplotlib for files, with the house's style."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(STYLE)
+    return plt
+
+
+def save_figure(figure: Any, path: Path, caption: str) -> Path:
+    """Save a figure as PNG with its caption beside it, and close it."""
+    figure.savefig(path, dpi=200)
+    pyplot().close(figure)
+    write_caption(path, caption)
+    return path
+
+
+def write_caption(path: Path, caption: str) -> None:
+    """Put a picture's caption beside it, where the report looks for it."""
+    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
