@@ -172,8 +172,8 @@ def map_elites(
 ) -> Run:
     """Make MAP-Elites (Mouret and Clune 2015) with the points themselves as behaviour.
 
-    The archive holds the fittest point of each cell of an unbounded grid. A child is a parent, drawn
-    evenly from the archive, plus sigma N(0, I). The first points are drawn from N(0, sigma_init^2).
+    The archive holds the fittest point of each cell of an unbounded grid. A child is a parent,
+    drawn evenly from the archive, plus sigma N(0, I). The first come from N(0, sigma_init^2 I).
     Raises ValueError unless whole batches follow the initial points.
     """
     generations, rest = divmod(evaluations - initial, batch)

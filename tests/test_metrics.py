@@ -7,7 +7,7 @@ import pytest
 
 from diffevo_jax import metrics
 
-# Four points in three unit cells: two in (0, 0), one in (1, 0), one in (4, -4) or, unclamped, beyond.
+# Three unit cells: two points in (0, 0), one in (1, 0), one beyond (4, -4), where clamping puts it.
 POINTS = jnp.array([[0.1, 0.0], [-0.2, 0.3], [1.4, 0.0], [9.0, -7.0]])
 FITNESS = jnp.array([0.5, 0.75, 0.25, 1.0])
 
