@@ -275,6 +275,6 @@ Within 3 combined standard errors of the authors' code: {agree(ours)} numbers of
 and its latent variant, {agree(others)} of the baselines. How these differ from the published ones
 `experiments/baselines.py` says.
 
-The published columns for Rastrigin in 4, 32 and 256 dimensions are runs in the plane for all methods
-but the latent one; both are shown. In 32 and 256 dimensions no individual of the first generation
+The published columns for Rastrigin in 4, 32 and 256 dimensions are runs in the plane for all
+methods but the latent one; both are shown. In 32 and 256 dimensions nobody of the first generation
 lies inside the box, fitness is 0, and Diffusion Evolution has nothing to select."""

@@ -64,8 +64,8 @@ def draw_paths(path: Path, arrays: dict[str, np.ndarray]) -> Path:
         "One run of each method. Background: fitness, darker is higher. Diffusion Evolution, plain "
         "and latent: paths of 64 individuals, the last x0 in red. CMA-ES: path of the mean, "
         "covariance ellipses (one standard deviation) of every fourth generation, last samples in "
-        "red. OpenES, PEPG: path of the mean, last samples in red. MAP-Elites: the archive, size by "
-        "fitness, and its cells. On Rosenbrock OpenES leaves the box, where the fitness is 0.706."
+        "red. OpenES, PEPG: path of the mean, last samples in red. MAP-Elites: archive, size "
+        "by fitness, and its cells. On Rosenbrock OpenES leaves the box, where the fitness is 0.706."
     )
     return save_figure(figure, path, caption)
 
@@ -131,7 +131,7 @@ def draw_table(path: Path, found: dict, methods: dict[str, str]) -> Path:
             reference = float(row["entropy_mean"]), float(row["fitness_mean"])
             axes.plot(*reference, "D", color=colour, markersize=9, fillstyle="none", mew=0.8)
         axes.set_title(name.capitalize(), fontsize=11)
-        axes.set(xlim=(-0.4, 6.4), xticks=(0, 2, 4, 6), ylim=(0, 1.05))
+        axes.set(xlim=(-0.4, 6.4), xticks=(0, 2, 4, 6), ylim=(0, 1.1))
         axes.set_xlabel("entropy, bits")
     panels[0].set_ylabel("fitness of the 64 fittest")
     for method in methods:

@@ -14,7 +14,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 BLUE, RED, ORANGE, GREY, PALE = "#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#E3E3E3"
 
 
-def save_arrays(path: Path, **arrays: Any) -> None:
+def save_arrays(path: Path, /, **arrays: Any) -> None:
     """Save arrays as .npz; a file that is there is complete."""
     partial = path.with_name(f"{path.stem}.partial.npz")
     np.savez_compressed(partial, **arrays)
@@ -62,3 +62,11 @@ def save_figure(figure: Any, path: Path, caption: str) -> Path:
 def write_caption(path: Path, caption: str) -> None:
     """Put a picture's caption beside it, where the report looks for it."""
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def newer(path: Path, *sources: Path) -> bool:
+    """Whether a picture is there with its caption, and newer than all that it was made from."""
+    made = (path, path.with_suffix(".txt"))
+    if not all(each.exists() for each in made):
+        return False
+    return path.stat().st_mtime > max(source.stat().st_mtime for source in sources)

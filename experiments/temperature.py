@@ -116,8 +116,8 @@ def _text(arrays: dict[str, np.ndarray], rows: list[Row]) -> str:
     return (
         f"Mean over {repeats} repeats and its standard error. Raising the temperature flattens the "
         "landscape: fitness falls and entropy rises to that of the initial population. The "
-        "reference was measured with the authors' code over 20 repeats; as there, the high-dimensional "
-        "Rastrigins are points of the plane with the target of the named dimension.\n\n"
+        "reference was measured with the authors' code over 20 repeats; as there, the "
+        "high-dimensional Rastrigins are points of the plane with the target of the name.\n\n"
         f"{len(rows) - len(far)} of {len(rows)} numbers lie within 3 combined standard errors."
     )
 
