@@ -6,8 +6,7 @@ the published benchmark, and returns a pure run(key) -> Search: `vmap` or `lax.m
 Where the methods are not the published ones:
 
 * CMA-ES was the `cma` package in float64; evosax follows the same tutorial (arXiv 1604.00772) in
-  float32; with that package's limit on one rate, updates in the plane agree but for a learning rate's
-  last digits.
+  float32; with that package's limit on one rate, updates in the plane agree.
 * OpenES: the same estimate, without antithetic pairs, ranks or a baseline, and the same momentum,
   an average (1 - m) g + m v rather than a sum g + m v.
 * PEPG: evosax has PGPE, whose mean follows a gradient of ranks at a fixed learning rate. With the

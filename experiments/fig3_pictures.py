@@ -65,7 +65,7 @@ def draw_paths(path: Path, arrays: dict[str, np.ndarray]) -> Path:
         "and latent: paths of 64 individuals, the last x0 in red. CMA-ES: path of the mean, "
         "covariance ellipses (one standard deviation) of every fourth generation, last samples in "
         "red. OpenES, PEPG: path of the mean, last samples in red. MAP-Elites: archive, size "
-        "by fitness, and its cells. On Rosenbrock OpenES leaves the box, where the fitness is 0.706."
+        "by fitness, and its cells. On Rosenbrock OpenES leaves the box, to a fitness of 0.706."
     )
     return save_figure(figure, path, caption)
 

@@ -165,7 +165,7 @@ def _draw(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     right.legend(frameon=False, loc="lower right")
     caption = (
         "Left: the signal level alpha of the three schedules over 100 steps. Right: mean fitness "
-        "of the 64 fittest on Rastrigin in the plane; bars are one standard deviation over repeats, "
+        "of the 64 fittest on Rastrigin in the plane; bars are one standard deviation, "
         "diamonds what the authors' code reached."
     )
     return save_figure(figure, path, caption)
