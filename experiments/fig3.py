@@ -19,6 +19,7 @@ import diffevo_jax as de
 from experiments import baselines, fig3_pictures, study
 from experiments.files import load_arrays, save_arrays
 from experiments.rows import Row, Section
+from experiments.study import Count, Diffusion, Metrics, Positive, Repeats
 
 TITLE = "Fig. 3 and Table 1: benchmark functions"
 COMMAND = "diffevo-jax reproduce --only fig3"
@@ -48,8 +49,8 @@ QUANTITIES = {"entropy": "entropy, bits", "fitness": "fitness", "qd_score": "QD 
 class HighDimension(study.Settings):
     """Rastrigin in one more dimension."""
 
-    dim: study.Count
-    repeats: study.Repeats
+    dim: Count
+    repeats: Repeats
 
 
 class Fig3(study.Settings):
@@ -58,12 +59,12 @@ class Fig3(study.Settings):
     study: Literal["fig3"]
     description: str
     seed: int
-    repeats: study.Repeats
+    repeats: Repeats
     dimensions: list[HighDimension]
-    metrics: study.Metrics
-    mode_radius: study.Positive
-    diffusion: study.Diffusion
-    latent_dim: study.Count
+    metrics: Metrics
+    mode_radius: Positive
+    diffusion: Diffusion
+    latent_dim: Count
     cma_es: dict[str, float | int]
     open_es: dict[str, float | int]
     pepg: dict[str, float | int]

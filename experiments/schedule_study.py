@@ -16,6 +16,7 @@ import diffevo_jax as de
 from experiments import study
 from experiments.files import load_arrays, pyplot, save_arrays, save_figure
 from experiments.rows import Row, Section
+from experiments.study import Count, Metrics, Positive, Repeats
 
 TITLE = "Schedule study"
 COMMAND = "diffevo-jax reproduce --only schedule_study"
@@ -36,10 +37,10 @@ QUANTITIES = {
 class Population(study.Settings):
     """Diffusion Evolution but for its number of levels, which is studied."""
 
-    population: study.Count
+    population: Count
     eta: float
     floor: float
-    scale: study.Positive
+    scale: Positive
 
 
 class Schedules(study.Settings):
@@ -48,10 +49,10 @@ class Schedules(study.Settings):
     study: Literal["schedule_study"]
     description: str
     seed: int
-    repeats: study.Repeats
-    levels: list[study.Count]
-    quick_levels: list[study.Count]
-    metrics: study.Metrics
+    repeats: Repeats
+    levels: list[Count]
+    quick_levels: list[Count]
+    metrics: Metrics
     diffusion: Population
 
 

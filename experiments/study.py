@@ -83,6 +83,7 @@ Model = TypeVar("Model", bound=Settings)
 def load(model: type[Model], name: str, folder: Path = CONFIGS) -> Model:
     """Read configs/NAME.yaml. Raises ConfigError with all that is wrong."""
     path = folder / f"{name}.yaml"
+    data: Any = None
     try:
         data = yaml_loader.read(path)
         return model.model_validate(data)

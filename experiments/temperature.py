@@ -18,6 +18,7 @@ import diffevo_jax as de
 from experiments import study
 from experiments.files import load_arrays, pyplot, save_arrays, save_figure
 from experiments.rows import Row, Section
+from experiments.study import Diffusion, Metrics, Positive, Repeats
 
 TITLE = "Temperature study"
 COMMAND = "diffevo-jax reproduce --only temperature"
@@ -32,10 +33,10 @@ class Temperature(study.Settings):
     study: Literal["temperature"]
     description: str
     seed: int
-    repeats: study.Repeats
-    temperatures: list[study.Positive]
-    metrics: study.Metrics
-    diffusion: study.Diffusion
+    repeats: Repeats
+    temperatures: list[Positive]
+    metrics: Metrics
+    diffusion: Diffusion
 
 
 def run(folder: Path, *, quick: bool) -> None:

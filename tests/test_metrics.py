@@ -83,16 +83,16 @@ def test_grid_metrics_agree_with_a_dictionary_of_cells(dim):
     rows = 3 * rng.normal(size=(40, dim)).astype(np.float32)
     rows[1:20] = rows[0]
     rows[np.arange(1, 20), rng.integers(dim, size=19)] += rng.integers(1, 3, size=19)
-    points = rows[rng.integers(40, size=300)]
-    fitness = rng.random(300).astype(np.float32)
+    points = jnp.asarray(rows[rng.integers(40, size=300)])
+    fitness = jnp.asarray(rng.random(300), jnp.float32)
     cells: dict[tuple, list[float]] = {}
-    for point, value in zip(points, fitness, strict=True):
+    for point, value in zip(np.asarray(points), np.asarray(fitness), strict=True):
         cells.setdefault(tuple(np.round(np.clip(point, -4, 4))), []).append(value)
     shares = np.array([len(values) for values in cells.values()]) / 300
     expected = sum(max(values) for values in cells.values())
     np.testing.assert_allclose(metrics.qd_score(points, fitness), expected, rtol=1e-5)
     np.testing.assert_allclose(
-        metrics.grid_entropy(np.clip(points, -4, 4), cell=1.0),
+        metrics.grid_entropy(jnp.clip(points, -4, 4), cell=1.0),
         -np.sum(shares * np.log2(shares)),
         rtol=1e-5,  # float32 sums
     )
