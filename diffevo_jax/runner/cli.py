@@ -86,12 +86,12 @@ def run(
 def list_configs() -> None:
     """List the configs that come with the package, one line each."""
     with _errors_for_people():
-        from diffevo_jax.runner.config import config_folder, load_config
+        from diffevo_jax.runner.config import config_folder, description
 
         paths = sorted(config_folder().glob("*.yaml"))
         width = max((len(path.stem) for path in paths), default=0)
         for path in paths:
-            typer.echo(f"{path.stem:<{width}}  {load_config(path).description}")
+            typer.echo(f"{path.stem:<{width}}  {description(path)}")
 
 
 @app.command("figure")

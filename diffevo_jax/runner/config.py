@@ -1,5 +1,6 @@
 """Run configs: strict models, read from YAML, with errors that name file, key and nearest match."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -179,6 +180,15 @@ class RunConfig(_Section):
 _SHARED = RunConfig.also_here
 
 
+def description(path: Path) -> str:
+    """Read what a config says of itself; a study's settings are checked where it runs."""
+    with contextlib.suppress(OSError, yaml_loader.YamlError):
+        data = yaml_loader.read(path)
+        if isinstance(data, dict) and "study" in data:
+            return str(data.get("description", ""))
+    return load_config(path).description
+
+
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """Read, override and validate a config file.
 
@@ -197,6 +207,9 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+    if "study" in data:
+        command = f"diffevo-jax reproduce --only {data['study']}"
+        raise ConfigError(f"{path}: a study of its own kind; run it with `{command}`")
     for override in overrides or []:
         data = _override(data, _parse_override(override))
     expanded = _expand(data)

@@ -1,0 +1,135 @@
+"""Metrics: hand-made populations, a NumPy dictionary as the oracle, jit and vmap."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffevo_jax import metrics
+
+# Three unit cells: two points in (0, 0), one in (1, 0), one beyond (4, -4), where clamping puts it.
+POINTS = jnp.array([[0.1, 0.0], [-0.2, 0.3], [1.4, 0.0], [9.0, -7.0]])
+FITNESS = jnp.array([0.5, 0.75, 0.25, 1.0])
+
+
+def test_success_rate_is_the_share_at_or_above_the_threshold():
+    fitness = jnp.array([[499.0, 500, 500, jnp.nan], [500, 501, 9, 500]])
+    np.testing.assert_allclose(metrics.success_rate(fitness, 500), [0.5, 0.75])
+
+
+def test_best_takes_the_fittest_first_and_nan_last():
+    fitness = jnp.array([0.5, jnp.nan, 0.25, 1.0])
+    points, values = metrics.best(POINTS, fitness, 3)
+    np.testing.assert_array_equal(points, POINTS[jnp.array([3, 0, 2])])
+    np.testing.assert_array_equal(values, [1.0, 0.5, 0.25])
+
+
+def test_entropy_is_zero_in_one_cell_and_log2_n_in_cells_of_their_own():
+    same = jnp.array([[0.31, 0.0], [0.29, 0.04], [0.34, -0.04], [0.26, 0.0]])
+    np.testing.assert_allclose(metrics.grid_entropy(same), 0, atol=1e-6)
+    np.testing.assert_allclose(metrics.grid_entropy(POINTS), 2, rtol=1e-6)
+
+
+def test_entropy_of_shares_a_half_and_two_quarters_is_one_and_a_half_bits():
+    np.testing.assert_allclose(metrics.grid_entropy(POINTS, cell=1.0), 1.5, rtol=1e-6)
+
+
+def test_cells_are_centred_on_multiples_of_their_side():
+    either_side = jnp.array([[0.049, 0.0], [-0.049, 0.0]])
+    across = jnp.array([[0.049, 0.0], [0.051, 0.0]])
+    np.testing.assert_allclose(metrics.grid_entropy(either_side), 0, atol=1e-6)
+    np.testing.assert_allclose(metrics.grid_entropy(across), 1, rtol=1e-6)
+
+
+def test_qd_score_adds_the_best_fitness_of_each_occupied_cell():
+    np.testing.assert_allclose(metrics.qd_score(POINTS, FITNESS), 0.75 + 0.25 + 1.0)
+
+
+def test_qd_score_clamps_points_outside_to_the_cells_at_the_border():
+    corner = jnp.array([[3.9, -4.0], [9.0, -7.0], [4.0, -50.0]])
+    np.testing.assert_allclose(metrics.qd_score(corner, jnp.array([0.1, 0.3, 0.2])), 0.3)
+
+
+def test_qd_score_leaves_nan_out_of_its_cell():
+    np.testing.assert_allclose(
+        metrics.qd_score(POINTS, FITNESS.at[1].set(jnp.nan)), 0.5 + 0.25 + 1.0
+    )
+
+
+def test_elites_are_the_first_of_equals_and_never_without_fitness():
+    twice = jnp.array([[0.0, 0.0], [0.1, 0.1], [2.0, 0.0], [3.0, 0.0]])
+    fitness = jnp.array([1.0, 1.0, -jnp.inf, 0.0])
+    assert metrics.elites(twice, fitness).tolist() == [True, False, False, True]
+
+
+def test_coverage_counts_occupied_cells_inside_the_box_only():
+    np.testing.assert_allclose(metrics.coverage(POINTS), 2 / 81, rtol=1e-6)
+    everywhere = jnp.stack(jnp.meshgrid(jnp.arange(-4.0, 5), jnp.arange(-4.0, 5)), -1)
+    np.testing.assert_allclose(metrics.coverage(everywhere.reshape(-1, 2)), 1, rtol=1e-6)
+    assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
+
+
+def test_modes_are_found_within_the_radius_and_with_enough_points():
+    modes = jnp.array([[0.0, 0.0], [1.0, 0.0], [-3.0, 3.0]])
+    assert int(metrics.modes_found(POINTS, modes, radius=0.41)) == 2
+    assert int(metrics.modes_found(POINTS, modes, radius=0.3)) == 1
+    assert int(metrics.modes_found(POINTS, modes, radius=0.41, at_least=2)) == 1
+
+
+@pytest.mark.parametrize("dim", [2, 256])
+def test_grid_metrics_agree_with_a_dictionary_of_cells(dim):
+    rng = np.random.default_rng(dim)
+    # Few distinct rows, differing from each other in one coordinate at least.
+    rows = 3 * rng.normal(size=(40, dim)).astype(np.float32)
+    rows[1:20] = rows[0]
+    rows[np.arange(1, 20), rng.integers(dim, size=19)] += rng.integers(1, 3, size=19)
+    points = jnp.asarray(rows[rng.integers(40, size=300)])
+    fitness = jnp.asarray(rng.random(300), jnp.float32)
+    cells: dict[tuple, list[float]] = {}
+    for point, value in zip(np.asarray(points), np.asarray(fitness), strict=True):
+        cells.setdefault(tuple(np.round(np.clip(point, -4, 4))), []).append(value)
+    shares = np.array([len(values) for values in cells.values()]) / 300
+    expected = sum(max(values) for values in cells.values())
+    np.testing.assert_allclose(metrics.qd_score(points, fitness), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.grid_entropy(jnp.clip(points, -4, 4), cell=1.0),
+        -np.sum(shares * np.log2(shares)),
+        rtol=1e-5,  # float32 sums
+    )
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda points, fitness: metrics.grid_entropy(points, cell=0.5),
+        lambda points, fitness: metrics.grid_entropy(metrics.best(points, fitness, 8)[0], cell=1),
+        metrics.qd_score,
+        lambda points, fitness: metrics.coverage(points),
+        lambda points, fitness: metrics.modes_found(points, 2 * POINTS, radius=0.1),
+    ],
+    ids=["entropy", "entropy_of_best", "qd_score", "coverage", "modes_found"],
+)
+def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
+    key_points, key_fitness, key_order = jax.random.split(jax.random.key(0), 3)
+    points = jax.random.normal(key_points, (3, 50, 2))
+    fitness = jax.random.uniform(key_fitness, (3, 50))
+    order = jax.random.permutation(key_order, 50)
+    expected = [metric(p, f) for p, f in zip(points, fitness, strict=True)]
+    assert len({float(value) for value in expected}) > 1  # or the comparison would show nothing
+    for other in (jax.vmap(metric), jax.jit(jax.vmap(metric))):
+        np.testing.assert_allclose(other(points, fitness), expected, rtol=1e-6)
+        np.testing.assert_allclose(other(points[:, order], fitness[:, order]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.grid_entropy(jnp.ones(3)), r"points: expected shape \[N, D\].*\(3,\)"),
+        (lambda: metrics.qd_score(POINTS, jnp.ones(3)), r"fitness: expected shape \(4,\); seen"),
+        (lambda: metrics.best(POINTS, FITNESS, 5), "num: expected 1 to N = 4; seen 5"),
+        (lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0), "modes: expected"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
