@@ -23,6 +23,8 @@ from diffevo_jax.runner import figure, results, run, startup, yaml_loader
 from diffevo_jax.runner.cli import app
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+STUDIES = [path for path in CONFIGS if "\nstudy:" in path.read_text()]
+RUNS = [path for path in CONFIGS if path not in STUDIES]
 TINY = """\
 # A run of milliseconds.
 name: tiny
@@ -292,12 +294,20 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
 # Configs
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_starts_with_its_command(path):
     config = cfg.load_config(path)
     assert config.name == path.stem
     assert path.read_text().startswith(f"# diffevo-jax run configs/{path.name}\n")
     assert set(run.build(config)) == set(config.methods)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_names_the_command_that_runs_it(path):
+    command = path.read_text().partition("\n")[0].removeprefix("# ")
+    assert command.startswith("diffevo-jax reproduce --only ")
+    with pytest.raises(cfg.ConfigError, match=command):
+        cfg.load_config(path)
 
 
 def test_the_cart_pole_config_has_the_papers_settings():
