@@ -1,7 +1,14 @@
 """The DDIM step of Diffusion Evolution: pure maths (paper Algorithm 1; Song et al., 2010.02502)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+
+# Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
+# random bits pass many times on their way to normal numbers. Twice as fast as all at once at
+# N = 256, D = 17410.
+CPU_BLOCK = 2**19
 
 
 def ddim_sigma(
@@ -39,20 +46,24 @@ def ddim_step(
     eps    = (x_t - sqrt(alpha_t) x0) / sqrt(1 - alpha_t)
     x_prev = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - sigma^2) eps + sigma N(0, I)
 
-    key: one PRNG key, not used when eta is the Python number 0.
+    key: one PRNG key, not used when eta is the Python number 0. Individual i draws from
+        `fold_in(key, i)`: the same noise in a population of any size, on any number of devices.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
     """
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
 
-    eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
     # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept), which never cancels.
     kept = alpha_t * one_minus_prev / (alpha_prev * one_minus_t)
-    direction = jnp.sqrt(one_minus_prev * (1 - eta**2 + eta**2 * kept)) * eps
-    x_prev = jnp.sqrt(alpha_prev) * x0 + direction
+    direction = jnp.sqrt(one_minus_prev * (1 - eta**2 + eta**2 * kept))
+
+    def without_noise(x_t: jax.Array, x0: jax.Array) -> jax.Array:
+        eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
+        return jnp.sqrt(alpha_prev) * x0 + direction * eps
+
     if isinstance(eta, int | float) and eta == 0:
-        return x_prev
+        return without_noise(x_t, x0)
     sigma = ddim_sigma(
         alpha_t,
         alpha_prev,
@@ -60,4 +71,18 @@ def ddim_step(
         one_minus_alpha_t=one_minus_t,
         one_minus_alpha_prev=one_minus_prev,
     )
-    return x_prev + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
+
+    def individual(args) -> jax.Array:
+        key, x_t, x0 = args
+        return without_noise(x_t, x0) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
+
+    population = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(x_t))), x_t, x0
+    # A power of two, as most populations are: what is left over costs a copy of the rest.
+    rows = 2 ** max(0, (CPU_BLOCK // x_t.shape[1]).bit_length() - 1)
+    if rows >= len(x_t):
+        return jax.vmap(individual)(population)
+    return jax.lax.platform_dependent(
+        population,
+        cpu=partial(jax.lax.map, individual, batch_size=rows),
+        default=jax.vmap(individual),
+    )

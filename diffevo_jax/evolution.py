@@ -153,19 +153,24 @@ def diffusion_evolution(
             one_minus_alpha=one_minus_alpha_t,
             floor=floor,
         )
-        # A finished run discards the update; any two levels that differ keep its gradient finite.
+        # Under vmap both branches run, and a gradient takes them too: two levels that differ keep it
+        # finite where the run is finished and the update is dropped.
         before = jnp.where(running, t, 1)
         after = before - 1
-        x_prev = ddim_step(
-            key,
-            x_t,
-            posterior.x0,
-            alpha_t=schedule.alpha[before],
-            alpha_prev=schedule.alpha[after],
-            eta=eta,
-            one_minus_alpha_t=schedule.one_minus_alpha[before],
-            one_minus_alpha_prev=schedule.one_minus_alpha[after],
-        )
+
+        def update() -> jax.Array:
+            x_prev = ddim_step(
+                key,
+                x_t,
+                posterior.x0,
+                alpha_t=schedule.alpha[before],
+                alpha_prev=schedule.alpha[after],
+                eta=eta,
+                one_minus_alpha_t=schedule.one_minus_alpha[before],
+                one_minus_alpha_prev=schedule.one_minus_alpha[after],
+            )
+            return x_prev.astype(x_t.dtype)
+
         info = Info(
             population=x_t,
             fitness=fitness,
@@ -178,7 +183,7 @@ def diffusion_evolution(
             num_invalid=jnp.sum(jnp.isnan(log_weight)),
             selected=selected,
         )
-        population = jnp.where(running, x_prev.astype(x_t.dtype), x_t)
+        population = jax.lax.cond(running, update, lambda: x_t)
         return State(population, jnp.where(running, t - 1, t)), info
 
     return Algorithm(init, step, num_levels)

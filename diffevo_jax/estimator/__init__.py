@@ -125,7 +125,7 @@ def estimate_posterior(
 def _estimate(implementation: str, settings: tuple, x_t, arrays, floor) -> Posterior:
     problem = Problem(**arrays, **dict(settings))
     # Many genes are cleaned where they are multiplied, for nothing where they are clean.
-    later = implementation != "dense" and floor is None and tiled.has_many_genes(problem)
+    later = implementation != "dense" and tiled.has_many_genes(problem)
     problem, usable = _contain(problem, value=not later)
     posterior = IMPLEMENTATIONS[implementation](problem, floor)
     log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
@@ -169,6 +169,7 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
 
     With G = g + floor, (g_j + floor) (p_ij + floor) = G_j p_ij + floor G_j: the estimate is a mix
     of the local mean, of evidence Z_i, and the G-weighted mean of all, of evidence floor sum_j G_j.
+    With many genes one matmul is all the work: there, the floor joins the weights before it.
     """
 
     def with_floor(problem: Problem, floor) -> Posterior:
@@ -179,6 +180,9 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
 
         log_floor = jnp.log(floor)
         log_g = jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
+        if tiled.has_many_genes(problem):
+            return posterior(problem._replace(log_weight=log_g, log_floor=log_floor))
+
         highest = jnp.max(log_g)
         highest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(highest), 0, highest))
         g = jnp.exp(log_g - highest)

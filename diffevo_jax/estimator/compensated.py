@@ -6,6 +6,7 @@ and this decides who is weighed how. Such rows are few or none: they are found f
 their heaviest supports' distances are summed again in pairs of float32 that together carry 48 bits.
 """
 
+import functools
 import math
 
 import jax
@@ -93,8 +94,12 @@ def _posterior(problem: Problem, row: jax.Array) -> Posterior:
     exact = jnp.where(jnp.isneginf(heaviest), -jnp.inf, bits - scale * further)
     index = jnp.arange(len(row))[:, None]
     b = (b - base).at[index, column].set(exact)
-    peak = jnp.maximum(jnp.max(b, axis=1, keepdims=True), _LEAST)
-    w = exp2(jnp.minimum(b - peak, 0))
+    terms = [b]
+    if problem.log_floor is not None:
+        terms.append(_LOG2E * (problem.log_weight + problem.log_floor) - base)
+    peaks = [jnp.max(b, axis=1, keepdims=True) for b in terms]
+    peak = jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST)
+    w = sum(exp2(jnp.minimum(b - peak, 0)) for b in terms)
     weight = jnp.sum(w, axis=1)
     nobody = weight == 0
     weight = jnp.where(nobody, 1, weight)

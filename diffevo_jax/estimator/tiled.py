@@ -12,6 +12,7 @@ exponents, no running maximum is needed; elsewhere the shift is the running maxi
 so far are rescaled with it.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -282,11 +283,14 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
     n = len(geometry.query)
 
     def block(args):
-        query, *given = args
+        query, offset, *given = args
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
-        b = (geometry.bits[:, None] + geometry.term(query, geometry.key)).T
-        (shift,) = given or (jnp.maximum(jnp.max(b, axis=1), _LEAST),)
-        w = _below(b, shift[:, None])
+        terms = [(geometry.bits[:, None] + geometry.term(query, geometry.key)).T]
+        if problem.log_floor is not None:
+            terms.append(_LOG2E * (problem.log_weight + problem.log_floor) + offset[:, None])
+        peaks = [jnp.max(b, axis=1) for b in terms]
+        (shift,) = given or (jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST),)
+        w = sum(_below(b, shift[:, None]) for b in terms)
         weight = jnp.sum(w, axis=1)
         w = w / jnp.where(weight == 0, 1, weight)[:, None]
         squares = jnp.sum(w**2, axis=1)
@@ -296,11 +300,16 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
             average = without_bad_genomes(problem, w, average)
         return average, weight, squares, shift
 
-    blocks = (_query_blocks(geometry.query, query_block),)
+    rows = [geometry.offset]
     if shift is not None:
-        shift = shift + jax.lax.stop_gradient(geometry.offset)
-        blocks += (_blocks(shift, query_block, mode="edge"),)
-    x0, weight, squares, shift = jax.lax.map(jax.checkpoint(block), blocks)
+        rows.append(shift + jax.lax.stop_gradient(geometry.offset))
+    blocks = [_query_blocks(geometry.query, query_block)]
+    blocks += [_blocks(row, query_block, mode="edge") for row in rows]
+    if query_block == n:  # a loop of one round would copy its result
+        sums = block([array[0] for array in blocks])
+        x0, weight, squares, shift = (array[None] for array in sums)
+    else:
+        x0, weight, squares, shift = jax.lax.map(jax.checkpoint(block), blocks)
     weight, squares, shift = (array.ravel()[:n] for array in (weight, squares, shift))
     nobody = weight == 0
     log_evidence = jnp.log(jnp.where(nobody, 1, weight)) + (shift - geometry.offset) / _LOG2E

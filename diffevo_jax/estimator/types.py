@@ -6,7 +6,7 @@ import jax
 
 
 class Problem(NamedTuple):
-    """Weighted averages to take: checked arguments, the floor already apart.
+    """Weighted averages to take: checked arguments.
 
     query: places to estimate at, `[N, d]`. key: places of the supports, `[M, d]`.
     value: genomes of the supports, `[M, D]`.
@@ -14,6 +14,7 @@ class Problem(NamedTuple):
     alpha, one_minus_alpha: the level, `[]`.
     same: whether the queries are the supports, one for one.
     precision: of the matmul with the genomes, as `jax.lax.dot` takes it.
+    log_floor: what every Gaussian gets added, `[]`, its log; None where it is zero or taken apart.
     """
 
     query: jax.Array
@@ -24,6 +25,7 @@ class Problem(NamedTuple):
     one_minus_alpha: jax.Array
     same: bool
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
+    log_floor: jax.Array | None = None
 
 
 class Posterior(NamedTuple):
