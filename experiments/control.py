@@ -3,21 +3,23 @@
     diffevo-jax reproduce --only control
 
 A cell is a task, a method and a scaling; its repeats are one compiled program, which the four
-scalings share. Settings: `experiments/data/README.md`.
+scalings share. Settings: configs/control.yaml.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
 import diffevo_jax as de
-from experiments import cmaes
+from experiments import cmaes, study
 from experiments.files import (
     BLUE,
     GREY,
@@ -31,21 +33,10 @@ from experiments.files import (
     save_figure,
 )
 from experiments.rows import Row, Section
+from experiments.study import Count, Positive, Repeats
 
 TITLE = "Control tasks: success rate and reward"
 COMMAND = "diffevo-jax reproduce --only control"
-
-POPULATION, GENERATIONS, LATENT_DIM, MAX_STEPS = 256, 10, 2, 500
-SCALINGS = (0.1, 1.0, 10.0, 100.0)
-FULL_REWARD = 500  # what counts as success on cart-pole, which has no goal to reach
-SEED = 0
-# Repeats of a cell. A repeat of a large network takes 2.7 (cart-pole) to 5 (Acrobot)
-# CPU seconds, about 24 CPU minutes for the 20 cells at 20 repeats.
-REPEATS, REPEATS_LARGE = 100, 20
-QUICK_REPEATS, QUICK_REPEATS_LARGE = 4, 1
-# A quick run's time is compilation, a program a task and method: every method on one task, one
-# method on every task.
-QUICK_TASK, QUICK_METHOD, QUICK_LARGE_SCALING = "MountainCar-v0", "latent", 1.0
 
 
 class Method(NamedTuple):
@@ -53,27 +44,64 @@ class Method(NamedTuple):
 
     label: str
     published: str
-    hidden: tuple[int, ...]
+    large: bool
     latent: bool
     colour: str
 
 
 METHODS = {
-    "raw": Method("Diffusion Evolution", "DiffEvoRaw", (8,), False, BLUE),
-    "latent": Method("latent", "DiffEvoLatent", (8,), True, RED),
-    "large": Method("latent, large", "DiffEvoLargeLatent", (128, 128), True, ORANGE),
-    "cmaes": Method("CMA-ES", "CMAES", (8,), False, GREY),
+    "raw": Method("Diffusion Evolution", "DiffEvoRaw", False, False, BLUE),
+    "latent": Method("latent", "DiffEvoLatent", False, True, RED),
+    "large": Method("latent, large", "DiffEvoLargeLatent", True, True, ORANGE),
+    "cmaes": Method("CMA-ES", "CMAES", False, False, GREY),
 }
-TASKS = (
-    "CartPole-v1",
-    "Acrobot-v1",
-    "MountainCar-v0",
-    "MountainCarContinuous-v0",
-    "Pendulum-v1",
-)
 NO_SUCCESS = ("Pendulum-v1",)  # it never ends before its limit, and the table leaves it out
 # Gymnax resets nothing on the way, and one car differs from Gymnasium's at the left wall.
 NOTES = {"MountainCarContinuous-v0": "car keeps its velocity at the left wall, see the text"}
+
+
+class Diffusion(study.Settings):
+    """Diffusion Evolution as the published tables run it."""
+
+    population: Annotated[int, Field(ge=2)]
+    num_levels: Annotated[int, Field(ge=2)]
+    eta: Annotated[float, Field(ge=0, le=1)]
+    temperature: Positive
+    floor: Annotated[float, Field(ge=0)]
+
+
+class Quick(study.Settings):
+    """The cells of a quick run: a task by every method, a method on every task."""
+
+    task: str
+    method: str
+    scaling_large: Positive
+
+
+class Control(study.Settings):
+    """configs/control.yaml; `cma_es` holds the arguments of `cmaes.make_run`."""
+
+    study: Literal["control"]
+    description: str
+    seed: int
+    repeats: Repeats
+    repeats_large: Repeats
+    tasks: list[str]
+    scalings: list[Positive]
+    max_steps: Count
+    full_reward: Positive
+    diffusion: Diffusion
+    latent_dim: Count
+    hidden: list[Count]
+    hidden_large: list[Count]
+    cma_es: dict[str, float | int]
+    quick: Quick
+
+
+@functools.cache
+def settings() -> Control:
+    """configs/control.yaml, read once."""
+    return study.load(Control, "control")
 
 
 class Cell(NamedTuple):
@@ -91,16 +119,22 @@ class Cell(NamedTuple):
 
 def cells(*, quick: bool) -> list[tuple[Cell, int]]:
     """Every cell and its repeats, such that cells of one program follow each other."""
-    many, few = (QUICK_REPEATS, QUICK_REPEATS_LARGE) if quick else (REPEATS, REPEATS_LARGE)
+    table = settings()
 
     def chosen(cell: Cell) -> bool:
         if not quick:
             return True
-        fast = cell.method != "large" or cell.scaling == QUICK_LARGE_SCALING
-        return fast and (cell.task == QUICK_TASK or cell.method == QUICK_METHOD)
+        fast = not METHODS[cell.method].large or cell.scaling == table.quick.scaling_large
+        return fast and (cell.task == table.quick.task or cell.method == table.quick.method)
 
-    every = (Cell(t, m, scaling) for m in METHODS for t in TASKS for scaling in SCALINGS)
-    return [(cell, few if cell.method == "large" else many) for cell in every if chosen(cell)]
+    def repeats(cell: Cell) -> int:
+        large = METHODS[cell.method].large
+        return (table.repeats_large if large else table.repeats).of(quick=quick)
+
+    every = (
+        Cell(t, m, scaling) for m in METHODS for t in table.tasks for scaling in table.scalings
+    )
+    return [(cell, repeats(cell)) for cell in every if chosen(cell)]
 
 
 def run(folder: Path, *, quick: bool) -> None:
@@ -132,13 +166,14 @@ def program(task_name: str, method_name: str, repeats: int) -> Callable[[float],
     Returns of each repeat: success, the share of the last generation's individuals; reward `[T]`
     and reward_std `[T]`, mean and standard deviation over individuals.
     """
-    task = de.problems.control.make_task(task_name, max_steps=MAX_STEPS)
-    method = METHODS[method_name]
-    policy = de.policies.mlp((task.num_inputs, *method.hidden, task.num_outputs))
+    table, method = settings(), METHODS[method_name]
+    task = de.problems.control.make_task(task_name, max_steps=table.max_steps)
+    hidden = table.hidden_large if method.large else table.hidden
+    policy = de.policies.mlp((task.num_inputs, *hidden, task.num_outputs))
 
     def succeeded(outcome: de.problems.control.Outcome) -> jax.Array:
         if task_name == "CartPole-v1":
-            return outcome.returns[:, 0] >= FULL_REWARD
+            return outcome.returns[:, 0] >= table.full_reward
         ended = jax.vmap(jax.vmap(lambda s: task.environment.is_terminated(s, task.params)))
         state = jax.tree.map(lambda x: x, outcome.final_state)
         return jnp.asarray(ended(state), bool)[:, 0]
@@ -158,9 +193,7 @@ def program(task_name: str, method_name: str, repeats: int) -> Callable[[float],
             return reward, kept
 
         if method_name == "cmaes":
-            search = cmaes.make_run(
-                evaluate, policy.num_genes, population=POPULATION, generations=GENERATIONS
-            )
+            search = cmaes.make_run(evaluate, policy.num_genes, **cast(dict, table.cma_es))
             kept = search(key)[1]
         else:
             kept = _diffusion_evolution(key, evaluate, policy.num_genes, method)
@@ -169,22 +202,23 @@ def program(task_name: str, method_name: str, repeats: int) -> Callable[[float],
     devices = jax.local_devices()[:repeats]
     filled = math.ceil(repeats / len(devices)) * len(devices)
     mapped = jax.jit(de.batch.over_devices(de.batch.by_platform(one), devices))
-    keys = de.batch.seed_keys(SEED, filled)
+    keys = de.batch.seed_keys(table.seed, filled)
     return lambda scaling: mapped(keys, jnp.full(filled, scaling))
 
 
 def _diffusion_evolution(key, evaluate, num_genes: int, method: Method) -> dict[str, jax.Array]:
-    """Run Diffusion Evolution as published: floor 1e-9, eta 1, temperature 1."""
+    """Run Diffusion Evolution as published."""
+    table, diffusion = settings(), settings().diffusion
     key_init, key_projection, key_run = jax.random.split(key, 3)
     projection = None
     if method.latent:
-        projection = de.latent.random_projection(key_projection, num_genes, LATENT_DIM)
+        projection = de.latent.random_projection(key_projection, num_genes, table.latent_dim)
     algorithm = de.diffusion_evolution(
-        de.schedules.cosine(GENERATIONS),
-        fitness_map=de.fitness.boltzmann(1.0),
-        eta=1.0,
+        de.schedules.cosine(diffusion.num_levels),
+        fitness_map=de.fitness.boltzmann(diffusion.temperature),
+        eta=diffusion.eta,
         projection=projection,
-        floor=1e-9,
+        floor=diffusion.floor,
     )
 
     def generation(state: de.State, key: jax.Array):
@@ -192,8 +226,8 @@ def _diffusion_evolution(key, evaluate, num_genes: int, method: Method) -> dict[
         fitness, kept = evaluate(key_fitness, state.population)
         return algorithm.step(key_step, state, fitness)[0], kept
 
-    population = jax.random.normal(key_init, (POPULATION, num_genes))
-    keys = jax.random.split(key_run, GENERATIONS)
+    population = jax.random.normal(key_init, (diffusion.population, num_genes))
+    keys = jax.random.split(key_run, diffusion.num_levels)
     return jax.lax.scan(generation, algorithm.init(population), keys)[1]
 
 
@@ -231,7 +265,7 @@ def section(folder: Path) -> Section:
             done,
             success,
             lambda saved: 100 * saved["success"],
-            [task for task in TASKS if task not in NO_SUCCESS],
+            [task for task in settings().tasks if task not in NO_SUCCESS],
             "success, %",
             "Success rate of the last generation against the scaling of the genome: ours (filled, "
             "± standard error) and published (open).",
@@ -241,7 +275,7 @@ def section(folder: Path) -> Section:
             done,
             reward,
             lambda saved: saved["reward"][:, -1],
-            list(TASKS),
+            settings().tasks,
             "reward",
             "Mean reward of the last generation against the scaling of the genome: ours (filled, "
             "± standard error) and published (open).",
@@ -251,16 +285,16 @@ def section(folder: Path) -> Section:
 
 
 def _order(cell: Cell) -> tuple[int, float, int]:
-    return TASKS.index(cell.task), cell.scaling, list(METHODS).index(cell.method)
+    return settings().tasks.index(cell.task), cell.scaling, list(METHODS).index(cell.method)
 
 
 def _text(done: dict[Cell, dict[str, np.ndarray]], published: dict) -> str:
     """Say what was run, how close it comes to the published success rates, and what differs."""
     small = max((len(saved["success"]) for cell, saved in done.items()), default=0)
     large = max(
-        (len(s["success"]) for cell, s in done.items() if cell.method == "large"), default=0
+        (len(s["success"]) for cell, s in done.items() if METHODS[cell.method].large), default=0
     )
-    lacking = len(METHODS) * len(TASKS) * len(SCALINGS) - len(done)
+    lacking = len(cells(quick=False)) - len(done)
     close, compared = {}, {}
     for cell, saved in done.items():
         if cell.task in NO_SUCCESS:
@@ -298,7 +332,7 @@ def _draw(path: Path, done, published, read, tasks: list[str], label: str, capti
     for axes, task in zip(panels[0], tasks, strict=True):
         for i, (name, method) in enumerate(METHODS.items()):
             shift = 10 ** (0.09 * (i - 1.5))  # side by side, or they would hide each other
-            known = [s for s in SCALINGS if (task, method.published, s) in published]
+            known = [s for s in settings().scalings if (task, method.published, s) in published]
             axes.plot(
                 [s * shift for s in known],
                 [published[task, method.published, s] for s in known],
@@ -307,7 +341,7 @@ def _draw(path: Path, done, published, read, tasks: list[str], label: str, capti
                 markerfacecolor="none",
                 markeredgecolor=method.colour,
             )
-            here = [s for s in SCALINGS if Cell(task, name, s) in done]
+            here = [s for s in settings().scalings if Cell(task, name, s) in done]
             values = [mean_and_error(read(done[Cell(task, name, s)])) for s in here]
             axes.errorbar(
                 [s * shift for s in here],
@@ -320,7 +354,7 @@ def _draw(path: Path, done, published, read, tasks: list[str], label: str, capti
                 label=method.label,
             )
         axes.set_xscale("log")
-        axes.set_xticks(SCALINGS, [f"{s:g}" for s in SCALINGS])
+        axes.set_xticks(settings().scalings, [f"{s:g}" for s in settings().scalings])
         axes.minorticks_off()
         axes.set_title(task.rsplit("-", 1)[0], fontsize=11)
         axes.set_xlabel("scaling")

@@ -89,7 +89,7 @@ def _run_method(
 ) -> None:
     """Measure a method on objectives of one dimension, as one program; save METHOD_DIM.npz."""
     path = folder / f"{method}_{dim}.npz"
-    if path.exists():
+    if path.exists() or not repeats:
         return
 
     def one(key: jax.Array, setting: dict[str, jax.Array]) -> dict[str, jax.Array]:

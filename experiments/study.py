@@ -48,10 +48,10 @@ class Settings(BaseModel):
 
 
 class Repeats(Settings):
-    """How many seeds: as in the paper, and for a look."""
+    """How many seeds: as in the paper, and for a look, which may leave a part out."""
 
     full: Count
-    quick: Count
+    quick: Annotated[int, Field(ge=0)]
 
     def of(self, *, quick: bool) -> int:
         """Repeats of this kind of run."""
