@@ -62,7 +62,7 @@ def test_tiles_of_any_size_agree_with_the_loop(n, dim):
     problem = estimator.Problem(z, z, x, log_weight, jnp.float32(0.8), jnp.float32(0.2), log_weight)
     expected = loop_x0(x, log_weight, 0.8, z=z)
     for blocks in (tiled.CPU, tiled.Blocks(3, 5, 3 * n), tiled.Blocks(64, 512, 64 * n)):
-        x0 = jax.jit(lambda p=problem, b=blocks: tiled.posterior(p, blocks=b))().x0
+        x0 = jax.jit(lambda p=problem, b=blocks: tiled.part(p, blocks=b))().x0
         np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
 
 

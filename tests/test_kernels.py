@@ -24,14 +24,14 @@ LEVELS = (0.999, 0.5, 1e-2, 1e-4, 1e-6)  # 1 - alpha
 # Blocks so small that every case has several, and several parts, the last one with padding.
 KERNELS = {
     "gpu": partial(
-        gpu.posterior, queries_per_thread=1, key_block=16, parts=2, interpret=InterpretGPUParams()
+        gpu.part, queries_per_thread=1, key_block=16, parts=2, interpret=InterpretGPUParams()
     ),
-    "tpu": partial(tpu.posterior, query_block=128, key_block=128, interpret=True),
+    "tpu": partial(tpu.part, query_block=128, key_block=128, interpret=True),
 }
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {
     name: jax.jit(
-        lambda *arrays, kernel=kernel: kernel(Problem(*arrays)),
+        lambda *arrays, kernel=kernel: kernel(Problem(*arrays)).posterior(),
     )
     for name, kernel in KERNELS.items()
 }
@@ -168,7 +168,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     def solve(x, log_weight):
         problem = _problem(x, log_weight, z=x[:, :dim])
-        return module.posterior(problem._replace(query=x[:queries, :dim], own=None))
+        return module.part(problem._replace(query=x[:queries, :dim], own=None))
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)
@@ -187,7 +187,7 @@ def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
     @jax.vmap
     def generations(x, log_weight):
         def generation(x, spread):
-            return module.posterior(_problem(x, log_weight, spread)).x0, None
+            return module.part(_problem(x, log_weight, spread)).x0, None
 
         return jax.lax.scan(generation, x, jnp.linspace(0.1, 0.9, 5, dtype=x.dtype))[0]
 

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import check_number, concrete
-from diffevo_jax.estimator import compensated, dense, kernels, sharded, tiled
+from diffevo_jax.estimator import collectives, compensated, dense, kernels, sharded, tiled
+from diffevo_jax.estimator.types import Part
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
 from diffevo_jax.sharding import check_mesh, split
@@ -111,18 +112,21 @@ def estimate_posterior(
         ),
         own=log_weight.astype(dtype) if support is None else None,
         precision=precision,
+        latent=z_t is not None,
     )
     _check_shapes(x_t, z_t, support, z_support, problem)
     for name, array in given.items():
         _check_finite(name, array)
     _check_implementation(implementation, problem)
     without_floor = isinstance(floor, int | float) and floor == 0
-    arrays, precision = _split(problem)
+    arrays, share = problem.arrays(), None
     if mesh is not None:
         check_mesh(mesh)
+        ring = implementation != "dense" and sharded.is_large(problem)
+        share = sharded.Share(mesh, ring)
         x_t, arrays = (jax.tree.map(partial(split, mesh=mesh), part) for part in (x_t, arrays))
     return _estimate(
-        (implementation, precision, mesh),
+        (implementation, problem.static(), share),
         x_t,
         arrays,
         None if without_floor else jnp.asarray(floor, dtype),
@@ -132,16 +136,19 @@ def estimate_posterior(
 # Compiled here as well, so that calls outside jit do not trace the loops anew every time.
 @partial(jax.jit, static_argnums=0)
 def _estimate(settings: tuple, x_t, arrays, floor) -> Posterior:
-    implementation, precision, mesh = settings
-    problem = Problem(**arrays, precision=precision)
+    implementation, static, share = settings
+    problem = Problem(**arrays, **dict(static))
     # Many genes are cleaned where they are multiplied, for nothing where they are clean.
     later = implementation != "dense" and floor is None and tiled.has_many_genes(problem)
+    # Genomes that are places as well travel once, and clean.
+    later &= share is None or problem.latent
     problem, usable = _contain(problem, value=not later)
+    problem = problem._replace(frame=tiled.frame(problem))
     solve = IMPLEMENTATIONS[implementation]
-    if mesh is None:
+    if share is None:
         posterior = solve(problem, floor)
     else:
-        posterior = sharded.posterior(solve, problem, floor, mesh)
+        posterior = sharded.posterior(solve, problem, floor, share)
     log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
     nobody = jnp.isneginf(log_evidence)
     return Posterior(
@@ -204,17 +211,19 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
         if floor is None:
             return posterior(problem)
 
-        highest = jnp.max(log_g)
-        highest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(highest), 0, highest))
+        axes = problem.axes
+        highest = collectives.highest(jnp.max(jax.lax.stop_gradient(log_g)), axes)
+        highest = jnp.where(jnp.isneginf(highest), 0, highest)
         g = jnp.exp(log_g - highest)
         # The average of G itself rides along as one more gene; the sample size needs it.
         value = jnp.concatenate([problem.value, g[:, None]], axis=1)
         local = posterior(problem._replace(value=value))
 
-        total = jnp.sum(g)
+        total = collectives.total(jnp.sum(g), axes)
         everybody = jnp.where(total == 0, 1, total)
-        centre = jnp.mean(problem.value, axis=0)
-        overall = centre + g @ (problem.value - centre) / everybody
+        centre = collectives.mean(jnp.mean(problem.value, axis=0), axes)
+        overall = centre + collectives.total(g @ (problem.value - centre), axes) / everybody
+        squares = collectives.total(jnp.sum(g**2), axes)
         log_z = local.log_evidence
         log_all = log_floor + highest + jnp.log(total)
         log_evidence = jnp.logaddexp(log_z, log_all)
@@ -224,7 +233,7 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
         # sum_j w_ij^2 over (sum_j w_ij)^2, with w_ij = G_j p_ij + floor G_j squared out
         share = near**2 / jnp.maximum(local.effective_sample_size, 1)
         share += 2 * near * jnp.exp(log_floor + highest - base) * local.x0[:, -1]
-        share += far**2 * jnp.sum(g**2) / everybody**2
+        share += far**2 * squares / everybody**2
         return Posterior(
             x0=near[:, None] * local.x0[:, :-1] + far[:, None] * overall,
             log_evidence=log_evidence,
@@ -234,37 +243,30 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     return with_floor
 
 
-def _split(problem: Problem) -> tuple[dict[str, jax.Array], jax.lax.PrecisionLike]:
-    """Arrays by name, and what is known when tracing."""
-    arrays = problem._asdict()
-    precision = arrays.pop("precision")
-    return arrays, precision
-
-
-def _refined(posterior: Callable[[Problem], Posterior]):
+def _refined(part: Callable[[Problem], Part]):
     """Take again what float32 cannot decide, and give the implementation its derivatives.
 
     They are those of the tiled sums at the evidence found: of any order, forwards and backwards.
     """
 
     @partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def refined(precision, arrays: dict[str, jax.Array]) -> Posterior:
-        problem = Problem(**arrays, precision=precision)
-        return compensated.refine(problem, posterior(problem))
+    def refined(settings: tuple, arrays: dict) -> Posterior:
+        problem = Problem(**arrays, **dict(settings))
+        return compensated.refine(problem, sharded.over_all(part, problem).posterior())
 
     @refined.defjvp
-    def _(precision, primals, tangents):
-        result = refined(precision, *primals)
+    def _(settings: tuple, primals, tangents):
+        result = refined(settings, *primals)
 
-        def sums(arrays: dict[str, jax.Array]) -> Posterior:
-            problem = Problem(**arrays, precision=precision)
-            return tiled.given_evidence(problem, result.log_evidence)
+        def sums(arrays: dict) -> Posterior:
+            problem = Problem(**arrays, **dict(settings))
+            given = partial(tiled.given_evidence, log_evidence=result.log_evidence)
+            return sharded.over_all(given, problem).posterior()
 
         return result, jax.jvp(sums, primals, tangents)[1]
 
     def solve(problem: Problem) -> Posterior:
-        arrays, precision = _split(problem)
-        return refined(precision, arrays)
+        return refined(problem.static(), problem.arrays())
 
     return solve
 
@@ -273,7 +275,7 @@ IMPLEMENTATIONS = {
     "auto": _floor_apart(_refined(kernels.by_platform)),
     "dense": dense.posterior,
     "gpu": _floor_apart(_refined(kernels.on_gpu)),
-    "tiled": _floor_apart(_refined(tiled.posterior)),
+    "tiled": _floor_apart(_refined(tiled.part)),
     "tpu": _floor_apart(_refined(kernels.on_tpu)),
 }
 

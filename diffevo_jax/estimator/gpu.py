@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from diffevo_jax.estimator.types import Posterior, Problem
+from diffevo_jax.estimator.types import Part, Problem
 
 # Queries and sums live in registers: more would spill.
 MOST_DIMENSIONS = 16
@@ -59,15 +59,15 @@ def fits(problem: Problem) -> bool:
     )
 
 
-def posterior(
+def part(
     problem: Problem,
     *,
     queries_per_thread: int | None = None,
     key_block: int = KEY_BLOCK,
     parts: int | None = None,
     interpret: Any = None,
-) -> Posterior:
-    """Posterior of every query of `problem`.
+) -> Part:
+    """Average over the supports at every query of `problem`.
 
     queries_per_thread: None takes as many as fit into registers.
     key_block: keys a chunk in shared memory, a multiple of KEYS_AT_ONCE, at most 256.
@@ -119,12 +119,12 @@ def posterior(
     squares = jnp.sum(fade**2 * squares, axis=0)
     average = jnp.sum(fade[:, None] * average, axis=0).T
     nobody = total == 0
-    total = jnp.where(nobody, 1, total)
-    log_evidence = jnp.log(total) + highest / _LOG2E - rest / (1 + root)
-    return Posterior(
-        x0=centre + average / total[:, None],
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, total / jnp.where(nobody, 1, squares) * total),
+    some = jnp.where(nobody, 1, total)
+    return Part(
+        x0=centre + average / some[:, None],
+        weight=total,
+        shift=highest - _LOG2E * rest / (1 + root),
+        effective_sample_size=jnp.where(nobody, 0, some / jnp.where(nobody, 1, squares) * some),
     )
 
 
