@@ -40,6 +40,20 @@ def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
 
+def individual_keys(key: jax.Array, size: int) -> jax.Array:
+    """Keys `[N]` of a population's individuals, from one key or from N, which stay as they are.
+
+    Of one key they are `jax.random.split(key, N)`: individual i has the same in any population.
+    Raises ValueError on another number of keys.
+    """
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.ndim == (0 if typed else 1):  # an old-style key is two numbers
+        return jax.random.split(key, size)
+    if len(key) != size:
+        raise ValueError(f"key: expected one key or one an individual, {size}; seen {len(key)}")
+    return key
+
+
 def grid(**axes: Sequence | ArrayLike) -> dict[str, jax.Array]:
     """Every combination of the axes' values: name -> `[G, ...]`, the last axis varying fastest.
 

@@ -5,6 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.batch import individual_keys
+
 # Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
 # random bits pass many times on their way to normal numbers. Twice as fast as all at once at
 # N = 256, D = 17410.
@@ -46,8 +48,8 @@ def ddim_step(
     eps    = (x_t - sqrt(alpha_t) x0) / sqrt(1 - alpha_t)
     x_prev = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - sigma^2) eps + sigma N(0, I)
 
-    key: one PRNG key, not used when eta is the Python number 0. Individual i draws from
-        `fold_in(key, i)`: the same noise in a population of any size, on any number of devices.
+    key: one PRNG key, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+        Not used when eta is the Python number 0.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
     """
@@ -76,7 +78,7 @@ def ddim_step(
         key, x_t, x0 = args
         return without_noise(x_t, x0) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
 
-    population = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(x_t))), x_t, x0
+    population = individual_keys(key, len(x_t)), x_t, x0
     # A power of two, as most populations are: what is left over costs a copy of the rest.
     rows = 2 ** max(0, (CPU_BLOCK // x_t.shape[1]).bit_length() - 1)
     if rows >= len(x_t):

@@ -6,6 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+# Before JAX starts: tests of many devices have virtual ones; all others run on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

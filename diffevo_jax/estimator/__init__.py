@@ -7,11 +7,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from diffevo_jax.checks import check_number, concrete
-from diffevo_jax.estimator import compensated, dense, kernels, tiled
+from diffevo_jax.estimator import collectives, compensated, dense, kernels, sharded, tiled
+from diffevo_jax.estimator.types import Part
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
+from diffevo_jax.sharding import check_mesh, split
 
 
 def estimate_x0(
@@ -26,6 +29,7 @@ def estimate_x0(
     floor=0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Estimate each individual's clean target as a fitness- and distance-weighted average.
 
@@ -53,6 +57,8 @@ def estimate_x0(
     precision: of the matmul with the genomes where there are 1024 or more, as `jax.lax.dot` takes
         it. The default is float32 to all digits; `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` rounds
         genomes and weights to 11 bits and is several times as fast on a GPU.
+    mesh: split individuals, and supports, over all axes of this mesh; None keeps them where they
+        are. The result is split likewise where the mesh's devices divide N (`sharding`).
 
     Returns x0, `[N, D]`, inside the convex hull of the support, in float32 to 1e-5 of the
     population's spread. Where nobody has weight, x0_i = x_i. Raises ValueError on shapes that do
@@ -69,6 +75,7 @@ def estimate_x0(
         floor=floor,
         implementation=implementation,
         precision=precision,
+        mesh=mesh,
     ).x0
 
 
@@ -84,6 +91,7 @@ def estimate_posterior(
     floor=0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    mesh: Mesh | None = None,
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
     given = dict(x_t=x_t, z_t=z_t, support=support, z_support=z_support)
@@ -102,18 +110,23 @@ def estimate_posterior(
         one_minus_alpha=jnp.asarray(
             1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype
         ),
-        same=support is None,
+        own=log_weight.astype(dtype) if support is None else None,
         precision=precision,
+        latent=z_t is not None,
     )
     _check_shapes(x_t, z_t, support, z_support, problem)
     for name, array in given.items():
         _check_finite(name, array)
     _check_implementation(implementation, problem)
     without_floor = isinstance(floor, int | float) and floor == 0
-    arrays, settings = _split(problem)
+    arrays, share = problem.arrays(), None
+    if mesh is not None:
+        check_mesh(mesh)
+        ring = implementation != "dense" and sharded.is_large(problem)
+        share = sharded.Share(mesh, ring)
+        x_t, arrays = (jax.tree.map(partial(split, mesh=mesh), part) for part in (x_t, arrays))
     return _estimate(
-        implementation,
-        settings,
+        (implementation, problem.static(), share),
         x_t,
         arrays,
         None if without_floor else jnp.asarray(floor, dtype),
@@ -121,13 +134,21 @@ def estimate_posterior(
 
 
 # Compiled here as well, so that calls outside jit do not trace the loops anew every time.
-@partial(jax.jit, static_argnums=(0, 1))
-def _estimate(implementation: str, settings: tuple, x_t, arrays, floor) -> Posterior:
-    problem = Problem(**arrays, **dict(settings))
+@partial(jax.jit, static_argnums=0)
+def _estimate(settings: tuple, x_t, arrays, floor) -> Posterior:
+    implementation, static, share = settings
+    problem = Problem(**arrays, **dict(static))
     # Many genes are cleaned where they are multiplied, for nothing where they are clean.
     later = implementation != "dense" and tiled.has_many_genes(problem)
+    # Genomes that are places as well travel once, and clean.
+    later &= share is None or problem.latent
     problem, usable = _contain(problem, value=not later)
-    posterior = IMPLEMENTATIONS[implementation](problem, floor)
+    problem = problem._replace(frame=tiled.frame(problem))
+    solve = IMPLEMENTATIONS[implementation]
+    if share is None:
+        posterior = solve(problem, floor)
+    else:
+        posterior = sharded.posterior(solve, problem, floor, share)
     log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
     nobody = jnp.isneginf(log_evidence)
     return Posterior(
@@ -153,13 +174,16 @@ def _contain(problem: Problem, *, value: bool) -> tuple[Problem, jax.Array]:
     finite = tiled.finite_rows
     query = finite(problem.query)
     keys = finite(problem.key) & finite(problem.value)
-    if problem.same:
+    own = problem.own
+    if own is not None:
         query &= keys
+        own = jnp.where(keys, own, jnp.nan)
     contained = problem._replace(
         query=clean(query, problem.query),
         key=clean(keys, problem.key),
         value=clean(keys, problem.value) if value else problem.value,
         log_weight=jnp.where(keys, problem.log_weight, jnp.nan),
+        own=own,
     )
     return contained, query
 
@@ -173,27 +197,37 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     """
 
     def with_floor(problem: Problem, floor) -> Posterior:
-        missing = jnp.isnan(problem.log_weight)
-        log_g = jnp.where(missing, -jnp.inf, problem.log_weight)
+        log_floor = -jnp.inf if floor is None else jnp.log(floor)
+
+        def lifted(log_weight: jax.Array) -> jax.Array:
+            missing = jnp.isnan(log_weight)
+            log_g = jnp.where(missing, -jnp.inf, log_weight)
+            if floor is None:
+                return log_g
+            return jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
+
+        log_g = lifted(problem.log_weight)
+        own = None if problem.own is None else lifted(problem.own)
+        problem = problem._replace(log_weight=log_g, own=own)
         if floor is None:
-            return posterior(problem._replace(log_weight=log_g))
+            return posterior(problem)
 
-        log_floor = jnp.log(floor)
-        log_g = jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
         if tiled.has_many_genes(problem):
-            return posterior(problem._replace(log_weight=log_g, log_floor=log_floor))
+            return posterior(problem._replace(log_floor=log_floor))
 
-        highest = jnp.max(log_g)
-        highest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(highest), 0, highest))
+        axes = problem.axes
+        highest = collectives.highest(jnp.max(jax.lax.stop_gradient(log_g)), axes)
+        highest = jnp.where(jnp.isneginf(highest), 0, highest)
         g = jnp.exp(log_g - highest)
         # The average of G itself rides along as one more gene; the sample size needs it.
         value = jnp.concatenate([problem.value, g[:, None]], axis=1)
-        local = posterior(problem._replace(log_weight=log_g, value=value))
+        local = posterior(problem._replace(value=value))
 
-        total = jnp.sum(g)
+        total = collectives.total(jnp.sum(g), axes)
         everybody = jnp.where(total == 0, 1, total)
-        centre = jnp.mean(problem.value, axis=0)
-        overall = centre + g @ (problem.value - centre) / everybody
+        centre = collectives.mean(jnp.mean(problem.value, axis=0), axes)
+        overall = centre + collectives.total(g @ (problem.value - centre), axes) / everybody
+        squares = collectives.total(jnp.sum(g**2), axes)
         log_z = local.log_evidence
         log_all = log_floor + highest + jnp.log(total)
         log_evidence = jnp.logaddexp(log_z, log_all)
@@ -203,7 +237,7 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
         # sum_j w_ij^2 over (sum_j w_ij)^2, with w_ij = G_j p_ij + floor G_j squared out
         share = near**2 / jnp.maximum(local.effective_sample_size, 1)
         share += 2 * near * jnp.exp(log_floor + highest - base) * local.x0[:, -1]
-        share += far**2 * jnp.sum(g**2) / everybody**2
+        share += far**2 * squares / everybody**2
         return Posterior(
             x0=near[:, None] * local.x0[:, :-1] + far[:, None] * overall,
             log_evidence=log_evidence,
@@ -213,35 +247,30 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     return with_floor
 
 
-def _split(problem: Problem) -> tuple[dict[str, jax.Array], tuple]:
-    """Arrays by name, and what is known when tracing."""
-    arrays = problem._asdict()
-    return arrays, tuple((name, arrays.pop(name)) for name in ("same", "precision"))
-
-
-def _refined(posterior: Callable[[Problem], Posterior]):
+def _refined(part: Callable[[Problem], Part]):
     """Take again what float32 cannot decide, and give the implementation its derivatives.
 
     They are those of the tiled sums at the evidence found: of any order, forwards and backwards.
     """
 
     @partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def refined(settings: tuple, arrays: dict[str, jax.Array]) -> Posterior:
+    def refined(settings: tuple, arrays: dict) -> Posterior:
         problem = Problem(**arrays, **dict(settings))
-        return compensated.refine(problem, posterior(problem))
+        return compensated.refine(problem, sharded.over_all(part, problem).posterior())
 
     @refined.defjvp
     def _(settings: tuple, primals, tangents):
         result = refined(settings, *primals)
 
-        def sums(arrays: dict[str, jax.Array]) -> Posterior:
-            return tiled.given_evidence(Problem(**arrays, **dict(settings)), result.log_evidence)
+        def sums(arrays: dict) -> Posterior:
+            problem = Problem(**arrays, **dict(settings))
+            given = partial(tiled.given_evidence, log_evidence=result.log_evidence)
+            return sharded.over_all(given, problem).posterior()
 
         return result, jax.jvp(sums, primals, tangents)[1]
 
     def solve(problem: Problem) -> Posterior:
-        arrays, settings = _split(problem)
-        return refined(settings, arrays)
+        return refined(problem.static(), problem.arrays())
 
     return solve
 
@@ -250,7 +279,7 @@ IMPLEMENTATIONS = {
     "auto": _floor_apart(_refined(kernels.by_platform)),
     "dense": dense.posterior,
     "gpu": _floor_apart(_refined(kernels.on_gpu)),
-    "tiled": _floor_apart(_refined(tiled.posterior)),
+    "tiled": _floor_apart(_refined(tiled.part)),
     "tpu": _floor_apart(_refined(kernels.on_tpu)),
 }
 

@@ -4,6 +4,9 @@ An individual whose own weight is zero, or far below that of others, is estimate
 Their log weights are large, of 1e2 to 1e6 nats, so that float32 rounds them by 1e-5 to 1e-1 nats,
 and this decides who is weighed how. Such rows are few or none: they are found from the result, and
 their heaviest supports' distances are summed again in pairs of float32 that together carry 48 bits.
+
+Where each device of a mesh holds a share of the supports, the rows of all devices go to every one,
+for they are few, and the sums over its own supports come back.
 """
 
 import functools
@@ -12,7 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.estimator import tiled
+from diffevo_jax.estimator import collectives, tiled
 from diffevo_jax.estimator.exp2 import exp2
 from diffevo_jax.estimator.types import Posterior, Problem
 
@@ -36,90 +39,117 @@ def refine(problem: Problem, posterior: Posterior) -> Posterior:
     """
     if problem.value.dtype != jnp.float32:
         return posterior
-    n, m = len(problem.query), len(problem.key)
-    rows = max(1, min(ROWS, n, ELEMENTS // m))
+    n, axes = len(problem.query), problem.axes
+    devices = jax.lax.axis_size(axes) if axes else 1
+    rows = max(1, min(ROWS // devices, n, ELEMENTS // (devices * len(problem.key))))
 
     def some_left(carry):
-        left, _ = carry
-        return jnp.any(left)
+        rounds, _, _ = carry
+        return rounds > 0
 
     def take_again(carry):
-        left, posterior = carry
+        rounds, left, posterior = carry
         chosen, row = jax.lax.top_k(left.astype(jnp.float32), rows)
-        better = _posterior(problem, row)
+        better = _posterior(problem, problem.query[row])
 
         def put(old, new):
             wanted = jnp.reshape(chosen > 0, (rows,) + (1,) * (new.ndim - 1))
             return old.at[row].set(jnp.where(wanted, new, old[row]))
 
-        return left.at[row].set(False), jax.tree.map(put, posterior, better)
+        return rounds - 1, left.at[row].set(False), jax.tree.map(put, posterior, better)
 
-    start = (_error(problem, posterior) > TOLERANCE, posterior)
-    return jax.lax.while_loop(some_left, take_again, start)[1]
+    left = _error(problem, posterior) > TOLERANCE
+    # As many rounds on every device: they meet in each.
+    rounds = collectives.highest((jnp.sum(left) + rows - 1) // rows, axes)
+    return jax.lax.while_loop(some_left, take_again, (rounds, left, posterior))[2]
 
 
 def _error(problem: Problem, posterior: Posterior) -> jax.Array:
     """The rounding error of x0 to expect, over the spread, `[N]`."""
-    key, log_weight, one_minus_alpha = problem.key, problem.log_weight, problem.one_minus_alpha
+    key, one_minus_alpha = problem.key, problem.one_minus_alpha
     log_evidence = posterior.log_evidence
     # The neighbours' distance: how far their weight lies below the largest log weight.
-    nats = jnp.max(log_weight) - log_evidence
+    largest = collectives.highest(jnp.max(problem.log_weight), problem.axes)
+    nats = largest - log_evidence
     nats = jnp.where(jnp.isfinite(nats), jnp.maximum(nats, 0), 0)
-    spread = jnp.sqrt(jnp.mean(jnp.var(key, axis=0)))
+    spread = tiled.frame(problem).spread
     distance = jnp.sqrt(2 * one_minus_alpha * nats / key.shape[1])
     error = jnp.finfo(key.dtype).eps * nats
     error *= jnp.minimum(1, distance / jnp.where(spread > 0, spread, 1))
-    if problem.same:
+    if problem.own is not None:
         # Who keeps all weight to itself has nothing to mix up.
-        shrink = one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
-        own = log_weight - shrink**2 * jnp.sum(key**2, axis=1) / (2 * one_minus_alpha)
+        own = problem.own_weight()
         error *= -jnp.expm1(jnp.minimum(own - jnp.where(nats > 0, log_evidence, own), 0))
     error = jnp.where(tiled.by_matmul(problem), 0, error)
     # Of 1e9 nats float32 drops hundreds, other ones in the weight than in the shift: all is lost.
-    lost = jnp.isneginf(log_evidence) & (jnp.max(log_weight) > -jnp.inf)
+    lost = jnp.isneginf(log_evidence) & (largest > -jnp.inf)
     return jnp.where(lost, jnp.inf, error)
 
 
-def _posterior(problem: Problem, row: jax.Array) -> Posterior:
-    """Posterior of the queries `row`, `[rows]`."""
-    geometry = tiled.direct(problem)
-    b = geometry.bits + geometry.term(geometry.query[row].T, geometry.key).T
-    heaviest, column = jax.lax.top_k(b, min(CANDIDATES, b.shape[1]))
-    distance = _distance(problem, problem.query[row][:, None], problem.key[column])
+def _posterior(problem: Problem, query: jax.Array) -> Posterior:
+    """Posterior of a device's queries, `[rows, d]`."""
+    axes = problem.axes
+    query = collectives.every(query, axes).reshape(-1, query.shape[1])
+    geometry = tiled.direct(problem._replace(query=query))
+    b = geometry.bits + geometry.term(geometry.query.T, geometry.key).T
+    heavy, column = jax.lax.top_k(b, min(CANDIDATES, b.shape[1]))
+    distance = _distance(problem, query[:, None], problem.key[column])
+    chosen, heaviest, (first, *references) = _heaviest(
+        heavy, (problem.log_weight[column], *distance), axes
+    )
     # Relative to the heaviest, for the sums would lose what is gained in numbers of its size.
-    further = sum(part - part[:, :1] for part in distance)
+    further = sum(part - reference for part, reference in zip(distance, references, strict=True))
     scale = _LOG2E / (2 * problem.one_minus_alpha)
-    bits = _LOG2E * (problem.log_weight[column] - problem.log_weight[column[:, :1]])
-    base = jnp.maximum(heaviest[:, :1], _LEAST)
-    exact = jnp.where(jnp.isneginf(heaviest), -jnp.inf, bits - scale * further)
-    index = jnp.arange(len(row))[:, None]
-    b = (b - base).at[index, column].set(exact)
+    bits = _LOG2E * (problem.log_weight[column] - first)
+    base = jnp.maximum(heaviest, _LEAST)
+    exact = jnp.where(jnp.isneginf(heavy), -jnp.inf, bits - scale * further)
+    index = jnp.arange(len(query))[:, None]
+    b = (b - base).at[index, column].set(jnp.where(chosen, exact, heavy - base))
     terms = [b]
     if problem.log_floor is not None:
         terms.append(_LOG2E * (problem.log_weight + problem.log_floor) - base)
-    peaks = [jnp.max(b, axis=1, keepdims=True) for b in terms]
+    peaks = [collectives.highest(jnp.max(b, axis=1, keepdims=True), axes) for b in terms]
     peak = jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST)
     w = sum(exp2(jnp.minimum(b - peak, 0)) for b in terms)
-    weight = jnp.sum(w, axis=1)
+    weight = collectives.total(jnp.sum(w, axis=1), axes)
     nobody = weight == 0
     weight = jnp.where(nobody, 1, weight)
     w = w / weight[:, None]
-    squares = jnp.where(nobody, 1, jnp.sum(w**2, axis=1))
+    squares = jnp.where(nobody, 1, collectives.total(jnp.sum(w**2, axis=1), axes))
     log_evidence = (jnp.log2(weight) + (peak + base)[:, 0]) / _LOG2E
+    log_evidence = jnp.where(nobody, -jnp.inf, log_evidence)
     return Posterior(
         x0=_average(problem, w),
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, 1 / squares),
+        log_evidence=collectives.mine(log_evidence, axes),
+        effective_sample_size=collectives.mine(jnp.where(nobody, 0, 1 / squares), axes),
     )
+
+
+def _heaviest(heavy: jax.Array, properties: tuple[jax.Array, ...], axes):
+    """Which of each device's heaviest supports are so among all, and the heaviest of all.
+
+    heavy: bits in decreasing order, `[rows, k]`. properties: of the same supports.
+    Returns the chosen, `[rows, k]`, the most bits, `[rows, 1]`, and its properties.
+    """
+    of_all = collectives.every(heavy, axes)  # [P, rows, k]
+    ranked = jnp.sort(jnp.moveaxis(of_all, 0, 1).reshape(len(heavy), -1), axis=1, descending=True)
+    last = ranked[:, min(CANDIDATES, ranked.shape[1]) - 1, None]
+    device = jnp.argmax(of_all[:, :, 0], axis=0)[:, None]
+    best = (collectives.every(each[:, :1], axes) for each in properties)
+    best = tuple(jnp.take_along_axis(each[:, :, 0].T, device, axis=1) for each in best)
+    return heavy >= last, ranked[:, :1], best
 
 
 def _average(problem: Problem, w: jax.Array) -> jax.Array:
     """The genomes' average with weights `[rows, M]`, about their mean where it costs little."""
+    axes = problem.axes
     if tiled.has_many_genes(problem):
         average = jnp.matmul(w, problem.value, precision=problem.precision)
-        return tiled.without_bad_genomes(problem, w, average)
-    middle = jnp.mean(problem.value, axis=0)
-    return middle + jnp.matmul(w, problem.value - middle, precision=_HIGHEST)
+        average = tiled.without_bad_genomes(problem, w, average)
+        return collectives.total_of_mine(average, axes)
+    middle = collectives.mean(jnp.mean(problem.value, axis=0), axes)
+    average = jnp.matmul(w, problem.value - middle, precision=_HIGHEST)
+    return middle + collectives.total_of_mine(average, axes)
 
 
 def _distance(problem: Problem, query, key) -> tuple[jax.Array, jax.Array]:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from diffevo_jax.estimator.types import Posterior, Problem
+from diffevo_jax.estimator.types import Part, Problem
 
 # Queries and sums live in registers: more would spill.
 MOST_DIMENSIONS = 16
@@ -59,22 +59,22 @@ def fits(problem: Problem) -> bool:
     )
 
 
-def posterior(
+def part(
     problem: Problem,
     *,
     queries_per_thread: int | None = None,
     key_block: int = KEY_BLOCK,
     parts: int | None = None,
     interpret: Any = None,
-) -> Posterior:
-    """Posterior of every query of `problem`.
+) -> Part:
+    """Average over the supports at every query of `problem`.
 
     queries_per_thread: None takes as many as fit into registers.
     key_block: keys a chunk in shared memory, a multiple of KEYS_AT_ONCE, at most 256.
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, same = problem[:7]
+    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
     (n, dim), (m, genes) = query.shape, value.shape
     each = queries_per_thread or (4 if dim + genes <= 8 else 2)
     query_block = each * _THREADS
@@ -93,9 +93,10 @@ def posterior(
     bits = _LOG2E * (log_weight + lift)
 
     shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
-    if same:  # then b_ii = bits_i, and b_ij <= bits_j
-        shift = jnp.maximum(bits, jnp.max(bits) - _BITS_ABOVE)
-        enough = bits - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
+    if problem.own is not None:  # b_ij <= bits_j
+        low = _LOG2E * (problem.own_weight() + rest / (1 + root))  # b_ii
+        shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
+        enough = low - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
     enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
     # The shift enters with the squares, where it costs nothing.
@@ -118,12 +119,12 @@ def posterior(
     squares = jnp.sum(fade**2 * squares, axis=0)
     average = jnp.sum(fade[:, None] * average, axis=0).T
     nobody = total == 0
-    total = jnp.where(nobody, 1, total)
-    log_evidence = jnp.log(total) + highest / _LOG2E - rest / (1 + root)
-    return Posterior(
-        x0=centre + average / total[:, None],
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, total / jnp.where(nobody, 1, squares) * total),
+    some = jnp.where(nobody, 1, total)
+    return Part(
+        x0=centre + average / some[:, None],
+        weight=total,
+        shift=highest - _LOG2E * rest / (1 + root),
+        effective_sample_size=jnp.where(nobody, 0, some / jnp.where(nobody, 1, squares) * some),
     )
 
 

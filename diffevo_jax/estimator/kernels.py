@@ -7,44 +7,43 @@ from types import ModuleType
 import jax
 
 from diffevo_jax.estimator import tiled
-from diffevo_jax.estimator.types import Posterior, Problem
+from diffevo_jax.estimator.types import Part, Problem
 
 # Mosaic GPU needs Hopper.
 LEAST_COMPUTE_CAPABILITY = 9.0
 
 
-def by_platform(problem: Problem) -> Posterior:
+def by_platform(problem: Problem) -> Part:
     """The fastest for the platform that the function is lowered for.
 
     A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes
     the tiles, which run on all.
     """
-    arrays = problem._asdict()
-    settings = {name: arrays.pop(name) for name in ("same", "precision")}
+    settings = dict(problem.static())
 
-    def run(posterior):
-        return lambda arrays: posterior(Problem(**arrays, **settings))
+    def run(part):
+        return lambda arrays: part(Problem(**arrays, **settings))
 
-    branches: dict[str, Callable[[Problem], Posterior]] = {"cpu": tiled.posterior}
+    branches: dict[str, Callable[[Problem], Part]] = {"cpu": tiled.part}
     if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(problem):
         branches["cuda"] = on_gpu
     if _tpu().fits(problem):
         branches["tpu"] = on_tpu
     return jax.lax.platform_dependent(
-        arrays,
-        default=run(partial(tiled.posterior, blocks=tiled.ACCELERATOR)),
-        **{platform: run(posterior) for platform, posterior in branches.items()},
+        problem.arrays(),
+        default=run(partial(tiled.part, blocks=tiled.ACCELERATOR)),
+        **{platform: run(part) for platform, part in branches.items()},
     )
 
 
-def on_gpu(problem: Problem) -> Posterior:
+def on_gpu(problem: Problem) -> Part:
     """The Mosaic GPU kernel."""
-    return _gpu().posterior(problem)
+    return _gpu().part(problem)
 
 
-def on_tpu(problem: Problem) -> Posterior:
+def on_tpu(problem: Problem) -> Part:
     """The Pallas TPU kernel."""
-    return _tpu().posterior(problem)
+    return _tpu().part(problem)
 
 
 def check(implementation: str, problem: Problem) -> None:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.estimator.exp2 import exp2
-from diffevo_jax.estimator.types import Posterior, Problem
+from diffevo_jax.estimator.types import Frame, Part, Problem
 
 # From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
 MANY_GENES = 1024
@@ -80,21 +80,21 @@ class _Sums(NamedTuple):
     shift: jax.Array
 
 
-def posterior(problem: Problem, *, blocks: Blocks | None = None) -> Posterior:
-    """Posterior of every query of `problem`; None takes `SMALL` up to its 1024, then `CPU`."""
+def part(problem: Problem, *, blocks: Blocks | None = None) -> Part:
+    """Average over the supports at every query; None takes `SMALL` up to its 1024, then `CPU`."""
     if blocks is None:
         blocks = SMALL if len(problem.query) <= SMALL.query else CPU
 
-    def solve(geometry: Geometry) -> Posterior:
+    def solve(geometry: Geometry) -> Part:
         return _solve(problem, geometry, blocks)
 
     return _with_geometry(problem, solve, _choose)
 
 
-def given_evidence(problem: Problem, log_evidence: jax.Array) -> Posterior:
-    """Posterior by the plainest sums there are, for derivatives.
+def given_evidence(problem: Problem, log_evidence: jax.Array) -> Part:
+    """The same by the plainest sums there are, for derivatives.
 
-    log_evidence: of the same problem, `[N]`; as the shift it keeps every weight at 1 or below, so
+    log_evidence: of all supports, `[N]`; as the shift it keeps every weight at 1 or below, so
     that no bound, maximum or loop that ends early stands between the arguments and the sums.
     """
     if has_many_genes(problem):
@@ -103,15 +103,13 @@ def given_evidence(problem: Problem, log_evidence: jax.Array) -> Posterior:
     blocks = CPU if jax.default_backend() == "cpu" else ACCELERATOR
     shift = jax.lax.stop_gradient(jnp.where(jnp.isneginf(log_evidence), 0, log_evidence) * _LOG2E)
 
-    def solve(geometry: Geometry) -> Posterior:
+    def solve(geometry: Geometry) -> Part:
         return _solve(problem, geometry, blocks, shift)
 
     return _with_geometry(problem, solve, jax.lax.cond)
 
 
-def _with_geometry(
-    problem: Problem, solve: Callable[[Geometry], Posterior], choose: Callable
-) -> Posterior:
+def _with_geometry(problem: Problem, solve: Callable[[Geometry], Part], choose: Callable) -> Part:
     """`solve` with the cheapest geometry that is exact enough."""
     if problem.query.shape[1] <= DIRECT_DIMENSIONS:
         return solve(direct(problem))
@@ -130,23 +128,42 @@ def by_matmul(problem: Problem) -> jax.Array:
     if problem.query.shape[1] <= DIRECT_DIMENSIONS:
         return jnp.asarray(False)
     # The expanded square cancels where |z|^2 is large beside 1 - alpha.
-    _, v = _scaled(problem)
-    rounding = jnp.finfo(v.dtype).eps * jnp.max(jnp.sum(v**2, axis=1)) * (2 / _LOG2E)
+    rounding = jnp.finfo(problem.key.dtype).eps * _longest(problem) * (2 / _LOG2E)
     return rounding <= MATMUL_ROUNDING
+
+
+def _longest(problem: Problem) -> jax.Array:
+    """The largest |v_j|^2."""
+    return frame(problem).longest * problem.alpha * _LOG2E / (2 * problem.one_minus_alpha)
 
 
 def _scaled(problem: Problem) -> tuple[jax.Array, jax.Array]:
     """u `[N, d]` and v `[M, d]`: |u_i - v_j|^2 = log2(e) |z_i - sqrt(a) z_j|^2 / (2 (1 - a)).
 
-    About the keys' mean m, z_i - sqrt(a) z_j = (z_i - m) + (1 - sqrt a) m - sqrt(a) (z_j - m): the
+    About a middle m, z_i - sqrt(a) z_j = (z_i - m) + (1 - sqrt a) m - sqrt(a) (z_j - m): the
     scale multiplies distances from the population, not from the origin, and keeps their digits.
     """
     query, key = problem.query, problem.key
     scale = jnp.sqrt(_LOG2E / (2 * problem.one_minus_alpha))
     root = jnp.sqrt(problem.alpha)
     shrink = problem.one_minus_alpha / (1 + root)  # 1 - sqrt(a)
-    middle = jnp.mean(key, axis=0)
+    middle = frame(problem).middle
     return scale * ((query - middle) + shrink * middle), scale * root * (key - middle)
+
+
+def frame(problem: Problem) -> Frame:
+    """Where the keys are.
+
+    The middle is their mean to a power of two near the spread: sums that round otherwise, on other
+    numbers of devices, find the same.
+    """
+    if problem.frame is not None:
+        return problem.frame
+    key = jax.lax.stop_gradient(problem.key)
+    mean, spread = jnp.mean(key, axis=0), jnp.sqrt(jnp.mean(jnp.var(key, axis=0)))
+    grid = jnp.exp2(jnp.floor(jnp.log2(jnp.where(spread > 0, spread, 1))))
+    middle = jnp.where(spread > 0, grid * jnp.round(mean / grid), mean)
+    return Frame(middle, spread, jnp.max(jnp.sum((key - middle) ** 2, axis=1)))
 
 
 def direct(problem: Problem) -> Geometry:
@@ -194,14 +211,14 @@ def _matmul(problem: Problem) -> Geometry:
     return Geometry(2 * u, v, bits, offset, term)
 
 
-def _solve(problem: Problem, geometry: Geometry, blocks: Blocks, shift=None) -> Posterior:
+def _solve(problem: Problem, geometry: Geometry, blocks: Blocks, shift=None) -> Part:
     n, m = len(problem.query), len(problem.key)
     if has_many_genes(problem):
         return _by_softmax(problem, geometry, min(max(1, blocks.softmax // m), n), shift)
     return _by_tiles(problem, geometry, min(blocks.query, n), min(blocks.key, m), shift)
 
 
-def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Posterior:
+def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Part:
     """Few genes: sums over tiles of keys and queries."""
     value = problem.value
     n, genes = len(geometry.query), value.shape[1]
@@ -226,7 +243,7 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Pos
     def with_one_shift(query, shift) -> _Sums:
         def tile(sums: _Sums, support):
             key, bits, rows = support
-            b = (bits[:, None] - shift) + geometry.term(query, key)
+            b = (bits[:, None] + geometry.term(query, key)) - shift
             return add(sums, exp2(b), rows), None
 
         return jax.lax.scan(jax.checkpoint(tile), nothing._replace(shift=shift), supports)[0]
@@ -255,7 +272,7 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Pos
         shift = shift + jax.lax.stop_gradient(geometry.offset)
         shifts = _blocks(shift, query_block, mode="edge")
         sums = jax.lax.map(lambda args: with_one_shift(*args), (queries, shifts))
-    elif problem.same and len(problem.key) > key_block:
+    elif problem.own is not None and len(problem.key) > key_block:
         shift, enough = _one_shift(problem, geometry)
         shifts = _blocks(shift, query_block, mode="edge")
         enough = jnp.all(_blocks(enough, query_block, mode="edge"), axis=1)
@@ -265,16 +282,16 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Pos
     total = jnp.swapaxes(sums.total, 1, 2).reshape(-1, genes + 1)[:n]
     weight, squares, shift = total[:, genes], sums.squares.ravel()[:n], sums.shift.ravel()[:n]
     nobody = weight == 0
-    weight, squares = jnp.where(nobody, 1, weight), jnp.where(nobody, 1, squares)
-    log_evidence = jnp.log(weight) + (shift - geometry.offset) / _LOG2E
-    return Posterior(
-        x0=centre + total[:, :genes] / weight[:, None],
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, weight**2 / squares),
+    some, squares = jnp.where(nobody, 1, weight), jnp.where(nobody, 1, squares)
+    return Part(
+        x0=centre + total[:, :genes] / some[:, None],
+        weight=weight,
+        shift=shift - geometry.offset,
+        effective_sample_size=jnp.where(nobody, 0, some**2 / squares),
     )
 
 
-def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
+def _by_softmax(problem, geometry, query_block: int, shift) -> Part:
     """Many genes: a block of queries against all keys, then one matmul with the genomes.
 
     Passes over `[M, D]` cost as much as the rest, so the genomes are neither centred nor padded
@@ -312,10 +329,10 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Posterior:
         x0, weight, squares, shift = jax.lax.map(jax.checkpoint(block), blocks)
     weight, squares, shift = (array.ravel()[:n] for array in (weight, squares, shift))
     nobody = weight == 0
-    log_evidence = jnp.log(jnp.where(nobody, 1, weight)) + (shift - geometry.offset) / _LOG2E
-    return Posterior(
+    return Part(
         x0=x0.reshape(-1, x0.shape[-1])[:n],
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
+        weight=weight,
+        shift=shift - geometry.offset,
         effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, squares)),
     )
 
@@ -348,12 +365,10 @@ def _one_shift(problem: Problem, geometry: Geometry) -> tuple[jax.Array, jax.Arr
     Its own weight is a lower bound on a query's largest; the upper bound puts the heaviest key as
     near as any key can be.
     """
-    u, v = _scaled(problem)
-    bits = _LOG2E * problem.log_weight
-    length = jnp.sqrt(jnp.sum(u**2, axis=1))
-    furthest = jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1)))
-    low = bits - jnp.sum((u - v) ** 2, axis=1)
-    high = jnp.max(bits) - jnp.maximum(length - furthest, 0) ** 2
+    length = jnp.sqrt(jnp.sum(_scaled(problem)[0] ** 2, axis=1))
+    furthest = jnp.sqrt(_longest(problem))
+    low = _LOG2E * problem.own_weight()
+    high = _LOG2E * jnp.max(problem.log_weight) - jnp.maximum(length - furthest, 0) ** 2
     # False, too, where nobody has weight: inf - inf is NaN.
     enough = high - low <= _BITS_ABOVE + _BITS_BELOW
     return jnp.maximum(low, high - _BITS_ABOVE) + geometry.offset, enough

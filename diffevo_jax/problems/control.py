@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffevo_jax.batch import individual_keys
 from diffevo_jax.policies import Lanes, Policy
 from diffevo_jax.problems import rollout
 
@@ -138,6 +139,8 @@ def make_returns(
     chunk: int | None = None,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
+
+    key: one for all, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
 
     The fitness of an individual is the mean over its episodes:
 
@@ -285,7 +288,7 @@ def _any_lanes(policy: Policy) -> Lanes:
 
 def _episode_keys(key: jax.Array, num_individuals: int, num_episodes: int) -> jax.Array:
     """Keys `[N, num_episodes]`: an individual's depend on its index and N, not on the others."""
-    keys = jax.random.split(key, num_individuals)
+    keys = individual_keys(key, num_individuals)
     return jax.vmap(lambda key: jax.random.split(key, num_episodes))(keys)
 
 
