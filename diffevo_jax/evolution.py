@@ -153,8 +153,8 @@ def diffusion_evolution(
             one_minus_alpha=one_minus_alpha_t,
             floor=floor,
         )
-        # Under vmap both branches run, and a gradient takes them too: two levels that differ keep it
-        # finite where the run is finished and the update is dropped.
+        # Under vmap both branches run, also where the run is finished: any two levels that differ
+        # keep the gradient of the one dropped finite.
         before = jnp.where(running, t, 1)
         after = before - 1
 
