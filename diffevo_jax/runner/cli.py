@@ -28,7 +28,10 @@ def main() -> None:
 @app.command()
 def run(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from `list`.")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder to resume."
+        ),
     ],
     override: Annotated[
         list[str] | None,
@@ -38,6 +41,12 @@ def run(
         Path | None,
         typer.Option(help="New folder for the results.", show_default="runs/NAME-DATE-TIME"),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run that --out holds; start it where there is none."
+        ),
+    ] = False,
     cache: Annotated[
         bool,
         typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
@@ -47,7 +56,7 @@ def run(
     with _errors_for_people():
         from diffevo_jax.runner.config import find_config, load_config
 
-        path = find_config(config)
+        path, out = _to_resume(config, out) if resume else (find_config(config), out)
         settings = load_config(path, override)
 
         from rich.console import Console
@@ -60,16 +69,19 @@ def run(
             startup.keep_compiled()
 
         programs = runner.build(settings)
-        folder = results.create(out, settings.name)
+        folder = results.create(out, settings.name, resume=resume)
         console = Console(markup=False)
         console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
         try:
             with _progress_bar(settings, console) as progress:
-                summaries = runner.run(settings, programs, folder, source=source, progress=progress)
+                summaries = runner.run(
+                    settings, programs, folder, source=source, progress=progress, say=console.print
+                )
         except KeyboardInterrupt:
             console.print(f"Interrupted. {_kept(folder)}")
+            console.print(f"`diffevo-jax run {folder} --resume` goes on.")
             raise typer.Exit(_INTERRUPTED) from None
         except runner.Stopped as stopped:
             raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
@@ -156,6 +168,20 @@ def info() -> None:
         typer.echo(f"{name:<12} {version}")
     typer.echo(f"{'device':<12} {seen['device_count']} x {seen['device']} ({seen['backend']})")
     typer.echo(f"{'estimator':<12} {kernels.explain()}")
+
+
+def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
+    """Config and folder of a run to resume: given by both, or by its folder alone."""
+    from diffevo_jax.runner.config import ConfigError, find_config
+
+    folder = Path(config)
+    if (folder / "config.yaml").is_file():
+        return folder / "config.yaml", out or folder
+    if out is None:
+        raise ConfigError(
+            f"--resume: expected a run folder, or a config and its --out FOLDER; seen {config}"
+        )
+    return find_config(config), out
 
 
 def _from_clone(name: str):
