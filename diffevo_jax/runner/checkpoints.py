@@ -8,6 +8,7 @@ checkpoints/progress/STEP/           of Orbax: the repeats in progress; STEP cou
                                      of the whole run, over methods and repeats
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -151,6 +152,8 @@ class Checkpoints:
         if self._manager is None:
             import orbax.checkpoint as ocp
 
+            # It logs each failure with its stack, which `say` puts into a line.
+            logging.getLogger("absl").setLevel(logging.CRITICAL)
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(

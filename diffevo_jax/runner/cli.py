@@ -72,6 +72,8 @@ def run(
         folder = results.create(out, settings.name, resume=resume)
         console = Console(markup=False)
         console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
+        if results.read_environment(folder).get("status") == "complete":
+            console.print("This run is complete already: nothing is run again.")
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
         try:

@@ -79,28 +79,34 @@ def run(
     with checkpoints.lock(folder):
         record = checkpoints.begin(folder, config, source, say)
         fitness = checkpoints.finished(folder, config, say)
-        saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
-        try:
-            for name, program in programs.items():
-                if name not in fitness:
-                    shared = _Run(config, folder, record, saver, progress, say)
-                    fitness[name] = _run_method(shared, name, program)
-                progress(name, config.repeats, 0, False)
-            record["status"] = "complete"
-        except KeyboardInterrupt:
-            record["status"] = "interrupted"
-            raise
-        except Exception as error:
-            record["status"] = f"stopped: {error}"
-            raise
-        finally:
-            saver.close()
-            results.write_environment(folder, record)
+        if record["status"] != "complete" or len(fitness) < len(programs):
+            saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
+            shared = _Run(config, folder, record, saver, progress, say)
+            _run_methods(shared, programs, fitness)
         shutil.rmtree(folder / "checkpoints")
     return [
         summary(config.methods[name], program.num_genes, fitness[name])
         for name, program in programs.items()
     ]
+
+
+def _run_methods(run: _Run, programs: dict[str, Program], fitness: dict[str, np.ndarray]) -> None:
+    """Run the methods that have no fitness yet; record how that ends."""
+    try:
+        for name, program in programs.items():
+            if name not in fitness:
+                fitness[name] = _run_method(run, name, program)
+            run.progress(name, run.config.repeats, 0, False)
+        run.record["status"] = "complete"
+    except KeyboardInterrupt:
+        run.record["status"] = "interrupted"
+        raise
+    except Exception as error:
+        run.record["status"] = f"stopped: {error}"
+        raise
+    finally:
+        run.saver.close()
+        results.write_environment(run.folder, run.record)
 
 
 def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
