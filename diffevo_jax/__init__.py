@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffevo_jax import policies as policies
     from diffevo_jax import problems as problems
     from diffevo_jax import schedules as schedules
+    from diffevo_jax import sharding as sharding
     from diffevo_jax.ddim import ddim_sigma as ddim_sigma
     from diffevo_jax.ddim import ddim_step as ddim_step
     from diffevo_jax.estimator import Posterior as Posterior
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
-_MODULES = ("batch", "fitness", "genome", "latent", "metrics", "policies", "problems", "schedules")
+_MODULES = (
+    *("batch", "fitness", "genome", "latent", "metrics"),
+    *("policies", "problems", "schedules", "sharding"),
+)
 _HOMES = {
     "ddim_sigma": "ddim",
     "ddim_step": "ddim",

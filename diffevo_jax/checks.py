@@ -12,8 +12,10 @@ def is_traced(value) -> bool:
 
 
 def concrete(value) -> np.ndarray | None:
-    """`value` as a NumPy array where it is known at trace time, else None."""
-    return None if is_traced(value) else np.asarray(value)
+    """`value` as a NumPy array where it is known at trace time and to this process, else None."""
+    if is_traced(value) or not getattr(value, "is_fully_addressable", True):
+        return None
+    return np.asarray(value)
 
 
 def check_number(name: str, value, low: float, high: float, *, closed: str = "[]") -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax.checks import check_number, concrete, is_traced
@@ -15,6 +16,7 @@ from diffevo_jax.estimator import estimate_posterior
 from diffevo_jax.fitness import FitnessMap, identity
 from diffevo_jax.latent import project
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
+from diffevo_jax.sharding import check_mesh, split
 
 
 class State(NamedTuple):
@@ -75,6 +77,7 @@ def diffusion_evolution(
     eta=1.0,
     projection: jax.Array | None = None,
     floor=0.0,
+    mesh: Mesh | None = None,
 ) -> Algorithm:
     """Configure Diffusion Evolution, or Latent Space Diffusion Evolution given a projection.
 
@@ -86,6 +89,8 @@ def diffusion_evolution(
     projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
         None takes them in genome space.
     floor: 1e-9 reproduces the published code, see `estimate_x0`.
+    mesh: split the individuals over all axes of this mesh, in `init` and `step`, and keep them
+        split; None keeps them where they are. See `sharding`.
 
     Settings may be traced: the factory runs under jit, vmap and grad.
     Raises ValueError, here or in `init` and `step`, naming the argument, expected and seen.
@@ -104,7 +109,12 @@ def diffusion_evolution(
             raise ValueError(f"projection: expected shape [D, d]; seen {projection.shape}")
         if known is not None and not np.isfinite(known).all():
             raise ValueError("projection: expected finite numbers; seen others")
+    if mesh is not None:
+        check_mesh(mesh)
     num_levels = len(schedule.alpha)
+
+    def over_mesh(array: jax.Array) -> jax.Array:
+        return array if mesh is None else split(array, mesh)
 
     def init(population: jax.Array) -> State:
         known = not is_traced(population)
@@ -129,10 +139,10 @@ def diffusion_evolution(
                 raise ValueError(
                     f"population: expected finite genomes; seen {bad} rows with others"
                 )
-        return State(population, jnp.asarray(num_levels - 1, jnp.int32))
+        return State(over_mesh(population), jnp.asarray(num_levels - 1, jnp.int32))
 
     def step(key: jax.Array, state: State, fitness: jax.Array) -> tuple[State, Info]:
-        x_t, t = state
+        x_t, t = over_mesh(state.population), state.t
         fitness = jnp.asarray(fitness)
         if fitness.shape != x_t.shape[:1]:
             raise ValueError(
@@ -152,6 +162,7 @@ def diffusion_evolution(
             z_t=None if projection is None else project(x_t, projection),
             one_minus_alpha=one_minus_alpha_t,
             floor=floor,
+            mesh=mesh,
         )
         # A finished run discards the update; any two levels that differ keep its gradient finite.
         before = jnp.where(running, t, 1)
@@ -179,7 +190,7 @@ def diffusion_evolution(
             selected=selected,
         )
         population = jnp.where(running, x_prev.astype(x_t.dtype), x_t)
-        return State(population, jnp.where(running, t - 1, t)), info
+        return State(over_mesh(population), jnp.where(running, t - 1, t)), info
 
     return Algorithm(init, step, num_levels)
 

@@ -59,7 +59,7 @@ def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
 def test_tiles_of_any_size_agree_with_the_loop(n, dim):
     x, log_weight = _case(n=n, dim=dim)
     z = x[:, :2]
-    problem = estimator.Problem(z, z, x, log_weight, jnp.float32(0.8), jnp.float32(0.2), True)
+    problem = estimator.Problem(z, z, x, log_weight, jnp.float32(0.8), jnp.float32(0.2), log_weight)
     expected = loop_x0(x, log_weight, 0.8, z=z)
     for blocks in (tiled.CPU, tiled.Blocks(3, 5, 3 * n), tiled.Blocks(64, 512, 64 * n)):
         x0 = jax.jit(lambda p=problem, b=blocks: tiled.posterior(p, blocks=b))().x0

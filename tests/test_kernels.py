@@ -31,8 +31,7 @@ KERNELS = {
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {
     name: jax.jit(
-        lambda same, *arrays, kernel=kernel: kernel(Problem(*arrays, same=same)),
-        static_argnums=0,
+        lambda *arrays, kernel=kernel: kernel(Problem(*arrays)),
     )
     for name, kernel in KERNELS.items()
 }
@@ -46,13 +45,13 @@ def _population(n, dim, key=KEY):
 
 
 def _solve(kernel, problem: Problem):
-    return SOLVE[kernel](problem.same, *problem[:6])
+    return SOLVE[kernel](*problem[:7])
 
 
 def _problem(x, log_weight, one_minus_alpha=0.5, z=None) -> Problem:
     z = x if z is None else z
     spread = jnp.asarray(one_minus_alpha, jnp.float32)
-    return Problem(z, z, x, log_weight, 1 - spread, spread, True)
+    return Problem(z, z, x, log_weight, 1 - spread, spread, log_weight)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,8 @@ def test_float32_agrees_with_a_float64_loop(kernel, n, dim, levels):
             expected = loop_x0(population, log_weight, 1 - exact, spread=exact)
             # 1e-5 of the population's spread, what the estimator promises in float32.
             bound = 1e-5 * float(jnp.std(population))
-            problem = _problem(population, log_weight, one_minus_alpha)._replace(same=same)
+            problem = _problem(population, log_weight, one_minus_alpha)
+            problem = problem if same else problem._replace(own=None)
             x0 = _solve(kernel, problem).x0
             np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
 
@@ -86,7 +86,7 @@ def test_a_support_of_its_own_gives_average_evidence_and_sample_size(kernel):
     z = x[:, :3] / 2
     log_weight = log_weight.at[::7].set(-jnp.inf)
     n = 130  # two blocks
-    problem = _problem(x[n:], log_weight[n:], 0.2, z[n:])._replace(query=z[:n], same=False)
+    problem = _problem(x[n:], log_weight[n:], 0.2, z[n:])._replace(query=z[:n], own=None)
     posterior = _solve(kernel, problem)
     alone = log_weight.at[:n].set(jnp.nan)  # queries that take no part
     expected = loop_x0(x, alone, 0.8, z=z, spread=0.2)[:n]
@@ -116,7 +116,7 @@ def test_one_shift_and_the_running_one_agree_on_a_gpu():
     """Whether queries are the keys decides which shift a block of queries may take."""
     x, log_weight = _population(24, 2)
     problem = _problem(x, log_weight, 0.9)
-    one, running = (_solve("gpu", problem._replace(same=same)) for same in (True, False))
+    one, running = (_solve("gpu", p) for p in (problem, problem._replace(own=None)))
     for a, b in zip(one, running, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -168,7 +168,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     def solve(x, log_weight):
         problem = _problem(x, log_weight, z=x[:, :dim])
-        return module.posterior(problem._replace(query=x[:queries, :dim], same=False))
+        return module.posterior(problem._replace(query=x[:queries, :dim], own=None))
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)

@@ -7,11 +7,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from diffevo_jax.checks import check_number, concrete
-from diffevo_jax.estimator import compensated, dense, kernels, tiled
+from diffevo_jax.estimator import compensated, dense, kernels, sharded, tiled
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
+from diffevo_jax.sharding import check_mesh, split
 
 
 def estimate_x0(
@@ -26,6 +28,7 @@ def estimate_x0(
     floor=0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Estimate each individual's clean target as a fitness- and distance-weighted average.
 
@@ -53,6 +56,8 @@ def estimate_x0(
     precision: of the matmul with the genomes where there are 1024 or more, as `jax.lax.dot` takes
         it. The default is float32 to all digits; `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` rounds
         genomes and weights to 11 bits and is several times as fast on a GPU.
+    mesh: split individuals, and supports, over all axes of this mesh; None keeps them where they
+        are. The result is split likewise where the mesh's devices divide N (`sharding`).
 
     Returns x0, `[N, D]`, inside the convex hull of the support, in float32 to 1e-5 of the
     population's spread. Where nobody has weight, x0_i = x_i. Raises ValueError on shapes that do
@@ -69,6 +74,7 @@ def estimate_x0(
         floor=floor,
         implementation=implementation,
         precision=precision,
+        mesh=mesh,
     ).x0
 
 
@@ -84,6 +90,7 @@ def estimate_posterior(
     floor=0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    mesh: Mesh | None = None,
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
     given = dict(x_t=x_t, z_t=z_t, support=support, z_support=z_support)
@@ -102,7 +109,7 @@ def estimate_posterior(
         one_minus_alpha=jnp.asarray(
             1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype
         ),
-        same=support is None,
+        own=log_weight.astype(dtype) if support is None else None,
         precision=precision,
     )
     _check_shapes(x_t, z_t, support, z_support, problem)
@@ -110,10 +117,12 @@ def estimate_posterior(
         _check_finite(name, array)
     _check_implementation(implementation, problem)
     without_floor = isinstance(floor, int | float) and floor == 0
-    arrays, settings = _split(problem)
+    arrays, precision = _split(problem)
+    if mesh is not None:
+        check_mesh(mesh)
+        x_t, arrays = (jax.tree.map(partial(split, mesh=mesh), part) for part in (x_t, arrays))
     return _estimate(
-        implementation,
-        settings,
+        (implementation, precision, mesh),
         x_t,
         arrays,
         None if without_floor else jnp.asarray(floor, dtype),
@@ -121,13 +130,18 @@ def estimate_posterior(
 
 
 # Compiled here as well, so that calls outside jit do not trace the loops anew every time.
-@partial(jax.jit, static_argnums=(0, 1))
-def _estimate(implementation: str, settings: tuple, x_t, arrays, floor) -> Posterior:
-    problem = Problem(**arrays, **dict(settings))
+@partial(jax.jit, static_argnums=0)
+def _estimate(settings: tuple, x_t, arrays, floor) -> Posterior:
+    implementation, precision, mesh = settings
+    problem = Problem(**arrays, precision=precision)
     # Many genes are cleaned where they are multiplied, for nothing where they are clean.
     later = implementation != "dense" and floor is None and tiled.has_many_genes(problem)
     problem, usable = _contain(problem, value=not later)
-    posterior = IMPLEMENTATIONS[implementation](problem, floor)
+    solve = IMPLEMENTATIONS[implementation]
+    if mesh is None:
+        posterior = solve(problem, floor)
+    else:
+        posterior = sharded.posterior(solve, problem, floor, mesh)
     log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
     nobody = jnp.isneginf(log_evidence)
     return Posterior(
@@ -153,13 +167,16 @@ def _contain(problem: Problem, *, value: bool) -> tuple[Problem, jax.Array]:
     finite = tiled.finite_rows
     query = finite(problem.query)
     keys = finite(problem.key) & finite(problem.value)
-    if problem.same:
+    own = problem.own
+    if own is not None:
         query &= keys
+        own = jnp.where(keys, own, jnp.nan)
     contained = problem._replace(
         query=clean(query, problem.query),
         key=clean(keys, problem.key),
         value=clean(keys, problem.value) if value else problem.value,
         log_weight=jnp.where(keys, problem.log_weight, jnp.nan),
+        own=own,
     )
     return contained, query
 
@@ -172,19 +189,27 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     """
 
     def with_floor(problem: Problem, floor) -> Posterior:
-        missing = jnp.isnan(problem.log_weight)
-        log_g = jnp.where(missing, -jnp.inf, problem.log_weight)
-        if floor is None:
-            return posterior(problem._replace(log_weight=log_g))
+        log_floor = -jnp.inf if floor is None else jnp.log(floor)
 
-        log_floor = jnp.log(floor)
-        log_g = jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
+        def lifted(log_weight: jax.Array) -> jax.Array:
+            missing = jnp.isnan(log_weight)
+            log_g = jnp.where(missing, -jnp.inf, log_weight)
+            if floor is None:
+                return log_g
+            return jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
+
+        log_g = lifted(problem.log_weight)
+        own = None if problem.own is None else lifted(problem.own)
+        problem = problem._replace(log_weight=log_g, own=own)
+        if floor is None:
+            return posterior(problem)
+
         highest = jnp.max(log_g)
         highest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(highest), 0, highest))
         g = jnp.exp(log_g - highest)
         # The average of G itself rides along as one more gene; the sample size needs it.
         value = jnp.concatenate([problem.value, g[:, None]], axis=1)
-        local = posterior(problem._replace(log_weight=log_g, value=value))
+        local = posterior(problem._replace(value=value))
 
         total = jnp.sum(g)
         everybody = jnp.where(total == 0, 1, total)
@@ -209,10 +234,11 @@ def _floor_apart(posterior: Callable[[Problem], Posterior]):
     return with_floor
 
 
-def _split(problem: Problem) -> tuple[dict[str, jax.Array], tuple]:
+def _split(problem: Problem) -> tuple[dict[str, jax.Array], jax.lax.PrecisionLike]:
     """Arrays by name, and what is known when tracing."""
     arrays = problem._asdict()
-    return arrays, tuple((name, arrays.pop(name)) for name in ("same", "precision"))
+    precision = arrays.pop("precision")
+    return arrays, precision
 
 
 def _refined(posterior: Callable[[Problem], Posterior]):
@@ -222,22 +248,23 @@ def _refined(posterior: Callable[[Problem], Posterior]):
     """
 
     @partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def refined(settings: tuple, arrays: dict[str, jax.Array]) -> Posterior:
-        problem = Problem(**arrays, **dict(settings))
+    def refined(precision, arrays: dict[str, jax.Array]) -> Posterior:
+        problem = Problem(**arrays, precision=precision)
         return compensated.refine(problem, posterior(problem))
 
     @refined.defjvp
-    def _(settings: tuple, primals, tangents):
-        result = refined(settings, *primals)
+    def _(precision, primals, tangents):
+        result = refined(precision, *primals)
 
         def sums(arrays: dict[str, jax.Array]) -> Posterior:
-            return tiled.given_evidence(Problem(**arrays, **dict(settings)), result.log_evidence)
+            problem = Problem(**arrays, precision=precision)
+            return tiled.given_evidence(problem, result.log_evidence)
 
         return result, jax.jvp(sums, primals, tangents)[1]
 
     def solve(problem: Problem) -> Posterior:
-        arrays, settings = _split(problem)
-        return refined(settings, arrays)
+        arrays, precision = _split(problem)
+        return refined(precision, arrays)
 
     return solve
 

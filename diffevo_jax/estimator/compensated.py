@@ -68,10 +68,9 @@ def _error(problem: Problem, posterior: Posterior) -> jax.Array:
     distance = jnp.sqrt(2 * one_minus_alpha * nats / key.shape[1])
     error = jnp.finfo(key.dtype).eps * nats
     error *= jnp.minimum(1, distance / jnp.where(spread > 0, spread, 1))
-    if problem.same:
+    if problem.own is not None:
         # Who keeps all weight to itself has nothing to mix up.
-        shrink = one_minus_alpha / (1 + jnp.sqrt(problem.alpha))
-        own = log_weight - shrink**2 * jnp.sum(key**2, axis=1) / (2 * one_minus_alpha)
+        own = problem.own_weight()
         error *= -jnp.expm1(jnp.minimum(own - jnp.where(nats > 0, log_evidence, own), 0))
     error = jnp.where(tiled.by_matmul(problem), 0, error)
     # Of 1e9 nats float32 drops hundreds, other ones in the weight than in the shift: all is lost.

@@ -74,7 +74,7 @@ def posterior(
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha, same = problem[:7]
+    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
     (n, dim), (m, genes) = query.shape, value.shape
     each = queries_per_thread or (4 if dim + genes <= 8 else 2)
     query_block = each * _THREADS
@@ -93,9 +93,10 @@ def posterior(
     bits = _LOG2E * (log_weight + lift)
 
     shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
-    if same:  # then b_ii = bits_i, and b_ij <= bits_j
-        shift = jnp.maximum(bits, jnp.max(bits) - _BITS_ABOVE)
-        enough = bits - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
+    if problem.own is not None:  # b_ij <= bits_j
+        low = _LOG2E * (problem.own_weight() + rest / (1 + root))  # b_ii
+        shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
+        enough = low - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
     enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
     # The shift enters with the squares, where it costs nothing.

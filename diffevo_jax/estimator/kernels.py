@@ -20,10 +20,10 @@ def by_platform(problem: Problem) -> Posterior:
     the tiles, which run on all.
     """
     arrays = problem._asdict()
-    settings = {name: arrays.pop(name) for name in ("same", "precision")}
+    precision = arrays.pop("precision")
 
     def run(posterior):
-        return lambda arrays: posterior(Problem(**arrays, **settings))
+        return lambda arrays: posterior(Problem(**arrays, precision=precision))
 
     branches: dict[str, Callable[[Problem], Posterior]] = {"cpu": tiled.posterior}
     if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(problem):

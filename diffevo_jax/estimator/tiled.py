@@ -254,7 +254,7 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Pos
         shift = shift + jax.lax.stop_gradient(geometry.offset)
         shifts = _blocks(shift, query_block, mode="edge")
         sums = jax.lax.map(lambda args: with_one_shift(*args), (queries, shifts))
-    elif problem.same and len(problem.key) > key_block:
+    elif problem.own is not None and len(problem.key) > key_block:
         shift, enough = _one_shift(problem, geometry)
         shifts = _blocks(shift, query_block, mode="edge")
         enough = jnp.all(_blocks(enough, query_block, mode="edge"), axis=1)
@@ -340,11 +340,10 @@ def _one_shift(problem: Problem, geometry: Geometry) -> tuple[jax.Array, jax.Arr
     near as any key can be.
     """
     u, v = _scaled(problem)
-    bits = _LOG2E * problem.log_weight
     length = jnp.sqrt(jnp.sum(u**2, axis=1))
     furthest = jnp.sqrt(jnp.max(jnp.sum(v**2, axis=1)))
-    low = bits - jnp.sum((u - v) ** 2, axis=1)
-    high = jnp.max(bits) - jnp.maximum(length - furthest, 0) ** 2
+    low = _LOG2E * problem.own_weight()
+    high = _LOG2E * jnp.max(problem.log_weight) - jnp.maximum(length - furthest, 0) ** 2
     # False, too, where nobody has weight: inf - inf is NaN.
     enough = high - low <= _BITS_ABOVE + _BITS_BELOW
     return jnp.maximum(low, high - _BITS_ABOVE) + geometry.offset, enough

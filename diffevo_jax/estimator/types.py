@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Problem(NamedTuple):
@@ -12,7 +13,7 @@ class Problem(NamedTuple):
     value: genomes of the supports, `[M, D]`.
     log_weight: log g of the supports, `[M]`; -inf weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
-    same: whether the queries are the supports, one for one.
+    own: log g of the queries, `[N]`, where they are among the supports; None where they are not.
     precision: of the matmul with the genomes, as `jax.lax.dot` takes it.
     """
 
@@ -22,8 +23,14 @@ class Problem(NamedTuple):
     log_weight: jax.Array
     alpha: jax.Array
     one_minus_alpha: jax.Array
-    same: bool
+    own: jax.Array | None
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
+
+    def own_weight(self) -> jax.Array:
+        """Log w_ii, `[N]`: a query's weight for itself, where it is among the supports."""
+        assert self.own is not None
+        shrink = self.one_minus_alpha / (1 + jnp.sqrt(self.alpha))
+        return self.own - shrink**2 * jnp.sum(self.query**2, axis=1) / (2 * self.one_minus_alpha)
 
 
 class Posterior(NamedTuple):

@@ -139,6 +139,8 @@ def make_returns(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
 
+    key: one for all, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+
     The fitness of an individual is the mean over its episodes:
 
         returns = make_returns(task, policy)
@@ -285,7 +287,12 @@ def _any_lanes(policy: Policy) -> Lanes:
 
 def _episode_keys(key: jax.Array, num_individuals: int, num_episodes: int) -> jax.Array:
     """Keys `[N, num_episodes]`: an individual's depend on its index and N, not on the others."""
-    keys = jax.random.split(key, num_individuals)
+    one = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # uint32 keys: `[2]`
+    keys = jax.random.split(key, num_individuals) if key.ndim == one else key
+    if len(keys) != num_individuals:
+        raise ValueError(
+            f"key: expected one key or one an individual, {num_individuals}; seen {len(keys)}"
+        )
     return jax.vmap(lambda key: jax.random.split(key, num_episodes))(keys)
 
 

@@ -1,0 +1,93 @@
+"""Individuals split over the devices of a mesh.
+
+A mesh is JAX's own, `jax.sharding.Mesh(jax.devices(), ("individuals",))`; with more than one axis,
+individuals are split over all of them together. Handed to `diffusion_evolution` it keeps whole runs
+split. Random numbers are those of one device: JAX draws an array's elements the same way wherever
+they lie.
+
+    rows = de.sharding.rows(mesh)
+    draw = jax.jit(partial(jax.random.normal, shape=(N, D)), out_shardings=rows)
+    evolution = de.diffusion_evolution(schedule, mesh=mesh)
+    state, info = jax.jit(lambda key, x: de.evolve(key, evolution, fitness_fn, x))(key, draw(key))
+
+An array whose N the devices do not divide is stored whole on each of them; work on it is split.
+For memory, take a multiple of the devices.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from diffevo_jax.checks import is_traced
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays `[N, ...]` with individuals split over all of the mesh's axes.
+
+    Raises ValueError on what is no mesh of axes of type Auto.
+    """
+    check_mesh(mesh)
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def over_individuals(
+    function: Callable[[jax.Array, jax.Array], Any], mesh: Mesh
+) -> Callable[[jax.Array, jax.Array], Any]:
+    """Let each device call `function` for its own individuals: (key, population) -> `[N, ...]`.
+
+    function: (keys `[n]`, population `[n, D]`) -> pytree of `[n, ...]`, each row a matter of its
+        own key and genome. It gets `jax.random.split(key, N)`, whatever the mesh.
+
+    For what the compiler can't split by itself: loops whose length depends on the individuals, such
+    as roll-outs. `returns` of `problems.control` take the keys of individuals for this:
+
+        fitness_fn = over_individuals(lambda keys, x: returns(keys, x).mean(axis=1), mesh)
+    """
+    sharding = rows(mesh)
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False
+    )
+
+    def split_function(key: jax.Array, population: jax.Array) -> Any:
+        size = len(population)
+        # The last individuals stand in for those missing in the last devices' share.
+        index = jnp.minimum(jnp.arange(padded(size, mesh)), size - 1)
+        keys = jax.random.split(key, size)
+        if len(index) > size:
+            keys, population = keys[index], population[index]
+        result = jax.jit(mapped)(keys, population)
+        return jax.tree.map(lambda x: split(x[:size], mesh), result)
+
+    return split_function
+
+
+def split(array: jax.Array, mesh: Mesh) -> jax.Array:
+    """Split an array's individuals over the mesh; whole on each device where it does not divide."""
+    spec = PartitionSpec(mesh.axis_names) if array.ndim and len(array) % mesh.size == 0 else None
+    sharding = NamedSharding(mesh, spec or PartitionSpec())
+    if is_traced(array):
+        return jax.lax.with_sharding_constraint(array, sharding)
+    return jax.device_put(array, sharding)
+
+
+def padded(size: int, mesh: Mesh) -> int:
+    """The next multiple of the mesh's devices."""
+    return math.ceil(size / mesh.size) * mesh.size
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Raise ValueError unless `mesh` is one whose axes leave the splitting to XLA."""
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            "mesh: expected a jax.sharding.Mesh, such as Mesh(jax.devices(), ('individuals',)); "
+            f"seen {mesh!r}"
+        )
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            f"mesh: expected axes of type Auto; seen {mesh.axis_types}. Use "
+            "jax.sharding.Mesh(devices, names), or axis_types of Auto in jax.make_mesh"
+        )
