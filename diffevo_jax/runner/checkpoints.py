@@ -123,7 +123,8 @@ class Checkpoints:
                 found = Progress(*saved.where, [carry[str(i)] for i in range(len(carry))], kept)
             except Exception as error:  # whatever a damaged file leads to
                 self.say(
-                    f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)})"
+                    f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)}); "
+                    "the one before it is used, or the start of these repeats"
                 )
             else:
                 if (found.method, found.first) == (method, first):
@@ -154,9 +155,15 @@ class Checkpoints:
 
             # It logs each failure with its stack, which `say` puts into a line.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(
+                    create=False,
+                    # Of many processes only the first saves, which holds all of the arrays.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=0, active_processes={0}
+                    ),
                     preservation_policy=ocp.checkpoint_managers.LatestN(self.settings.keep),
                     cleanup_tmp_directories=True,
                     lightweight_initialize=True,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
@@ -16,29 +17,36 @@ class Program(NamedTuple):
     num_genes: D.
     start: key -> (state, projection or None, keys of the generations `[T]`).
     advance: (state, projection, keys `[k]`) -> (state, kept of k generations).
+    mesh: of the devices that share each population; None: each repeat has one device.
     """
 
     num_genes: int
     start: Callable
     advance: Callable
+    mesh: Mesh | None = None
 
 
-def build(config: cfg.RunConfig) -> dict[str, Program]:
+def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Program]:
     """Turn a config into a program per method.
 
+    mesh: split each population over its devices; None runs several repeats side by side.
     Raises ConfigError, naming the method, when task, policy and latent space do not fit.
     """
     programs = {}
     for name, method in config.methods.items():
         try:
-            programs[name] = _program(method, config.population)
+            programs[name] = make_program(method, config.population, mesh=mesh)
         except ValueError as error:
             raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
     return programs
 
 
-def _program(method: cfg.Method, population: int) -> Program:
-    fitness_fn, num_genes = _problem(method.problem)
+def make_program(method: cfg.Method, population: int, *, mesh: Mesh | None = None) -> Program:
+    """Turn a method into a program; its numbers (eta, a temperature, ...) may be traced.
+
+    population: N. Raises ValueError when task, policy and latent space do not fit.
+    """
+    fitness_fn, num_genes = _problem(method.problem, mesh)
     settings = method.evolution
     schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
     fitness_map = _fitness_map(settings.fitness_map)
@@ -64,6 +72,7 @@ def _program(method: cfg.Method, population: int) -> Program:
             eta=settings.eta,
             projection=projection,
             floor=settings.floor,
+            mesh=mesh,
         )
 
     def keep(info: de.Info) -> dict[str, jax.Array]:
@@ -79,10 +88,12 @@ def _program(method: cfg.Method, population: int) -> Program:
         generation = de.make_generation(algorithm(projection), fitness_fn, transform=keep)
         return jax.lax.scan(generation, state, keys)
 
-    return Program(num_genes, start, advance)
+    return Program(num_genes, start, advance, mesh)
 
 
-def _problem(problem: cfg.Function | cfg.Control) -> tuple[Callable[..., jax.Array], int]:
+def _problem(
+    problem: cfg.Function | cfg.Control, mesh: Mesh | None
+) -> tuple[Callable[..., jax.Array], int]:
     """Fitness function and genome size. Raises ValueError when task and policy do not fit."""
     if isinstance(problem, cfg.Function):
         function = getattr(de.problems.functions, problem.name)
@@ -94,7 +105,13 @@ def _problem(problem: cfg.Function | cfg.Control) -> tuple[Callable[..., jax.Arr
     returns = de.problems.control.make_returns(
         task, policy, num_episodes=problem.num_episodes, scaling=problem.scaling
     )
-    return lambda key, population: returns(key, population).mean(axis=1), policy.num_genes
+
+    def mean_return(key: jax.Array, population: jax.Array) -> jax.Array:
+        return returns(key, population).mean(axis=1)
+
+    if mesh is not None:
+        return de.sharding.over_individuals(mean_return, mesh), policy.num_genes
+    return mean_return, policy.num_genes
 
 
 def _fitness_map(settings: cfg.Identity | cfg.Power | cfg.Boltzmann) -> de.fitness.FitnessMap:

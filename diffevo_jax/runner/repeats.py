@@ -42,14 +42,22 @@ class Repeats:
         """How many are finished."""
         return len(self.kept)
 
-    def add(self, kept: dict[str, np.ndarray], population, projection) -> None:
-        """Take in one repeat: what was kept of each generation `[T, ...]`, and how it ended."""
+    def num_wanted(self, count: int) -> int:
+        """Of how many of the next `count` repeats the final population is kept."""
         limit = self.method.save_populations
-        if limit is None or len(self) < limit:
-            self.populations.append(np.asarray(population))
-            if projection is not None:
-                self.projections.append(np.asarray(projection))
-        self.kept.append(kept)
+        return count if limit is None else min(count, max(0, limit - len(self)))
+
+    def add(self, kept: dict[str, np.ndarray], endings: dict[str, np.ndarray]) -> None:
+        """Take in n repeats.
+
+        kept: of each generation, `[n, T, ...]`. endings: of the first that are wanted
+        final_population `[n', N, D]` and any projection `[n', D, d]`.
+        """
+        self.kept += [
+            dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)
+        ]
+        self.populations.extend(endings.get("final_population", ()))
+        self.projections.extend(endings.get("projection", ()))
 
     def save(self) -> None:
         """Write the repeats that are in no file yet. Raises OSError."""
@@ -62,7 +70,7 @@ class Repeats:
         results.write_arrays(self.folder / f"{self.num_saved:06}.npz", arrays)
         self.num_saved = len(self)
 
-    def load(self, say: Callable[[str], None]) -> None:
+    def load(self, say: Callable[[str], None]) -> "Repeats":
         """Take in the repeats of the files; from one that can't be read on, they run again."""
         for path in sorted(self.folder.glob("*.npz")):
             if int(path.stem) != len(self):
@@ -72,14 +80,11 @@ class Repeats:
             except cfg.ConfigError as error:
                 say(f"{error}. Its repeats run again.")
                 continue
-            endings = [arrays.pop(key, ()) for key in ("final_population", "projection")]
-            self.kept += [
-                dict(zip(arrays, values, strict=True))
-                for values in zip(*arrays.values(), strict=True)
-            ]
-            self.populations.extend(endings[0])
-            self.projections.extend(endings[1])
+            names = [name for name in ("final_population", "projection") if name in arrays]
+            endings = {name: arrays.pop(name) for name in names}
+            self.add(arrays, endings)
         self.num_saved = len(self)
+        return self
 
     def write(self, folder: Path) -> None:
         """Write all as the method's results into the run folder. Raises OSError."""

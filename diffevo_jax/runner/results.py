@@ -85,14 +85,13 @@ def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
     text = yaml_loader.dump(config.model_dump())
     header = f"# diffevo-jax run {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
-    _replace(folder / "config.yaml", lambda file: file.write((header + text).encode()))
+    write_whole(folder / "config.yaml", header + text)
 
 
 def write_environment(folder: Path, record: dict[str, Any]) -> None:
     """Save versions, device and commit beside what the run says of itself."""
     record["written"] = datetime.now(UTC).isoformat(timespec="seconds")
-    text = json.dumps(record, indent=2) + "\n"
-    _replace(folder / "environment.json", lambda file: file.write(text.encode()))
+    write_whole(folder / "environment.json", json.dumps(record, indent=2) + "\n")
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -205,6 +204,11 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    _replace(path, lambda file: file.write(text.encode()))
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.runner import checkpoints, results
 from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner.processes import is_first, on_first, on_host
 from diffevo_jax.runner.program import Program
 from diffevo_jax.runner.program import build as build
+from diffevo_jax.runner.program import make_program as make_program
 from diffevo_jax.runner.repeats import Repeats, Summary, summary
 
 # Between two compiled chunks the host draws the progress bar and saves; at this length that costs
@@ -76,14 +79,15 @@ def run(
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
     Raises ConfigError when another process uses the folder, or it holds a run of another config.
     """
-    with checkpoints.lock(folder):
-        record = checkpoints.begin(folder, config, source, say)
-        fitness = checkpoints.finished(folder, config, say)
+    with ExitStack() as held:
+        on_first(held.enter_context, checkpoints.lock(folder))
+        record = on_first(checkpoints.begin, folder, config, source, say)
+        fitness = on_first(checkpoints.finished, folder, config, say)
         if record["status"] != "complete" or len(fitness) < len(programs):
             saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
             shared = _Run(config, folder, record, saver, progress, say)
             _run_methods(shared, programs, fitness)
-        shutil.rmtree(folder / "checkpoints")
+        on_first(shutil.rmtree, folder / "checkpoints")
     return [
         summary(config.methods[name], program.num_genes, fitness[name])
         for name, program in programs.items()
@@ -105,14 +109,15 @@ def _run_methods(run: _Run, programs: dict[str, Program], fitness: dict[str, np.
         run.record["status"] = f"stopped: {error}"
         raise
     finally:
-        run.saver.close()
-        results.write_environment(run.folder, run.record)
+        if is_first():
+            run.saver.close()
+            results.write_environment(run.folder, run.record)
 
 
 def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
     """Run the repeats that are not finished; save all, however it ends. Returns the fitness."""
-    repeats = Repeats(name, run.config.methods[name], run.folder / "checkpoints" / "repeats" / name)
-    repeats.load(run.say)
+    place = run.folder / "checkpoints" / "repeats" / name
+    repeats = on_first(Repeats(name, run.config.methods[name], place).load, run.say)
     names = ("trace_seconds", "compile_seconds", "run_seconds", "finished_repeats")
     times = run.record["methods"].setdefault(name, dict.fromkeys(names, 0))
 
@@ -121,16 +126,20 @@ def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
         times["finished_repeats"] = len(repeats)
         results.write_environment(run.folder, run.record)
 
+    def write() -> None:
+        times["finished_repeats"] = len(repeats)
+        repeats.write(run.folder)
+        results.write_environment(run.folder, run.record)
+        shutil.rmtree(place, ignore_errors=True)
+
     try:
         _run_repeats(run, program, repeats, times, save)
     except BaseException:
-        save()
+        if is_first():  # the others need not have come so far
+            save()
+            repeats.write(run.folder)
         raise
-    finally:
-        times["finished_repeats"] = len(repeats)
-        repeats.write(run.folder)
-    results.write_environment(run.folder, run.record)
-    shutil.rmtree(repeats.folder, ignore_errors=True)
+    on_first(write)
     return np.stack([kept["fitness"] for kept in repeats.kept])
 
 
@@ -138,14 +147,15 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
     """Run the repeats, a call after the other, each for as many as `_per_call` says."""
     config, name = run.config, repeats.name
     num_levels = repeats.method.evolution.schedule.num_levels
-    devices = jax.local_devices()[: config.repeats]
-    per_call = _per_call(config.repeats, len(devices))
+    # A population that is split over a mesh has all devices for itself.
+    devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
+    per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
     start, advance = _compile(program, devices, times)
     stops = _stops(num_levels, config.checkpoint.every, config.population**2 * program.num_genes)
     before = _generations_before(config, name)
     first = len(repeats)
     run.progress(name, first, 0, True)
-    saved = run.saver.restore(name, first)
+    saved = on_first(run.saver.restore, name, first)
     while first < config.repeats:
         if saved is None:
             # The last call fills up with repeats that nobody asked for.
@@ -159,13 +169,15 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
                 continue
             done = stop - call.generation
             call = _advanced(call, advance, stop)
-            _check(repeats.method, call.kept[-1]["fitness"])
+            check_fitness(repeats.method, call.kept[-1]["fitness"])
             if stop == num_levels:
                 _take_in(repeats, call)
             run.progress(name, first, call.asked * stop, False)
-            if run.saver.due(done):
-                step = before + first * num_levels + call.asked * stop
-                run.saver.save(step, save, _progress(name, call) if stop < num_levels else None)
+            if on_first(run.saver.due, done):
+                progress = _progress(name, call) if stop < num_levels else None
+                if is_first():
+                    step = before + first * num_levels + call.asked * stop
+                    run.saver.save(step, save, progress)
         first += call.asked
 
 
@@ -173,11 +185,24 @@ def _compile(program: Program, devices: list, times: dict) -> tuple["_Timed", "_
     """`start` and `advance` of many repeats, shared out among the devices."""
 
     def many(function: Callable, **kwargs) -> _Timed:
-        mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        if program.mesh is None:
+            mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        else:
+            mapped = _alone(function)
         mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
         return _Timed(jax.jit(mapped, **kwargs), times)
 
     return many(program.start), many(program.advance, donate_argnums=0)
+
+
+def _alone(function: Callable) -> Callable:
+    """Map over a leading axis of one."""
+
+    def alone(*args):
+        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return alone
 
 
 def _stops(num_levels: int, every: int | None, work: float) -> list[int]:
@@ -198,7 +223,7 @@ def _advanced(call: _Call, advance: Callable, stop: int) -> _Call:
     """Run the call up to a generation."""
     state, projection, keys = call.carry
     state, kept = advance(state, projection, keys[:, call.generation : stop])
-    kept = {key: np.asarray(value)[: call.asked] for key, value in kept.items()}
+    kept = {key: on_host(value)[: call.asked] for key, value in kept.items()}
     return call._replace(generation=stop, carry=(state, projection, keys), kept=[*call.kept, kept])
 
 
@@ -208,16 +233,19 @@ def _kept(call: _Call) -> dict[str, np.ndarray]:
 
 def _take_in(repeats: Repeats, call: _Call) -> None:
     """Add the repeats of a call that has ended, but for those that only filled it up."""
-    kept, (state, projection, _) = _kept(call), call.carry
-    for i in range(call.asked):
-        one = {key: value[i] for key, value in kept.items()}
-        repeats.add(one, state.population[i], None if projection is None else projection[i])
+    state, projection, _ = call.carry
+    wanted, endings = repeats.num_wanted(call.asked), {}
+    if wanted:
+        endings["final_population"] = on_host(state.population[:wanted])
+        if projection is not None:
+            endings["projection"] = on_host(projection[:wanted])
+    repeats.add(_kept(call), endings)
 
 
 def _progress(name: str, call: _Call) -> checkpoints.Progress:
     """What a checkpoint holds of a call: copies, since the next chunk writes over the state."""
     leaves = [
-        np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for leaf in jax.tree.leaves(call.carry)
     ]
     return checkpoints.Progress(name, call.first, call.asked, call.generation, leaves, _kept(call))
@@ -274,8 +302,8 @@ class _Timed:
         return result
 
 
-def _check(method: cfg.Method, fitness: np.ndarray) -> None:
-    """Stop a run whose fitness its map can't weigh."""
+def check_fitness(method: cfg.Method, fitness: np.ndarray) -> None:
+    """Raise Stopped for a fitness that the method's map can't weigh."""
     name = method.evolution.fitness_map.name
     if name != "boltzmann" and (fitness < 0).any():
         raise Stopped(
