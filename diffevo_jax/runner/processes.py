@@ -4,8 +4,13 @@ JAX's own transport carries all of it: `jax.distributed` for finding each other 
 gone, collectives of the devices (gloo on CPUs) for arrays.
 """
 
+import os
 import pickle
-from collections.abc import Callable
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -19,8 +24,10 @@ T = TypeVar("T")
 HEARTBEAT_SECONDS = 30
 
 
-def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join the other processes, before JAX has looked for devices.
+def connect(
+    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
+) -> None:
+    """Join the other processes of a distributed run, before JAX has looked for devices.
 
     coordinator: HOST:PORT where process 0 can be reached. processes: how many. process: which one
     this is, from 0. None of them: what SLURM, Open MPI, a TPU pod or the environment variable
@@ -31,6 +38,11 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
 
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [flag for flag, value in given.items() if value is None]
+    if not distributed:
+        if len(missing) < len(given):
+            flags = ", ".join(flag for flag in given if flag not in missing)
+            raise ConfigError(f"{flags}: expected together with --distributed")
+        return
     if 0 < len(missing) < len(given):
         raise ConfigError(
             f"--distributed: expected all of {', '.join(given)} or none of them; "
@@ -38,9 +50,9 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         )
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ConfigError(
-            f"--process: expected 0 to {processes - 1}, with --processes {processes}; seen {process}"
+            f"--process: expected 0 to {processes - 1}, of --processes {processes}; seen {process}"
         )
-    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
         raise ConfigError(f"--coordinator: expected HOST:PORT; seen {coordinator}")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -52,6 +64,32 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
             f"--distributed: no cluster found ({error}); outside SLURM, Open MPI and TPU pods give "
             "--coordinator HOST:PORT --processes N --process I to each process"
         ) from None
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Of many processes, end one that fails at once: the others then notice, and end, too.
+
+    The usual way out waits for the others, which wait for this one.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = getattr(error, "exit_code", 1)  # of typer.Exit, whose message has been shown
+        if code == 0 or jax.process_count() == 1:
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            line = str(error).splitlines()[0]
+            print(
+                f"error: another process has ended, or can't be reached: {line}\n"
+                "Start all of them again with --resume.",
+                file=sys.stderr,
+            )
+        elif code == 1:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_first() -> bool:

@@ -255,12 +255,18 @@ def _restored(saved: checkpoints.Progress, start: Callable, seed: int, num_devic
     """The call of a checkpoint; filled up anew where the devices do not divide its repeats."""
     rows = math.ceil(len(saved.carry[0]) / num_devices) * num_devices
     like, tree = jax.tree.flatten(start(de.batch.seed_keys(seed, rows, first=saved.first)))
-    carry = []
-    for leaf, array in zip(like, saved.carry, strict=True):
-        array = np.resize(array, (rows, *array.shape[1:]))  # the first rows again
-        filled = jax.random.wrap_key_data(array) if _is_key(leaf) else array
-        carry.append(jax.device_put(filled, leaf.sharding))
+    carry = [
+        _placed(np.resize(array, (rows, *array.shape[1:])), leaf)  # the first rows again
+        for leaf, array in zip(like, saved.carry, strict=True)
+    ]
     return _Call(saved.first, saved.asked, saved.generation, tree.unflatten(carry), [saved.kept])
+
+
+def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """An array on the devices, and in the processes, of another; its key where that is one."""
+    sharding = (jax.random.key_data(like) if _is_key(like) else like).sharding
+    placed = jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return jax.random.wrap_key_data(placed) if _is_key(like) else placed
 
 
 def _is_key(leaf: jax.Array) -> bool:
