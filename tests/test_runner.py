@@ -213,7 +213,8 @@ def test_a_figure_takes_the_fitness_that_is_no_number_out():
 
 def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 1)
-    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    devices = jax.local_devices
+    monkeypatch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
 
     def progress(name, repeats, generations, compiling):
         if (name, repeats, generations) == ("latent", 1, 4):

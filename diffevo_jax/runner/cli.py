@@ -28,7 +28,10 @@ def main() -> None:
 @app.command()
 def run(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from `list`.")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder to resume."
+        ),
     ],
     override: Annotated[
         list[str] | None,
@@ -38,6 +41,25 @@ def run(
         Path | None,
         typer.Option(help="New folder for the results.", show_default="runs/NAME-DATE-TIME"),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run that --out holds; start it where there is none."
+        ),
+    ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="One of many processes, which share each population. SLURM, Open MPI and TPU pods "
+            "say which; elsewhere the next three do.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where process 0 can be reached.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
+    process: Annotated[int | None, typer.Option(help="Which one this is, from 0.")] = None,
     cache: Annotated[
         bool,
         typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
@@ -47,37 +69,58 @@ def run(
     with _errors_for_people():
         from diffevo_jax.runner.config import find_config, load_config
 
-        path = find_config(config)
+        path, out = _to_resume(config, out) if resume else (find_config(config), out)
         settings = load_config(path, override)
 
-        from rich.console import Console
-
-        from diffevo_jax.runner import figure, results, startup
+        from diffevo_jax.runner import processes as many
+        from diffevo_jax.runner import results, startup
         from diffevo_jax.runner import run as runner
 
         startup.use_all_cores()
         if cache:
             startup.keep_compiled()
+        many.connect(distributed, coordinator, processes, process)
 
-        programs = runner.build(settings)
-        folder = results.create(out, settings.name)
-        console = Console(markup=False)
-        console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
-        signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
-        try:
-            with _progress_bar(settings, console) as progress:
-                summaries = runner.run(settings, programs, folder, source=source, progress=progress)
-        except KeyboardInterrupt:
-            console.print(f"Interrupted. {_kept(folder)}")
-            raise typer.Exit(_INTERRUPTED) from None
-        except runner.Stopped as stopped:
-            raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
         # Reference numbers hold for the settings in the file, over any repeats and seed.
         free = ("repeats=", "seed=", "name=")
         comparable = all(text.startswith(free) for text in override or [])
-        for line in _table(summaries, with_reference=comparable):
-            console.print(line)
+        with many.ending_together(), _errors_for_people():
+            programs = runner.build(settings, mesh=many.mesh() if distributed else None)
+            folder = many.on_first(results.create, out, settings.name, resume=resume)
+            _run_into(folder, settings, programs, source=source, comparable=comparable)
+
+
+def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool) -> None:
+    """Run into a folder; show progress, results and figure. comparable: with the reference."""
+    from rich.console import Console
+
+    from diffevo_jax.runner import figure, results
+    from diffevo_jax.runner import run as runner
+    from diffevo_jax.runner.processes import is_first, on_first
+
+    console = Console(markup=False, quiet=not is_first())
+    console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
+    if on_first(results.read_environment, folder).get("status") == "complete":
+        console.print("This run is complete already: nothing is run again.")
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
+    try:
+        with _progress_bar(settings, console) as progress:
+            summaries = runner.run(
+                settings, programs, folder, source=source, progress=progress, say=console.print
+            )
+    except KeyboardInterrupt:
+        if is_first():
+            console.print(f"Interrupted. {_kept(folder)}")
+            console.print(f"`diffevo-jax run {folder} --resume` goes on.")
+        raise typer.Exit(_INTERRUPTED) from None
+    except runner.Stopped as stopped:
+        if not is_first():
+            raise
+        raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
+    for line in _table(summaries, with_reference=comparable):
+        console.print(line)
+    if is_first():
         for drawn in figure.draw(folder):
             console.print(drawn, style="dim", highlight=False)
 
@@ -156,6 +199,20 @@ def info() -> None:
         typer.echo(f"{name:<12} {version}")
     typer.echo(f"{'device':<12} {seen['device_count']} x {seen['device']} ({seen['backend']})")
     typer.echo(f"{'estimator':<12} {kernels.explain()}")
+
+
+def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
+    """Config and folder of a run to resume: given by both, or by its folder alone."""
+    from diffevo_jax.runner.config import ConfigError, find_config
+
+    folder = Path(config)
+    if (folder / "config.yaml").is_file():
+        return folder / "config.yaml", out or folder
+    if out is None:
+        raise ConfigError(
+            f"--resume: expected a run folder, or a config and its --out FOLDER; seen {config}"
+        )
+    return find_config(config), out
 
 
 def _from_clone(name: str):

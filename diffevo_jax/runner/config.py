@@ -149,6 +149,18 @@ class Figure(_Section):
     ticks: list[Finite] | None = None
 
 
+class Checkpoint(_Section):
+    """How often a run saves where it is, for `--resume`.
+
+    every: generations between checkpoints; null goes by time, once a minute, or less often where
+        saving takes more than 1 % of that.
+    keep: how many of the newest are kept.
+    """
+
+    every: Count | None = None
+    keep: Count = 2
+
+
 class Method(_Section):
     """One line of the figure: its settings, complete."""
 
@@ -173,6 +185,7 @@ class RunConfig(_Section):
     repeats: Count = 1
     population: Annotated[int, Field(ge=2)]
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
+    checkpoint: Checkpoint = Checkpoint()
     figure: Figure = Figure()
 
 

@@ -6,6 +6,9 @@ metrics.csv        tidy: a row per method, repeat and generation
 METHOD.npz         fitness [S, T, N]; of the repeats kept, final_population [S', N, D] and any
                    projection [S', D, d]
 figure.png, .pdf   drawn from the files above alone
+checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
+
+Each file but metrics.csv is written whole or not at all, so that a killed run leaves none damaged.
 """
 
 import csv
@@ -15,9 +18,11 @@ import os
 import platform
 import subprocess
 import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -40,15 +45,26 @@ METRICS = (
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "numpy")
 
 
-def create(out: Path | None, name: str) -> Path:
-    """Make a new run folder: `out`, or runs/NAME-DATE-TIME. Raises ConfigError if it exists."""
+def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
+    """Make a new run folder: `out`, or runs/NAME-DATE-TIME.
+
+    resume: take `out` as it is where it holds a run, or nothing.
+    Raises ConfigError if it exists otherwise.
+    """
     if out is not None:
         try:
             out.mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(
-                f"--out {out}: exists, and a run is never overwritten; choose another folder"
-            ) from None
+            begun = (out / "config.yaml").exists() or (out.is_dir() and not any(out.iterdir()))
+            if resume and begun:
+                return out
+            reason = (
+                "exists and is no run folder, it holds no config.yaml"
+                if resume
+                else "exists, and a run is never overwritten; choose another folder, or go on "
+                "with what it holds: --resume"
+            )
+            raise ConfigError(f"--out {out}: {reason}") from None
         except OSError as error:
             raise ConfigError(f"--out {out}: {error.strerror or error}") from None
         return out
@@ -69,18 +85,27 @@ def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
     text = yaml_loader.dump(config.model_dump())
     header = f"# diffevo-jax run {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
-    (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+    write_whole(folder / "config.yaml", header + text)
 
 
 def write_environment(folder: Path, record: dict[str, Any]) -> None:
     """Save versions, device and commit beside what the run says of itself."""
-    _replace(folder / "environment.json", json.dumps({**environment(), **record}, indent=2) + "\n")
+    record["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_whole(folder / "environment.json", json.dumps(record, indent=2) + "\n")
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read what a run says of itself; nothing where it had not come to that."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 def write_method(
-    folder: Path, name: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndarray]
+    folder: Path, name: str, rows: Iterable[dict[str, Any]], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Add a method's rows to metrics.csv and save its arrays."""
+    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole."""
     path = folder / "metrics.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -88,7 +113,35 @@ def write_method(
         if new:
             writer.writeheader()
         writer.writerows(rows)
-    np.savez(folder / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    write_arrays(folder / f"{name}.npz", arrays)
+
+
+def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
+    """Leave only the rows of these methods in metrics.csv: of the others they may be cut short."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    kept = tuple(f"{name},".encode() for name in keep)
+    if not kept:
+        path.unlink()
+        return
+    text = b"".join([header, *(row for row in rows if row.startswith(kept))])
+    _replace(path, lambda file: file.write(text))
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Save arrays as .npz, whole or not at all. Raises OSError."""
+    _replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz, all of them or those named. Raises ConfigError."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names or file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path}: not readable as results: {error}") from None
 
 
 def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
@@ -105,11 +158,7 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     for name in config.methods:
         path = folder / f"{name}.npz"
         if path.exists():
-            try:
-                with np.load(path) as file:
-                    arrays[name] = {"fitness": file["fitness"]}
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-                raise ConfigError(f"{path}: not readable as results: {error}") from None
+            arrays[name] = read_arrays(path, "fitness")
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays
@@ -117,8 +166,8 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
 
 def finished_repeats(folder: Path) -> dict[str, int]:
     """Read how many repeats of each method a run folder holds."""
-    record = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    return {name: method["finished_repeats"] for name, method in record["methods"].items()}
+    methods = read_environment(folder)["methods"]
+    return {name: method["finished_repeats"] for name, method in methods.items()}
 
 
 def environment() -> dict[str, Any]:
@@ -138,7 +187,6 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "git_commit": _git_commit(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -158,8 +206,20 @@ def _git_commit() -> str | None:
         return None
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    _replace(path, lambda file: file.write(text.encode()))
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write whole or not at all, also where the machine stops."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

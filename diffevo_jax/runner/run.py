@@ -1,8 +1,11 @@
 """Run a config: every method over every repeat, several repeats a compiled program."""
 
+import itertools
 import math
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,102 +14,50 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
+from diffevo_jax.runner import checkpoints, results
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results
+from diffevo_jax.runner.processes import is_first, on_first, on_host
+from diffevo_jax.runner.program import Program
+from diffevo_jax.runner.program import build as build
+from diffevo_jax.runner.program import make_program as make_program
+from diffevo_jax.runner.repeats import Repeats, Summary, summary
 
-# Between two compiled chunks the host draws the progress bar; at this length that costs nothing.
+# Between two compiled chunks the host draws the progress bar and saves; at this length that costs
+# nothing.
 GENERATIONS_PER_CHUNK = 50
+# N^2 D of a chunk, at most: seconds on a CPU, so that a large run, too, can save in time.
+WORK_PER_CHUNK = 1e10
 # Repeats that a device runs in one call; what Ctrl-C loses at most.
 REPEATS_PER_CALL = 4
-
-
-class Program(NamedTuple):
-    """A method as pure functions of a key.
-
-    num_genes: D.
-    start: key -> (state, projection or None, keys of the generations `[T]`).
-    advance: (state, projection, keys `[k]`) -> (state, kept of k generations).
-    """
-
-    num_genes: int
-    start: Callable
-    advance: Callable
-
-
-class Summary(NamedTuple):
-    """Last generation of a method over its finished repeats.
-
-    success: success rate and its standard error; None where the problem has no threshold.
-    """
-
-    label: str
-    num_genes: int
-    mean: tuple[float, float]
-    success: tuple[float, float] | None
-    reference: cfg.Reference | None
 
 
 class Stopped(RuntimeError):
     """The run can't go on; what is finished has been saved. The message is for the user."""
 
 
-def build(config: cfg.RunConfig) -> dict[str, Program]:
-    """Turn a config into a program per method.
+class _Run(NamedTuple):
+    """What the methods of a run share. record: environment.json, as it will be written."""
 
-    Raises ConfigError, naming the method, when task, policy and latent space do not fit.
+    config: cfg.RunConfig
+    folder: Path
+    record: dict[str, Any]
+    saver: checkpoints.Checkpoints
+    progress: Callable[[str, int, int, bool], None]
+    say: Callable[[str], None]
+
+
+class _Call(NamedTuple):
+    """Repeats that advance together: number `first` and so on, of which `asked` are wanted.
+
+    generation: how many are done. carry: (state, projection or None, keys), a leading axis of
+    repeats. kept: of the generations done, pieces of `[asked, k, ...]`.
     """
-    programs = {}
-    for name, method in config.methods.items():
-        try:
-            programs[name] = _program(method, config.population)
-        except ValueError as error:
-            raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
-    return programs
 
-
-def _program(method: cfg.Method, population: int) -> Program:
-    fitness_fn, num_genes = _problem(method.problem)
-    settings = method.evolution
-    schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
-    fitness_map = _fitness_map(settings.fitness_map)
-    if settings.latent_dim is not None and settings.latent_dim > num_genes:
-        raise ValueError(
-            f"evolution.latent_dim: expected 1 to {num_genes}, the genes of a genome; "
-            f"seen {settings.latent_dim}"
-        )
-
-    def start(key: jax.Array):
-        key_init, key_projection, key_run = jax.random.split(key, 3)
-        genomes = jax.random.normal(key_init, (population, num_genes))
-        projection = None
-        if settings.latent_dim is not None:
-            projection = de.latent.random_projection(key_projection, num_genes, settings.latent_dim)
-        keys = jax.random.split(key_run, settings.schedule.num_levels)
-        return algorithm(projection).init(genomes), projection, keys
-
-    def algorithm(projection):
-        return de.diffusion_evolution(
-            schedule,
-            fitness_map=fitness_map,
-            eta=settings.eta,
-            projection=projection,
-            floor=settings.floor,
-        )
-
-    def keep(info: de.Info) -> dict[str, jax.Array]:
-        return {
-            "fitness": info.fitness,
-            "alpha": info.alpha,
-            "effective_sample_size": jnp.mean(info.effective_sample_size),
-            "num_invalid": info.num_invalid,
-            "selected": info.selected,
-        }
-
-    def advance(state, projection, keys):
-        generation = de.make_generation(algorithm(projection), fitness_fn, transform=keep)
-        return jax.lax.scan(generation, state, keys)
-
-    return Program(num_genes, start, advance)
+    first: int
+    asked: int
+    generation: int
+    carry: tuple[Any, Any, jax.Array]
+    kept: list[dict[str, np.ndarray]]
 
 
 def run(
@@ -116,141 +67,217 @@ def run(
     *,
     source: str = "a RunConfig",
     progress: Callable[[str, int, int, bool], None] = lambda *_: None,
+    say: Callable[[str], None] = print,
 ) -> list[Summary]:
-    """Run every method and fill the run folder.
+    """Run every method and fill the run folder; where it holds this run already, go on with it.
 
     programs: of `build`. folder: of `results.create`. source: what the config was made from.
     progress: called as (method, finished repeats, finished generations beyond them, compiling).
+    say: called with a line on what can't be saved or read.
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
+    Raises ConfigError when another process uses the folder, or it holds a run of another config.
     """
-    results.write_config(folder, config, source)
-    record: dict[str, Any] = {"status": "running", "methods": {}}
-    results.write_environment(folder, record)
-    summaries = []
+    with ExitStack() as held:
+        on_first(held.enter_context, checkpoints.lock(folder))
+        record = on_first(checkpoints.begin, folder, config, source, say)
+        fitness = on_first(checkpoints.finished, folder, config, say)
+        if record["status"] != "complete" or len(fitness) < len(programs):
+            saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
+            shared = _Run(config, folder, record, saver, progress, say)
+            _run_methods(shared, programs, fitness)
+        on_first(shutil.rmtree, folder / "checkpoints")
+    return [
+        summary(config.methods[name], program.num_genes, fitness[name])
+        for name, program in programs.items()
+    ]
+
+
+def _run_methods(run: _Run, programs: dict[str, Program], fitness: dict[str, np.ndarray]) -> None:
+    """Run the methods that have no fitness yet; record how that ends."""
     try:
         for name, program in programs.items():
-            method = config.methods[name]
-            with _Repeats(folder, name, method, program.num_genes, record) as repeats:
-                _run_method(config, name, program, repeats, progress)
-            summaries.append(repeats.summary())
-        record["status"] = "complete"
+            if name not in fitness:
+                fitness[name] = _run_method(run, name, program)
+            run.progress(name, run.config.repeats, 0, False)
+        run.record["status"] = "complete"
     except KeyboardInterrupt:
-        record["status"] = "interrupted"
+        run.record["status"] = "interrupted"
         raise
     except Exception as error:
-        record["status"] = f"stopped: {error}"
+        run.record["status"] = f"stopped: {error}"
         raise
     finally:
-        results.write_environment(folder, record)
-    return summaries
+        if is_first():
+            run.saver.close()
+            results.write_environment(run.folder, run.record)
 
 
-class _Repeats:
-    """The finished repeats of a method; saved when the method ends, however it ends."""
+def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
+    """Run the repeats that are not finished; save all, however it ends. Returns the fitness."""
+    place = run.folder / "checkpoints" / "repeats" / name
+    repeats = on_first(Repeats(name, run.config.methods[name], place).load, run.say)
+    names = ("trace_seconds", "compile_seconds", "run_seconds", "finished_repeats")
+    times = run.record["methods"].setdefault(name, dict.fromkeys(names, 0))
 
-    def __init__(self, folder: Path, name: str, method: cfg.Method, num_genes: int, record: dict):
-        self.folder, self.name, self.method, self.num_genes = folder, name, method, num_genes
-        self.times: dict[str, float] = {}
-        for phase in ("trace_seconds", "compile_seconds", "run_seconds"):
-            self.times[phase] = 0.0
-        record["methods"][name] = self.times
-        self.rows: list[dict[str, Any]] = []
-        self.fitness: list[np.ndarray] = []
-        self.populations: list[np.ndarray] = []
-        self.projections: list[np.ndarray] = []
+    def save() -> None:
+        repeats.save()
+        times["finished_repeats"] = len(repeats)
+        results.write_environment(run.folder, run.record)
 
-    def __enter__(self) -> "_Repeats":
-        return self
+    def write() -> None:
+        times["finished_repeats"] = len(repeats)
+        repeats.write(run.folder)
+        results.write_environment(run.folder, run.record)
+        shutil.rmtree(place, ignore_errors=True)
 
-    def __exit__(self, *_: object) -> None:
-        self.times["finished_repeats"] = len(self.fitness)
-        if not self.fitness:
-            return
-        arrays = {"fitness": np.stack(self.fitness)}
-        if self.populations:
-            arrays["final_population"] = np.stack(self.populations)
-        if self.projections:
-            arrays["projection"] = np.stack(self.projections)
-        results.write_method(self.folder, self.name, self.rows, arrays)
-
-    def add(self, repeat: int, kept: dict[str, np.ndarray], population, projection) -> None:
-        """Take in one finished repeat."""
-        for generation, fitness in enumerate(kept["fitness"]):
-            self.rows.append(
-                {
-                    "method": self.name,
-                    "repeat": repeat,
-                    "generation": generation + 1,
-                    "alpha": float(kept["alpha"][generation]),
-                    **_describe(fitness, self.method.problem.success),
-                    "effective_sample_size": float(kept["effective_sample_size"][generation]),
-                    "num_invalid": int(kept["num_invalid"][generation]),
-                    "selected": int(kept["selected"][generation]),
-                }
-            )
-        limit = self.method.save_populations
-        if limit is None or len(self.fitness) < limit:
-            self.populations.append(np.asarray(population))
-            if projection is not None:
-                self.projections.append(np.asarray(projection))
-        self.fitness.append(kept["fitness"])
-
-    def summary(self) -> Summary:
-        """Say how the last generation did."""
-        last = np.stack(self.fitness)[:, -1]
-        last = np.where(np.isfinite(last), last, np.nan)
-        threshold = self.method.problem.success
-        success = None
-        if threshold is not None:
-            rates = de.metrics.success_rate(last, threshold)
-            success = _mean_and_error(np.asarray(rates))
-        return Summary(
-            label=self.method.label,
-            num_genes=self.num_genes,
-            mean=_mean_and_error(np.nanmean(last, axis=1)),
-            success=success,
-            reference=self.method.reference,
-        )
+    try:
+        _run_repeats(run, program, repeats, times, save)
+    except BaseException:
+        if is_first():  # the others need not have come so far
+            save()
+            repeats.write(run.folder)
+        raise
+    on_first(write)
+    return np.stack([kept["fitness"] for kept in repeats.kept])
 
 
-def _run_method(config: cfg.RunConfig, name: str, program: Program, repeats: _Repeats, progress):
-    """Run all repeats, a call after the other, each for as many repeats as `_per_call` says."""
-    method = config.methods[name]
-    num_levels = method.evolution.schedule.num_levels
-    chunks = np.array_split(np.arange(num_levels), math.ceil(num_levels / GENERATIONS_PER_CHUNK))
-    devices = jax.local_devices()[: config.repeats]
-    per_call = _per_call(config.repeats, len(devices))
+def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, save: Callable):
+    """Run the repeats, a call after the other, each for as many as `_per_call` says."""
+    config, name = run.config, repeats.name
+    num_levels = repeats.method.evolution.schedule.num_levels
+    # A population that is split over a mesh has all devices for itself.
+    devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
+    per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
+    start, advance = _compile(program, devices, times)
+    stops = _stops(num_levels, config.checkpoint.every, config.population**2 * program.num_genes)
+    before = _generations_before(config, name)
+    first = len(repeats)
+    run.progress(name, first, 0, True)
+    saved = on_first(run.saver.restore, name, first)
+    while first < config.repeats:
+        if saved is None:
+            # The last call fills up with repeats that nobody asked for.
+            carry = start(de.batch.seed_keys(config.seed, per_call, first=first))
+            call = _Call(first, min(per_call, config.repeats - first), 0, carry, [])
+        else:
+            call, saved = _restored(saved, start, config.seed, len(devices)), None
+        run.progress(name, first, call.asked * call.generation, False)
+        for stop in stops:
+            if stop <= call.generation:
+                continue
+            done = stop - call.generation
+            call = _advanced(call, advance, stop)
+            check_fitness(repeats.method, call.kept[-1]["fitness"])
+            if stop == num_levels:
+                _take_in(repeats, call)
+            run.progress(name, first, call.asked * stop, False)
+            if on_first(run.saver.due, done):
+                progress = _progress(name, call) if stop < num_levels else None
+                if is_first():
+                    step = before + first * num_levels + call.asked * stop
+                    run.saver.save(step, save, progress)
+        first += call.asked
+
+
+def _compile(program: Program, devices: list, times: dict) -> tuple["_Timed", "_Timed"]:
+    """`start` and `advance` of many repeats, shared out among the devices."""
 
     def many(function: Callable, **kwargs) -> _Timed:
-        mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        if program.mesh is None:
+            mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
+        else:
+            mapped = _alone(function)
         mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
-        return _Timed(jax.jit(mapped, **kwargs), repeats.times)
+        return _Timed(jax.jit(mapped, **kwargs), times)
 
-    start, advance = many(program.start), many(program.advance, donate_argnums=0)
-    for first in range(0, config.repeats, per_call):
-        progress(name, first, 0, first == 0)
-        # The last call fills up with repeats that nobody asked for.
-        state, projection, keys = start(de.batch.seed_keys(config.seed, per_call, first=first))
-        asked = min(per_call, config.repeats - first)
-        pieces = []
-        for chunk in chunks:
-            state, kept = advance(state, projection, keys[:, chunk[0] : chunk[-1] + 1])
-            kept = {key: np.asarray(value)[:asked] for key, value in kept.items()}
-            _check(method, kept["fitness"])
-            pieces.append(kept)
-            progress(name, first, asked * (int(chunk[-1]) + 1), False)
-        kept = {key: np.concatenate([piece[key] for piece in pieces], 1) for key in pieces[0]}
-        for i in range(asked):
-            one = {key: value[i] for key, value in kept.items()}
-            repeats.add(
-                first + i,
-                one,
-                state.population[i],
-                None if projection is None else projection[i],
-            )
-    progress(name, config.repeats, 0, False)
+    return many(program.start), many(program.advance, donate_argnums=0)
+
+
+def _alone(function: Callable) -> Callable:
+    """Map over a leading axis of one."""
+
+    def alone(*args):
+        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return alone
+
+
+def _stops(num_levels: int, every: int | None, work: float) -> list[int]:
+    """Generations after which the host has the word: every chunk's end, each `every`, the last.
+
+    They follow from the config alone: chunks of other lengths may round otherwise.
+    """
+    longest = min(GENERATIONS_PER_CHUNK, max(1, int(WORK_PER_CHUNK / work)))
+    ends = [*range(0, num_levels, every or num_levels), num_levels]
+    chunks = [
+        np.array_split(np.arange(begin, end), math.ceil((end - begin) / longest))
+        for begin, end in itertools.pairwise(ends)
+    ]
+    return [int(chunk[-1]) + 1 for block in chunks for chunk in block]
+
+
+def _advanced(call: _Call, advance: Callable, stop: int) -> _Call:
+    """Run the call up to a generation."""
+    state, projection, keys = call.carry
+    state, kept = advance(state, projection, keys[:, call.generation : stop])
+    kept = {key: on_host(value)[: call.asked] for key, value in kept.items()}
+    return call._replace(generation=stop, carry=(state, projection, keys), kept=[*call.kept, kept])
+
+
+def _kept(call: _Call) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([kept[key] for kept in call.kept], 1) for key in call.kept[0]}
+
+
+def _take_in(repeats: Repeats, call: _Call) -> None:
+    """Add the repeats of a call that has ended, but for those that only filled it up."""
+    state, projection, _ = call.carry
+    wanted, endings = repeats.num_wanted(call.asked), {}
+    if wanted:
+        endings["final_population"] = on_host(state.population[:wanted])
+        if projection is not None:
+            endings["projection"] = on_host(projection[:wanted])
+    repeats.add(_kept(call), endings)
+
+
+def _progress(name: str, call: _Call) -> checkpoints.Progress:
+    """What a checkpoint holds of a call: copies, since the next chunk writes over the state."""
+    leaves = [
+        on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for leaf in jax.tree.leaves(call.carry)
+    ]
+    return checkpoints.Progress(name, call.first, call.asked, call.generation, leaves, _kept(call))
+
+
+def _restored(saved: checkpoints.Progress, start: Callable, seed: int, num_devices: int) -> _Call:
+    """The call of a checkpoint; filled up anew where the devices do not divide its repeats."""
+    rows = math.ceil(len(saved.carry[0]) / num_devices) * num_devices
+    like, tree = jax.tree.flatten(start(de.batch.seed_keys(seed, rows, first=saved.first)))
+    carry = [
+        _placed(np.resize(array, (rows, *array.shape[1:])), leaf)  # the first rows again
+        for leaf, array in zip(like, saved.carry, strict=True)
+    ]
+    return _Call(saved.first, saved.asked, saved.generation, tree.unflatten(carry), [saved.kept])
+
+
+def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """An array on the devices, and in the processes, of another; its key where that is one."""
+    sharding = (jax.random.key_data(like) if _is_key(like) else like).sharding
+    placed = jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return jax.random.wrap_key_data(placed) if _is_key(like) else placed
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _generations_before(config: cfg.RunConfig, name: str) -> int:
+    """Generations of all repeats of the methods before this one."""
+    names = list(config.methods)
+    methods = [config.methods[other] for other in names[: names.index(name)]]
+    return sum(config.repeats * method.evolution.schedule.num_levels for method in methods)
 
 
 def _per_call(repeats: int, num_devices: int) -> int:
@@ -281,33 +308,8 @@ class _Timed:
         return result
 
 
-def _problem(problem: cfg.Function | cfg.Control) -> tuple[Callable[..., jax.Array], int]:
-    """Fitness function and genome size. Raises ValueError when task and policy do not fit."""
-    if isinstance(problem, cfg.Function):
-        function = getattr(de.problems.functions, problem.name)
-        return lambda population: function(problem.scale * population), problem.dim
-    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
-    activation = getattr(jax.nn, problem.policy.activation)
-    sizes = (task.num_inputs, *problem.policy.hidden, task.num_outputs)
-    policy = de.policies.mlp(sizes, activation=activation)
-    returns = de.problems.control.make_returns(
-        task, policy, num_episodes=problem.num_episodes, scaling=problem.scaling
-    )
-    return lambda key, population: returns(key, population).mean(axis=1), policy.num_genes
-
-
-def _fitness_map(settings: cfg.Identity | cfg.Power | cfg.Boltzmann) -> de.fitness.FitnessMap:
-    match settings:
-        case cfg.Identity():
-            return de.fitness.identity
-        case cfg.Power():
-            return de.fitness.power(settings.p, settings.temperature)
-        case cfg.Boltzmann():
-            return de.fitness.boltzmann(settings.temperature)
-
-
-def _check(method: cfg.Method, fitness: np.ndarray) -> None:
-    """Stop a run whose fitness its map can't weigh."""
+def check_fitness(method: cfg.Method, fitness: np.ndarray) -> None:
+    """Raise Stopped for a fitness that the method's map can't weigh."""
     name = method.evolution.fitness_map.name
     if name != "boltzmann" and (fitness < 0).any():
         raise Stopped(
@@ -315,26 +317,3 @@ def _check(method: cfg.Method, fitness: np.ndarray) -> None:
             f"'{name}' needs fitness of 0 or more. Use boltzmann, which takes any sign: "
             "--set evolution.fitness_map.name=boltzmann"
         )
-
-
-def _describe(fitness: np.ndarray, success: float | None) -> dict[str, Any]:
-    """Statistics of one generation over its valid individuals; blank where there are none."""
-    valid = fitness[np.isfinite(fitness)]
-    rate = "" if success is None else float(de.metrics.success_rate(fitness, success))
-    names = ("min", "q25", "median", "q75", "max")
-    if not len(valid):
-        blank = {f"fitness_{name}": "" for name in ("mean", "std", *names)}
-        return {**blank, "success_rate": rate}
-    quantiles = dict(zip(names, np.quantile(valid, [0, 0.25, 0.5, 0.75, 1]), strict=True))
-    return {
-        "fitness_mean": float(valid.mean()),
-        "fitness_std": float(valid.std()),
-        **{f"fitness_{name}": float(value) for name, value in quantiles.items()},
-        "success_rate": rate,
-    }
-
-
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean over repeats and its standard error; NaN for a single repeat."""
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(error)

@@ -1,0 +1,386 @@
+"""Checkpoints and `--resume`: what a run keeps when it is killed, and when its disk fails."""
+
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from diffevo_jax.runner import checkpoints, results, run, startup
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner.cli import app
+
+CONFIG = """\
+name: saved
+description: two methods of five repeats
+repeats: 5
+population: 32
+problem: {kind: function, name: two_peaks, success: 0.5}
+evolution:
+  schedule: {name: cosine, num_levels: 20}
+  fitness_map: {name: boltzmann, temperature: 0.1}
+checkpoint: {every: 4}
+methods:
+  plain: {label: plain}
+  latent: {label: latent, evolution: {latent_dim: 1}}
+"""
+# What `diffevo-jax run CONFIG --out FOLDER --resume` does, but for the figure, which takes seconds;
+# it stops as by Ctrl-C at a method and numbers of finished repeats and generations, if any.
+DRIVER = """
+import sys
+from pathlib import Path
+from diffevo_jax.runner import config, results, run, startup
+
+startup.keep_compiled()
+path, out, *stop = sys.argv[1:]
+def progress(*at):
+    if [str(number) for number in at[:3]] == stop:
+        raise KeyboardInterrupt
+
+settings = config.load_config(Path(path))
+folder = results.create(Path(out), settings.name, resume=True)
+run.run(settings, run.build(settings), folder, progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A cache directory of compiled programs, so that a run that starts again starts quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
+        startup.keep_compiled()
+        yield Path(os.environ["XDG_CACHE_HOME"])
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "saved.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory, home) -> Path:
+    """A run in one go, without a checkpoint: what every other must end in.
+
+    On a CPU chunks of any length give the same bits, so that checkpoints change nothing either.
+    """
+    out = tmp_path_factory.mktemp("whole") / "out"
+    _run(config, out, "checkpoint.every=null")
+    return out
+
+
+@pytest.fixture(scope="module")
+def interrupted(config, tmp_path_factory, home) -> Path:
+    """A run that has ended in its second method, in the middle of a call; copy it."""
+    out = tmp_path_factory.mktemp("interrupted") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "REPEATS_PER_CALL", 1)
+        assert len(_devices(patch)) == 1
+        with pytest.raises(KeyboardInterrupt):
+            _run(config, out, stop=("latent", 1, 12))
+    return out
+
+
+def _devices(patch) -> list:
+    """One device, however many the session has."""
+    devices = jax.local_devices
+    patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
+    return jax.local_devices()
+
+
+def _run(path: Path, out: Path, *overrides: str, stop=None, at=lambda *_: None, say=print):
+    """Start or resume a run in this process; stop it, or call `at`, where it has come so far."""
+
+    def progress(*seen) -> None:
+        at(*seen[:3])
+        if seen[:3] == stop:
+            raise KeyboardInterrupt
+
+    settings = cfg.load_config(path, list(overrides))
+    folder = results.create(out, settings.name, resume=True)
+    return run.run(settings, run.build(settings), folder, progress=progress, say=say)
+
+
+def _start(path: Path, out: Path, *stop: object, devices: int = 1) -> subprocess.Popen:
+    """Start or resume a run in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(path), str(out), *map(str, stop)],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _cli(*arguments: object):
+    return CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def _assert_same(out: Path, expected: Path) -> None:
+    """Both are complete, and every array and every row is the same, bit for bit."""
+    for name in ("plain", "latent"):
+        with np.load(out / f"{name}.npz") as a, np.load(expected / f"{name}.npz") as b:
+            assert set(a.files) == set(b.files)
+            for key in a.files:
+                np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name}: {key}")
+    assert (out / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
+    assert json.loads((out / "environment.json").read_text())["status"] == "complete"
+    assert not (out / "checkpoints").exists()
+
+
+def _steps(out: Path) -> list[Path]:
+    found = (out / "checkpoints" / "progress").iterdir()
+    return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+# Killed
+
+
+def _kill_and_resume(config: Path, out: Path, kills: int) -> None:
+    """Kill a run at random moments, and let it end."""
+    moments, lock = random.Random(0), out / "checkpoints" / "lock"
+    for kill in range(kills):
+        before = _saved(out)
+        process = _start(config, out)
+        mine = f"process {process.pid} "
+        while process.poll() is None and not (lock.exists() and lock.read_text().startswith(mine)):
+            time.sleep(0.01)
+        # One in three while it starts again; the others while it runs, in a save or between two.
+        while process.poll() is None and kill % 3 and _saved(out) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 2 if kill % 3 == 0 else 1))
+        process.kill()
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+    process = _start(config, out)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+
+def _saved(out: Path) -> set[str]:
+    return {str(path) for path in out.glob("checkpoints/*/*")}
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp_path, home):
+    often = tmp_path / "often.yaml"
+    often.write_text(CONFIG.replace("every: 4", "every: 2"))
+    _kill_and_resume(often, tmp_path / "out", 3)
+    _assert_same(tmp_path / "out", whole)
+    assert len(results.read_environment(tmp_path / "out")["resumed"]) == 3
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_goes_on_to_the_same_files(tmp_path, home):
+    longer = tmp_path / "longer.yaml"
+    longer.write_text(
+        CONFIG.replace("every: 4", "every: 1").replace("num_levels: 20", "num_levels: 100")
+    )
+    _run(longer, tmp_path / "whole", "checkpoint.every=null")
+    _kill_and_resume(longer, tmp_path / "out", 20)
+    _assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_an_interrupted_run_keeps_the_newest_checkpoints_and_goes_on(
+    config, whole, interrupted, tmp_path
+):
+    assert len(_steps(interrupted)) == cfg.Checkpoint().keep
+    assert results.finished_repeats(interrupted) == {"plain": 5, "latent": 1}
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    seen = []
+    _run(config, out, at=lambda *at: seen.append(at))
+    assert ("latent", 1, 8) in seen  # of the newest checkpoint, not of the start
+    assert ("latent", 1, 4) not in seen
+    assert ("plain", 0, 0) not in seen
+    _assert_same(out, whole)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(config, whole, tmp_path, home):
+    process = _start(config, tmp_path / "out", "latent", 0, 5 * 12, devices=2)
+    output, _ = process.communicate()
+    assert "KeyboardInterrupt" in output
+    say = []
+    with pytest.MonkeyPatch.context() as patch:
+        assert len(_devices(patch)) == 1
+        _run(config, tmp_path / "out", say=say.append)
+    # On a CPU the repeats run one by one, so that the number of devices changes nothing.
+    _assert_same(tmp_path / "out", whole)
+
+
+# Damaged
+
+
+def test_of_a_damaged_newest_checkpoint_the_one_before_is_used_and_said_so(
+    config, whole, interrupted, tmp_path
+):
+    newest = _steps(interrupted)[-1]
+    files = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
+    fell_back = 0
+    for length in (0.5, 0):
+        for file in files:
+            out = shutil.copytree(interrupted, tmp_path / f"{file.name}-{length}")
+            damaged = out / "checkpoints" / "progress" / newest.name / file
+            os.truncate(damaged, int(length * damaged.stat().st_size))
+            said = []
+            saver = checkpoints.Checkpoints(out, cfg.Checkpoint(), said.append)
+            found = saver.restore("latent", 1)
+            saver.close()
+            assert found is not None
+            # Some files are not needed to read it.
+            assert found.generation == (4 if said else 8), file
+            fell_back += bool(said)
+            shutil.rmtree(out)
+    assert fell_back > 5
+
+
+def test_repeats_whose_file_is_damaged_run_again(config, whole, interrupted, tmp_path):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    (file,) = (out / "checkpoints" / "repeats" / "latent").glob("*.npz")
+    os.truncate(file, file.stat().st_size // 2)
+    os.truncate(out / "plain.npz", 100)
+    said = []
+    _run(config, out, say=said.append)
+    assert f"{file}: not readable" in said[1]
+    assert "plain.npz: not readable" in said[0]
+    _assert_same(out, whole)
+
+
+def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, tmp_path, home):
+    out, said = tmp_path / "out", []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up(*at) -> None:  # no file can be written beyond 100 bytes, much as on a full disk
+        if at == ("plain", 1, 8):
+            while not (out / "checkpoints" / "progress" / "24").exists():
+                time.sleep(0.01)  # it is written in the background
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "REPEATS_PER_CALL", 1)
+        assert len(_devices(patch)) == 1
+        try:
+            with pytest.raises(OSError, match="File too large"):  # plain.npz, after five repeats
+                _run(config, out, at=fill_up, say=said.append)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(said) > 5
+        assert all(re.match("checkpoint not saved .* the run goes on", line) for line in said)
+        assert [path.name for path in _steps(out)] == ["16", "24"]
+        seen = []
+        _run(config, out, at=lambda *at: seen.append(at))
+    assert seen[:2] == [("plain", 1, 0), ("plain", 1, 4)]
+    _assert_same(out, whole)
+
+
+# Refused
+
+
+def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_path):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    with checkpoints.lock(out):
+        result = _cli("run", out, "--resume")
+    assert result.exit_code == 2
+    assert f"{out}: in use by process {os.getpid()} on " in result.output
+    again = _cli("run", config, "--out", out)
+    assert again.exit_code == 2
+    assert "exists, and a run is never overwritten" in again.output
+    assert "--resume" in again.output
+
+
+def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, interrupted, tmp_path):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    changes = ["--set", "evolution.eta=0.5", "--set", "checkpoint.keep=9"]
+    result = _cli("run", config, "--out", out, "--resume", *changes, "--set", "seed=1")
+    assert result.exit_code == 2
+    assert "holds a run of another config" in result.output
+    named = [line.strip() for line in result.output.splitlines() if " asked for" in line]
+    assert named == [
+        "seed: 0 there, 1 asked for",
+        "methods.plain.evolution.eta: 1.0 there, 0.5 asked for",
+        "methods.latent.evolution.eta: 1.0 there, 0.5 asked for",
+        "checkpoint.keep: 2 there, 9 asked for",
+    ]
+
+
+def test_resume_needs_a_folder_with_a_run(config, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").write_text("data")
+    for arguments, message in (
+        ((config, "--resume"), "--resume: expected a run folder, or a config and its --out FOLDER"),
+        ((tmp_path / "other", "--resume"), "expected a run folder"),
+        ((config, "--out", tmp_path / "other", "--resume"), "exists and is no run folder"),
+    ):
+        result = _cli("run", *arguments)
+        assert result.exit_code == 2
+        assert message in result.output
+
+
+def test_a_complete_run_says_so_and_stays_as_it_is(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    result = _cli("run", out, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "complete already" in result.output
+    assert "success, %" in result.output
+    assert before.items() <= {path.name: path.read_bytes() for path in out.iterdir()}.items()
+
+
+# When
+
+
+def test_a_run_shorter_than_a_minute_saves_nothing_on_the_way(config, tmp_path, home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)  # importing it fails
+    said = []
+    _run(config, tmp_path / "out", "checkpoint.every=null", say=said.append)
+    assert said == []
+
+
+def test_without_a_count_checkpoints_cost_a_hundredth_of_the_run_at_most(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    saver = checkpoints.Checkpoints(tmp_path, cfg.Checkpoint(), print)
+
+    def seconds_until_due() -> float:
+        begin = now[0]
+        while not saver.due(10**6):
+            now[0] += 1
+        return now[0] - begin
+
+    def write(seconds: float) -> None:
+        now[0] += seconds
+
+    for cost, seconds in ((0.0, 60), (0.5, 60), (3.0, 300 - 3)):
+        seconds_until_due()
+        saver.save(1, partial(write, cost), None)
+        assert seconds_until_due() == pytest.approx(seconds, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("every", "work", "expected"),
+    [
+        (None, 1, [50, 100]),
+        (40, 1, [40, 80, 100]),
+        (70, 1, [35, 70, 100]),
+        (200, 1, [50, 100]),
+        (None, run.WORK_PER_CHUNK / 25, [25, 50, 75, 100]),
+        (None, 1e30, list(range(1, 101))),
+    ],
+)
+def test_chunks_end_at_each_checkpoint_and_after_some_seconds(every, work, expected):
+    assert run._stops(100, every, work) == expected
