@@ -74,7 +74,8 @@ def write_config(folder: Path, config: RunConfig, source: str) -> None:
 
 def write_environment(folder: Path, record: dict[str, Any]) -> None:
     """Save versions, device and commit beside what the run says of itself."""
-    _replace(folder / "environment.json", json.dumps({**environment(), **record}, indent=2) + "\n")
+    text = json.dumps({**environment(), **record}, indent=2) + "\n"
+    write_whole(folder / "environment.json", text)
 
 
 def write_method(
@@ -158,8 +159,8 @@ def _git_commit() -> str | None:
         return None
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -58,13 +58,17 @@ def build(config: cfg.RunConfig) -> dict[str, Program]:
     programs = {}
     for name, method in config.methods.items():
         try:
-            programs[name] = _program(method, config.population)
+            programs[name] = make_program(method, config.population)
         except ValueError as error:
             raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
     return programs
 
 
-def _program(method: cfg.Method, population: int) -> Program:
+def make_program(method: cfg.Method, population: int) -> Program:
+    """Turn a method into a program; its numbers (eta, a temperature, ...) may be traced.
+
+    population: N. Raises ValueError when task, policy and latent space do not fit.
+    """
     fitness_fn, num_genes = _problem(method.problem)
     settings = method.evolution
     schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
@@ -238,7 +242,7 @@ def _run_method(config: cfg.RunConfig, name: str, program: Program, repeats: _Re
         for chunk in chunks:
             state, kept = advance(state, projection, keys[:, chunk[0] : chunk[-1] + 1])
             kept = {key: np.asarray(value)[:asked] for key, value in kept.items()}
-            _check(method, kept["fitness"])
+            check_fitness(method, kept["fitness"])
             pieces.append(kept)
             progress(name, first, asked * (int(chunk[-1]) + 1), False)
         kept = {key: np.concatenate([piece[key] for piece in pieces], 1) for key in pieces[0]}
@@ -306,8 +310,8 @@ def _fitness_map(settings: cfg.Identity | cfg.Power | cfg.Boltzmann) -> de.fitne
             return de.fitness.boltzmann(settings.temperature)
 
 
-def _check(method: cfg.Method, fitness: np.ndarray) -> None:
-    """Stop a run whose fitness its map can't weigh."""
+def check_fitness(method: cfg.Method, fitness: np.ndarray) -> None:
+    """Raise Stopped for a fitness that the method's map can't weigh."""
     name = method.evolution.fitness_map.name
     if name != "boltzmann" and (fitness < 0).any():
         raise Stopped(
