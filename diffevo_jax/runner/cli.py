@@ -1,6 +1,5 @@
 """The command line: run, list, figure, reproduce, info. A command imports what it needs."""
 
-import math
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +51,7 @@ def run(
 
         from rich.console import Console
 
-        from diffevo_jax.runner import figure, results, startup
+        from diffevo_jax.runner import display, figure, results, startup
         from diffevo_jax.runner import run as runner
 
         startup.use_all_cores()
@@ -66,7 +65,7 @@ def run(
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
         try:
-            with _progress_bar(settings, console) as progress:
+            with display.progress_bar(settings, console) as progress:
                 summaries = runner.run(settings, programs, folder, source=source, progress=progress)
         except KeyboardInterrupt:
             console.print(f"Interrupted. {_kept(folder)}")
@@ -76,7 +75,7 @@ def run(
         # Reference numbers hold for the settings in the file, over any repeats and seed.
         free = ("repeats=", "seed=", "name=")
         comparable = all(text.startswith(free) for text in override or [])
-        for line in _table(summaries, with_reference=comparable):
+        for line in display.table(summaries, with_reference=comparable):
             console.print(line)
         for drawn in figure.draw(folder):
             console.print(drawn, style="dim", highlight=False)
@@ -199,84 +198,6 @@ def _errors_for_people():
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(_BAD_INPUT) from None
-
-
-@contextmanager
-def _progress_bar(settings, console):
-    """One bar over all methods, repeats and generations."""
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left"),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console) as bar:
-        tasks = {
-            name: bar.add_task(
-                method.label, total=settings.repeats * method.evolution.schedule.num_levels
-            )
-            for name, method in settings.methods.items()
-        }
-
-        def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
-            method = settings.methods[name]
-            done = repeats * method.evolution.schedule.num_levels + generations
-            note = "  compiling" if compiling else ""
-            bar.update(tasks[name], completed=done, description=method.label + note)
-
-        yield progress
-
-
-def _table(summaries, *, with_reference: bool):
-    """The last generation of each method, beside the reference where there is one."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    success = any(summary.success for summary in summaries)
-    with_reference = with_reference and any(summary.reference for summary in summaries)
-    headings = ["success, %" if success else "fitness"]
-    if with_reference:
-        headings += ["reference, %", "apart", "published"]
-    table.add_column("method")
-    for heading in ("genes", *headings):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for summary in summaries:
-        result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
-        row = [summary.label, f"{summary.num_genes:,}", result]
-        if with_reference and summary.success and summary.reference:
-            expected = (summary.reference.success_rate, summary.reference.standard_error)
-            error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
-            published = summary.reference.published
-            row.append(_percent(expected))
-            apart = (summary.success[0] - expected[0]) / error if error > 0 else math.nan
-            row.append("-" if math.isnan(apart) else f"{apart:+.1f} s.e.")
-            row.append("-" if published is None else f"{100 * published:.1f}")
-        table.add_row(*(Text(cell) for cell in row))
-    yield "\nLast generation, mean ± standard error over repeats"
-    yield table
-    if with_reference:
-        for summary in summaries:
-            if summary.reference:
-                yield f"reference, {summary.label}: {summary.reference.source}"
-
-
-def _percent(value_and_error) -> str:
-    if value_and_error is None:
-        return "-"
-    value, error = value_and_error
-    return _plus_minus((100 * value, 100 * error), ".1f")
-
-
-def _plus_minus(value_and_error, digits: str) -> str:
-    """Value ± standard error; the value alone where a single repeat gives no error."""
-    value, error = value_and_error
-    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:.2g}"
 
 
 def _times(repeats: int) -> str:
