@@ -1,7 +1,8 @@
-"""The command line: run, list, figure, reproduce, info. A command imports what it needs."""
+"""The command line: run, sweep, list, figure, reproduce, info. A command imports what it needs."""
 
 import signal
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class Executor(StrEnum):
+    """Where the jobs of a sweep run, by submitit's names."""
+
+    local = "local"
+    slurm = "slurm"
+    debug = "debug"
+
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
@@ -79,6 +89,65 @@ def run(
             console.print(line)
         for drawn in figure.draw(folder):
             console.print(drawn, style="dim", highlight=False)
+
+
+@app.command()
+def sweep(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file with a section `sweep`, or a name.")
+    ],
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            help="local: one job after the other; slurm: an array; debug: in this process."
+        ),
+    ] = Executor.local,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the sweep; what is finished in it is kept.", show_default="runs/NAME"
+        ),
+    ] = None,
+    only: Annotated[
+        list[int] | None,
+        typer.Option(metavar="POINT", help="Only this point; may be repeated."),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+    ] = True,
+) -> None:
+    """Run every point of a sweep that is not finished, many as one program, into one table."""
+    with _errors_for_people():
+        import jax
+
+        from diffevo_jax.runner.config import find_config
+        from diffevo_jax.runner.sweep import sweep as run_sweep
+
+        if executor is not Executor.debug:
+            jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            failed = run_sweep(
+                find_config(config),
+                override,
+                executor=executor.value,
+                out=out,
+                only=only or (),
+                cache=cache,
+                say=typer.echo,
+            )
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on from what is finished.")
+            raise typer.Exit(_INTERRUPTED) from None
+    for line in failed:
+        typer.echo(f"failed: {line}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("list")
