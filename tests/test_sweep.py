@@ -189,39 +189,45 @@ def test_run_and_sweep_name_each_other(tiny):
 
 
 def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "REPEATS_PER_CALL", 5)  # calls that cut through points
-    _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 3}")
+    monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
+    _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
     methods = "methods={plain: {label: p}, latent: {label: l, evolution: {latent_dim: 1}}}"
-    overrides = [methods, "evolution.floor=1e-3"]
     traced = []
     make_program = run.make_program
     monkeypatch.setattr(
         run, "make_program", lambda *args: traced.append(args) or make_program(*args)
     )
-    failed, said = _sweep(tiny, tmp_path / "out", *overrides)
+    failed, said = _sweep(tiny, tmp_path / "out", methods)
     assert failed == []
     assert "4 of 4 points to run, jobs: 1" in said[0]
     assert len(traced) == 2 * 2  # a method is made to see that it fits, and traced for all points
     rows = _rows(tmp_path / "out")
-    assert len(rows) == 4 * 2 * 3  # points, methods, seeds
+    assert len(rows) == 4 * 2 * 5  # points, methods, seeds
 
-    point = load_sweep(tiny, overrides).points[3]
+    named = [(row["point"], row["method"], row["repeat"]) for row in rows]
+    assert named == [
+        (str(p), method, str(r))
+        for p in range(4)
+        for method in ("plain", "latent")
+        for r in range(5)
+    ]
+
+    config = load_sweep(tiny, [methods]).points[3].config
+    config = config.model_copy(update={"methods": {"latent": config.methods["latent"]}})
     folder = results.create(tmp_path / "run", "run")
-    run.run(point.config, run.build(point.config), folder)
-    for method in ("plain", "latent"):
-        fitness = np.load(folder / f"{method}.npz")["fitness"]
-        seen = [row for row in rows if (row["point"], row["method"]) == ("3", method)]
-        assert [row["repeat"] for row in seen] == ["0", "1", "2"]
-        assert {(row["evolution.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
-        means = [float(row["fitness_mean"]) for row in seen]
-        # A number as data rounds otherwise than one compiled in.
-        np.testing.assert_allclose(means, fitness[:, -1].mean(axis=1), rtol=1e-4)
-        best = [float(row["fitness_best"]) for row in seen]
-        np.testing.assert_allclose(best, fitness.max(axis=(1, 2)), rtol=1e-4)
-        rates = [float(row["success_rate"]) for row in seen]
-        np.testing.assert_allclose(rates, (fitness[:, -1] >= 0.5).mean(axis=1))
+    run.run(config, run.build(config), folder)
+    fitness = np.load(folder / "latent.npz")["fitness"]
+    seen = [row for row in rows if (row["point"], row["method"]) == ("3", "latent")]
+    assert {(row["evolution.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
+    means = [float(row["fitness_mean"]) for row in seen]
+    # A number as data rounds otherwise than one compiled in.
+    np.testing.assert_allclose(means, fitness[:, -1].mean(axis=1), rtol=1e-4)
+    best = [float(row["fitness_best"]) for row in seen]
+    np.testing.assert_allclose(best, fitness.max(axis=(1, 2)), rtol=1e-4)
+    rates = [float(row["success_rate"]) for row in seen]
+    np.testing.assert_allclose(rates, (fitness[:, -1] >= 0.5).mean(axis=1))
 
-    _sweep(tiny, tmp_path / "one", *overrides, only=[2])
+    _sweep(tiny, tmp_path / "one", methods, only=[2])
     alone = [_numbers(row) for row in _rows(tmp_path / "one")]
     assert {row["point"] for row in alone} == {"2"}
     assert alone == [_numbers(row) for row in rows if row["point"] == "2"]  # bit for bit
@@ -261,23 +267,17 @@ def test_scaling_is_data_to_a_control_task(tmp_path):
 name: cartpole
 description: scaling as data
 population: 4
-problem:
-  {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
+problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
 evolution: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
 sweep: {grid: {problem.scaling: [1.0, 30.0]}}
 """
     )
     loaded = load_sweep(path)
     assert len(sweep.group(loaded)) == 1
-    rows = {p.number: r for p, r, _ in sweep_job.run_points(loaded.points, runs_per_call=8)}
-    for point in loaded.points:
-        program = run.build(point.config)["diffusion_evolution"]
-        start = program.start(de.batch.seed_keys(0, 1)[0])
-        _, kept = jax.jit(program.advance)(*start)
-        assert rows[point.number][0]["fitness_mean"] == pytest.approx(
-            float(kept["fitness"][-1].mean()), rel=1e-6
-        )
-    assert rows[0][0]["fitness_mean"] != rows[1][0]["fitness_mean"]
+    program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
+    numbers = {name: jnp.ones(2) for name in ("evolution.eta", "problem.scaling")}
+    kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
+    assert kept["fitness"].shape == (2, 4)
 
 
 def test_points_per_job_cuts_a_shape_into_jobs(tiny):
@@ -487,14 +487,14 @@ def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
     assert cancelled == [False]
 
 
-# A cluster of one machine: sbatch keeps the script and runs it once for each index of the array;
-# srun runs what follows its options; sacct says that all has ended.
+# A cluster of one machine: sbatch keeps the script, returns, and runs it; srun runs what follows its
+# options; sacct says whether that has ended.
 SBATCH = """\
 #!/bin/bash
-cp "$1" "$(dirname "$0")/script-$(ls "$(dirname "$0")" | grep -c script)"
-[ -e "$(dirname "$0")/hold" ] || for index in 0 1; do
-  SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$index bash "$1"
-done
+bin=$(dirname "$0")
+cp "$1" "$bin/script-$(ls "$bin" | grep -c script)"
+run() { SLURM_JOB_ID=7 bash "$1"; touch "$bin/ended"; }
+if [ ! -e "$bin/hold" ]; then run "$1" > "$bin/log" 2>&1 & fi
 echo Submitted batch job 7
 """
 SRUN = """\
@@ -502,7 +502,11 @@ SRUN = """\
 while [[ "$1" == --* ]]; do case $1 in --output|--error) shift;; esac; shift; done
 exec "$@"
 """
-SACCT = "#!/bin/bash\nprintf 'JobID|State|NodeList\\n7_0|RUNNING|a\\n7_1|RUNNING|a\\n'\n"
+SACCT = """\
+#!/bin/bash
+[ -e "$(dirname "$0")/ended" ] && state=COMPLETED || state=RUNNING
+printf "JobID|State|NodeList\\n7|$state|a\\n7_0|$state|a\\n7_1|$state|a\\n"
+"""
 
 
 @pytest.fixture
@@ -519,17 +523,16 @@ def cluster(tmp_path, monkeypatch) -> Path:
 SLURM = "sweep.slurm={time: 33, partition: gpu, gpus_per_node: 1, setup: [export SET_UP=1]}"
 
 
-def test_slurm_gets_an_array_of_jobs_with_the_sweeps_options(tiny, tmp_path, cluster):
+def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path, cluster):
     out = tmp_path / "out"
-    failed, said = _sweep(_write(tiny, TWO_SHAPES), out, SLURM, executor="slurm")
+    failed, said = _sweep(tiny, out, SLURM, "sweep.seeds=1", executor="slurm")
     assert failed == []
-    assert [line.split(":")[0] for line in said[1:]] == ["job 7_0", "job 7_1"]
+    assert said[1:] == ["job 7: 4 points, 0 failed"]
     assert len(_rows(out)) == 4
     (script,) = cluster.glob("script-*")
-    for line in ("--array=0-1%2", "--time=33", "--partition=gpu", "--gpus-per-node=1"):
-        assert f"#SBATCH {line}\n" in script.read_text()
+    for line in ("job-name=tiny", "time=33", "partition=gpu", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}\n" in script.read_text()
     assert "\nexport SET_UP=1\n" in script.read_text()
-    assert "#SBATCH --job-name=tiny\n" in script.read_text()
     assert not (out / "submitted.json").exists()
 
 
@@ -556,7 +559,8 @@ def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
     assert failed == []
     assert "0 of 4 points to run" in said[0]
     assert len(_rows(out)) == 4
-    assert len(list(cluster.glob("script-*"))) == 1
+    (script,) = cluster.glob("script-*")
+    assert "#SBATCH --array=0-1%2\n" in script.read_text()  # a job for each shape
     assert not (out / "submitted.json").exists()
 
 
