@@ -82,9 +82,11 @@ def make_task(name: str, *, max_steps: int | None = None) -> Task:
         )
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"max_steps: expected at least 1; seen {max_steps}")
-    environment, params = gymnax.make(name)
+    with jax.ensure_compile_time_eval():  # known numbers, also where the caller is traced
+        environment, params = gymnax.make(name)
+        observation_space = environment.observation_space(params)
+        action_space = environment.action_space(params)
 
-    observation_space = environment.observation_space(params)
     if not isinstance(observation_space, spaces.Box):
         raise ValueError(
             f"environment: expected array observations; {name} has {observation_space!r}"
@@ -102,7 +104,6 @@ def make_task(name: str, *, max_steps: int | None = None) -> Task:
     def scale(observation: jax.Array) -> jax.Array:
         return (jnp.ravel(observation) - jnp.asarray(middle, float)) * jnp.asarray(gain, float)
 
-    action_space = environment.action_space(params)
     if isinstance(action_space, spaces.Discrete):
         num_outputs = int(action_space.n)
 

@@ -1,8 +1,8 @@
-"""The command line: run, list, figure, reproduce, info. A command imports what it needs."""
+"""The command line: run, sweep, list, figure, reproduce, info. A command imports what it needs."""
 
-import math
 import signal
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class Executor(StrEnum):
+    """Where the jobs of a sweep run, by submitit's names."""
+
+    local = "local"
+    slurm = "slurm"
+    debug = "debug"
+
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
@@ -95,7 +104,7 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
     """Run into a folder; show progress, results and figure. comparable: with the reference."""
     from rich.console import Console
 
-    from diffevo_jax.runner import figure, results
+    from diffevo_jax.runner import display, figure, results
     from diffevo_jax.runner import run as runner
     from diffevo_jax.runner.processes import is_first, on_first
 
@@ -105,7 +114,7 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
         console.print("This run is complete already: nothing is run again.")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
-        with _progress_bar(settings, console) as progress:
+        with display.progress_bar(settings, console) as progress:
             summaries = runner.run(
                 settings, programs, folder, source=source, progress=progress, say=console.print
             )
@@ -118,11 +127,70 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
         if not is_first():
             raise
         raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
-    for line in _table(summaries, with_reference=comparable):
+    for line in display.table(summaries, with_reference=comparable):
         console.print(line)
     if is_first():
         for drawn in figure.draw(folder):
             console.print(drawn, style="dim", highlight=False)
+
+
+@app.command()
+def sweep(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file with a section `sweep`, or a name.")
+    ],
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            help="local: one job after the other; slurm: an array; debug: in this process."
+        ),
+    ] = Executor.local,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the sweep; what is finished in it is kept.", show_default="runs/NAME"
+        ),
+    ] = None,
+    only: Annotated[
+        list[int] | None,
+        typer.Option(metavar="POINT", help="Only this point; may be repeated."),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+    ] = True,
+) -> None:
+    """Run every point of a sweep that is not finished, many as one program, into one table."""
+    with _errors_for_people():
+        import jax
+
+        from diffevo_jax.runner.config import find_config
+        from diffevo_jax.runner.sweep import sweep as run_sweep
+
+        if executor is not Executor.debug:
+            jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            failed = run_sweep(
+                find_config(config),
+                override,
+                executor=executor.value,
+                out=out,
+                only=only or (),
+                cache=cache,
+                say=typer.echo,
+            )
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on from what is finished.")
+            raise typer.Exit(_INTERRUPTED) from None
+    for line in failed:
+        typer.echo(f"failed: {line}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("list")
@@ -256,84 +324,6 @@ def _errors_for_people():
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(_BAD_INPUT) from None
-
-
-@contextmanager
-def _progress_bar(settings, console):
-    """One bar over all methods, repeats and generations."""
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left"),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console) as bar:
-        tasks = {
-            name: bar.add_task(
-                method.label, total=settings.repeats * method.evolution.schedule.num_levels
-            )
-            for name, method in settings.methods.items()
-        }
-
-        def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
-            method = settings.methods[name]
-            done = repeats * method.evolution.schedule.num_levels + generations
-            note = "  compiling" if compiling else ""
-            bar.update(tasks[name], completed=done, description=method.label + note)
-
-        yield progress
-
-
-def _table(summaries, *, with_reference: bool):
-    """The last generation of each method, beside the reference where there is one."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    success = any(summary.success for summary in summaries)
-    with_reference = with_reference and any(summary.reference for summary in summaries)
-    headings = ["success, %" if success else "fitness"]
-    if with_reference:
-        headings += ["reference, %", "apart", "published"]
-    table.add_column("method")
-    for heading in ("genes", *headings):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for summary in summaries:
-        result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
-        row = [summary.label, f"{summary.num_genes:,}", result]
-        if with_reference and summary.success and summary.reference:
-            expected = (summary.reference.success_rate, summary.reference.standard_error)
-            error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
-            published = summary.reference.published
-            row.append(_percent(expected))
-            apart = (summary.success[0] - expected[0]) / error if error > 0 else math.nan
-            row.append("-" if math.isnan(apart) else f"{apart:+.1f} s.e.")
-            row.append("-" if published is None else f"{100 * published:.1f}")
-        table.add_row(*(Text(cell) for cell in row))
-    yield "\nLast generation, mean ± standard error over repeats"
-    yield table
-    if with_reference:
-        for summary in summaries:
-            if summary.reference:
-                yield f"reference, {summary.label}: {summary.reference.source}"
-
-
-def _percent(value_and_error) -> str:
-    if value_and_error is None:
-        return "-"
-    value, error = value_and_error
-    return _plus_minus((100 * value, 100 * error), ".1f")
-
-
-def _plus_minus(value_and_error, digits: str) -> str:
-    """Value ± standard error; the value alone where a single repeat gives no error."""
-    value, error = value_and_error
-    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:.2g}"
 
 
 def _times(repeats: int) -> str:

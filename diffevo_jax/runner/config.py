@@ -21,7 +21,9 @@ class ConfigError(ValueError):
     """A config that can't be run; the message is for the user."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A section of a config: no unknown keys, no silent conversions."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     also_here: ClassVar[tuple[str, ...]] = ()
 
@@ -38,20 +40,20 @@ class _Section(BaseModel):
         return data
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """A noise schedule of `diffevo_jax.schedules`."""
 
     name: Literal["linear", "cosine", "ddpm"] = "cosine"
     num_levels: Annotated[int, Field(ge=2)]
 
 
-class Identity(_Section):
+class Identity(Section):
     """Weight = fitness."""
 
     name: Literal["identity"] = "identity"
 
 
-class Power(_Section):
+class Power(Section):
     """Weight = fitness ** (p / temperature)."""
 
     name: Literal["power"] = "power"
@@ -59,14 +61,14 @@ class Power(_Section):
     temperature: Positive = 1.0
 
 
-class Boltzmann(_Section):
+class Boltzmann(Section):
     """Weight = exp(fitness / temperature)."""
 
     name: Literal["boltzmann"] = "boltzmann"
     temperature: Positive = 1.0
 
 
-class Evolution(_Section):
+class Evolution(Section):
     """Settings of `diffevo_jax.diffusion_evolution`."""
 
     schedule: Schedule
@@ -76,7 +78,7 @@ class Evolution(_Section):
     floor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-class Policy(_Section):
+class Policy(Section):
     """A network between a task's observations and its actions."""
 
     name: Literal["mlp"] = "mlp"
@@ -84,7 +86,7 @@ class Policy(_Section):
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
 
 
-class Function(_Section):
+class Function(Section):
     """A landscape of `diffevo_jax.problems.functions`."""
 
     kind: Literal["function"]
@@ -103,7 +105,7 @@ class Function(_Section):
         return self
 
 
-class Control(_Section):
+class Control(Section):
     """A Gymnax task with a policy, of `diffevo_jax.problems.control`."""
 
     kind: Literal["control"]
@@ -127,7 +129,7 @@ class Control(_Section):
         return value
 
 
-class Reference(_Section):
+class Reference(Section):
     """What to hold the last generation's success rate against.
 
     success_rate, standard_error: measured, as `source` says.
@@ -140,7 +142,7 @@ class Reference(_Section):
     published: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Figure(_Section):
+class Figure(Section):
     """Fitness against generation."""
 
     ylabel: str = "fitness"
@@ -149,7 +151,7 @@ class Figure(_Section):
     ticks: list[Finite] | None = None
 
 
-class Checkpoint(_Section):
+class Checkpoint(Section):
     """How often a run saves where it is, for `--resume`.
 
     every: generations between checkpoints; null goes by time, once a minute, or less often where
@@ -161,7 +163,7 @@ class Checkpoint(_Section):
     keep: Count = 2
 
 
-class Method(_Section):
+class Method(Section):
     """One line of the figure: its settings, complete."""
 
     label: str
@@ -171,7 +173,7 @@ class Method(_Section):
     reference: Reference | None = None
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run: every method over every repeat. `methods` differ from the top level's settings.
 
     save_populations: of how many repeats the final population is kept; null keeps all.
@@ -194,10 +196,10 @@ _SHARED = RunConfig.also_here
 
 
 def description(path: Path) -> str:
-    """Read what a config says of itself; a study's settings are checked where it runs."""
+    """Read what a config says of itself; settings beyond a run's are checked where they run."""
     with contextlib.suppress(OSError, yaml_loader.YamlError):
         data = yaml_loader.read(path)
-        if isinstance(data, dict) and "study" in data:
+        if isinstance(data, dict) and ("study" in data or "sweep" in data):
             return str(data.get("description", ""))
     return load_config(path).description
 
@@ -207,6 +209,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
 
     overrides: "a.b=c" each, c read as YAML. Raises ConfigError with all that is wrong.
     """
+    data = read_config(path, overrides)
+    if "sweep" in data:
+        raise ConfigError(f"{path}: a sweep; run it with `diffevo-jax sweep {path}`")
+    return validate_config(data, str(path))
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read and override the config file of a run or a sweep, as written. Raises ConfigError."""
     try:
         data = yaml_loader.read(path)
     except FileNotFoundError:
@@ -223,13 +233,21 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     if "study" in data:
         command = f"diffevo-jax reproduce --only {data['study']}"
         raise ConfigError(f"{path}: a study of its own kind; run it with `{command}`")
-    for override in overrides or []:
-        data = _override(data, _parse_override(override))
+    for text in overrides or []:
+        data = override(data, *_parse_override(text))
+    return data
+
+
+def validate_config(data: dict[str, Any], where: str) -> RunConfig:
+    """Validate a run's config. Raises ConfigError with all that is wrong, each line after `where`.
+
+    data: as written, of `read_config`.
+    """
     expanded = _expand(data)
     try:
         return RunConfig.model_validate(expanded)
     except ValidationError as error:
-        lines = [f"{path}: {line}" for line in describe(error, data, expanded)]
+        lines = [f"{where}: {line}" for line in describe(error, data, expanded)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -256,8 +274,11 @@ def _same_choice(key: str, base: dict, change: dict) -> bool:
     return tag not in new or tag not in old or new[tag] == old[tag]
 
 
-def _override(data: dict, change: dict) -> dict:
-    """Lay a command-line override over a config; of a shared setting, over each method's too."""
+def override(data: dict, key: str, value: Any) -> dict:
+    """Set a.b.c of a config; a shared setting, in each method that states it too."""
+    change = value
+    for part in reversed(key.split(".")):
+        change = {part: change}
     data = merge(data, change)
     methods = data.get("methods")
     shared = {key: value for key, value in change.items() if key in _SHARED}
@@ -288,18 +309,15 @@ def _expand(data: dict) -> dict:
     return rest
 
 
-def _parse_override(override: str) -> dict:
+def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    key = key.strip()
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override}: expected a.b=c, a key of the config and its value")
     try:
-        value = yaml_loader.load(text)
+        return key, yaml_loader.load(text)
     except yaml_loader.YamlError as error:
         raise ConfigError(f"--set {override}: {error}") from None
-    for part in reversed(parts):
-        value = {part: value}
-    return value
 
 
 def config_folder() -> Path:

@@ -33,7 +33,7 @@ def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
                 message = f"missing key {context['discriminator']}"
             case "missing":
                 message = "missing"
-            case "unknown_key" | "environment" | "plane":
+            case "unknown_key" | "environment" | "plane" | "sweep":
                 message = item["msg"]
             case "too_short":
                 message = "expected at least one"

@@ -1,0 +1,81 @@
+"""What a run shows on the console: a bar while it runs, then the last generation as a table."""
+
+import math
+from contextlib import contextmanager
+
+from rich import box
+from rich import progress as bars
+from rich.table import Table
+from rich.text import Text
+
+
+@contextmanager
+def progress_bar(settings, console):
+    """One bar over all methods, repeats and generations."""
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console) as bar:
+        tasks = {
+            name: bar.add_task(
+                method.label, total=settings.repeats * method.evolution.schedule.num_levels
+            )
+            for name, method in settings.methods.items()
+        }
+
+        def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
+            method = settings.methods[name]
+            done = repeats * method.evolution.schedule.num_levels + generations
+            note = "  compiling" if compiling else ""
+            bar.update(tasks[name], completed=done, description=method.label + note)
+
+        yield progress
+
+
+def table(summaries, *, with_reference: bool):
+    """The last generation of each method, beside the reference where there is one."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    success = any(summary.success for summary in summaries)
+    with_reference = with_reference and any(summary.reference for summary in summaries)
+    headings = ["success, %" if success else "fitness"]
+    if with_reference:
+        headings += ["reference, %", "apart", "published"]
+    shown.add_column("method")
+    for heading in ("genes", *headings):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries:
+        result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
+        row = [summary.label, f"{summary.num_genes:,}", result]
+        if with_reference and summary.success and summary.reference:
+            expected = (summary.reference.success_rate, summary.reference.standard_error)
+            error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
+            published = summary.reference.published
+            row.append(_percent(expected))
+            apart = (summary.success[0] - expected[0]) / error if error > 0 else math.nan
+            row.append("-" if math.isnan(apart) else f"{apart:+.1f} s.e.")
+            row.append("-" if published is None else f"{100 * published:.1f}")
+        shown.add_row(*(Text(cell) for cell in row))
+    yield "\nLast generation, mean ± standard error over repeats"
+    yield shown
+    if with_reference:
+        for summary in summaries:
+            if summary.reference:
+                yield f"reference, {summary.label}: {summary.reference.source}"
+
+
+def _percent(value_and_error) -> str:
+    if value_and_error is None:
+        return "-"
+    value, error = value_and_error
+    return _plus_minus((100 * value, 100 * error), ".1f")
+
+
+def _plus_minus(value_and_error, digits: str) -> str:
+    """Value ± standard error; the value alone where a single repeat gives no error."""
+    value, error = value_and_error
+    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:.2g}"

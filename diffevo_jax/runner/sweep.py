@@ -1,0 +1,296 @@
+"""A sweep's folder: points in, jobs out through submitit, one table.
+
+config.yaml     the sweep as it was called
+points/         a file a point, written whole when the point is finished or has failed
+jobs/           submitit's files: scripts and logs
+results.csv     tidy: a row per finished point, method and repeat; the settings as columns
+failed.csv      a row per failed point, with its error
+submitted.json  jobs of Slurm that a call has not waited for; the next one does
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffevo_jax as de
+from diffevo_jax.runner import results, run, yaml_loader
+from diffevo_jax.runner.config import ConfigError, read_config
+from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
+from diffevo_jax.runner.sweep_job import (
+    Job,
+    is_finished,
+    read_record,
+    record_path,
+    split,
+    write_failure,
+)
+
+# A submitted job and the numbers of its points.
+Submitted = tuple[Any, tuple[int, ...]]
+
+METRICS = ("fitness_mean", "fitness_best", "success_rate", "num_invalid", "seconds")
+# How the points are shared out may change between calls into one folder.
+_FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
+_SUBMITTED = "submitted.json"
+_DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
+
+
+def sweep(
+    path: Path,
+    overrides: list[str] | None = None,
+    *,
+    executor: str = "local",
+    out: Path | None = None,
+    only: Sequence[int] = (),
+    cache: bool = True,
+    say: Callable[[str], Any] = print,
+) -> list[str]:
+    """Run the points of a sweep that are not finished in its folder, and write its tables.
+
+    executor: "local", one job after the other, each in a fresh process with every core or
+        accelerator; "slurm", an array of jobs; "debug", in this process.
+    out: the sweep's folder, new or of the same sweep; None is runs/NAME.
+    only: numbers of the points to run; none is all.
+
+    Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
+    before anything runs.
+    """
+    submitit = _submitit()
+    loaded = load_sweep(path, overrides)
+    groups = group(loaded)
+    unknown = sorted(set(only) - set(range(len(loaded.points))))
+    if unknown:
+        last = len(loaded.points) - 1
+        raise ConfigError(f"--only {unknown[0]}: expected the number of a point, 0 to {last}")
+    folder = (out or Path("runs") / loaded.name).absolute()
+    with _opened(folder, loaded, path, overrides):
+        earlier = _earlier_jobs(submitit, folder, len(loaded.points))
+        taken = {number for _, numbers in earlier for number in numbers}
+        asked = [point for point in loaded.points if not only or point.number in only]
+        left = [p for p in asked if p.number not in taken and not is_finished(folder, p)]
+        jobs = _jobs(folder, groups, left, cache)
+        say(f"{len(left)} of {len(asked)} points to run, jobs: {len(jobs)} -> {folder}")
+        for point in left:
+            record_path(folder, point).unlink(missing_ok=True)
+        submitted = _submit(submitit, executor, loaded, folder, jobs, earlier)
+        try:
+            for job, numbers in submitted:
+                points = [loaded.points[number] for number in numbers]
+                _wait(folder, job, points, cancel=executor == "local")
+                failed = [point for point in points if not is_finished(folder, point)]
+                say(f"job {job.job_id}: {len(points)} points, {len(failed)} failed")
+        finally:
+            failures = _write_tables(folder, loaded)
+        (folder / _SUBMITTED).unlink(missing_ok=True)
+    return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
+
+
+def group(loaded: Sweep) -> list[list[Point]]:
+    """Put points of one shape together, at most `points_per_job` of them: the jobs.
+
+    Raises ConfigError, naming a point, where task, policy and latent space do not fit.
+    """
+    shapes: dict[str, list[Point]] = {}
+    for point in loaded.points:
+        methods = {name: split(method)[0] for name, method in point.config.methods.items()}
+        shape = json.dumps([point.config.population, methods])
+        if shape not in shapes:
+            try:
+                run.build(point.config)
+            except ConfigError as error:
+                raise ConfigError(f"{point.describe()}: {error}") from None
+        shapes.setdefault(shape, []).append(point)
+    most = loaded.section.points_per_job or len(loaded.points)
+    return [group[i : i + most] for group in shapes.values() for i in range(0, len(group), most)]
+
+
+# Jobs
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError(
+            'sweeps need submitit, which is not installed: pip install "diffevo-jax[sweep]"'
+        ) from None
+    return submitit
+
+
+def _jobs(folder: Path, groups: list[list[Point]], left: list[Point], cache: bool) -> list[Job]:
+    """The jobs that run what is left."""
+    wanted = {point.number for point in left}
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = [tuple(p.number for p in group if p.number in wanted) for group in groups]
+    return [Job(folder, each, devices, cache) for each in numbers if each]
+
+
+def _submit(
+    submitit: Any,
+    executor: str,
+    loaded: Sweep,
+    folder: Path,
+    jobs: list[Job],
+    earlier: list[Submitted],
+) -> Iterator[Submitted]:
+    """Hand jobs to submitit: to Slurm all at once, else each when the one before has ended."""
+    try:
+        cluster = submitit.AutoExecutor(folder / "jobs", cluster=executor)
+        slurm = {"time": 60, **(loaded.section.slurm or {})} if executor == "slurm" else {}
+        cluster.update_parameters(
+            name=loaded.name,
+            local_timeout_min=_DECADE,
+            **{f"slurm_{key}": value for key, value in slurm.items()},
+        )
+        if executor != "slurm" or not jobs:
+            lazily = ((cluster.submit(job), job.points) for job in jobs)
+            return itertools.chain(earlier, lazily)
+        with cluster.batch():
+            handles = [cluster.submit(job) for job in jobs]
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError, OSError) as error:
+        raise ConfigError(f"--executor {executor}: {error}") from None
+    submitted = [*earlier, *((h, job.points) for h, job in zip(handles, jobs, strict=True))]
+    text = json.dumps({handle.job_id: numbers for handle, numbers in submitted})
+    results.write_whole(folder / _SUBMITTED, text + "\n")
+    return iter(submitted)
+
+
+def _earlier_jobs(submitit: Any, folder: Path, num_points: int) -> list[Submitted]:
+    """Jobs that an earlier call left in Slurm's queue and that have not ended."""
+    path = folder / _SUBMITTED
+    if not path.exists():
+        return []
+    advice = f"remove {path} once its jobs have ended"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        jobs = [(submitit.SlurmJob(folder / "jobs", key), tuple(found[key])) for key in found]
+        if not all(number in range(num_points) for _, numbers in jobs for number in numbers):
+            raise ValueError("no such point")
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable ({error}); {advice}") from None
+    return [(job, numbers) for job, numbers in jobs if not job.done()]
+
+
+def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
+    """Wait for a job; where it ended without a word, say so of its points."""
+    try:
+        error = job.exception()
+    except KeyboardInterrupt:
+        if cancel:
+            job.cancel(check=False)
+        raise
+    for point in points:
+        if error is not None and read_record(folder, point) is None:
+            last = str(error).strip().splitlines()[-1]
+            write_failure(folder, point, f"its job ended in {job.state}: {last}")
+
+
+# The folder
+
+
+@contextmanager
+def _opened(folder: Path, loaded: Sweep, path: Path, overrides: list[str] | None):
+    """Make the sweep's folder, or open one of the same sweep, for one call at a time.
+
+    Raises ConfigError, and changes nothing, where it holds anything else.
+    """
+    import fcntl
+
+    if folder.exists():
+        _check_folder(folder, loaded)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"--out {folder}: another call is at work in it") from None
+        (folder / "points").mkdir(exist_ok=True)
+        source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
+        header = f"# diffevo-jax sweep {folder / 'config.yaml'}\n"
+        header += f"# From {' '.join(source.split())}\n"
+        results.write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_folder(folder: Path, loaded: Sweep) -> None:
+    """Raise ConfigError unless the folder is empty or holds this sweep, whole."""
+    if not folder.is_dir():
+        raise ConfigError(f"--out {folder}: expected a folder; seen a file")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
+    seen, wanted = _flat(read_config(folder / "config.yaml")), _flat(loaded.data)
+    missing = object()
+    differing = [
+        key
+        for key in {**seen, **wanted}
+        if not key.startswith(_FREE) and seen.get(key, missing) != wanted.get(key, missing)
+    ]
+    if differing:
+        raise ConfigError(
+            f"--out {folder}: holds another sweep; they differ in {', '.join(differing)}. "
+            "Choose another folder"
+        )
+    for point in loaded.points:
+        record = read_record(folder, point)
+        if record is not None and record.status == "finished":
+            version = record.environment.get("versions", {}).get("diffevo-jax")
+            if version != de.__version__:
+                raise ConfigError(
+                    f"--out {folder}: {point.describe()} was run by version {version}; this is "
+                    f"{de.__version__}. Choose another folder"
+                )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    if not isinstance(data, dict) or not data:
+        return {prefix: data}
+    flat = {}
+    for key, value in data.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return flat
+
+
+def _write_tables(folder: Path, loaded: Sweep) -> list[tuple[Point, str]]:
+    """Write results.csv and failed.csv from the points' files; returns the failed ones."""
+    settings = list(dict.fromkeys(key for point in loaded.points for key in point.settings))
+    rows, failures = [], []
+    for point in loaded.points:
+        record = read_record(folder, point)
+        if record is None:
+            continue
+        named = {"point": point.number} | {k: _cell(v) for k, v in point.settings.items()}
+        rows += [{**named, **row} for row in record.rows]
+        if record.status == "failed":
+            failures.append((point, record.error))
+    failed = [
+        {"point": point.number, "error": error, **{k: _cell(v) for k, v in point.settings.items()}}
+        for point, error in failures
+    ]
+    _write_table(folder / "results.csv", ["point", *settings, "method", "repeat", *METRICS], rows)
+    _write_table(folder / "failed.csv", ["point", *settings, "error"], failed)
+    return failures
+
+
+def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    results.write_whole(path, text.getvalue())
+
+
+def _cell(value: Any) -> str:
+    """A setting as a config has it: null, [8, 8], cosine."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
