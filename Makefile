@@ -30,6 +30,7 @@ bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under expe
 	$(BIN)/python experiments/benchmarks/estimator.py
 	$(BIN)/python experiments/benchmarks/rollouts.py
 	$(BIN)/python experiments/benchmarks/loop.py
+	$(BIN)/python experiments/benchmarks/scaling.py
 
 # With the machine's own Python and jax, so that nothing is installed: `make bench-gpu PYTHON=...`.
 bench-gpu:  ## the same on a GPU, without installation: jax, flax, optax, numpy; roll-outs need gymnax

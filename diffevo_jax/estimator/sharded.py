@@ -11,7 +11,7 @@ Both move the same bytes. The ring is taken where the supports are large (`GATHE
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,10 +65,10 @@ def posterior(
 
     def mine(split_up: dict, rest: dict, floor) -> Posterior:
         if not share.ring:
-            for name in set(_SUPPORTS) & set(split_up):
+            for name in (name for name in _SUPPORTS if name in split_up):
                 split_up[name] = jax.lax.all_gather(split_up[name], axes, tiled=True)[:m]
         arrays = {"key": split_up["value"], "own": None} | rest | split_up
-        settings = dict(problem.static()) | {"axes": axes if share.ring else ()}
+        settings: dict[str, Any] = dict(problem.static()) | {"axes": axes if share.ring else ()}
         return solve(Problem(**arrays, **settings), floor)
 
     mapped = jax.shard_map(
