@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from diffevo_jax.runner import checkpoints, results, run, startup
@@ -293,7 +294,7 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
 
 def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_path):
     out = shutil.copytree(interrupted, tmp_path / "out")
-    with checkpoints.lock(out):
+    with checkpoints.lock(out, print):
         result = _cli("run", out, "--resume")
     assert result.exit_code == 2
     assert f"{out}: in use by process {os.getpid()} on " in result.output
@@ -372,15 +373,20 @@ def test_without_a_count_checkpoints_cost_a_hundredth_of_the_run_at_most(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("every", "work", "expected"),
+    ("every", "longest", "expected"),
     [
-        (None, 1, [50, 100]),
-        (40, 1, [40, 80, 100]),
-        (70, 1, [35, 70, 100]),
-        (200, 1, [50, 100]),
-        (None, run.WORK_PER_CHUNK / 25, [25, 50, 75, 100]),
-        (None, 1e30, list(range(1, 101))),
+        (None, 50, [50, 100]),
+        (40, 50, [40, 80, 100]),
+        (70, 50, [35, 70, 100]),
+        (200, 50, [50, 100]),
+        (None, 25, [25, 50, 75, 100]),
+        (None, 1, list(range(1, 101))),
     ],
 )
-def test_chunks_end_at_each_checkpoint_and_after_some_seconds(every, work, expected):
-    assert run._stops(100, every, work) == expected
+def test_chunks_end_at_each_checkpoint_and_at_their_longest(every, longest, expected):
+    assert run._stops(100, every, longest) == expected
+
+
+def test_chunks_of_large_populations_are_short():
+    program = run.build(cfg.load_config(REPOSITORY / "configs" / "two_peaks.yaml"))["power"]
+    assert [run._longest(n, program) for n in (512, 10_000, 100_000, 10**7)] == [50, 50, 1, 1]
