@@ -171,9 +171,9 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
             done = stop - call.generation
             call = _advanced(call, advance, stop)
             check_fitness(repeats.method, call.kept[-1]["fitness"])
+            run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
                 _take_in(repeats, call)
-            run.progress(name, first, call.asked * stop, False)
             if on_first(run.saver.due, done):
                 progress = _progress(name, call) if stop < num_levels else None
                 if is_first():
