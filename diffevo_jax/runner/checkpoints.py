@@ -180,6 +180,8 @@ class Checkpoints:
     def _not_saved(self, error: Exception) -> None:
         self.say(f"checkpoint not saved ({_line(error)}); the run goes on, and tries again later")
         self._manager = None
+        for partial in self.folder.glob("*.orbax-checkpoint-tmp"):  # the results need the room
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
