@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from diffevo_jax.runner import checkpoints, results, run, startup
@@ -29,7 +30,7 @@ repeats: 5
 population: 32
 problem: {kind: function, name: two_peaks, success: 0.5}
 evolution:
-  schedule: {name: cosine, num_levels: 20}
+  schedule: {name: cosine, num_levels: 40}
   fitness_map: {name: boltzmann, temperature: 0.1}
 checkpoint: {every: 4}
 methods:
@@ -179,9 +180,7 @@ def _saved(out: Path) -> set[str]:
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp_path, home):
-    often = tmp_path / "often.yaml"
-    often.write_text(CONFIG.replace("every: 4", "every: 2"))
-    _kill_and_resume(often, tmp_path / "out", 3)
+    _kill_and_resume(config, tmp_path / "out", 3)
     _assert_same(tmp_path / "out", whole)
     assert len(results.read_environment(tmp_path / "out")["resumed"]) == 3
 
@@ -190,7 +189,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp
 def test_a_run_killed_twenty_times_goes_on_to_the_same_files(tmp_path, home):
     longer = tmp_path / "longer.yaml"
     longer.write_text(
-        CONFIG.replace("every: 4", "every: 1").replace("num_levels: 20", "num_levels: 100")
+        CONFIG.replace("every: 4", "every: 1").replace("num_levels: 40", "num_levels: 100")
     )
     _run(longer, tmp_path / "whole", "checkpoint.every=null")
     _kill_and_resume(longer, tmp_path / "out", 20)
@@ -212,7 +211,7 @@ def test_an_interrupted_run_keeps_the_newest_checkpoints_and_goes_on(
 
 
 def test_a_run_goes_on_with_another_number_of_devices(config, whole, tmp_path, home):
-    process = _start(config, tmp_path / "out", "latent", 0, 5 * 12, devices=2)
+    process = _start(config, tmp_path / "out", "plain", 0, 5 * 12, devices=2)
     output, _ = process.communicate()
     assert "KeyboardInterrupt" in output
     say = []
@@ -267,7 +266,7 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
 
     def fill_up(*at) -> None:  # no file can be written beyond 100 bytes, much as on a full disk
         if at == ("plain", 1, 8):
-            while not (out / "checkpoints" / "progress" / "24").exists():
+            while not (out / "checkpoints" / "progress" / "44").exists():
                 time.sleep(0.01)  # it is written in the background
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 
@@ -275,13 +274,13 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
         patch.setattr(run, "REPEATS_PER_CALL", 1)
         assert len(_devices(patch)) == 1
         try:
-            with pytest.raises(OSError, match="File too large"):  # plain.npz, after five repeats
+            with pytest.raises(OSError, match=r"File too large: '.+'"):
                 _run(config, out, at=fill_up, say=said.append)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert len(said) > 5
         assert all(re.match("checkpoint not saved .* the run goes on", line) for line in said)
-        assert [path.name for path in _steps(out)] == ["16", "24"]
+        assert [path.name for path in _steps(out)] == ["36", "44"]
         seen = []
         _run(config, out, at=lambda *at: seen.append(at))
     assert seen[:2] == [("plain", 1, 0), ("plain", 1, 4)]
@@ -293,7 +292,7 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
 
 def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_path):
     out = shutil.copytree(interrupted, tmp_path / "out")
-    with checkpoints.lock(out):
+    with checkpoints.lock(out, print):
         result = _cli("run", out, "--resume")
     assert result.exit_code == 2
     assert f"{out}: in use by process {os.getpid()} on " in result.output
@@ -372,15 +371,20 @@ def test_without_a_count_checkpoints_cost_a_hundredth_of_the_run_at_most(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("every", "work", "expected"),
+    ("every", "longest", "expected"),
     [
-        (None, 1, [50, 100]),
-        (40, 1, [40, 80, 100]),
-        (70, 1, [35, 70, 100]),
-        (200, 1, [50, 100]),
-        (None, run.WORK_PER_CHUNK / 25, [25, 50, 75, 100]),
-        (None, 1e30, list(range(1, 101))),
+        (None, 50, [50, 100]),
+        (40, 50, [40, 80, 100]),
+        (70, 50, [35, 70, 100]),
+        (200, 50, [50, 100]),
+        (None, 25, [25, 50, 75, 100]),
+        (None, 1, list(range(1, 101))),
     ],
 )
-def test_chunks_end_at_each_checkpoint_and_after_some_seconds(every, work, expected):
-    assert run._stops(100, every, work) == expected
+def test_chunks_end_at_each_checkpoint_and_at_their_longest(every, longest, expected):
+    assert run._stops(100, every, longest) == expected
+
+
+def test_chunks_of_large_populations_are_short():
+    program = run.build(cfg.load_config(REPOSITORY / "configs" / "two_peaks.yaml"))["power"]
+    assert [run._longest(n, program) for n in (512, 10_000, 100_000, 10**7)] == [50, 50, 1, 1]

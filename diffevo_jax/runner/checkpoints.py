@@ -92,7 +92,8 @@ class Checkpoints:
         try:
             import orbax.checkpoint as ocp
 
-            *where, carry, kept = progress
+            where = progress._asdict()
+            carry, kept = where.pop("carry"), where.pop("kept")
             arrays = {"carry": {str(i): leaf for i, leaf in enumerate(carry)}, "kept": kept}
             self._open().save(
                 step,
@@ -120,7 +121,8 @@ class Checkpoints:
                     ),
                 )
                 carry, kept = saved.arrays["carry"], saved.arrays["kept"]
-                found = Progress(*saved.where, [carry[str(i)] for i in range(len(carry))], kept)
+                leaves = [carry[str(i)] for i in range(len(carry))]
+                found = Progress(**saved.where, carry=leaves, kept=kept)
             except Exception as error:  # whatever a damaged file leads to
                 self.say(
                     f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)}); "
@@ -178,12 +180,15 @@ class Checkpoints:
     def _not_saved(self, error: Exception) -> None:
         self.say(f"checkpoint not saved ({_line(error)}); the run goes on, and tries again later")
         self._manager = None
+        for partial in self.folder.glob("*.orbax-checkpoint-tmp"):  # the results need the room
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a run folder alone; the system frees it however the process ends.
 
+    A file system without locks is named and stops nothing.
     Raises ConfigError when another process holds it.
     """
     import fcntl  # of Unix
@@ -199,6 +204,8 @@ def lock(folder: Path) -> Iterator[None]:
                 f"{folder}: in use by {file.read() or 'another process'}; wait until it ends, or "
                 "choose another folder"
             ) from None
+        except OSError as error:
+            say(f"note: {folder} can't be locked ({error.strerror}): see that one process uses it")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

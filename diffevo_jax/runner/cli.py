@@ -38,9 +38,7 @@ def main() -> None:
 def run(
     config: Annotated[
         str,
-        typer.Argument(
-            metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder to resume."
-        ),
+        typer.Argument(metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder."),
     ],
     override: Annotated[
         list[str] | None,
@@ -60,8 +58,8 @@ def run(
         bool,
         typer.Option(
             "--distributed",
-            help="One of many processes, which share each population. SLURM, Open MPI and TPU pods "
-            "say which; elsewhere the next three do.",
+            help="One of many processes that share each population; which one say SLURM, Open MPI "
+            "or the next three.",
         ),
     ] = False,
     coordinator: Annotated[
@@ -124,9 +122,7 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
             console.print(f"`diffevo-jax run {folder} --resume` goes on.")
         raise typer.Exit(_INTERRUPTED) from None
     except runner.Stopped as stopped:
-        if not is_first():
-            raise
-        raise runner.Stopped(f"{stopped}\n{_kept(folder)}") from None
+        raise runner.Stopped(f"{stopped}\n{on_first(_kept, folder)}") from None
     for line in display.table(summaries, with_reference=comparable):
         console.print(line)
     if is_first():

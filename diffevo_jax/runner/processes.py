@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -101,13 +101,13 @@ def on_first(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in process 0 alone, and return its result, or raise its error, in each."""
     if jax.process_count() == 1:
         return function(*args, **kwargs)
-    result, error = None, None
+    outcome: Any = (None, None)
     if is_first():
         try:
-            result = function(*args, **kwargs)
-        except Exception as raised:
-            error = raised
-    result, error = _broadcast((result, error))
+            outcome = (function(*args, **kwargs), None)
+        except Exception as error:
+            outcome = (None, error)
+    result, error = _broadcast(outcome)
     if error is not None:
         raise error
     return result

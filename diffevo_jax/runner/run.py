@@ -25,8 +25,9 @@ from diffevo_jax.runner.repeats import Repeats, Summary, summary
 # Between two compiled chunks the host draws the progress bar and saves; at this length that costs
 # nothing.
 GENERATIONS_PER_CHUNK = 50
-# N^2 D of a chunk, at most: seconds on a CPU, so that a large run, too, can save in time.
+# N^2 D of a chunk, at most: some seconds, so that a large run, too, can save in time.
 WORK_PER_CHUNK = 1e10
+WORK_PER_CHUNK_ACCELERATED = 1e13
 # Repeats that a device runs in one call; what Ctrl-C loses at most.
 REPEATS_PER_CALL = 4
 
@@ -80,7 +81,7 @@ def run(
     Raises ConfigError when another process uses the folder, or it holds a run of another config.
     """
     with ExitStack() as held:
-        on_first(held.enter_context, checkpoints.lock(folder))
+        on_first(held.enter_context, checkpoints.lock(folder, say))
         record = on_first(checkpoints.begin, folder, config, source, say)
         fitness = on_first(checkpoints.finished, folder, config, say)
         if record["status"] != "complete" or len(fitness) < len(programs):
@@ -151,7 +152,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
     devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
     per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
     start, advance = _compile(program, devices, times)
-    stops = _stops(num_levels, config.checkpoint.every, config.population**2 * program.num_genes)
+    stops = _stops(num_levels, config.checkpoint.every, _longest(config.population, program))
     before = _generations_before(config, name)
     first = len(repeats)
     run.progress(name, first, 0, True)
@@ -170,9 +171,9 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
             done = stop - call.generation
             call = _advanced(call, advance, stop)
             check_fitness(repeats.method, call.kept[-1]["fitness"])
+            run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
                 _take_in(repeats, call)
-            run.progress(name, first, call.asked * stop, False)
             if on_first(run.saver.due, done):
                 progress = _progress(name, call) if stop < num_levels else None
                 if is_first():
@@ -205,12 +206,17 @@ def _alone(function: Callable) -> Callable:
     return alone
 
 
-def _stops(num_levels: int, every: int | None, work: float) -> list[int]:
+def _longest(population: int, program: Program) -> int:
+    """Generations of a chunk at most."""
+    most = WORK_PER_CHUNK if jax.default_backend() == "cpu" else WORK_PER_CHUNK_ACCELERATED
+    return max(1, min(GENERATIONS_PER_CHUNK, int(most / (population**2 * program.num_genes))))
+
+
+def _stops(num_levels: int, every: int | None, longest: int) -> list[int]:
     """Generations after which the host has the word: every chunk's end, each `every`, the last.
 
-    They follow from the config alone: chunks of other lengths may round otherwise.
+    They follow from the config and the platform: chunks of other lengths may round otherwise.
     """
-    longest = min(GENERATIONS_PER_CHUNK, max(1, int(WORK_PER_CHUNK / work)))
     ends = [*range(0, num_levels, every or num_levels), num_levels]
     chunks = [
         np.array_split(np.arange(begin, end), math.ceil((end - begin) / longest))
