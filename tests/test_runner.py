@@ -21,10 +21,12 @@ import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import figure, results, run, startup, yaml_loader
 from diffevo_jax.runner.cli import app
+from diffevo_jax.runner.sweep_config import load_sweep
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 STUDIES = [path for path in CONFIGS if "\nstudy:" in path.read_text()]
-RUNS = [path for path in CONFIGS if path not in STUDIES]
+SWEEPS = [path for path in CONFIGS if "\nsweep:" in path.read_text()]
+RUNS = [path for path in CONFIGS if path not in STUDIES + SWEEPS]
 TINY = """\
 # A run of milliseconds.
 name: tiny
@@ -300,6 +302,12 @@ def test_every_config_is_valid_and_starts_with_its_command(path):
     assert config.name == path.stem
     assert path.read_text().startswith(f"# diffevo-jax run configs/{path.name}\n")
     assert set(run.build(config)) == set(config.methods)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_is_valid_and_starts_with_its_command(path):
+    assert load_sweep(path).name == path.stem
+    assert path.read_text().startswith(f"# diffevo-jax sweep configs/{path.name}\n")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

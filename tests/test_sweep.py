@@ -1,0 +1,580 @@
+"""Sweeps: points, batched programs, jobs and tables, and going on from what is finished."""
+
+import csv
+import fcntl
+import json
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import submitit
+from conftest import REPOSITORY
+from typer.testing import CliRunner
+
+import diffevo_jax as de
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import results, run, sweep, sweep_job
+from diffevo_jax.runner.cli import app
+from diffevo_jax.runner.sweep_config import load_sweep
+
+HEAD = """\
+name: tiny
+description: two peaks, swept
+population: 8
+problem: {kind: function, name: two_peaks, success: 0.5}
+evolution:
+  schedule: {name: cosine, num_levels: 3}
+  fitness_map: {name: boltzmann, temperature: 0.1}
+"""
+GRID = "{grid: {evolution.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
+TWO_SHAPES = "{grid: {population: [8, 12], evolution.eta: [0.0, 1.0]}, seeds: 1}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    """Keep the tests' compiled programs out of the user's cache directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    return _write(tmp_path / "tiny.yaml", GRID)
+
+
+def _write(path: Path, section: str, head: str = HEAD) -> Path:
+    path.write_text(f"{head}sweep: {section}\n")
+    return path
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Have jobs make rows up, for tests of what surrounds them."""
+
+    def run_points(points, *, runs_per_call):
+        for point in points:
+            row = {"method": "made_up", "repeat": 0, "fitness_mean": 0.5}
+            yield point, [row], ""
+
+    monkeypatch.setattr(sweep_job, "run_points", run_points)
+
+
+def _sweep(path: Path, out: Path, *overrides: str, **settings) -> tuple[list[str], list[str]]:
+    """Sweep in this process; returns the failed points and what was said."""
+    said: list[str] = []
+    settings = {"executor": "debug", **settings}
+    failed = sweep.sweep(path, list(overrides), out=out, say=said.append, **settings)
+    return failed, said
+
+
+def _rows(out: Path, name: str = "results.csv") -> list[dict[str, str]]:
+    with (out / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _numbers(row: dict[str, str]) -> dict[str, str]:
+    """A row without what differs from call to call."""
+    return {key: value for key, value in row.items() if key != "seconds"}
+
+
+# Points
+
+
+def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
+    points = load_sweep(tiny).points
+    seen = [tuple(point.settings.values()) for point in points]
+    assert seen == [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (1.0, 2.0)]
+    method = points[2].config.methods["diffusion_evolution"]
+    assert isinstance(method.problem, cfg.Function)
+    assert (method.evolution.eta, method.problem.scale) == (1.0, 1.0)
+    assert points[2].config.repeats == 3
+
+
+def test_a_list_takes_its_mappings_one_by_one(tiny):
+    _write(tiny, "{list: [{evolution.eta: 0.5, population: 16}, {seed: 7}]}")
+    points = load_sweep(tiny).points
+    assert [point.config.population for point in points] == [16, 8]
+    assert [point.config.seed for point in points] == [0, 7]
+
+
+def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
+    def points(num: int, seed: int = 0) -> list[dict]:
+        draw = (
+            "{evolution.eta: {uniform: [0.2, 0.4]}, population: {choice: [8, 16]}, "
+            "evolution.fitness_map.temperature: {log_uniform: [0.01, 10]}}"
+        )
+        _write(tiny, f"{{random: {{points: {num}, seed: {seed}, draw: {draw}}}}}")
+        return [point.settings for point in load_sweep(tiny).points]
+
+    few, many = points(5), points(60)
+    assert many[:5] == few
+    assert points(5, seed=1) != few
+    eta, size, temperature = np.array([list(point.values()) for point in many]).T
+    assert eta.min() >= 0.2
+    assert eta.max() <= 0.4
+    assert set(size) == {8, 16}
+    # Half of a log-uniform draw lies below sqrt(0.01 * 10) = 0.32: 30 +- 4 of 60.
+    assert 15 < (temperature < 0.32).sum() < 45
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{}", "sweep: expected one of grid, list, random; seen none"),
+        ("3", "sweep: expected keys and values; seen int 3"),
+        ("{gird: {seed: [1]}}", "unknown key 'gird'; did you mean 'grid'?"),
+        ("{grid: {seed: [1]}, list: [{seed: 1}]}", "expected one of grid, list, random; seen grid"),
+        ("{grid: {seed: 1}}", "grid.seed: expected list; seen int 1"),
+        ("{grid: {seed: []}}", "grid.seed: expected at least one"),
+        ("{grid: {a..b: [1]}}", "expected letters"),
+        ("{grid: {evolution.etta: [1]}}", "point 0 (evolution.etta=1): evolution: unknown key"),
+        ("{grid: {evolution.eta: [0, 2]}}", "point 1 (evolution.eta=2): evolution.eta: expected"),
+        ("{grid: {methods.diffusion: [1]}}", "methods.diffusion"),
+        ("{grid: {repeats: [1, 2]}}", "repeats: every point has the same; state sweep.seeds"),
+        ("{grid: {name: [a, b]}}", "name: expected a setting of the evolution or its problem"),
+        (
+            "{grid: {evolution.latent_dim: [1, 9]}}",
+            "point 1 (evolution.latent_dim=9): tiny: method",
+        ),
+        ("{grid: {seed: [1]}, seeds: 0}", "seeds: expected greater than or equal to 1"),
+        ("{random: {points: 2}}", "random.draw: missing"),
+        ("{random: {points: 2, draw: {seed: {}}}}", "expected one of uniform, log_uniform, choice"),
+        ("{random: {points: 2, draw: {seed: {uniform: [2, 1]}}}}", "low below high"),
+        ("{random: {points: 2, draw: {seed: {log_uniform: [0, 1]}}}}", "an interval above 0"),
+        ("{random: {points: 1000000, draw: {seed: {choice: [1]}}}}", "random.points: expected"),
+        (
+            f"{{grid: {{seed: {[*range(101)]}, population: {[*range(2, 102)]}}}}}",
+            "expected at most 10000 points; seen 10100",
+        ),
+        ('{grid: {seed: [1]}, slurm: {partition: "a\\nb"}}', "slurm.partition: expected one line"),
+    ],
+)
+def test_a_bad_sweep_gets_one_clear_message_before_anything_runs(tiny, tmp_path, section, message):
+    _write(tiny, section)
+    arguments = ["sweep", str(tiny), "--executor", "debug", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "tiny" in result.output.splitlines()[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
+    _write(tiny, "{grid: {methods.latnt.evolution.eta: [0.5]}}")
+    methods = "methods={plain: {label: plain}, latent: {evolution: {latent_dim: 1}}}"
+    with pytest.raises(cfg.ConfigError, match="no such method; did you mean 'latent'"):
+        load_sweep(tiny, [methods])
+
+
+def test_run_and_sweep_name_each_other(tiny):
+    with pytest.raises(cfg.ConfigError, match="run it with `diffevo-jax sweep"):
+        cfg.load_config(tiny)
+    tiny.write_text(HEAD)
+    with pytest.raises(cfg.ConfigError, match=r"missing key 'sweep'.*`diffevo-jax run"):
+        load_sweep(tiny)
+    _write(tiny, GRID, "repeats: 2\n" + HEAD)
+    with pytest.raises(cfg.ConfigError, match=r"repeats and sweep.seeds mean the same"):
+        load_sweep(tiny)
+
+
+# What a sweep computes
+
+
+def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
+    _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
+    traced = []
+    make_program = run.make_program
+    monkeypatch.setattr(
+        run, "make_program", lambda *args: traced.append(args) or make_program(*args)
+    )
+    failed, said = _sweep(tiny, tmp_path / "out")
+    assert failed == []
+    assert "4 of 4 points to run, jobs: 1" in said[0]
+    assert len(traced) == 2  # made once to see that it fits, and traced once for all points
+    rows = _rows(tmp_path / "out")
+    assert [(row["point"], row["repeat"]) for row in rows] == [
+        (str(point), str(repeat)) for point in range(4) for repeat in range(5)
+    ]
+
+    config = load_sweep(tiny).points[3].config
+    folder = results.create(tmp_path / "run", "run")
+    run.run(config, run.build(config), folder)
+    fitness = np.load(folder / "diffusion_evolution.npz")["fitness"]
+    seen = [row for row in rows if row["point"] == "3"]
+    assert {(row["evolution.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
+    means = [float(row["fitness_mean"]) for row in seen]
+    # A number as data rounds otherwise than one compiled in.
+    np.testing.assert_allclose(means, fitness[:, -1].mean(axis=1), rtol=1e-4)
+    best = [float(row["fitness_best"]) for row in seen]
+    np.testing.assert_allclose(best, fitness.max(axis=(1, 2)), rtol=1e-4)
+    rates = [float(row["success_rate"]) for row in seen]
+    np.testing.assert_allclose(rates, (fitness[:, -1] >= 0.5).mean(axis=1))
+
+    _sweep(tiny, tmp_path / "one", only=[2])
+    alone = [_numbers(row) for row in _rows(tmp_path / "one")]
+    assert {row["point"] for row in alone} == {"2"}
+    assert alone == [_numbers(row) for row in rows if row["point"] == "2"]  # bit for bit
+
+
+def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
+    methods = {
+        "eta": 0.3,
+        "floor": 1e-9,
+        "fitness_map.temperature": 3.0,
+        "schedule.num_levels": 4,
+        "latent_dim": 1,
+    }
+    bare = tiny.with_name("bare.yaml")
+    bare.write_text(HEAD)
+    base = cfg.load_config(bare, ["evolution.floor=1e-8"])
+    shape, numbers = sweep_job.split(base.methods["diffusion_evolution"])
+    assert numbers == {
+        "evolution.eta": 1.0,
+        "evolution.floor": 1e-8,
+        "evolution.fitness_map.temperature": 0.1,
+        "problem.scale": 1.0,
+    }
+    for key, value in methods.items():
+        overrides = ["evolution.floor=1e-8", f"evolution.{key}={value}"]
+        other = cfg.load_config(bare, overrides)
+        same = sweep_job.split(other.methods["diffusion_evolution"])[0] == shape
+        assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
+    without = cfg.load_config(bare).methods["diffusion_evolution"]
+    assert sweep_job.split(without)[0] != shape  # no floor is another program
+
+
+def test_scaling_is_data_to_a_control_task(tmp_path):
+    path = tmp_path / "cartpole.yaml"
+    path.write_text(
+        """
+name: cartpole
+description: scaling as data
+population: 4
+problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
+evolution: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
+sweep: {grid: {problem.scaling: [1.0, 30.0]}}
+"""
+    )
+    loaded = load_sweep(path)
+    assert len(sweep.group(loaded)) == 1
+    program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
+    numbers = {name: jnp.ones(2) for name in ("evolution.eta", "problem.scaling")}
+    kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
+    assert kept["fitness"].shape == (2, 4)
+
+
+def test_points_per_job_cuts_a_shape_into_jobs(tiny):
+    numbers = [
+        [p.number for p in job] for job in sweep.group(load_sweep(tiny, ["sweep.points_per_job=3"]))
+    ]
+    assert numbers == [[0, 1, 2], [3]]
+
+
+# Going on, and failing
+
+
+def test_finished_points_are_skipped_on_the_next_call(tiny, tmp_path, pretend):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[1, 3])
+    before = {path: path.read_bytes() for path in (out / "points").iterdir()}
+    assert len(before) == 2
+    failed, said = _sweep(tiny, out, "sweep.slurm={time: 5}")  # how to share out may change
+    assert failed == []
+    assert "2 of 4 points to run" in said[0]
+    assert len(_rows(out)) == 4
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert "0 of 4 points to run, jobs: 0" in _sweep(tiny, out)[1][0]
+
+
+def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
+    tiny, tmp_path, monkeypatch, pretend
+):
+    _write(tiny, TWO_SHAPES)
+    out = tmp_path / "out"
+    command = ["sweep", str(tiny), "--executor", "debug", "--out", str(out)]
+    run_points = sweep_job.run_points
+
+    def fails(points, **settings):
+        if points[0].config.population == 12:
+            raise MemoryError("too large\nby far")
+        return run_points(points, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_job, "run_points", fails)
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 1
+    for line in (
+        "failed: point 2 (population=12, evolution.eta=0.0): MemoryError: too large\n",
+        "failed: point 3 (population=12, evolution.eta=1.0): MemoryError: too large\n",
+    ):
+        assert line in result.output
+    assert [row["point"] for row in _rows(out, "failed.csv")] == ["2", "3"]
+    assert _rows(out, "failed.csv")[0]["error"] == "MemoryError: too large"
+    assert {row["point"] for row in _rows(out)} == {"0", "1"}
+
+    again = CliRunner().invoke(app, [*command, "--only", "3"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert {row["point"] for row in _rows(out)} == {"0", "1", "3"}
+    assert [row["point"] for row in _rows(out, "failed.csv")] == ["2"]
+    rest = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert "1 of 4 points to run" in rest.output
+    assert {row["point"] for row in _rows(out)} == {"0", "1", "2", "3"}
+    assert _rows(out, "failed.csv") == []
+
+
+def test_a_point_whose_fitness_has_no_weight_fails_alone(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        de.problems.functions, "two_peaks", lambda x: 10 - jnp.sum(x**2, axis=1), raising=True
+    )
+    _write(tiny, "{grid: {problem.scale: [0.1, 100.0], evolution.eta: [0.0, 1.0]}}")
+    out = tmp_path / "out"
+    failed, said = _sweep(tiny, out, "evolution.fitness_map={name: identity}")
+    assert "jobs: 1" in said[0]  # all four are one program
+    assert [line.split(":")[0] for line in failed] == [
+        "point 2 (problem.scale=100.0, evolution.eta=0.0)",
+        "point 3 (problem.scale=100.0, evolution.eta=1.0)",
+    ]
+    assert "Use boltzmann" in failed[0]
+    assert {row["point"] for row in _rows(out)} == {"0", "1"}
+
+
+def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monkeypatch):
+    def faulty(x):
+        fitness = jnp.exp(-jnp.sum(x**2, axis=1))
+        return fitness.at[0].set(jnp.nan).at[1].set(jnp.inf).at[2].set(-jnp.inf)
+
+    monkeypatch.setattr(de.problems.functions, "two_peaks", faulty)
+    out = tmp_path / "out"
+    _write(tiny, "{grid: {evolution.eta: [1.0]}, seeds: 2}")
+    methods = "methods={plain: {label: p}, latent: {label: l, evolution: {latent_dim: 1}}}"
+    assert _sweep(tiny, out, methods)[0] == []
+    rows = _rows(out)
+    assert [row["method"] for row in rows] == ["plain", "plain", "latent", "latent"]
+    assert {row["num_invalid"] for row in rows} == {str(3 * 3)}  # individuals, generations
+    assert all(0 < float(row["fitness_best"]) <= 1 for row in rows)
+
+
+def test_the_folder_of_another_sweep_is_refused_and_the_keys_named(tiny, tmp_path, pretend):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[0])
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for overrides, message in (
+        (["evolution.eta=0.5"], "they differ in evolution.eta. Choose"),
+        (["sweep.seeds=4", "seed=2"], "they differ in sweep.seeds, seed. Choose"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=re.escape(message)):
+            _sweep(tiny, out, *overrides)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").write_text("data")
+    with pytest.raises(cfg.ConfigError, match="not a sweep's folder"):
+        _sweep(tiny, tmp_path / "other")
+    with pytest.raises(cfg.ConfigError, match="expected a folder; seen a file"):
+        _sweep(tiny, tmp_path / "other" / "precious")
+    with pytest.raises(cfg.ConfigError, match="--only 4: expected the number of a point, 0 to 3"):
+        _sweep(tiny, out, only=[4])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["precious"]
+
+
+def test_a_damaged_or_an_older_point_is_named_before_anything_runs(
+    tiny, tmp_path, monkeypatch, pretend
+):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[0])
+    path = out / "points" / "0000.json"
+    whole = path.read_text()
+    for damaged in ("", whole[:-30], "[" * 100_000, '{"status": "finished"}'):
+        path.write_text(damaged)
+        with pytest.raises(cfg.ConfigError, match=r"0000.json: not readable .*; remove it"):
+            _sweep(tiny, out)
+        assert path.read_text() == damaged
+    path.write_text(whole)
+    monkeypatch.setattr(de, "__version__", "9.9")
+    with pytest.raises(cfg.ConfigError, match=r"point 0 .* was run by version .*; this is 9.9"):
+        _sweep(tiny, out)
+
+
+def test_two_calls_at_once_do_not_share_a_folder(tiny, tmp_path, pretend):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[0])
+    handle = os.open(out, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(cfg.ConfigError, match="another call is at work in it"):
+        _sweep(tiny, out)
+    os.close(handle)
+    assert _sweep(tiny, out)[0] == []
+
+
+def test_a_job_queued_again_goes_on_with_what_is_left(tiny, tmp_path, pretend):
+    out = tmp_path / "out"
+    _sweep(tiny, out)
+    (out / "points" / "0002.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (out / "points").iterdir()}
+    sweep_job.Job(out, (0, 1, 2, 3), None, False).checkpoint().result()
+    assert (out / "points" / "0002.json").exists()
+    assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
+
+
+# Executors
+
+
+def test_a_job_sees_the_devices_that_the_caller_saw(tiny, tmp_path, monkeypatch, pretend):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[0])
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    for seen in ("0,1", None):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as submitit leaves it
+        sweep_job.Job(out, (), seen, False)()
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
+
+
+def test_a_local_sweep_runs_in_processes_of_its_own(tiny, tmp_path):
+    out = tmp_path / "out"
+    failed, said = _sweep(tiny, out, "sweep.seeds=1", executor="local")
+    assert failed == []
+    assert re.fullmatch(r"job \d+: 4 points, 0 failed", said[1])
+    assert len(_rows(out)) == 4
+    record = json.loads((out / "points" / "0000.json").read_text())
+    assert record["environment"]["versions"]["diffevo-jax"] == de.__version__
+    assert list((out / "jobs").glob("*_log.out"))
+
+
+def test_a_job_that_dies_leaves_its_points_failed_with_its_last_words(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 0)
+    (tmp_path / "points").mkdir()
+    points = load_sweep(tiny).points
+
+    def dies() -> None:
+        print("killed: out of memory", file=sys.stderr, flush=True)
+        os._exit(9)
+
+    job = submitit.LocalExecutor(tmp_path / "jobs").submit(dies)
+    sweep._wait(tmp_path, job, points[1:3], cancel=True)
+    for point in points[1:3]:
+        record = sweep_job.read_record(tmp_path, point)
+        assert record is not None
+        assert record.status == "failed"
+        assert record.error == "its job ended in FINISHED: killed: out of memory"
+    assert sweep_job.read_record(tmp_path, points[0]) is None
+
+
+def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
+    cancelled = []
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    job = SimpleNamespace(exception=interrupted, cancel=lambda check: cancelled.append(check))
+    with pytest.raises(KeyboardInterrupt):
+        sweep._wait(tmp_path, job, [], cancel=True)
+    assert cancelled == [False]
+    with pytest.raises(KeyboardInterrupt):
+        sweep._wait(tmp_path, job, [], cancel=False)
+    assert cancelled == [False]
+
+
+# A cluster of one machine: sbatch keeps the script, returns, and runs it; srun runs what follows
+# its options; sacct says whether that has ended.
+SBATCH = """\
+#!/bin/bash
+bin=$(dirname "$0")
+cp "$1" "$bin/script-$(ls "$bin" | grep -c script)"
+run() { SLURM_JOB_ID=7 bash "$1"; touch "$bin/ended"; }
+if [ ! -e "$bin/hold" ]; then run "$1" > "$bin/log" 2>&1 & fi
+echo Submitted batch job 7
+"""
+SRUN = """\
+#!/bin/bash
+while [[ "$1" == --* ]]; do case $1 in --output|--error) shift;; esac; shift; done
+exec "$@"
+"""
+SACCT = """\
+#!/bin/bash
+[ -e "$(dirname "$0")/ended" ] && state=COMPLETED || state=RUNNING
+printf "JobID|State|NodeList\\n7|$state|a\\n7_0|$state|a\\n7_1|$state|a\\n"
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+SLURM = "sweep.slurm={time: 33, partition: gpu, gpus_per_node: 1, setup: [export SET_UP=1]}"
+
+
+def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path, cluster):
+    out = tmp_path / "out"
+    failed, said = _sweep(tiny, out, SLURM, "sweep.seeds=1", executor="slurm")
+    assert failed == []
+    assert said[1:] == ["job 7: 4 points, 0 failed"]
+    assert len(_rows(out)) == 4
+    (script,) = cluster.glob("script-*")
+    for line in ("job-name=tiny", "time=33", "partition=gpu", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}\n" in script.read_text()
+    assert "\nexport SET_UP=1\n" in script.read_text()
+    assert not (out / "submitted.json").exists()
+
+
+def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
+    tiny, tmp_path, cluster, monkeypatch, pretend
+):
+    _write(tiny, TWO_SHAPES)
+    out = tmp_path / "out"
+    (cluster / "hold").touch()
+
+    def interrupt(job):
+        raise KeyboardInterrupt
+
+    def run_now(job):
+        sweep_job.Job(*job.submission().function)()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submitit.SlurmJob, "exception", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _sweep(tiny, out, executor="slurm")
+    assert json.loads((out / "submitted.json").read_text()) == {"7_0": [0, 1], "7_1": [2, 3]}
+    monkeypatch.setattr(submitit.SlurmJob, "exception", run_now)
+    failed, said = _sweep(tiny, out, executor="slurm")
+    assert failed == []
+    assert "0 of 4 points to run" in said[0]
+    assert len(_rows(out)) == 4
+    (script,) = cluster.glob("script-*")
+    assert "#SBATCH --array=0-1%2\n" in script.read_text()  # a job for each shape
+    assert not (out / "submitted.json").exists()
+
+
+def test_no_slurm_bad_options_and_no_submitit_are_said(tiny, tmp_path, cluster, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(cfg.ConfigError, match=r"--executor slurm: (?s:.*)'partitoin'"):
+        _sweep(tiny, out, "sweep.slurm={partitoin: gpu}", executor="slurm")
+    (cluster / "sbatch").write_text("#!/bin/bash\necho 'invalid partition' >&2\nexit 1\n")
+    with pytest.raises(cfg.ConfigError, match=r"--executor slurm: (?s:.*)invalid partition"):
+        _sweep(tiny, out, "sweep.slurm={partition: gpu}", executor="slurm")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(cfg.ConfigError, match=r"--executor slurm: .*are you indeed on a slurm"):
+        _sweep(tiny, out, executor="slurm")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(cfg.ConfigError, match=r'pip install "diffevo-jax\[sweep\]"'):
+        _sweep(tiny, out)
+    assert list((out / "points").iterdir()) == []
+
+
+def test_the_shipped_sweep_is_two_jobs():
+    loaded = load_sweep(REPOSITORY / "configs" / "sweep_cartpole.yaml")
+    assert [len(job) for job in sweep.group(loaded)] == [9, 9]
