@@ -108,7 +108,11 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
         if path.exists():
             try:
                 with np.load(path) as file:
-                    arrays[name] = {"fitness": file["fitness"]}
+                    fitness = file["fitness"]
+                if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
+                    seen = f"{fitness.dtype} of shape {fitness.shape}"
+                    raise ValueError(f"fitness: expected numbers of shape [S, T, N]; seen {seen}")
+                arrays[name] = {"fitness": fitness}
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
                 raise ConfigError(f"{path}: not readable as results: {error}") from None
     if not arrays:
