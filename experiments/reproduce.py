@@ -40,6 +40,9 @@ class Stamp(NamedTuple):
     format: int = FORMAT
 
 
+_KINDS = (str, bool, str, float | int, int)
+
+
 def reproduce(
     only: list[str] | None = None,
     *,
@@ -109,7 +112,11 @@ def _part(name: str, folder: Path, *, asked: bool, quick: bool, say: Callable) -
         if not _finished(folder):
             return lacking(f"{folder} is incomplete ({read_stamp(folder).status}); run it again")
         seconds = read_stamp(folder).seconds
-        section = module.section(folder)
+        try:
+            section = module.section(folder)
+        except Exception as error:  # damaged files, as a rule: no place in the code helps there
+            reason = f"{type(error).__name__}: {error}"
+            return lacking(f"{folder} is not readable ({reason}); remove it to run it again")
         say(f"{name}: done, {seconds:.0f} s")
         return report.Part(name, title, command, section, "", seconds)
     except Exception as error:  # whatever went wrong with a part, the others go on
@@ -144,7 +151,7 @@ def unusable(folder: Path, *, quick: bool) -> str:
         return ""
     try:
         stamp = read_stamp(folder)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         return f"skipped {folder}: {STAMP} is not readable ({error})"
     if (stamp.version, stamp.format) != (de.__version__, FORMAT):
         return (
@@ -161,8 +168,12 @@ def unusable(folder: Path, *, quick: bool) -> str:
 
 
 def read_stamp(folder: Path) -> Stamp:
-    """Read what a part's folder says of itself."""
-    return Stamp(**json.loads((folder / STAMP).read_text(encoding="utf-8")))
+    """Read what a part's folder says of itself. Raises TypeError on other fields or types."""
+    stamp = Stamp(**json.loads((folder / STAMP).read_text(encoding="utf-8")))
+    for name, value, kind in zip(Stamp._fields, stamp, _KINDS, strict=True):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind}; seen {value!r:.60}")
+    return stamp
 
 
 def write_stamp(folder: Path, stamp: Stamp) -> None:

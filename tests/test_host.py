@@ -1,6 +1,7 @@
 """Fitness from Python in a pool of processes: numbers, failures, and a whole run."""
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -34,6 +35,21 @@ def evaluate(genome: np.ndarray) -> float:
     return -float(((genome - 0.5) ** 2).sum())
 
 
+def sometimes(genome: np.ndarray) -> float:
+    """Fitness of a laboratory that fails for about a quarter of the genomes, each in its way."""
+    draw = random.Random(genome.tobytes())
+    match draw.randrange(16):
+        case 0:
+            raise OSError("no connection")
+        case 1:
+            raise ZeroDivisionError
+        case 2:
+            return float("nan")
+        case 3:
+            return float("-inf")
+    return -float((genome**2).sum())
+
+
 POPULATION = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 BAD = POPULATION.copy()
 BAD[[1, 3, 4], 0] = 101, 102, 103
@@ -64,6 +80,23 @@ def test_a_run_goes_on_without_those_that_fail_and_names_them():
         )
         assert int(info.num_invalid) == 3
         assert np.isfinite(state.population).all()
+
+
+def test_an_evolution_completes_and_counts_evaluations_that_raise():
+    evolution = de.diffusion_evolution(de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(1))
+    step = jax.jit(evolution.step)
+    state = evolution.init(jax.random.normal(jax.random.key(0), (32, 2)))
+    raised = missing = 0
+    with host.pool(sometimes, num_workers=1, chunk=8) as fitness_of:
+        for key in jax.random.split(jax.random.key(1), evolution.num_levels):
+            evaluation = fitness_of(state.population)
+            state, info = step(key, state, evaluation.fitness)
+            assert int(info.num_invalid) == (~np.isfinite(evaluation.fitness)).sum()
+            raised += len(evaluation.failures)
+            missing += int(info.num_invalid)
+    assert 0 < raised < missing
+    assert int(state.t) == 0
+    assert np.isfinite(state.population).all()
 
 
 def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():

@@ -191,33 +191,25 @@ def test_run_and_sweep_name_each_other(tiny):
 def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
     _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
-    methods = "methods={plain: {label: p}, latent: {label: l, evolution: {latent_dim: 1}}}"
     traced = []
     make_program = run.make_program
     monkeypatch.setattr(
         run, "make_program", lambda *args: traced.append(args) or make_program(*args)
     )
-    failed, said = _sweep(tiny, tmp_path / "out", methods)
+    failed, said = _sweep(tiny, tmp_path / "out")
     assert failed == []
     assert "4 of 4 points to run, jobs: 1" in said[0]
-    assert len(traced) == 2 * 2  # a method is made to see that it fits, and traced for all points
+    assert len(traced) == 2  # made once to see that it fits, and traced once for all points
     rows = _rows(tmp_path / "out")
-    assert len(rows) == 4 * 2 * 5  # points, methods, seeds
-
-    named = [(row["point"], row["method"], row["repeat"]) for row in rows]
-    assert named == [
-        (str(p), method, str(r))
-        for p in range(4)
-        for method in ("plain", "latent")
-        for r in range(5)
+    assert [(row["point"], row["repeat"]) for row in rows] == [
+        (str(point), str(repeat)) for point in range(4) for repeat in range(5)
     ]
 
-    config = load_sweep(tiny, [methods]).points[3].config
-    config = config.model_copy(update={"methods": {"latent": config.methods["latent"]}})
+    config = load_sweep(tiny).points[3].config
     folder = results.create(tmp_path / "run", "run")
     run.run(config, run.build(config), folder)
-    fitness = np.load(folder / "latent.npz")["fitness"]
-    seen = [row for row in rows if (row["point"], row["method"]) == ("3", "latent")]
+    fitness = np.load(folder / "diffusion_evolution.npz")["fitness"]
+    seen = [row for row in rows if row["point"] == "3"]
     assert {(row["evolution.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
     means = [float(row["fitness_mean"]) for row in seen]
     # A number as data rounds otherwise than one compiled in.
@@ -227,7 +219,7 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     rates = [float(row["success_rate"]) for row in seen]
     np.testing.assert_allclose(rates, (fitness[:, -1] >= 0.5).mean(axis=1))
 
-    _sweep(tiny, tmp_path / "one", methods, only=[2])
+    _sweep(tiny, tmp_path / "one", only=[2])
     alone = [_numbers(row) for row in _rows(tmp_path / "one")]
     assert {row["point"] for row in alone} == {"2"}
     assert alone == [_numbers(row) for row in rows if row["point"] == "2"]  # bit for bit
@@ -362,8 +354,11 @@ def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monke
 
     monkeypatch.setattr(de.problems.functions, "two_peaks", faulty)
     out = tmp_path / "out"
-    assert _sweep(_write(tiny, "{grid: {evolution.eta: [1.0]}}"), out)[0] == []
+    _write(tiny, "{grid: {evolution.eta: [1.0]}, seeds: 2}")
+    methods = "methods={plain: {label: p}, latent: {label: l, evolution: {latent_dim: 1}}}"
+    assert _sweep(tiny, out, methods)[0] == []
     rows = _rows(out)
+    assert [row["method"] for row in rows] == ["plain", "plain", "latent", "latent"]
     assert {row["num_invalid"] for row in rows} == {str(3 * 3)}  # individuals, generations
     assert all(0 < float(row["fitness_best"]) <= 1 for row in rows)
 
@@ -487,8 +482,8 @@ def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
     assert cancelled == [False]
 
 
-# A cluster of one machine: sbatch keeps the script, returns, and runs it; srun runs what follows its
-# options; sacct says whether that has ended.
+# A cluster of one machine: sbatch keeps the script, returns, and runs it; srun runs what follows
+# its options; sacct says whether that has ended.
 SBATCH = """\
 #!/bin/bash
 bin=$(dirname "$0")

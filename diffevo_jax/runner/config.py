@@ -14,7 +14,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Sizes are counted in 32 bits; a schedule of a million levels is a slip.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+MOST_LEVELS = 1_000_000
 
 
 class ConfigError(ValueError):
@@ -44,7 +46,7 @@ class Schedule(Section):
     """A noise schedule of `diffevo_jax.schedules`."""
 
     name: Literal["linear", "cosine", "ddpm"] = "cosine"
-    num_levels: Annotated[int, Field(ge=2)]
+    num_levels: Annotated[int, Field(ge=2, le=MOST_LEVELS)]
 
 
 class Identity(Section):
@@ -185,7 +187,7 @@ class RunConfig(Section):
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Count = 1
-    population: Annotated[int, Field(ge=2)]
+    population: Annotated[int, Field(ge=2, lt=2**31)]
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     checkpoint: Checkpoint = Checkpoint()
     figure: Figure = Figure()

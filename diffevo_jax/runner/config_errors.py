@@ -26,9 +26,9 @@ def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
                 if tag is not None:
                     key += f".{context['discriminator'].strip(chr(39))}"
                 word = str(tag if tag is not None else item["input"])
-                message = f"expected one of {', '.join(choices)}; seen '{word}'" + nearest(
-                    word, choices
-                )
+                shown = word if len(word) <= 60 else f"{word[:57]}..."
+                message = f"expected one of {', '.join(choices)}; seen '{shown}'"
+                message += nearest(word, choices)
             case "union_tag_not_found":
                 message = f"missing key {context['discriminator']}"
             case "missing":

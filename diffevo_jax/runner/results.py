@@ -159,6 +159,13 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
         path = folder / f"{name}.npz"
         if path.exists():
             arrays[name] = read_arrays(path, "fitness")
+            fitness = arrays[name]["fitness"]
+            if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
+                seen = f"{fitness.dtype} of shape {fitness.shape}"
+                raise ConfigError(
+                    f"{path}: not readable as results: fitness: expected numbers of shape "
+                    f"[S, T, N]; seen {seen}"
+                )
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays

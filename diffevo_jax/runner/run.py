@@ -317,9 +317,10 @@ class _Timed:
 def check_fitness(method: cfg.Method, fitness: np.ndarray) -> None:
     """Raise Stopped for a fitness that the method's map can't weigh."""
     name = method.evolution.fitness_map.name
-    if name != "boltzmann" and (fitness < 0).any():
+    negative = fitness[np.isfinite(fitness) & (fitness < 0)]
+    if name != "boltzmann" and len(negative):
         raise Stopped(
-            f"{method.label}: the fitness went down to {np.nanmin(fitness):g}, and fitness_map "
+            f"{method.label}: the fitness went down to {negative.min():g}, and fitness_map "
             f"'{name}' needs fitness of 0 or more. Use boltzmann, which takes any sign: "
             "--set evolution.fitness_map.name=boltzmann"
         )

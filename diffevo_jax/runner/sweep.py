@@ -69,12 +69,13 @@ def sweep(
         last = len(loaded.points) - 1
         raise ConfigError(f"--only {unknown[0]}: expected the number of a point, 0 to {last}")
     folder = (out or Path("runs") / loaded.name).absolute()
-    with _opened(folder, loaded, path, overrides):
+    with _opened(folder, loaded):
         earlier = _earlier_jobs(submitit, folder, len(loaded.points))
         taken = {number for _, numbers in earlier for number in numbers}
         asked = [point for point in loaded.points if not only or point.number in only]
         left = [p for p in asked if p.number not in taken and not is_finished(folder, p)]
         jobs = _jobs(folder, groups, left, cache)
+        _write_config(folder, loaded, path, overrides)
         say(f"{len(left)} of {len(asked)} points to run, jobs: {len(jobs)} -> {folder}")
         for point in left:
             record_path(folder, point).unlink(missing_ok=True)
@@ -195,7 +196,7 @@ def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, loaded: Sweep, path: Path, overrides: list[str] | None):
+def _opened(folder: Path, loaded: Sweep):
     """Make the sweep's folder, or open one of the same sweep, for one call at a time.
 
     Raises ConfigError, and changes nothing, where it holds anything else.
@@ -211,14 +212,17 @@ def _opened(folder: Path, loaded: Sweep, path: Path, overrides: list[str] | None
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"--out {folder}: another call is at work in it") from None
-        (folder / "points").mkdir(exist_ok=True)
-        source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
-        header = f"# diffevo-jax sweep {folder / 'config.yaml'}\n"
-        header += f"# From {' '.join(source.split())}\n"
-        results.write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
         yield
     finally:
         os.close(handle)
+
+
+def _write_config(folder: Path, loaded: Sweep, path: Path, overrides: list[str] | None) -> None:
+    """Save the sweep as it was called; the jobs read it."""
+    (folder / "points").mkdir(exist_ok=True)
+    source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
+    header = f"# diffevo-jax sweep {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
+    results.write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
 
 
 def _check_folder(folder: Path, loaded: Sweep) -> None:
@@ -243,13 +247,11 @@ def _check_folder(folder: Path, loaded: Sweep) -> None:
         )
     for point in loaded.points:
         record = read_record(folder, point)
-        if record is not None and record.status == "finished":
-            version = record.environment.get("versions", {}).get("diffevo-jax")
-            if version != de.__version__:
-                raise ConfigError(
-                    f"--out {folder}: {point.describe()} was run by version {version}; this is "
-                    f"{de.__version__}. Choose another folder"
-                )
+        if record is not None and record.version != de.__version__:
+            raise ConfigError(
+                f"--out {folder}: {point.describe()} was run by version {record.version}; this is "
+                f"{de.__version__}. Choose another folder"
+            )
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

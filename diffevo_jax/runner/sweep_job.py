@@ -40,13 +40,14 @@ NUMBERS = (
 class Record(cfg.Section):
     """What a point's file says: rows of the table, or why there are none.
 
-    environment: of `results.environment`, where the point was run.
+    version: of this package. environment: of `results.environment`, where the point was run.
     """
 
     status: Literal["finished", "failed"]
     settings: dict[str, Any]
     error: str
     rows: list[dict[str, Any]]
+    version: str
     environment: dict[str, Any]
 
 
@@ -85,6 +86,7 @@ class Job(NamedTuple):
                     settings=point.settings,
                     error=error,
                     rows=rows,
+                    version=de.__version__,
                     environment=environment,
                 )
                 write_record(self.folder, point, record)
@@ -255,5 +257,12 @@ def write_record(folder: Path, point: Point, record: Record) -> None:
 
 def write_failure(folder: Path, point: Point, error: str) -> None:
     """Say in a point's file why it has no rows."""
-    failed = Record(status="failed", settings=point.settings, error=error, rows=[], environment={})
+    failed = Record(
+        status="failed",
+        settings=point.settings,
+        error=error,
+        rows=[],
+        version=de.__version__,
+        environment={},
+    )
     write_record(folder, point, failed)

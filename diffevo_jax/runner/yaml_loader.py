@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+# Far more than any config needs; thousands take PyYAML seconds and end Python's stack.
+DEEPEST = 64
+
 
 class YamlError(ValueError):
     """The text is not the YAML that configs are written in."""
@@ -14,11 +17,20 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's floats and without silently overwritten keys."""
 
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for gigabytes
             line = self.peek_event().start_mark.line + 1
             raise YamlError(f"line {line}: aliases (*name) are not read; write the value out")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > DEEPEST:
+            line = self.peek_event().start_mark.line + 1
+            raise YamlError(f"line {line}: nested more than {DEEPEST} deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
