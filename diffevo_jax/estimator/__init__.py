@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.checks import check_number, concrete
 from diffevo_jax.estimator import collectives, compensated, dense, kernels, sharded, tiled
+from diffevo_jax.estimator.geometry import frame
 from diffevo_jax.estimator.types import Part
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.estimator.types import Problem as Problem
@@ -143,7 +144,7 @@ def _estimate(settings: tuple, x_t, arrays, floor) -> Posterior:
     # Genomes that are places as well travel once, and clean.
     later &= share is None or problem.latent
     problem, usable = _contain(problem, value=not later)
-    problem = problem._replace(frame=tiled.frame(problem))
+    problem = problem._replace(frame=frame(problem))
     solve = IMPLEMENTATIONS[implementation]
     if share is None:
         posterior = solve(problem, floor)

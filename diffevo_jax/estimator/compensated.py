@@ -10,13 +10,13 @@ for they are few, and the sums over its own supports come back.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
 from diffevo_jax.estimator import collectives, tiled
-from diffevo_jax.estimator.exp2 import exp2
+from diffevo_jax.estimator.exp2 import LOG2E, exp2
+from diffevo_jax.estimator.geometry import by_matmul, direct, frame
 from diffevo_jax.estimator.types import Posterior, Problem
 
 # Rows whose error is estimated to be above this, in units of the population's spread.
@@ -27,7 +27,6 @@ ELEMENTS = 2**22
 # Supports of a row that are taken again: where more share the weight, their errors average out.
 CANDIDATES = 16
 
-_LOG2E = math.log2(math.e)
 _LEAST = -1e30
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -72,7 +71,7 @@ def _error(problem: Problem, posterior: Posterior) -> jax.Array:
     largest = collectives.highest(jnp.max(problem.log_weight), problem.axes)
     nats = largest - log_evidence
     nats = jnp.where(jnp.isfinite(nats), jnp.maximum(nats, 0), 0)
-    spread = tiled.frame(problem).spread
+    spread = frame(problem).spread
     distance = jnp.sqrt(2 * one_minus_alpha * nats / key.shape[1])
     error = jnp.finfo(key.dtype).eps * nats
     error *= jnp.minimum(1, distance / jnp.where(spread > 0, spread, 1))
@@ -80,7 +79,7 @@ def _error(problem: Problem, posterior: Posterior) -> jax.Array:
         # Who keeps all weight to itself has nothing to mix up.
         own = problem.own_weight()
         error *= -jnp.expm1(jnp.minimum(own - jnp.where(nats > 0, log_evidence, own), 0))
-    error = jnp.where(tiled.by_matmul(problem), 0, error)
+    error = jnp.where(by_matmul(problem), 0, error)
     # Of 1e9 nats float32 drops hundreds, other ones in the weight than in the shift: all is lost.
     lost = jnp.isneginf(log_evidence) & (largest > -jnp.inf)
     return jnp.where(lost, jnp.inf, error)
@@ -90,7 +89,7 @@ def _posterior(problem: Problem, query: jax.Array) -> Posterior:
     """Posterior of a device's queries, `[rows, d]`."""
     axes = problem.axes
     query = collectives.every(query, axes).reshape(-1, query.shape[1])
-    geometry = tiled.direct(problem._replace(query=query))
+    geometry = direct(problem._replace(query=query))
     b = geometry.bits + geometry.term(geometry.query.T, geometry.key).T
     heavy, column = jax.lax.top_k(b, min(CANDIDATES, b.shape[1]))
     distance = _distance(problem, query[:, None], problem.key[column])
@@ -99,15 +98,15 @@ def _posterior(problem: Problem, query: jax.Array) -> Posterior:
     )
     # Relative to the heaviest, for the sums would lose what is gained in numbers of its size.
     further = sum(part - reference for part, reference in zip(distance, references, strict=True))
-    scale = _LOG2E / (2 * problem.one_minus_alpha)
-    bits = _LOG2E * (problem.log_weight[column] - first)
+    scale = LOG2E / (2 * problem.one_minus_alpha)
+    bits = LOG2E * (problem.log_weight[column] - first)
     base = jnp.maximum(heaviest, _LEAST)
     exact = jnp.where(jnp.isneginf(heavy), -jnp.inf, bits - scale * further)
     index = jnp.arange(len(query))[:, None]
     b = (b - base).at[index, column].set(jnp.where(chosen, exact, heavy - base))
     terms = [b]
     if problem.log_floor is not None:
-        terms.append(_LOG2E * (problem.log_weight + problem.log_floor) - base)
+        terms.append(LOG2E * (problem.log_weight + problem.log_floor) - base)
     peaks = [collectives.highest(jnp.max(b, axis=1, keepdims=True), axes) for b in terms]
     peak = jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST)
     w = sum(exp2(jnp.minimum(b - peak, 0)) for b in terms)
@@ -116,7 +115,7 @@ def _posterior(problem: Problem, query: jax.Array) -> Posterior:
     weight = jnp.where(nobody, 1, weight)
     w = w / weight[:, None]
     squares = jnp.where(nobody, 1, collectives.total(jnp.sum(w**2, axis=1), axes))
-    log_evidence = (jnp.log2(weight) + (peak + base)[:, 0]) / _LOG2E
+    log_evidence = (jnp.log2(weight) + (peak + base)[:, 0]) / LOG2E
     log_evidence = jnp.where(nobody, -jnp.inf, log_evidence)
     return Posterior(
         x0=_average(problem, w),

@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+LOG2E = math.log2(math.e)
+
 
 @jax.custom_jvp
 def exp2(x: jax.Array) -> jax.Array:

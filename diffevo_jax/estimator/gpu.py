@@ -22,7 +22,6 @@ the running maximum, for three more instructions a pair (13.4 instead of 10.7 wi
 Mosaic GPU is unstable by its makers' own word, so all that depends on it is in this file.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from diffevo_jax.estimator.exp2 import LOG2E
 from diffevo_jax.estimator.types import Part, Problem
 
 # Queries and sums live in registers: more would spill.
@@ -45,7 +45,6 @@ LEAST_BLOCKS = 4096
 # and their sums over 2^24 keys stay inside float32's exponents, -126 to 127.
 _BITS_ABOVE, _BITS_BELOW = 40, 50
 _THREADS = 128  # a warpgroup
-_LOG2E = math.log2(math.e)
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
 
 
@@ -85,16 +84,16 @@ def part(
     query, key, origin = _centred(query, key)
     centre = jnp.mean(value, axis=0)
     root = jnp.sqrt(alpha)
-    slope = root * _LOG2E / (2 * one_minus_alpha)
+    slope = root * LOG2E / (2 * one_minus_alpha)
     # What |z_i - a z_j|^2 has beside a |z_i - z_j|^2, over 2 (1 - alpha) = 2 (1 - a) (1 + a).
     lift = root * jnp.sum(key * (key / 2 + origin), axis=1) / (1 + root)
     shrink = one_minus_alpha / (1 + root)  # 1 - a, to all digits
     rest = jnp.sum(query * (query / 2 + origin), axis=1) + shrink * jnp.sum(origin**2) / 2
-    bits = _LOG2E * (log_weight + lift)
+    bits = LOG2E * (log_weight + lift)
 
     shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
     if problem.own is not None:  # b_ij <= bits_j
-        low = _LOG2E * (problem.own_weight() + rest / (1 + root))  # b_ii
+        low = LOG2E * (problem.own_weight() + rest / (1 + root))  # b_ii
         shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
         enough = low - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
@@ -123,7 +122,7 @@ def part(
     return Part(
         x0=centre + average / some[:, None],
         weight=total,
-        shift=highest - _LOG2E * rest / (1 + root),
+        shift=highest - LOG2E * rest / (1 + root),
         effective_sample_size=jnp.where(nobody, 0, some / jnp.where(nobody, 1, squares) * some),
     )
 

@@ -6,32 +6,34 @@ few genes   queries in blocks, keys in blocks inside them: a tile of weights `[k
             in cache and meets the genomes as `[D + 1, keys] @ [keys, queries]`.
 many genes  a block of queries against all keys: a softmax, then one matmul with the genomes.
 
-Weights are powers of two, w_ij = 2^(bits_j - |u_i - v_j|^2 - shift_i), in coordinates u and v that
-absorb the Gaussian's width. Where a bound says that one shift per query keeps them inside float32's
-exponents, no running maximum is needed; elsewhere the shift is the running maximum, and the sums
-so far are rescaled with it.
+Weights are powers of two, w_ij = 2^(bits_j - |u_i - v_j|^2 - shift_i), see `geometry`. Where a
+bound says that one shift per query keeps them inside float32's exponents, no running maximum is
+needed; elsewhere the shift is the running maximum, and the sums so far are rescaled with it.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.estimator.exp2 import exp2
-from diffevo_jax.estimator.types import Frame, Part, Problem
+from diffevo_jax.estimator.exp2 import LOG2E, exp2
+from diffevo_jax.estimator.geometry import (
+    DIRECT_DIMENSIONS,
+    Geometry,
+    by_matmul,
+    direct,
+    expanded,
+    longest,
+    scaled,
+)
+from diffevo_jax.estimator.types import Part, Problem
 
 # From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
 MANY_GENES = 1024
-# Up to here squared distances are summed term by term at no cost; above, a matmul is faster.
-DIRECT_DIMENSIONS = 16
-# The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
-MATMUL_ROUNDING = 1e-5
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_LOG2E = math.log2(math.e)
 # Of float32's exponents, -126 to 127: how far the largest weight may lie above the shift (the rest
 # is room for a sum of 2^27), and how far below it the query's own, with 24 bits to spare.
 _BITS_ABOVE, _BITS_BELOW = 40, 100
@@ -56,20 +58,6 @@ CPU = Blocks(512, 512, 2**22)
 SMALL = Blocks(1024, 128, 2**22)
 # 64 MiB and 256 MiB: enough work to hide the start of each operation.
 ACCELERATOR = Blocks(4096, 4096, 2**26)
-
-
-class Geometry(NamedTuple):
-    """Exponents of two, bits_j + term(query, key)_ji - offset_i.
-
-    term: (queries `[d, n]`, keys `[m, d]`) -> `[m, n]`. offset: `[N]`, leaves the estimate as it is
-    and only counts for the evidence.
-    """
-
-    query: jax.Array
-    key: jax.Array
-    bits: jax.Array
-    offset: jax.Array
-    term: Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class _Sums(NamedTuple):
@@ -101,7 +89,7 @@ def given_evidence(problem: Problem, log_evidence: jax.Array) -> Part:
         value = jnp.where(finite_rows(problem.value)[:, None], problem.value, 0)
         problem = problem._replace(value=value)
     blocks = CPU if jax.default_backend() == "cpu" else ACCELERATOR
-    shift = jax.lax.stop_gradient(jnp.where(jnp.isneginf(log_evidence), 0, log_evidence) * _LOG2E)
+    shift = jax.lax.stop_gradient(jnp.where(jnp.isneginf(log_evidence), 0, log_evidence) * LOG2E)
 
     def solve(geometry: Geometry) -> Part:
         return _solve(problem, geometry, blocks, shift)
@@ -114,101 +102,13 @@ def _with_geometry(problem: Problem, solve: Callable[[Geometry], Part], choose: 
     if problem.query.shape[1] <= DIRECT_DIMENSIONS:
         return solve(direct(problem))
     return choose(
-        by_matmul(problem), lambda: solve(_matmul(problem)), lambda: solve(direct(problem))
+        by_matmul(problem), lambda: solve(expanded(problem)), lambda: solve(direct(problem))
     )
 
 
 def has_many_genes(problem: Problem) -> bool:
     """Whether averages are taken by one large matmul."""
     return problem.value.shape[1] >= MANY_GENES
-
-
-def by_matmul(problem: Problem) -> jax.Array:
-    """Whether distances are taken by a matmul, `[]`."""
-    if problem.query.shape[1] <= DIRECT_DIMENSIONS:
-        return jnp.asarray(False)
-    # The expanded square cancels where |z|^2 is large beside 1 - alpha.
-    rounding = jnp.finfo(problem.key.dtype).eps * _longest(problem) * (2 / _LOG2E)
-    return rounding <= MATMUL_ROUNDING
-
-
-def _longest(problem: Problem) -> jax.Array:
-    """The largest |v_j|^2."""
-    return frame(problem).longest * problem.alpha * _LOG2E / (2 * problem.one_minus_alpha)
-
-
-def _scaled(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """u `[N, d]` and v `[M, d]`: |u_i - v_j|^2 = log2(e) |z_i - sqrt(a) z_j|^2 / (2 (1 - a)).
-
-    About a middle m, z_i - sqrt(a) z_j = (z_i - m) + (1 - sqrt a) m - sqrt(a) (z_j - m): the
-    scale multiplies distances from the population, not from the origin, and keeps their digits.
-    """
-    query, key = problem.query, problem.key
-    scale = jnp.sqrt(_LOG2E / (2 * problem.one_minus_alpha))
-    root = jnp.sqrt(problem.alpha)
-    shrink = problem.one_minus_alpha / (1 + root)  # 1 - sqrt(a)
-    middle = frame(problem).middle
-    return scale * ((query - middle) + shrink * middle), scale * root * (key - middle)
-
-
-def frame(problem: Problem) -> Frame:
-    """Where the keys are.
-
-    The middle is their mean to a power of two near the spread: sums that round otherwise, on other
-    numbers of devices, find the same.
-    """
-    if problem.frame is not None:
-        return problem.frame
-    key = jax.lax.stop_gradient(problem.key)
-    mean, spread = jnp.mean(key, axis=0), jnp.sqrt(jnp.mean(jnp.var(key, axis=0)))
-    grid = jnp.exp2(jnp.floor(jnp.log2(jnp.where(spread > 0, spread, 1))))
-    middle = jnp.where(spread > 0, grid * jnp.round(mean / grid), mean)
-    return Frame(middle, spread, jnp.max(jnp.sum((key - middle) ** 2, axis=1)))
-
-
-def direct(problem: Problem) -> Geometry:
-    """-|u_i - v_j|^2, term by term."""
-    u, v = _scaled(problem)
-    dim = u.shape[1]
-
-    def minus_squares(start, query, key):
-        for j in range(len(query)):
-            start = start - (query[None, j] - key[:, None, j]) ** 2
-        return start
-
-    def term(query, key):
-        nothing = jnp.zeros((len(key), query.shape[1]), key.dtype)
-        if dim <= DIRECT_DIMENSIONS:
-            return minus_squares(nothing, query, key)
-        # As many dimensions a pass over the tile as hide its reading and writing.
-        passes = -(-dim // DIRECT_DIMENSIONS)
-        missing = (0, passes * DIRECT_DIMENSIONS - dim)
-        queries = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIRECT_DIMENSIONS, -1)
-        keys = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIRECT_DIMENSIONS)
-
-        def add(total, group):
-            return minus_squares(total, *group), None
-
-        return jax.lax.scan(add, nothing, (queries, jnp.swapaxes(keys, 0, 1)))[0]
-
-    return Geometry(u, v, _LOG2E * problem.log_weight, jnp.zeros(len(u), u.dtype), term)
-
-
-def _matmul(problem: Problem) -> Geometry:
-    """2 u_i v_j - |v_j|^2, and |u_i|^2 apart.
-
-    |u_i|^2 and the mean of |v_j|^2 are the same for all keys and go into the offset. What is left
-    is of size sqrt(d), not d, and so are its rounding errors.
-    """
-    u, v = _scaled(problem)
-    mean = jnp.mean(v**2, axis=0)
-    bits = _LOG2E * problem.log_weight - jnp.sum(v**2 - mean, axis=1)
-    offset = jnp.sum(u**2, axis=1) + jnp.sum(mean)
-
-    def term(query, key):
-        return jnp.matmul(key, query, precision=_HIGHEST)
-
-    return Geometry(2 * u, v, bits, offset, term)
 
 
 def _solve(problem: Problem, geometry: Geometry, blocks: Blocks, shift=None) -> Part:
@@ -304,7 +204,7 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Part:
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
         terms = [(geometry.bits[:, None] + geometry.term(query, geometry.key)).T]
         if problem.log_floor is not None:
-            terms.append(_LOG2E * (problem.log_weight + problem.log_floor) + offset[:, None])
+            terms.append(LOG2E * (problem.log_weight + problem.log_floor) + offset[:, None])
         peaks = [jnp.max(b, axis=1) for b in terms]
         (shift,) = given or (jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST),)
         w = sum(_below(b, shift[:, None]) for b in terms)
@@ -365,10 +265,10 @@ def _one_shift(problem: Problem, geometry: Geometry) -> tuple[jax.Array, jax.Arr
     Its own weight is a lower bound on a query's largest; the upper bound puts the heaviest key as
     near as any key can be.
     """
-    length = jnp.sqrt(jnp.sum(_scaled(problem)[0] ** 2, axis=1))
-    furthest = jnp.sqrt(_longest(problem))
-    low = _LOG2E * problem.own_weight()
-    high = _LOG2E * jnp.max(problem.log_weight) - jnp.maximum(length - furthest, 0) ** 2
+    length = jnp.sqrt(jnp.sum(scaled(problem)[0] ** 2, axis=1))
+    furthest = jnp.sqrt(longest(problem))
+    low = LOG2E * problem.own_weight()
+    high = LOG2E * jnp.max(problem.log_weight) - jnp.maximum(length - furthest, 0) ** 2
     # False, too, where nobody has weight: inf - inf is NaN.
     enough = high - low <= _BITS_ABOVE + _BITS_BELOW
     return jnp.maximum(low, high - _BITS_ABOVE) + geometry.offset, enough

@@ -1,12 +1,11 @@
 """What goes into every implementation of the estimator, and what comes out."""
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-_LOG2E = math.log2(math.e)
+from diffevo_jax.estimator.exp2 import LOG2E
 
 
 class Frame(NamedTuple):
@@ -100,7 +99,7 @@ class Part(NamedTuple):
     def posterior(self) -> Posterior:
         """The posterior, where this part is all."""
         nobody = self.weight == 0
-        log_evidence = jnp.log(jnp.where(nobody, 1, self.weight)) + self.shift / _LOG2E
+        log_evidence = jnp.log(jnp.where(nobody, 1, self.weight)) + self.shift / LOG2E
         return Posterior(
             x0=self.x0,
             log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
