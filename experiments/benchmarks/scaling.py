@@ -1,4 +1,4 @@
-"""One population on 1 to 8 devices: memory of each, bytes between them, agreement with one.
+"""One population on 1 to 8 devices: memory, bytes between them, agreement; and what saving costs.
 
     python experiments/benchmarks/scaling.py --output results.json
 
@@ -6,12 +6,20 @@ Strong scaling splits one population over more devices, weak scaling gives each 
 individuals. Without accelerators the devices are virtual ones of the CPU. They share its cores, so
 that seconds say nothing there; memory, as the compiler counts it for each device, does, and so do
 the bytes that collectives bring to it.
+
+A checkpoint's cost is the processor time, of all threads, by which a run that saves often exceeds
+one that does not, for each checkpoint; its share is that of one a minute, the default.
 """
 
 import argparse
 import json
 import math
 import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -104,6 +112,51 @@ def measure(way: str, scaling: str, devices: int, n: int, genes: int) -> dict[st
     return row
 
 
+def checkpoint(n: int, genes: int, generations: int, every: int) -> dict[str, Any]:
+    """A row: processor seconds a checkpoint, the first one's import of Orbax shared by all."""
+    config = f"""
+name: checkpoint_cost
+description: what saving costs
+seed: 0
+repeats: 1
+population: {n}
+problem: {{kind: function, name: rastrigin, dim: {genes}}}
+evolution:
+  schedule: {{num_levels: {generations}}}
+  fitness_map: {{name: boltzmann}}
+  latent_dim: 2
+save_populations: 0
+methods: {{diffusion_evolution: {{label: Diffusion Evolution}}}}
+figure: {{ylabel: fitness}}
+"""
+
+    def seconds(every: int) -> float:
+        """Processor time of one run in a process of its own; compiled before."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.yaml"
+            path.write_text(config)
+            command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(path)]
+            command += ["--out", f"{folder}/run", "--set", f"checkpoint.every={every}"]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, check=True, capture_output=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    seconds(every), seconds(generations)  # keeps the compiled programs
+    rounds = [(seconds(every), seconds(generations)) for _ in range(5)]
+    often, never = (statistics.median(times) for times in zip(*rounds, strict=True))
+    saves = generations // every - 1
+    row = {
+        "n": n,
+        "genes": genes,
+        "saves": saves,
+        "cpu_seconds_a_checkpoint": (often - never) / saves,
+        "share_at_one_a_minute": (often - never) / saves / 60,
+    }
+    print_row(row)
+    return row
+
+
 def main() -> None:
     """Measure, print, and write JSON where asked."""
     parser = argparse.ArgumentParser(description="one population on 1 to 8 devices")
@@ -119,8 +172,11 @@ def main() -> None:
         for scaling in ("strong", "weak")
         for devices in counts
     ]
+    cases = [(4096, 2, 200, 10)] if arguments.quick else [(4096, 2, 200, 10), (256, 17_410, 40, 4)]
+    saving = [checkpoint(*case) for case in cases]
     if arguments.output:
-        arguments.output.write_text(json.dumps({**device(), "rows": rows}, indent=2) + "\n")
+        report = {**device(), "rows": rows, "checkpoints": saving}
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
