@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,7 +114,7 @@ def _lead(parts: list[Part], *, quick: bool) -> Iterator[str]:
     commit = f", commit {seen['git_commit'][:9]}" if seen["git_commit"] else ""
     yield (
         f"diffevo-jax {seen['versions']['diffevo-jax']}{commit}, jax {seen['versions']['jax']} on "
-        f"{seen['device_count']} x {seen['device']}; written {seen['written'][:10]}."
+        f"{seen['device_count']} x {seen['device']}; written {date.today()}."
     )
     if quick:
         yield (
