@@ -137,7 +137,7 @@ def _call(case: int, *args: object) -> int:
     return result.exit_code
 
 
-def _valid(*_: object) -> None:
+def _valid(*_: object, **__: object) -> None:
     """Stand for the run of an input that has passed all checks."""
     raise typer.Exit(0)
 

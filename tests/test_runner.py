@@ -250,7 +250,7 @@ def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
         time.sleep(0.1)
     time.sleep(2)  # into the repeats
     process.send_signal(sent)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "Interrupted. Kept in" in output

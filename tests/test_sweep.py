@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import program as programs
 from diffevo_jax.runner import results, run, sweep, sweep_job
 from diffevo_jax.runner.cli import app
 from diffevo_jax.runner.sweep_config import load_sweep
@@ -192,9 +193,9 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
     _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
     traced = []
-    make_program = run.make_program
+    make_program = programs.make_program
     monkeypatch.setattr(
-        run, "make_program", lambda *args: traced.append(args) or make_program(*args)
+        programs, "make_program", lambda *a, **kw: traced.append(a) or make_program(*a, **kw)
     )
     failed, said = _sweep(tiny, tmp_path / "out")
     assert failed == []

@@ -19,7 +19,6 @@ from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.processes import is_first, on_first, on_host
 from diffevo_jax.runner.program import Program
 from diffevo_jax.runner.program import build as build
-from diffevo_jax.runner.program import make_program as make_program
 from diffevo_jax.runner.repeats import Repeats, Summary, summary
 
 # Between two compiled chunks the host draws the progress bar and saves; at this length that costs

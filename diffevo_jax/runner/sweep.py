@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import diffevo_jax as de
-from diffevo_jax.runner import results, run, yaml_loader
+from diffevo_jax.runner import program, results, yaml_loader
 from diffevo_jax.runner.config import ConfigError, read_config
 from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
 from diffevo_jax.runner.sweep_job import (
@@ -103,7 +103,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
         shape = json.dumps([point.config.population, methods])
         if shape not in shapes:
             try:
-                run.build(point.config)
+                program.build(point.config)
             except ConfigError as error:
                 raise ConfigError(f"{point.describe()}: {error}") from None
         shapes.setdefault(shape, []).append(point)

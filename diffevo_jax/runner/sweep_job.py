@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import program as programs
 from diffevo_jax.runner import results, run, startup
 from diffevo_jax.runner.sweep_config import Point, load_sweep
 
@@ -154,7 +155,7 @@ class _Program:
         method, population = config.methods[name], config.population
 
         def one_run(key: jax.Array, numbers: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            program = run.make_program(with_numbers(method, numbers), population)
+            program = programs.make_program(with_numbers(method, numbers), population)
             state, projection, keys = program.start(key)
             _, kept = program.advance(state, projection, keys)
             fitness = kept["fitness"]
