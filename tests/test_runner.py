@@ -167,6 +167,19 @@ def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_sam
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_control_task_runs_on_every_core(tmp_path):
+    code = (
+        "import sys, jax; from diffevo_jax.runner import cli, run; "
+        "run.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
+        f"cli.app(['run', 'fig4_cartpole', '--no-cache', '--out', {str(tmp_path / 'out')!r}])"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert f"{len(os.sched_getaffinity(0))} devices" in result.stderr
+
+
 def test_the_cache_is_where_xdg_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert startup.cache_folder() == tmp_path / "diffevo-jax" / "xla"

@@ -77,12 +77,12 @@ def run(
         from diffevo_jax.runner.config import find_config, load_config
 
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
-        settings = load_config(path, override)
 
         from diffevo_jax.runner import processes as many
         from diffevo_jax.runner import results, startup
         from diffevo_jax.runner import run as runner
 
+        # Before the config is read: Gymnax, which knows the tasks, starts JAX.
         startup.use_all_cores()
         if cache:
             startup.keep_compiled()
@@ -93,6 +93,7 @@ def run(
         free = ("repeats=", "seed=", "name=")
         comparable = all(text.startswith(free) for text in override or [])
         with many.ending_together(), _errors_for_people():
+            settings = load_config(path, override)
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
             folder = many.on_first(results.create, out, settings.name, resume=resume)
             _run_into(folder, settings, programs, source=source, comparable=comparable)
