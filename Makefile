@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
