@@ -25,6 +25,10 @@ class Executor(StrEnum):
     debug = "debug"
 
 
+_Cache = Annotated[
+    bool,
+    typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+]
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 
@@ -67,10 +71,7 @@ def run(
     ] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
     process: Annotated[int | None, typer.Option(help="Which one this is, from 0.")] = None,
-    cache: Annotated[
-        bool,
-        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
-    ] = True,
+    cache: _Cache = True,
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with _errors_for_people():
@@ -156,10 +157,7 @@ def sweep(
         list[int] | None,
         typer.Option(metavar="POINT", help="Only this point; may be repeated."),
     ] = None,
-    cache: Annotated[
-        bool,
-        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
-    ] = True,
+    cache: _Cache = True,
 ) -> None:
     """Run every point of a sweep that is not finished, many as one program, into one table."""
     with _errors_for_people():
@@ -230,10 +228,7 @@ def reproduce(
             show_default="runs/reproduce, with --quick runs/reproduce-quick",
         ),
     ] = None,
-    cache: Annotated[
-        bool,
-        typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
-    ] = True,
+    cache: _Cache = True,
 ) -> None:
     """Run every figure and table of the paper, and report them beside the published numbers."""
     with _errors_for_people():

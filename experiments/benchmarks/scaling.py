@@ -142,7 +142,8 @@ figure: {{ylabel: fitness}}
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    seconds(every), seconds(generations)  # keeps the compiled programs
+    for steps in (every, generations):  # keeps the compiled programs
+        seconds(steps)
     rounds = [(seconds(every), seconds(generations)) for _ in range(5)]
     often, never = (statistics.median(times) for times in zip(*rounds, strict=True))
     saves = generations // every - 1
