@@ -435,7 +435,9 @@ _estimate = jax.jit(
 )
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
+@pytest.mark.parametrize(
+    "dim", [1, 2, 16, 58, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 256))]
+)
 def test_float32_is_within_1e_5_of_the_spread_whatever_the_weights(dim):
     for n in (2, 7, 513):
         for population in POPULATIONS:

@@ -256,6 +256,8 @@ def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        # A job in a shell's background hands its children an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     compiled = tmp_path / "cache" / "diffevo-jax" / "xla"
@@ -263,7 +265,10 @@ def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
         time.sleep(0.1)
     time.sleep(2)  # into the repeats
     process.send_signal(sent)
-    output, _ = process.communicate(timeout=180)
+    try:
+        output, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "Interrupted. Kept in" in output
