@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffevo_jax.runner import results
-from experiments.rows import Row, Section
+from experiments.rows import FAR, Row, Section
 
 HEADINGS = ("quantity", "reference", "ours", "difference", "in s.e.", "note")
-# A difference of more standard errors than this is marked.
-FAR = 3.0
 
 
 class Part(NamedTuple):
@@ -48,34 +46,17 @@ def write(folder: Path, parts: list[Part], *, quick: bool) -> list[Path]:
 # Numbers
 
 
-def difference(row: Row) -> tuple[float, float] | None:
-    """Ours less the reference, and that in combined standard errors (NaN where none is known)."""
-    if row.reference is None:
-        return None
-    apart = row.ours - row.reference
-    error = math.hypot(row.reference_error or 0, row.ours_error or 0)
-    return apart, apart / error if error > 0 else math.nan
-
-
-def far(row: Row) -> bool:
-    """Whether a row differs from its reference by more than FAR standard errors."""
-    apart = difference(row)
-    return apart is not None and abs(apart[1]) > FAR
-
-
 def cells(row: Row) -> list[str]:
     """A row's cells as text, one for each of HEADINGS."""
-    apart = difference(row)
     digits = _digits(row)
-    reference = (
-        "-" if row.reference is None else _number(row.reference, row.reference_error, digits)
-    )
-    between = in_errors = "-"
-    if apart is not None:
-        between = f"{apart[0]:+.{digits}f}"
+    reference = between = in_errors = "-"
+    if row.reference is not None:
+        reference = _number(row.reference, row.reference_error, digits)
+        between = f"{row.difference:+.{digits}f}"
         # An error that only we know makes the reference look exact: the mark says so.
         mark = "" if row.reference_error else "*"
-        in_errors = "-" if math.isnan(apart[1]) else f"{apart[1]:+.1f}{mark}"
+        in_errors = "-" if math.isnan(row.in_errors) else f"{row.in_errors:+.1f}{mark}"
+        in_errors = "equal" if row.equal else in_errors
     ours = _number(row.ours, row.ours_error, digits)
     return [row.quantity, reference, ours, between, in_errors, row.note]
 
@@ -99,10 +80,9 @@ def _number(value: float, error: float | None, digits: int) -> str:
 
 
 def counts(parts: list[Part]) -> tuple[int, int]:
-    """How many rows have a difference in standard errors, and how many of them are far."""
+    """How many rows can be held against a reference, and how many of them are far from it."""
     rows = [row for part in parts if part.section for row in part.section.rows]
-    comparable = [row for row in rows if (apart := difference(row)) and not math.isnan(apart[1])]
-    return len(comparable), sum(far(row) for row in comparable)
+    return sum(row.comparable for row in rows), sum(row.far for row in rows)
 
 
 # Words both share
@@ -124,8 +104,9 @@ def _lead(parts: list[Part], *, quick: bool) -> Iterator[str]:
     yield (
         "Each table has the published number, or the one measured by running the authors' code, "
         "beside ours, both ± their standard error over repeats where it is known. “In s.e.” is the "
-        f"difference in units of both errors combined; * marks a reference whose error is unknown. "
-        f"{compared} rows can be compared so; {apart} differ by more than {FAR:g} standard errors."
+        "difference in units of both errors combined, or “equal” where both agree to four digits; "
+        f"* marks a reference whose error is unknown. {compared} rows can be compared so; {apart} "
+        f"differ by more than {FAR:g} standard errors."
     )
 
 
@@ -240,7 +221,7 @@ def _html_table(rows: list[Row]) -> str:
         for i, text in enumerate(HEADINGS)
     )
     body = "".join(
-        ('<tr class="far">' if far(row) else "<tr>")
+        ('<tr class="far">' if row.far else "<tr>")
         + "".join(f"<td{_numeric(i)}>{_inline(text)}</td>" for i, text in enumerate(cells(row)))
         + "</tr>\n"
         for row in rows
@@ -311,7 +292,7 @@ def to_markdown(parts: list[Part], folder: Path, *, quick: bool) -> str:
             lines += ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|---:|---|"]
             for row in part.section.rows:
                 texts = [text.replace("|", r"\|").replace("*", r"\*") for text in cells(row)]
-                texts[4] = f"**{texts[4]}**" if far(row) else texts[4]
+                texts[4] = f"**{texts[4]}**" if row.far else texts[4]
                 lines += ["| " + " | ".join(texts) + " |"]
             lines += [""]
     return "\n".join(lines)

@@ -158,13 +158,3 @@ def compare(quantity: str, values: Any, reference: dict[str, str] | None, column
     runs = int(reference["n_runs"])
     spread = float(reference[f"{column}_std"]) / max(runs - 1, 1) ** 0.5
     return Row(quantity, float(reference[f"{column}_mean"]), spread, ours, error)
-
-
-def apart(row: Row) -> float:
-    """Difference in combined standard errors; 0 where both agree to their digits."""
-    if row.reference is None:
-        return 0.0
-    error = ((row.reference_error or 0) ** 2 + (row.ours_error or 0) ** 2) ** 0.5
-    difference = row.ours - row.reference
-    # The tables' means have four digits or six after the point.
-    return 0.0 if abs(difference) < 1e-4 else difference / max(error, 1e-12)

@@ -234,7 +234,25 @@ def test_no_experiment_takes_the_place_of_a_module_that_scripts_beside_it_import
     ids=lambda value: value.quantity if isinstance(value, Row) else "",
 )
 def test_a_difference_is_in_combined_standard_errors(row, apart):
-    assert report.difference(row) == pytest.approx(apart, nan_ok=True)
+    assert (row.difference, row.in_errors) == pytest.approx(apart, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "equal", "far"),
+    [
+        (Row("six digits", 0.999804, 1e-7, 0.999809, 1e-7), True, False),
+        (Row("two digits", 0.0018, 1e-6, 0.0019, 1e-6), False, True),
+        (Row("near", 1.0, 0.1, 1.2, 0.1), False, False),
+        (Row("both zero", 0.0, None, 0.0, None), True, False),
+        (Row("no reference", None, None, 1.0, 0.1), False, False),
+        (Row("no error", 1.0, None, 2.0, None), False, False),
+    ],
+    ids=lambda value: value.quantity if isinstance(value, Row) else "",
+)
+def test_far_means_more_than_three_errors_and_more_than_the_fourth_digit(row, equal, far):
+    assert (row.equal, row.far) == (equal, far)
+    assert row.comparable == (row.quantity not in ("no reference", "no error"))
+    assert (report.cells(row)[4] == "equal") == equal
 
 
 def test_a_row_shows_as_many_digits_as_its_errors_allow():
