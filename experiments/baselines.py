@@ -6,7 +6,7 @@ the published benchmark, and returns a pure run(key) -> Search: `vmap` or `lax.m
 Where the methods are not the published ones:
 
 * CMA-ES was the `cma` package in float64; evosax follows the same tutorial (arXiv 1604.00772) in
-  float32; with that package's limit on one rate, updates in the plane agree.
+  float32; with that package's step-size constants, updates agree.
 * OpenES: the same estimate, without antithetic pairs, ranks or a baseline, and the same momentum,
   an average (1 - m) g + m v rather than a sum g + m v.
 * PEPG: evosax has PGPE, whose mean follows a gradient of ranks at a fixed learning rate. With the
@@ -26,6 +26,7 @@ from evosax.algorithms import CMA_ES, PGPE, Open_ES
 from evosax.core.fitness_shaping import identity_fitness_shaping_fn
 
 from diffevo_jax.metrics import elites
+from experiments import cmaes
 
 FitnessFn = Callable[[jax.Array], jax.Array]
 
@@ -66,23 +67,12 @@ def cma_es(
 ) -> Run:
     """Make CMA-ES (Hansen, arXiv 1604.00772) from 0, selecting by fitness - penalty mean(x^2)."""
     algorithm = CMA_ES(population, jnp.zeros(dim))
-    params = cma_parameters(algorithm, sigma)
+    params = cmaes.parameters(algorithm, sigma)
 
     def loss(points: jax.Array, fitness: jax.Array) -> jax.Array:
         return penalty * jnp.mean(points**2, axis=-1) - fitness
 
     return _ask_and_tell(algorithm, params, fitness_fn, dim, generations, loss=loss, keep=keep)
-
-
-def cma_parameters(algorithm: CMA_ES, sigma: float) -> Any:
-    """Take evosax's defaults with the `cma` package's limit of 0.5 on the rate c_sigma.
-
-    Large populations reach it: 512 in the plane have 0.96 by the tutorial's Eq. 55.
-    """
-    params = algorithm.default_params
-    c_std = jnp.minimum(params.c_std, 0.5)
-    d_std = params.d_std - params.c_std + c_std
-    return params.replace(std_init=jnp.asarray(sigma), c_std=c_std, d_std=d_std)
 
 
 def open_es(

@@ -8,7 +8,7 @@ import pytest
 from evosax.algorithms import CMA_ES
 
 import diffevo_jax as de
-from experiments import baselines, fig3, study
+from experiments import baselines, cmaes, fig3, study
 
 SETTINGS = study.load(fig3.Fig3, "fig3")
 
@@ -73,31 +73,56 @@ def test_map_elites_refuses_a_broken_batch():
         baselines.map_elites(himmelblau, 2, **(SETTINGS.map_elites | {"evaluations": 1000}))  # pyright: ignore[reportArgumentType]
 
 
-def test_cma_es_updates_as_pycma_does(x64):
+@pytest.mark.parametrize("dim", [2, 32])
+def test_cma_es_updates_as_pycma_does(x64, dim):
     """The same populations told to both: mean, step size and covariance stay together."""
-    algorithm = CMA_ES(512, jnp.zeros(2))
-    params = baselines.cma_parameters(algorithm, 4.0)
-    state = algorithm.init(jax.random.key(0), jnp.zeros(2), params)
-    oracle = cma.CMAEvolutionStrategy([0, 0], 4, {"popsize": 512, "seed": 1, "verbose": -9})
+    algorithm = CMA_ES(512, jnp.zeros(dim))
+    params = cmaes.parameters(algorithm, 4.0)
+    state = algorithm.init(jax.random.key(0), jnp.zeros(dim), params)
+    oracle = cma.CMAEvolutionStrategy([0] * dim, 4, {"popsize": 512, "seed": 1, "verbose": -9})
     for _ in range(8):
         points = np.array(oracle.ask())
         # The published penalty: without it half the population ties outside the box.
-        loss = 0.001 * np.mean(points**2, axis=1) - np.asarray(himmelblau(jnp.asarray(points)))
+        fitness = himmelblau(jnp.asarray(points[:, :2]))
+        loss = 0.001 * np.mean(points**2, axis=1) - np.asarray(fitness)
         _, state = algorithm.ask(jax.random.key(1), state, params)  # decomposes the covariance
         state, _ = algorithm.tell(jax.random.key(2), jnp.asarray(points), loss, state, params)
         oracle.tell(list(points), list(loss))
-        # pycma's learning rates differ in a term of 1/4 in some 135, and its rounding in order.
-        np.testing.assert_allclose(state.mean, oracle.mean, rtol=0.01, atol=1e-3)
+        np.testing.assert_allclose(state.mean, oracle.mean, rtol=1e-6, atol=1e-9)
+        # pycma's rate of the covariance has a term of 1/4 beside some 130.
+        assert state.std == pytest.approx(oracle.sigma, rel=1e-3)
         ours = np.asarray(state.std**2 * state.C)
         np.testing.assert_allclose(
-            ours, oracle.sigma**2 * np.asarray(oracle.C), rtol=0.05, atol=0.02 * ours.max()
+            ours, oracle.sigma**2 * np.asarray(oracle.C), rtol=5e-3, atol=5e-3 * ours.max()
         )
+
+
+def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
+    def noise(key, genomes):
+        fitness = jax.random.normal(key, (32,))
+        return fitness, (genomes, fitness)
+
+    def runs(elitist):
+        run = cmaes.make_run(noise, 3, population=32, generations=3, elitist=elitist)
+        return jax.vmap(run)(jax.random.split(jax.random.key(0), 16))[1]
+
+    (genomes, fitness), (plain, _) = runs(True), runs(False)
+    np.testing.assert_array_equal(genomes[:, :2], plain[:, :2])  # nothing is lost before
+    lost = fitness[:, 0].max(axis=1) > fitness[:, 1].max(axis=1)
+    assert 2 < lost.sum() < 14
+    np.testing.assert_array_equal(genomes[~lost, 2], plain[~lost, 2])
+    best = genomes[jnp.arange(16), 0, fitness[:, 0].argmax(axis=1)]
+    towards = best - genomes[:, 1].mean(axis=1)
+    moved = genomes[:, 2].mean(axis=1) - plain[:, 2].mean(axis=1)
+    assert np.all(np.sum(towards * moved, axis=1)[lost] > 0)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fig3")
-    fig3.run(folder, quick=True)
+    functions, repeats = list(study.PLANE.values()), SETTINGS.repeats.full
+    for method in fig3.METHODS:
+        fig3.run_method(folder, SETTINGS, method, 2, functions, repeats)
     found = fig3.load_measured(folder)
     return {key: {q: v.mean() for q, v in values.items()} for key, values in found.items()}
 
@@ -125,7 +150,7 @@ def test_map_elites_is_more_diverse_at_lower_fitness(measured, objective):
     ours, theirs = measured["diffusion", objective, 2], measured["map_elites", objective, 2]
     assert theirs["entropy"] > ours["entropy"]
     assert theirs["qd_score"] > ours["qd_score"]
-    assert theirs["fitness"] < ours["fitness"] + 0.01  # Rastrigin: 0.61 and 0.64, 10 repeats
+    assert theirs["fitness"] < ours["fitness"]  # Rastrigin: 0.61 and 0.64
 
 
 @pytest.mark.slow
