@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow check notebooks bench bench-gpu clean
+.PHONY: demo test slow check notebooks report bench bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -25,6 +25,11 @@ notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupytext --to ipynb notebooks/*.py
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+report: $(VENV)/.installed-baselines  ## every figure and table with all repeats; kept in docs/report
+	$(BIN)/diffevo-jax reproduce --out runs/reproduce
+	rm -rf docs/report && mkdir docs/report
+	cd runs/reproduce && tar -cf - report.md */*.png */*.gif | tar -xf - -C ../../docs/report
 
 bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under experiments/benchmarks/results
 	$(BIN)/python experiments/benchmarks/estimator.py

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
 
 import diffevo_jax as de
 from diffevo_jax.runner.config import Function, load_config
@@ -223,7 +224,7 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
             color=RED,
             fontsize=12,
             zorder=9,
-            bbox={"boxstyle": "round,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.7},
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
         axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         axes.set_title(f"$t = {level}$", fontsize=12)
