@@ -48,7 +48,7 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
     here = list(success())
     monkeypatch.setattr(de.problems.control, "make_task", walled)
     for (value, error), (other, other_error) in zip(here, success(), strict=True):
-        assert abs(value - other) < 3 * math.hypot(error, other_error)
+        assert abs(value - other) < 3 * math.hypot(error or 0, other_error or 0)
 
 
 @pytest.mark.slow
@@ -61,6 +61,7 @@ def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
     for seed in range(50):
         options = {"popsize": 256, "seed": seed + 1, "verbose": -9, "CMA_elitist": True}
         search = cma.CMAEvolutionStrategy([0.0] * policy.num_genes, 1.0, options)
+        reward = np.zeros(0)
         for key in jax.random.split(jax.random.key(seed), 10):
             genomes = np.array(search.ask())
             reward = np.asarray(returns(key, jnp.asarray(genomes)))[:, 0].astype(float)
@@ -68,4 +69,4 @@ def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
         success.append(100 * np.mean(reward > -task.max_steps))
     value, error = mean_and_error(success)
     # 12.3 and 16.3 over 25 repeats, where the tables have 10.2 and 14.4, of an older version.
-    assert abs(value - published(name, "CMAES", 10.0)) < 3 + 2 * error
+    assert abs(value - published(name, "CMAES", 10.0)) < 3 + 2 * (error or 0)
