@@ -115,10 +115,11 @@ def test_in_float64_any_number_of_devices_computes_the_formula(choose, way, n, g
     _check(n, genes, dim, devices, dtype=jnp.float64, rms=1e-11, most=1e-10)
 
 
-def test_in_float32_devices_agree_to_1e_6_of_the_spread(ring):
+@pytest.mark.parametrize(("n", "genes", "dim"), [(97, 2, 2), (49, 1200, 1200)])
+def test_in_float32_devices_agree_to_1e_6_of_the_spread(ring, n, genes, dim):
     # Root of the mean square. The largest of all numbers, by rounding of float32's exponents, which
-    # compilers fuse in other ways for other shapes: 5e-6.
-    _check(97, 2, 2, 3, dtype=jnp.float32, rms=1e-6, most=5e-6)
+    # compilers fuse in other ways for other shapes: seen 5e-6.
+    _check(n, genes, dim, 3, dtype=jnp.float32, rms=1e-6, most=1e-5)
 
 
 @pytest.mark.slow
@@ -130,7 +131,8 @@ def test_in_float32_devices_agree_to_1e_6_of_the_spread(ring):
 )
 def test_every_number_of_devices_agrees_with_one(choose, way, n, genes, dim, devices):
     choose(way)
-    _check(n, genes, dim, devices, dtype=jnp.float32, rms=1e-6, most=1e-5)
+    # Largest single number: 1.0e-5, at 58 genes in 2 dimensions and 1 - alpha = 1e-4.
+    _check(n, genes, dim, devices, dtype=jnp.float32, rms=1e-6, most=2e-5)
 
 
 def test_estimates_from_far_individuals_are_taken_again_across_devices(ring):

@@ -70,10 +70,12 @@ def frame(problem: Problem) -> Frame:
     if problem.frame is not None:
         return problem.frame
     key = jax.lax.stop_gradient(problem.key)
-    mean, spread = jnp.mean(key, axis=0), jnp.sqrt(jnp.mean(jnp.var(key, axis=0)))
+    mean, variance = jnp.mean(key, axis=0), jnp.var(key, axis=0)
+    spread = jnp.sqrt(jnp.mean(variance))
     grid = jnp.exp2(jnp.floor(jnp.log2(jnp.where(spread > 0, spread, 1))))
     middle = jnp.where(spread > 0, grid * jnp.round(mean / grid), mean)
-    return Frame(middle, spread, jnp.max(jnp.sum((key - middle) ** 2, axis=1)))
+    longest = jnp.max(jnp.sum((key - middle) ** 2, axis=1))
+    return Frame(middle, spread, longest, variance + (mean - middle) ** 2)
 
 
 def direct(problem: Problem) -> Geometry:
@@ -108,10 +110,11 @@ def expanded(problem: Problem) -> Geometry:
     """2 u_i v_j - |v_j|^2, and |u_i|^2 apart.
 
     |u_i|^2 and the mean of |v_j|^2 are the same for all keys and go into the offset. What is left
-    is of size sqrt(d), not d, and so are its rounding errors.
+    is of size sqrt(d), not d, and so are its rounding errors. The mean is that of the frame: where
+    keys are a share, the other shares have the same offset.
     """
     u, v = scaled(problem)
-    mean = jnp.mean(v**2, axis=0)
+    mean = frame(problem).squares * problem.alpha * LOG2E / (2 * problem.one_minus_alpha)
     bits = LOG2E * problem.log_weight - jnp.sum(v**2 - mean, axis=1)
     offset = jnp.sum(u**2, axis=1) + jnp.sum(mean)
 

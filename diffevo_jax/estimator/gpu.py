@@ -123,6 +123,7 @@ def part(
         x0=centre + average / some[:, None],
         weight=total,
         shift=highest - LOG2E * rest / (1 + root),
+        offset=jnp.zeros_like(highest),
         effective_sample_size=jnp.where(nobody, 0, some / jnp.where(nobody, 1, squares) * some),
     )
 

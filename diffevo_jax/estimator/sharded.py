@@ -88,6 +88,7 @@ def over_all(part: Callable[[Problem], Part], problem: Problem) -> Part:
         x0=jnp.zeros((n, problem.value.shape[1]), problem.value.dtype),
         weight=jnp.zeros(n, problem.value.dtype),
         shift=jnp.zeros(n, problem.value.dtype),
+        offset=jnp.zeros(n, problem.value.dtype),
         effective_sample_size=jnp.zeros(n, problem.value.dtype),
     )
 

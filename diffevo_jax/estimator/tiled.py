@@ -186,7 +186,8 @@ def _by_tiles(problem, geometry, query_block: int, key_block: int, shift) -> Par
     return Part(
         x0=centre + total[:, :genes] / some[:, None],
         weight=weight,
-        shift=shift - geometry.offset,
+        shift=shift,
+        offset=geometry.offset,
         effective_sample_size=jnp.where(nobody, 0, some**2 / squares),
     )
 
@@ -197,14 +198,21 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Part:
     Passes over `[M, D]` cost as much as the rest, so the genomes are neither centred nor padded
     with ones: weights that sum to 1 leave rounding errors of the size of the genomes' own.
     """
-    n = len(geometry.query)
+    n, base = len(geometry.query), jnp.zeros_like(geometry.offset)
+    if problem.log_floor is not None:
+        # Weights are relative to the floor where it is far above the Gaussians: beside an offset of
+        # d terms they would lose their digits.
+        base = jax.lax.stop_gradient(geometry.offset + LOG2E * problem.log_floor)
+        base = jnp.maximum(base, 0)
+    offset = geometry.offset - base
 
     def block(args):
-        query, offset, *given = args
+        query, base, offset, *given = args
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
         terms = [(geometry.bits[:, None] + geometry.term(query, geometry.key)).T]
         if problem.log_floor is not None:
-            terms.append(LOG2E * (problem.log_weight + problem.log_floor) + offset[:, None])
+            floor = (offset + LOG2E * problem.log_floor)[:, None]
+            terms = [terms[0] - base[:, None], LOG2E * problem.log_weight + floor]
         peaks = [jnp.max(b, axis=1) for b in terms]
         (shift,) = given or (jnp.maximum(functools.reduce(jnp.maximum, peaks), _LEAST),)
         w = sum(_below(b, shift[:, None]) for b in terms)
@@ -217,9 +225,9 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Part:
             average = without_bad_genomes(problem, w, average)
         return average, weight, squares, shift
 
-    rows = [geometry.offset]
+    rows = [base, offset]
     if shift is not None:
-        rows.append(shift + jax.lax.stop_gradient(geometry.offset))
+        rows.append(shift + jax.lax.stop_gradient(offset))
     blocks = [_query_blocks(geometry.query, query_block)]
     blocks += [_blocks(row, query_block, mode="edge") for row in rows]
     if query_block == n:  # a loop of one round would copy its result
@@ -232,7 +240,8 @@ def _by_softmax(problem, geometry, query_block: int, shift) -> Part:
     return Part(
         x0=x0.reshape(-1, x0.shape[-1])[:n],
         weight=weight,
-        shift=shift - geometry.offset,
+        shift=shift,
+        offset=offset,
         effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, squares)),
     )
 

@@ -99,6 +99,7 @@ def part(
         x0=centre + (average / some).T,
         weight=total,
         shift=shift * math.log2(math.e),
+        offset=jnp.zeros_like(shift),
         effective_sample_size=jnp.where(nobody, 0, some**2 / jnp.where(nobody, 1, squares)),
     )
 

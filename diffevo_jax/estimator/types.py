@@ -12,12 +12,14 @@ class Frame(NamedTuple):
     """Where the supports are.
 
     middle: near their mean, `[d]`: coordinates are taken from there. spread: standard deviation
-    over all dimensions, `[]`. longest: largest squared distance from the middle, `[]`.
+    over all dimensions, `[]`. longest: largest squared distance from the middle, `[]`. squares:
+    mean squared distance from the middle by dimension, `[d]`.
     """
 
     middle: jax.Array
     spread: jax.Array
     longest: jax.Array
+    squares: jax.Array
 
 
 class Problem(NamedTuple):
@@ -82,24 +84,28 @@ class Posterior(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A posterior over some of the supports, its evidence weight 2^shift.
+    """A posterior over some of the supports, its evidence weight 2^(shift - offset).
 
-    In two numbers the evidence keeps its digits when parts are merged: a float32 logarithm of 100
+    In three numbers the evidence keeps its digits when parts are merged: a float32 logarithm of 100
     rounds the share of a part by 4e-6.
 
     x0: `[N, D]`; anything finite where nobody has weight. weight: `[N]`, 0 where nobody has any.
-    shift: `[N]`, finite. effective_sample_size: `[N]`.
+    shift: `[N]`, finite. offset: `[N]`, the same for all parts of a query. effective_sample_size:
+    `[N]`.
     """
 
     x0: jax.Array
     weight: jax.Array
     shift: jax.Array
+    offset: jax.Array
     effective_sample_size: jax.Array
 
     def posterior(self) -> Posterior:
         """The posterior, where this part is all."""
         nobody = self.weight == 0
-        log_evidence = jnp.log(jnp.where(nobody, 1, self.weight)) + self.shift / LOG2E
+        log_evidence = (
+            jnp.log(jnp.where(nobody, 1, self.weight)) + (self.shift - self.offset) / LOG2E
+        )
         return Posterior(
             x0=self.x0,
             log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
@@ -119,6 +125,7 @@ def merge(a: Part, b: Part) -> Part:
         x0=a.x0 + share[:, None] * (b.x0 - a.x0),
         weight=weight,
         shift=shift,
+        offset=b.offset,
         effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, squares)),
     )
 
