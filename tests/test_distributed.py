@@ -134,14 +134,16 @@ def test_a_population_over_eight_devices_evolves_as_on_one(config, alone, tmp_pa
 
 
 @pytest.mark.slow
-def test_roll_outs_over_eight_devices_draw_as_on_one(tmp_path):
+def test_roll_outs_over_devices_and_processes_draw_as_on_one(tmp_path):
     path = tmp_path / "control.yaml"
     path.write_text(CONTROL)
-    _run_over_eight(path, tmp_path / "eight")
     _run_alone(path, tmp_path / "alone")
-    first, expected = (_method(tmp_path / n)["fitness"][:, 0] for n in ("eight", "alone"))
+    _run_over_eight(path, tmp_path / "eight")
+    _finish(_start(path, tmp_path / "two", 2))
+    first, *others = (_method(tmp_path / n)["fitness"][:, 0] for n in ("alone", "eight", "two"))
     # An individual's episodes are drawn alike wherever it lies; steps are counted, not rounded.
-    np.testing.assert_array_equal(first, expected)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
 def test_a_killed_process_ends_the_others_and_all_resume(config, alone, tmp_path):
