@@ -3,6 +3,7 @@ import importlib.util
 import json
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -322,15 +323,40 @@ def test_both_reports_hold_numbers_commands_and_what_is_missing(parts, tmp_path)
         assert (tmp_path / path).read_bytes() == PIXEL
 
 
-# A real part
+# The real parts
 
 
-def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(tmp_path):
-    failed, said = _reproduce(tmp_path, "fig2", quick=True)
-    assert failed == [], said
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Path:
+    """The folder of one `diffevo-jax reproduce --quick`."""
+    folder = tmp_path_factory.mktemp("reproduce") / "quick"
+    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
+    # A process of its own, where JAX starts with every core.
+    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_a_quick_run_makes_every_figure_and_table(quick):
+    for name in reproduce.NAMES:
+        section = importlib.import_module(f"experiments.{name}").section(quick / name)
+        assert section.text.strip()
+        assert section.figures
+        assert all(path.stat().st_size > 10_000 for path in section.figures)
+        assert all(report.caption(path) != path.stem for path in section.figures)
+        # Few repeats, so that errors are themselves uncertain: most rows agree all the same.
+        rows = [row for row in section.rows if row.comparable]
+        assert sum(row.far for row in rows) <= 0.35 * len(rows), name
+    page = _Links()
+    page.feed(_page(quick))
+    assert len(page.pictures) == 13
+    assert "Missing" not in _page(quick)
+
+
+def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(quick):
     from experiments import fig2
 
-    section = fig2.section(tmp_path / "fig2")
+    section = fig2.section(quick / "fig2")
     ours = {row.quantity: row.ours for row in section.rows}
     for landscape in ("two peaks", "two plateaus"):
         for peak in ("-1", "1"):
@@ -341,8 +367,6 @@ def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(tmp_path):
         ours[f"two peaks: level at which half of {what} is on a peak"] for what in ("x0", "x")
     )
     assert ahead > behind
-    with np.load(tmp_path / "fig2" / "two_peaks.npz") as saved:
+    with np.load(quick / "fig2" / "two_peaks.npz") as saved:
         assert saved["population"].shape == (100, 512, 2)
         assert saved["t"].tolist() == list(range(99, -1, -1))
-    assert all(path.stat().st_size > 10_000 for path in section.figures)
-    assert all(report.caption(path) != path.stem for path in section.figures)
