@@ -161,7 +161,7 @@ td:last-child { min-width: 12rem; color: var(--soft); padding-right: 0; }
 tr.far td.n:nth-child(5) { color: var(--far); font-weight: bold; }
 .made { color: var(--soft); font-size: .95rem; }
 .problem { border-left: 3px solid var(--far); padding-left: .8rem; }
-@media (min-width: 60rem) { td:first-child { min-width: 17rem; } }
+@media (min-width: 60rem) { td:first-child { min-width: 14rem; } }
 @media print { body { max-width: none; font-size: 10pt; } figure, tr { break-inside: avoid; } }
 """
 
