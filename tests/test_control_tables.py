@@ -68,5 +68,5 @@ def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
             search.tell(list(genomes), list(-reward))
         success.append(100 * np.mean(reward > -task.max_steps))
     value, error = mean_and_error(success)
-    # 12.3 and 16.3 over 25 repeats, where the tables have 10.2 and 14.4, of an older version.
+    # 12.3 and 16.3 over 25 repeats, where the tables have 10.2 and 14.4.
     assert abs(value - published(name, "CMAES", 10.0)) < 3 + 2 * (error or 0)

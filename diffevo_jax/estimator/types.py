@@ -114,7 +114,10 @@ class Part(NamedTuple):
 
 
 def merge(a: Part, b: Part) -> Part:
-    """The part over the supports of both, exact but for rounding."""
+    """The part over the supports of both, exact but for rounding.
+
+    The offset is b's: a may be the empty part that a ring begins with.
+    """
     shift = jnp.maximum(_level(a), _level(b))
     weight_a, weight_b = (p.weight * jnp.exp2(_level(p) - shift) for p in (a, b))
     weight = weight_a + weight_b
