@@ -222,7 +222,7 @@ def _text(saved: dict[str, dict[str, np.ndarray]]) -> str:
     For the networks of 17,410 genes the rerun and the published table disagree with each other, by
     more than the rerun's error; `python experiments/numpy_cartpole.py`, a second implementation
     that shares no line with this one, stands with the published table, and so do 100 repeats (see
-    README); 20, as here, do not tell the two apart. For CMA-ES, too, they
+    README); the 20 of a full report do not tell them apart. For CMA-ES, too, they
     disagree, and the version of the `cma` package would explain it: evosax's CMA-ES with the
     step-size damping of version 4.5, as here, agrees with the rerun, and with that of the tutorial,
     as in the control tables below, with the published table.
