@@ -271,7 +271,7 @@ def test_a_card_before_hopper_is_named_in_an_error(monkeypatch):
     x, log_weight = _population(4, 2)
     monkeypatch.setattr(kernels, "_compute_capability", lambda: 8.6)
     with pytest.raises(ValueError, match=r"'gpu' needs compute capability 9\.0.*seen 8\.6"):
-        de.estimate_x0(x, log_weight, 0.5, implementation="gpu")
+        de.estimate_x0(jnp.asarray(x), jnp.asarray(log_weight), 0.5, implementation="gpu")
 
 
 def test_parts_of_a_gpus_keys_are_of_one_size(monkeypatch):

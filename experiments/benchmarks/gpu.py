@@ -137,7 +137,7 @@ def kernel() -> Rows:
         print("no card from Hopper on: no kernel")
         return
 
-    def call(n: int, same: bool = True, **settings):
+    def call(n: int, same: bool = True, /, **settings):
         x, log_weight = population(n)
 
         @jax.jit
@@ -152,7 +152,7 @@ def kernel() -> Rows:
         return lambda: run(x, log_weight)
 
     for n in (512, 16_384, 16_500, 65_536):
-        yield {"n": n, **milliseconds(one_shift=call(n), running_shift=call(n, same=False))}
+        yield {"n": n, **milliseconds(one_shift=call(n), running_shift=call(n, False))}
     for n in (16_384, 65_536):
         for each in (2, 4, 8):
             for keys in (4, 8):
