@@ -41,7 +41,7 @@ check-gpu: .venv-gpu/.installed  ## compile for an H100 without one: registers, 
 	PYTHONPATH=. .venv-gpu/bin/python experiments/benchmarks/check_gpu.py
 
 # With the machine's own Python and jax, so that nothing is installed: `make bench-gpu PYTHON=...`.
-bench-gpu:  ## on a GPU, in 8 minutes: jax, optax, numpy; roll-outs need gymnax and flax
+bench-gpu:  ## on a GPU, in 8 minutes: jax, numpy, absl-py; roll-outs need gymnax and flax
 	PYTHONPATH=. $(PYTHON) experiments/benchmarks/gpu.py
 
 $(VENV)/bin/python:
@@ -69,9 +69,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 # jax's plugin and three of NVIDIA's compilers, without the libraries that only a card needs.
 .venv-gpu/.installed: constraints.txt
 	@$(PYTHON) -m venv .venv-gpu
-	@echo "Installing compilers for GPUs into .venv-gpu: some 1.2 GB, once ..."
+	@echo "Installing compilers for GPUs into .venv-gpu: 1.4 GB, once ..."
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt jax jaxlib numpy optax flax
+	  --constraint constraints.txt jax absl-py
 	version=$$(sed -n 's/^jax==//p' constraints.txt) && \
 	  .venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version \

@@ -5,7 +5,7 @@
 
 Every stage says what to expect on an H100: figures from compiled code (`make check-gpu`), not
 measured. A number far from them is a finding. Loops and branches run as CUDA graphs; to compare,
-`XLA_FLAGS=--xla_gpu_enable_command_buffer=` turns graphs off. Needs jax, optax and numpy; roll-outs
+`XLA_FLAGS=--xla_gpu_enable_command_buffer=` turns graphs off. Needs jax, numpy and absl; roll-outs
 need gymnax and flax. Without a GPU it runs in small, to try this script.
 """
 
