@@ -263,15 +263,22 @@ def info() -> None:
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
     """Config and folder of a run to resume: given by both, or by its folder alone."""
+    from diffevo_jax.runner import results
     from diffevo_jax.runner.config import ConfigError, find_config
 
     folder = Path(config)
     if (folder / "config.yaml").is_file():
         return folder / "config.yaml", out or folder
     if out is None:
-        raise ConfigError(
+        message = (
             f"--resume: expected a run folder, or a config and its --out FOLDER; seen {config}"
         )
+        if folder.is_dir() and results.is_begun(folder):
+            message = (
+                f"--resume: {folder} holds no config yet; start it with its config: "
+                f"`diffevo-jax run CONFIG --out {folder} --resume`"
+            )
+        raise ConfigError(message)
     return find_config(config), out
 
 
