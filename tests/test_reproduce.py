@@ -370,3 +370,15 @@ def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(quick):
     with np.load(quick / "fig2" / "two_peaks.npz") as saved:
         assert saved["population"].shape == (100, 512, 2)
         assert saved["t"].tolist() == list(range(99, -1, -1))
+
+
+def test_the_readme_says_how_long_the_reports_parts_take():
+    said = re.search(
+        r"Its parts take (\d+) minutes together", (REPOSITORY / "README.md").read_text()
+    )
+    assert said
+    report = (REPOSITORY / "docs" / "report" / "report.md").read_text()
+    times = re.findall(r"computed in (\d+) (s|min)\n", report)
+    assert len(times) == len(reproduce.NAMES)
+    minutes = sum(int(time) / {"s": 60, "min": 1}[unit] for time, unit in times)
+    assert int(said[1]) == pytest.approx(minutes, abs=1)  # whole minutes, as the report's
