@@ -104,14 +104,12 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
     """Run into a folder; show progress, results and figure. comparable: with the reference."""
     from rich.console import Console
 
-    from diffevo_jax.runner import display, figure, results
+    from diffevo_jax.runner import display, figure
     from diffevo_jax.runner import run as runner
     from diffevo_jax.runner.processes import is_first, on_first
 
     console = Console(markup=False, quiet=not is_first())
     console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
-    if on_first(results.read_environment, folder).get("status") == "complete":
-        console.print("This run is complete already: nothing is run again.")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
         with display.progress_bar(settings, console) as progress:
