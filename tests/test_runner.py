@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
+import matplotlib.figure
 import numpy as np
 import pytest
 import yaml
@@ -583,3 +585,36 @@ def test_a_hint_names_only_what_the_command_takes(load, name, hint):
     with pytest.raises(cfg.ConfigError) as raised:
         load(Path(name))
     assert str(raised.value) == f"{name}: no such file{hint}"
+
+
+@pytest.fixture
+def drawn(tiny, tmp_path, monkeypatch):
+    """Draw fitness `[S, T, N]` as a run's, with settings of `figure`; returns the axes."""
+    figures = []
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
+    )
+
+    def draw(fitness: np.ndarray, *overrides: str) -> Any:
+        results.write_config(tmp_path, cfg.load_config(tiny, list(overrides)), "")
+        results.write_arrays(tmp_path / "plain.npz", {"fitness": fitness})
+        figure.draw(tmp_path)
+        return figures[-1].axes[0]
+
+    return draw
+
+
+def test_on_a_log_axis_fitness_of_any_sign_is_seen(drawn):
+    fitness = np.linspace(1, 9, 2 * 3 * 4).reshape(2, 3, 4)
+    ticks = ("figure.log=true", "figure.ticks=[2, 4]")
+    axes = drawn(fitness, *ticks)
+    assert axes.get_yscale() == "log"
+    np.testing.assert_array_equal(axes.get_yticks(), [2, 4])
+    for values in (-100 * fitness, fitness - 5, 0 * fitness):
+        axes = drawn(values, *ticks)
+        median = np.median(values, axis=(0, 2))
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), median)
+        low, high = axes.get_ylim()
+        assert axes.get_yscale() == "linear"
+        assert low < median.min() <= median.max() < high < 20  # no room for ticks of a log axis
+    assert drawn(fitness, *ticks, "figure.maximum=-1").get_yscale() == "linear"

@@ -145,7 +145,11 @@ class Reference(Section):
 
 
 class Figure(Section):
-    """Fitness against generation."""
+    """Fitness against generation.
+
+    log: a logarithmic axis; a linear one, without `ticks`, where a quartile is 0 or less.
+    maximum: a value to mark with a line.
+    """
 
     ylabel: str = "fitness"
     log: bool = False
