@@ -5,21 +5,21 @@ Lowered for their chips on any machine; registers and instructions are `make che
 
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import loop_x0
+from conftest import loop_x0, make_problem
 
 # Not public yet, neither in jax 0.10 nor in 0.11.
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
 import diffevo_jax as de
 from diffevo_jax.estimator import gpu, kernels, tpu
-from diffevo_jax.estimator.exp2 import LOG2E
-from diffevo_jax.estimator.geometry import make_frame
+from diffevo_jax.estimator.posterior import normalised
 from diffevo_jax.estimator.types import Posterior, Problem
 
 LEVELS = (0.999, 0.5, 1e-2, 1e-4, 1e-6)  # 1 - alpha
@@ -35,21 +35,12 @@ KERNELS = {
 
 
 def _posterior(kernel, problem: Problem) -> Posterior:
-    sums = kernel(problem)
-    assert sums.squares is not None
-    nobody = sums.weight == 0
-    weight, squares = (jnp.where(nobody, 1, a) for a in (sums.weight, sums.squares))
-    log_evidence = (jnp.log2(weight) + (sums.shift - sums.offset)) / LOG2E
-    return Posterior(
-        x0=problem.frame.centre + sums.total / weight[:, None],
-        log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-        effective_sample_size=jnp.where(nobody, 0, weight**2 / squares),
-    )
+    return normalised(kernel(problem), problem)
 
 
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {name: jax.jit(partial(_posterior, kernel)) for name, kernel in KERNELS.items()}
-FRAME = jax.jit(partial(make_frame, centred=True))
+MAKE = jax.jit(make_problem, static_argnames="own")
 EVERY = pytest.mark.parametrize("kernel", KERNELS)
 LOWER = [(gpu, "cuda", "@mosaic_gpu_v2("), (tpu, "tpu", "@tpu_custom_call(")]
 
@@ -77,19 +68,9 @@ def _problem(
 ) -> Problem:
     """same: whether the queries are known to be the supports."""
     z = x if z is None else z
-    spread = jnp.asarray(one_minus_alpha, jnp.float32)
-    return Problem(
-        query=z if query is None else query,
-        key=z,
-        value=x,
-        log_weight=jnp.asarray(log_weight, jnp.float32),  # one compiled program for all
-        alpha=1 - spread,
-        one_minus_alpha=spread,
-        own=jnp.asarray(log_weight, jnp.float32) if same and query is None else None,
-        frame=FRAME(z, x),
-        precision=jax.lax.Precision.HIGHEST,
-        latent=True,
-        sample_size=sample_size,
+    problem = MAKE(z, x, log_weight, one_minus_alpha, own=same and query is None)
+    return replace(
+        problem, query=problem.query if query is None else query, sample_size=sample_size
     )
 
 
