@@ -265,14 +265,18 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
             raise ValueError(
                 f"chunk: expected at most the population's {size} individuals; seen {chunk}"
             )
-        together = min(size, _default_chunk(policy, size) if chunk is None else chunk)
-        return rollout.rollout(
-            episodes,
-            _episode_keys(key, size, num_episodes),
+        keys = _episode_keys(key, size, num_episodes)
+
+        def on(settings: dict[str, Any]):
+            return lambda keys, population: rollout.rollout(
+                episodes, keys, population, read=read, **settings
+            )
+
+        return jax.lax.platform_dependent(
+            keys,
             population,
-            lanes=together,
-            tail=together if jax.default_backend() != "cpu" else max(1, together // 8),
-            read=read,
+            cpu=on(_cpu_settings(policy, size, chunk)),
+            default=on(_accelerator_settings(size, chunk)),
         )
 
     return run
@@ -281,12 +285,27 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
 # Weights that roll out together on a CPU: about what a core's caches hold beside the rest.
 CACHE_BYTES = 1024 * 1024
 
+# An accelerator takes as long for a step of fewer lanes. No card has been timed.
+LEAST_LANES = 2**14
 
-def _default_chunk(policy: Policy, size: int) -> int:
-    """Individuals together: on a CPU what stays in the cache, elsewhere all, to fill the device."""
-    if jax.default_backend() != "cpu":
-        return size
-    return max(8, min(128, CACHE_BYTES // (4 * policy.num_genes)))
+# Steps between two waits of an accelerator's host. No card has been timed.
+STEPS = 8
+
+
+def _cpu_settings(policy: Policy, size: int, chunk: int | None) -> dict[str, Any]:
+    """As many lanes as stay in the cache, and an eighth of them for the last individuals."""
+    if chunk is None:
+        chunk = min(size, max(8, min(128, CACHE_BYTES // (4 * policy.num_genes))))
+    return {"lanes": chunk, "narrower": (max(1, chunk // 8),) if chunk > 1 else ()}
+
+
+def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
+    """All at once, to fill the device; half as many lanes each time that half have ended."""
+    lanes = size if chunk is None else chunk
+    narrower = []
+    while (narrower or [lanes])[-1] // 2 >= LEAST_LANES:
+        narrower.append((narrower or [lanes])[-1] // 2)
+    return {"lanes": lanes, "narrower": narrower, "steps": STEPS}
 
 
 def _any_lanes(policy: Policy) -> Lanes:
