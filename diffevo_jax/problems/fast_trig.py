@@ -7,6 +7,7 @@ a change of x by one unit in its last place makes. What is not finite gives NaN.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +64,10 @@ def _rewrite_equation(equation: JaxprEqn) -> JaxprEqn:
     if fast is None:
         params = {name: _rewrite(value) for name, value in equation.params.items()}
         return equation.replace(params=params)
-    (x,) = equation.invars
-    if x.aval.dtype != jnp.float32:
+    x: Any = equation.invars[0].aval
+    if x.dtype != jnp.float32:
         return equation
-    (call,) = jax.make_jaxpr(fast)(x.aval).eqns
+    (call,) = jax.make_jaxpr(fast)(x).eqns
     return equation.replace(primitive=call.primitive, params=call.params)
 
 
