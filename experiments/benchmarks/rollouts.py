@@ -131,9 +131,10 @@ def trigonometry(rounds: int) -> list[dict[str, Any]]:
         for label, fast_trig in (("polynomial", True), ("xla", False)):
             task = de.problems.control.make_task(name, fast_trig=fast_trig)
             policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-            population = 0.1 * populations(policy, POPULATION)["untrained"]
             if name == "CartPole-v1":
                 population = populations(policy, POPULATION)["full length"]
+            else:
+                population = 0.1 * jax.random.normal(KEY, (POPULATION, policy.num_genes))
             outcomes = de.problems.control.make_outcomes(task, policy)
             calls[label], compile_seconds[label] = compiled(outcomes, KEY, population)
             steps[label] = float(calls[label]().length.sum())
