@@ -104,13 +104,16 @@ def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
 
     def runs(elitist):
         run = cmaes.make_run(noise, 3, population=32, generations=3, elitist=elitist)
-        return jax.vmap(run)(jax.random.split(jax.random.key(0), 16))[1]
+        return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))[1]
 
     (genomes, fitness), (plain, _) = runs(True), runs(False)
-    np.testing.assert_array_equal(genomes[:, :2], plain[:, :2])  # nothing is lost before
+    # The two are compiled differently, and round differently: up to 1e-6 of genes of order 1.
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    np.testing.assert_allclose(genomes[:, :2], plain[:, :2], **close)  # nothing is lost before
     lost = fitness[:, 0].max(axis=1) > fitness[:, 1].max(axis=1)
     assert 2 < lost.sum() < 14
-    np.testing.assert_array_equal(genomes[~lost, 2], plain[~lost, 2])
+    np.testing.assert_allclose(genomes[~lost, 2], plain[~lost, 2], **close)
+    assert np.all(np.abs(genomes - plain)[lost, 2].max(axis=(1, 2)) > 1e-2)
     best = genomes[jnp.arange(16), 0, fitness[:, 0].argmax(axis=1)]
     towards = best - genomes[:, 1].mean(axis=1)
     moved = genomes[:, 2].mean(axis=1) - plain[:, 2].mean(axis=1)
