@@ -1,15 +1,65 @@
-"""What tests share: the golden vectors, and a float64 loop over the paper's Eq. 8."""
+"""What tests share: compiled programs, golden vectors, a float64 loop over the paper's Eq. 8."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-# Before JAX starts: tests of many devices have virtual ones; all others run on the first.
-jax.config.update("jax_num_cpu_devices", 8)
+from diffevo_jax.runner import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROMISED_NUMBERS = ("test_estimator", "test_golden", "test_kernels", "test_sharded", "test_batch")
+QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false"
+
+# Before JAX starts: tests of many devices have virtual ones; all others run on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+# Most of the suite's time is compilation. XLA's older generator of loops with few of LLVM's passes
+# takes a fifth of it over the same graph: 0.5 for 3 s of CPU time for `evolve`. Who sets either
+# variable keeps it: XLA_FLAGS=--xla_cpu_use_fusion_emitters=true JAX_DISABLE_MOST_OPTIMIZATIONS=0
+# tests what users compile.
+if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_LOOPS}"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _optimisation(request):
+    """Every pass where numbers are tested that the library promises; otherwise as above."""
+    few = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    few = few and request.module.__name__ not in PROMISED_NUMBERS
+    jax.config.update("jax_disable_most_optimizations", few)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share compiled programs among the workers and the processes that tests start."""
+    if not hasattr(config, "workerinput"):  # of the workers themselves, which inherit it
+        folder = tempfile.mkdtemp(prefix="compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        jax.config.update("jax_compilation_cache_dir", folder)
+        startup.keep_compiled()
+
+
+def with_default_options() -> dict[str, str]:
+    """The environment of a process that compiles as users do, with the user's cache."""
+    ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return {**environment, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(QUICK_LOOPS, "")}
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Run repeats on one device, however many the session has: fewer programs to compile."""
+    devices = jax.local_devices
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
+        yield
 
 
 @pytest.fixture(scope="session")
