@@ -22,7 +22,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 # variable keeps it: XLA_FLAGS=--xla_cpu_use_fusion_emitters=true JAX_DISABLE_MOST_OPTIMIZATIONS=0
 # tests what users compile.
 if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_LOOPS}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_LOOPS}".strip()
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
@@ -50,7 +50,7 @@ def with_default_options() -> dict[str, str]:
     """The environment of a process that compiles as users do, with the user's cache."""
     ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    return {**environment, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(QUICK_LOOPS, "")}
+    return {**environment, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(QUICK_LOOPS, "").strip()}
 
 
 @pytest.fixture(scope="module")

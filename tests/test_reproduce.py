@@ -2,6 +2,7 @@ import base64
 import importlib.util
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -331,8 +332,15 @@ def quick(tmp_path_factory) -> Path:
     """The folder of one `diffevo-jax reproduce --quick`."""
     folder = tmp_path_factory.mktemp("reproduce") / "quick"
     command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
-    # A process of its own, where JAX starts with every core.
-    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
+    # A process of its own, where JAX starts with every core. It computes as long as it compiles:
+    # with more of LLVM's passes than other tests.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=1"
+    done = subprocess.run(
+        [*command, "--out", str(folder)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
