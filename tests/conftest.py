@@ -17,40 +17,48 @@ QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false"
 
 # Before JAX starts: tests of many devices have virtual ones; all others run on the first.
 jax.config.update("jax_num_cpu_devices", 8)
-# Most of the suite's time is compilation. XLA's older generator of loops with few of LLVM's passes
-# takes a fifth of it over the same graph: 0.5 for 3 s of CPU time for `evolve`. Who sets either
-# variable keeps it: XLA_FLAGS=--xla_cpu_use_fusion_emitters=true JAX_DISABLE_MOST_OPTIMIZATIONS=0
-# tests what users compile.
-if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_LOOPS}".strip()
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile quickly, once for the workers and the processes that tests start.
+
+    Most of the suite's time is compilation. XLA's older generator of loops with few of LLVM's
+    passes takes a fifth of the default's over the same graph: 0.5 for 3 s of CPU time for `evolve`.
+    Whoever sets either variable keeps it; the slow studies compute for longer than they compile.
+    """
+    if hasattr(config, "workerinput"):  # a worker inherits the environment
+        return
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    jax.config.update("jax_compilation_cache_dir", folder)
+    startup.keep_compiled()
+    if config.option.markexpr != "slow":
+        if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = xla_flags(QUICK_LOOPS)
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _optimisation(request):
     """Every pass where numbers are tested that the library promises; otherwise as above."""
-    few = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    few = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1"
     few = few and request.module.__name__ not in PROMISED_NUMBERS
     jax.config.update("jax_disable_most_optimizations", few)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Share compiled programs among the workers and the processes that tests start."""
-    if not hasattr(config, "workerinput"):  # of the workers themselves, which inherit it
-        folder = tempfile.mkdtemp(prefix="compiled-")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-        jax.config.update("jax_compilation_cache_dir", folder)
-        startup.keep_compiled()
+def xla_flags(*more: str) -> str:
+    """XLA_FLAGS of a process that compiles as this one, with more flags."""
+    return " ".join([os.environ.get("XLA_FLAGS", ""), *more]).strip()
 
 
 def with_default_options() -> dict[str, str]:
     """The environment of a process that compiles as users do, with the user's cache."""
     ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    return {**environment, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(QUICK_LOOPS, "").strip()}
+    return {**environment, "XLA_FLAGS": xla_flags().replace(QUICK_LOOPS, "").strip()}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runner import checkpoints, results, run
@@ -104,8 +104,7 @@ def _start(path: Path, out: Path, *stop: object, devices: int = 1) -> subprocess
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
-            f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(f"--xla_force_host_platform_device_count={devices}"),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runner import config as cfg
@@ -74,7 +75,7 @@ def _run_over_eight(config: Path, out: Path) -> None:
 
 
 def _environment(devices: int) -> dict[str, str]:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags = xla_flags(f"--xla_force_host_platform_device_count={devices}")
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
 import diffevo_jax as de
@@ -334,7 +334,7 @@ def quick(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
     # A process of its own, where JAX starts with every core. It computes as long as it compiles:
     # with more of LLVM's passes than other tests.
-    flags = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=1"
+    flags = xla_flags("--xla_backend_optimization_level=1")
     done = subprocess.run(
         [*command, "--out", str(folder)],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
