@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.figure
 import numpy as np
 import pytest
 from conftest import REPOSITORY, xla_flags
@@ -345,6 +346,13 @@ def quick(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The quick run has drawn its figures: to read its numbers again needs no second drawing."""
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("drawn")
 def test_a_quick_run_makes_every_figure_and_table(quick):
     for name in reproduce.NAMES:
         section = importlib.import_module(f"experiments.{name}").section(quick / name)
@@ -361,6 +369,7 @@ def test_a_quick_run_makes_every_figure_and_table(quick):
     assert "Missing" not in _page(quick)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(quick):
     from experiments import fig2
 
