@@ -19,7 +19,7 @@ slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupytext --to ipynb notebooks/*.py
