@@ -35,6 +35,7 @@ bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under expe
 	$(BIN)/python experiments/benchmarks/estimator.py
 	$(BIN)/python experiments/benchmarks/rollouts.py
 	$(BIN)/python experiments/benchmarks/loop.py
+	$(BIN)/python experiments/benchmarks/compilation.py
 	$(BIN)/python experiments/benchmarks/scaling.py
 
 check-gpu: .venv-gpu/.installed  ## compile for an H100 without one: registers, instructions, host waits

@@ -1,4 +1,4 @@
-"""The x0 estimate: error, speed against other ways to compute it, memory, share of the limits.
+"""The x0 estimate: error, speed with mild weights and with those of real runs, against other ways.
 
     make bench        # on a CPU: writes experiments/benchmarks/results/estimator-<device>.json
     make bench-gpu    # the same on a GPU, with larger populations
@@ -49,12 +49,28 @@ LARGE = [Case(65_536, 2, 2), Case(16_384, 17_410, 2), Case(1_000_000, 2, 2)]  # 
 MOST_DENSE = 16_384  # N x N float32: 1 GiB
 
 
-def inputs(case: Case) -> tuple[jax.Array, jax.Array, jax.Array]:
+def mild(z: jax.Array) -> jax.Array:
+    """Log weights within a few nats of each other."""
+    return -jnp.sum(z**2, axis=1) / z.shape[1]
+
+
+def steep(z: jax.Array) -> jax.Array:
+    """Log weights of a steep function, -100 |z|^2."""
+    return -100 * jnp.sum(z**2, axis=1)
+
+
+def returns(z: jax.Array) -> jax.Array:
+    """Log weights of cart-pole at temperature 1: returns of 9 to 500, one in a hundred at 500."""
+    steps = 9 + jnp.round(15 * jax.random.exponential(KEY, z.shape[:1]))
+    return jnp.minimum(steps, 500).at[: len(z) // 100].set(500) - 500
+
+
+def inputs(case: Case, weigh=mild) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Genomes `[N, D]`, places `[N, d]`, log weights `[N]`."""
     key_x, key_z = jax.random.split(KEY)
     x = jax.random.normal(key_x, (case.n, case.genes))
     z = x if case.genes == case.dim else jax.random.normal(key_z, (case.n, case.dim))
-    return x, z, -jnp.sum(z**2, axis=1) / case.dim
+    return x, z, weigh(z)
 
 
 def ours(implementation: str, one_minus_alpha: float):
@@ -175,6 +191,8 @@ def compare(case: Case, level: str, limit: dict[str, float], rounds: int) -> dic
     for name, function in functions.items():
         calls[name], seconds = compiled(function, *arguments)
         compile_seconds = seconds if name == "auto" else compile_seconds
+    for weigh in (returns, steep):
+        calls[weigh.__name__], _ = compiled(functions["auto"], *inputs(case, weigh))
     if importlib.util.find_spec("pykeops") and case.genes < 1000:
         calls["keops"] = keops(case, one_minus_alpha)
 
@@ -183,6 +201,7 @@ def compare(case: Case, level: str, limit: dict[str, float], rounds: int) -> dic
     errors = {
         name: float(np.abs(np.asarray(call())[rows] - expected).max() / spread)
         for name, call in calls.items()
+        if name not in ("returns", "steep")
     }
     seconds = interleaved(calls, rounds)
     pairs = case.n**2 / seconds["auto"]
@@ -195,6 +214,7 @@ def compare(case: Case, level: str, limit: dict[str, float], rounds: int) -> dic
         "pairs_per_second": pairs,
         "share_of_exp_limit": pairs / limit["exp2_per_second"],
         "share_of_matmul_limit": flops / limit["flops"],
+        # Of the time with mild weights: those of other ways, and ours with weights of real runs.
         **{f"times_{name}": s / seconds["auto"] for name, s in seconds.items() if name != "auto"},
         **{f"error_{name}": error for name, error in errors.items()},
     }
