@@ -18,7 +18,7 @@ PI = (3.140625, 0.0009675025939941406, 1.5099580252808664e-07)
 # A little more than pi/2: as far as rounding may take r.
 WIDEST = 1.6
 # sin(r) = r + r^3 p(r^2) / q(r^2), coefficients from the constant on: least absolute error up to
-# WIDEST, by Lawson's iteration: 6e-9 before rounding. A polynomial would do as well, but XLA repeats
+# WIDEST, by Lawson's iteration: 6e-9 before rounding. A polynomial would do too, but XLA repeats
 # additions and multiplications in every operation that uses the result, and a division never.
 NUMERATOR = (-0.16666655242443085, 0.0027412190102040768)
 DENOMINATOR = (1.0, 0.03355047479271889, 0.0004894320154562593)

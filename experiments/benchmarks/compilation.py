@@ -1,4 +1,4 @@
-"""Seconds to trace and compile what users call first, each in a process of its own, without a cache.
+"""Seconds to trace and compile what users call first, a process each, without a cache.
 
     python experiments/benchmarks/compilation.py --output results.json
 
