@@ -42,22 +42,26 @@ class Geometry(NamedTuple):
 
 
 def make_frame(key: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
-    """Frame of the places and genomes of all supports.
-
-    The middle is the mean to a power of two near the spread: sums that round otherwise, on other
-    numbers of devices, find the same.
-    """
+    """Frame of the places and genomes of all supports."""
     key, value = jax.lax.stop_gradient((key, value))
-    mean, variance = jnp.mean(key, axis=0), jnp.var(key, axis=0)
-    spread = jnp.sqrt(jnp.mean(variance))
-    grid = jnp.exp2(jnp.floor(jnp.log2(jnp.where(spread > 0, spread, 1))))
-    middle = jnp.where(spread > 0, grid * jnp.round(mean / grid), mean)
+    middle = _middle(key)
+    squares = (key - middle) ** 2
     return Frame(
         middle=middle,
-        squares=variance + (mean - middle) ** 2,
-        longest=jnp.max(jnp.sum((key - middle) ** 2, axis=1)),
-        centre=jnp.mean(value, axis=0) if centred else jnp.zeros((), value.dtype),
+        squares=jnp.mean(squares, axis=0),
+        longest=jnp.max(jnp.sum(squares, axis=1)),
+        centre=_middle(value) if centred else jnp.zeros((), value.dtype),
     )
+
+
+def _middle(rows: jax.Array) -> jax.Array:
+    """The middle of rows that are far from 0 beside their spread, `[d]`; 0 where they are not.
+
+    Of two extremes, which other numbers of devices find alike.
+    """
+    lowest, highest = jnp.min(rows, axis=0), jnp.max(rows, axis=0)
+    middle = (lowest + highest) / 2
+    return jnp.where(jnp.abs(middle) >= highest - lowest, middle, 0)
 
 
 def direct(problem: Problem) -> Geometry:

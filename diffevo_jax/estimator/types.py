@@ -14,9 +14,9 @@ NO_WEIGHT = -1e25
 class Frame(NamedTuple):
     """Where all supports are, for sums that keep their digits; nothing depends on its values.
 
-    middle: near the mean of the places, `[d]`. squares: mean squared distance from it by dimension,
-    `[d]`. longest: largest squared distance from it, `[]`. centre: mean of the genomes, `[D]`; 0,
-    `[]`, where there are so many genes that a pass over them would cost.
+    middle: of the places, `[d]`. squares: mean squared distance from it by dimension, `[d]`.
+    longest: largest squared distance from it, `[]`. centre: middle of the genomes, `[D]`; 0, `[]`,
+    where there are so many genes that a pass over them would cost.
     """
 
     middle: jax.Array
