@@ -164,8 +164,8 @@ def diffusion_evolution(
             floor=floor,
             mesh=mesh,
         )
-        # Under vmap both branches run, also where the run is finished: any two levels that differ
-        # keep the gradient of the one dropped finite.
+        # A finished run moves too, and stays where it is: a branch would have an accelerator's host
+        # wait. Any two levels that differ keep the gradient of the move dropped finite.
         before = jnp.where(running, t, 1)
         after = before - 1
 
@@ -183,10 +183,7 @@ def diffusion_evolution(
             )
             return x_prev.astype(x_t.dtype)
 
-        def update() -> jax.Array:
-            moved = move if mesh is None else over_individuals(move, mesh)
-            return moved(key, (x_t, posterior.x0))
-
+        moved = (move if mesh is None else over_individuals(move, mesh))(key, (x_t, posterior.x0))
         info = Info(
             population=x_t,
             fitness=fitness,
@@ -199,7 +196,7 @@ def diffusion_evolution(
             num_invalid=jnp.sum(jnp.isnan(log_weight)),
             selected=selected,
         )
-        population = jax.lax.cond(running, update, lambda: x_t)
+        population = jnp.where(running, moved, x_t)
         return State(over_mesh(population), jnp.where(running, t - 1, t)), info
 
     return Algorithm(init, step, num_levels)

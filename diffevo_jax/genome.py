@@ -27,18 +27,20 @@ def codec(template: Any) -> Codec:
 
     template: parameters of any library as a pytree of floating-point arrays, or of
         `jax.ShapeDtypeStruct` (from `jax.eval_shape`, which allocates nothing). For Flax Linen pass
-        the variables; for Flax NNX the state of `nnx.split(model, nnx.Param, ...)`.
+        the collection `params`; for Flax NNX the first state of `nnx.split(model, nnx.Param, ...)`.
 
-    Raises ValueError on leaves that are not floating-point arrays, and in the functions on pytrees
-    and genomes that do not fit the template.
+    Raises ValueError on leaves that are not floating-point arrays, on running averages of Flax's
+    BatchNorm, and in the functions on pytrees and genomes that do not fit the template.
     """
+    _check_no_averages(template)
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
     shapes, dtypes = [], []
     for path, leaf in paths_and_leaves:
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
             raise ValueError(
-                f"template{jax.tree_util.keystr(path)}: expected a floating-point array; "
-                f"seen {getattr(leaf, 'dtype', type(leaf).__name__)}"
+                f"template{jax.tree_util.keystr(path)}: expected a floating-point array; seen "
+                f"{getattr(leaf, 'dtype', type(leaf).__name__)}. Take what is evolved alone: of a "
+                "Flax NNX model `nnx.split(model, nnx.Param, ...)`, as policies.from_apply shows"
             )
         shapes.append(tuple(leaf.shape))
         dtypes.append(leaf.dtype)
@@ -68,3 +70,19 @@ def codec(template: Any) -> Codec:
         return jax.tree_util.tree_unflatten(treedef, leaves)
 
     return Codec(num_genes, flatten, unflatten)
+
+
+def _check_no_averages(template: Any) -> None:
+    """Raise ValueError on what Flax's BatchNorm measures: as a gene a variance would go below 0."""
+
+    def is_average(node: Any) -> bool:  # of NNX, by name: it takes a second to import
+        return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
+
+    for path, node in jax.tree_util.tree_flatten_with_path(template, is_leaf=is_average)[0]:
+        if is_average(node) or jax.tree_util.DictKey("batch_stats") in path:
+            raise ValueError(
+                f"template{jax.tree_util.keystr(path)}: expected a parameter; seen an average "
+                "that BatchNorm keeps. Take what is evolved alone: of a Flax Linen module the "
+                "collection `params`, as policies.linen_policy does; of a Flax NNX model "
+                "`nnx.split(model, nnx.Param, ...)`, as policies.from_apply shows"
+            )

@@ -2,14 +2,23 @@
 
 The grid is the published one: a coordinate x lies in the cell number round(x / cell), so that cells
 are centred on multiples of their side. All functions take one population; `vmap` them over more.
+
+cell: side of the cells, a number or one a dimension, `[D]`. limit: the box that the grid covers: a
+number is [-limit, limit] in each dimension, as published; a pair (low, high), each a number or
+`[D]`, is any other.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+from diffevo_jax.checks import concrete
+
+Limit = ArrayLike | tuple[ArrayLike, ArrayLike]  # a number, or the corners of a box
 
 
 def success_rate(fitness: ArrayLike, threshold: float) -> jax.Array:
@@ -43,41 +52,49 @@ def grid_entropy(points: jax.Array, *, cell=0.1) -> jax.Array:
     return -jnp.sum(jnp.where(share > 0, share * jnp.log2(jnp.where(share > 0, share, 1)), 0))
 
 
-def elites(points: jax.Array, fitness: jax.Array, *, cell=1.0, limit=math.inf) -> jax.Array:
+def elites(
+    points: jax.Array, fitness: jax.Array, *, cell: ArrayLike = 1.0, limit: Limit = math.inf
+) -> jax.Array:
     """Mark the fittest point of each occupied cell, `[N, D]` and `[N]` to a boolean `[N]`.
 
-    Points beyond +-limit count for the cell at the border. The first of equals is the elite; a
-    fitness of -inf or NaN never is.
+    Points outside the box count for the cell at the border. The first of equals is the elite; a
+    fitness of -inf or NaN never is. Raises ValueError unless low < high in each dimension.
     """
     points, fitness = _check(points, fitness)
     n = len(points)
+    low, high = _box(points, limit)
     fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
-    labels = _labels(_cells(jnp.clip(points, -limit, limit), cell))
+    labels = _labels(_cells(jnp.clip(points, low, high), cell))
     highest = jax.ops.segment_max(fitness, labels, n)[labels]
     place = jnp.where((fitness == highest) & (fitness > -jnp.inf), jnp.arange(n), n)
     return place == jnp.where(place < n, jax.ops.segment_min(place, labels, n)[labels], -1)
 
 
-def qd_score(points: jax.Array, fitness: jax.Array, *, cell=1.0, limit=4.0) -> jax.Array:
+def qd_score(
+    points: jax.Array, fitness: jax.Array, *, cell: ArrayLike = 1.0, limit: Limit = 4.0
+) -> jax.Array:
     """Quality-diversity score: the sum over occupied cells of the best fitness inside.
 
-    points: `[N, D]`, clamped to [-limit, limit] as published. fitness: `[N]`, 0 or more, or else an
-    occupied cell can lower the score; NaN is left out.
+    points: `[N, D]`, clamped to the box as published. fitness: `[N]`, 0 or more, or else an
+    occupied cell can lower the score; NaN is left out. Raises ValueError unless low < high.
     """
     chosen = elites(points, fitness, cell=cell, limit=limit)
     return jnp.sum(jnp.where(chosen, fitness, 0))
 
 
-def coverage(points: jax.Array, *, cell=1.0, limit=4.0) -> jax.Array:
-    """Share of the cells of the box [-limit, limit]^D that hold a point of `[N, D]`, from 0 to 1.
+def coverage(points: jax.Array, *, cell: ArrayLike = 1.0, limit: Limit = 4.0) -> jax.Array:
+    """Share of the cells of the box that hold a point of `[N, D]`, from 0 to 1.
 
-    Points outside the box do not count. The box has (2 round(limit / cell) + 1)^D cells, so that in
-    many dimensions the share is next to 0 whatever the population.
+    Points outside the box do not count. A dimension has round(high / cell) - round(low / cell) + 1
+    cells, so that in many dimensions the share is next to 0 whatever the population. Raises
+    ValueError unless low < high, both finite.
     """
     points = _check(points)[0]
-    inside = jnp.all(jnp.abs(points) <= limit, axis=-1)
+    low, high = _box(points, limit, finite=True)
+    inside = jnp.all((low <= points) & (points <= high), axis=-1)
     occupied = jnp.sum(elites(points, jnp.where(inside, 1.0, -jnp.inf), cell=cell, limit=limit))
-    return occupied * (2.0 * round(limit / cell) + 1) ** -points.shape[-1]
+    first, last = _cells(jnp.stack([low, high]), cell)
+    return occupied / jnp.prod(last - first + 1.0)
 
 
 def modes_found(points: jax.Array, modes: ArrayLike, *, radius, at_least=1) -> jax.Array:
@@ -99,6 +116,26 @@ def _check(points, fitness=None) -> tuple[jax.Array, jax.Array]:
     if fitness.shape != points.shape[:1]:
         raise ValueError(f"fitness: expected shape {points.shape[:1]}; seen {fitness.shape}")
     return points, fitness
+
+
+def _box(points: jax.Array, limit: Any, *, finite: bool = False) -> list[jax.Array]:
+    """Lower and upper corner `[D]`; raise ValueError where they are known and enclose nothing."""
+    pair = isinstance(limit, tuple | list)
+    corners = list(limit) if pair else [-limit, limit]
+    dim = points.shape[1]
+    shapes = [jnp.shape(corner) for corner in corners]
+    if len(shapes) != 2 or not {*shapes} <= ({(), (dim,)} if pair else {()}):
+        raise ValueError(
+            f"limit: expected a number, or (low, high), each a number or of shape ({dim},); "
+            f"seen {limit}"
+        )
+    low, high = (concrete(corner) for corner in corners)
+    if low is not None and high is not None:
+        ends = np.isinf(low) | np.isinf(high)
+        if not np.all(low < high) or (finite and np.any(ends)):
+            kind = "a finite box" if finite else "a box"
+            raise ValueError(f"limit: expected {kind}, low < high; seen {limit}")
+    return [jnp.broadcast_to(jnp.asarray(corner, points.dtype), (dim,)) for corner in corners]
 
 
 def _cells(points: jax.Array, cell) -> jax.Array:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -131,21 +132,45 @@ def _wide_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> L
 
 
 def linen_policy(module: nn.Module, num_inputs: int) -> Policy:
-    """Make a policy of any Flax Linen module that maps an observation `[O]` to outputs `[A]`."""
-    observation = jax.ShapeDtypeStruct((num_inputs,), jnp.zeros(()).dtype)
-    variables = jax.eval_shape(module.init, jax.random.key(0), observation)
-    return from_apply(module.apply, variables, num_inputs)
+    """Make a policy of any Flax Linen module that maps an observation `[O]` to outputs `[A]`.
+
+    Its collection `params` becomes the genome; others, such as `batch_stats`, stay as initialised
+    (from key 0). It is called in evaluation: make it with `Dropout(..., deterministic=True)` and
+    `BatchNorm(use_running_average=True)`.
+
+    Raises ValueError when it draws random numbers or changes a collection as it is called.
+    """
+    observation, key = jnp.zeros(num_inputs), jax.random.key(0)
+    constants = {}
+
+    def apply(params: Any, observation: jax.Array) -> jax.Array:
+        outputs: Any = module.apply({**constants, **params}, observation)
+        return outputs
+
+    try:
+        shapes = jax.eval_shape(module.init, key, observation)
+        if set(shapes) - {"params"}:
+            constants = {k: v for k, v in module.init(key, observation).items() if k != "params"}
+        return from_apply(apply, {"params": shapes.get("params", {})}, num_inputs)
+    except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:
+        raise ValueError(
+            "module: expected one that neither draws random numbers nor changes a collection as it "
+            "is called; make it for evaluation, with Dropout(..., deterministic=True) and "
+            f"BatchNorm(use_running_average=True). Flax says: {error}"
+        ) from None
 
 
 def from_apply(apply: Callable[[Any, jax.Array], Any], template: Any, num_inputs: int) -> Policy:
     """Make a policy of any pure function (parameters, observation `[O]`) -> outputs `[A]`.
 
-    template: parameters, or their shapes, as `genome.codec` takes them. For Flax NNX:
+    template: parameters, or their shapes, as `genome.codec` takes them. For Flax NNX, where `rest`
+        holds what is not evolved, such as the averages of BatchNorm and the keys of Dropout:
 
-        graphdef, params = nnx.split(model)
-        from_apply(lambda params, obs: nnx.merge(graphdef, params)(obs), params, num_inputs)
+        model.eval()
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        from_apply(lambda params, obs: nnx.merge(graphdef, params, rest)(obs), params, num_inputs)
 
-    Raises ValueError when the outputs are not a vector.
+    Raises ValueError when the template holds more than parameters, or the outputs are no vector.
     """
     params = genome.codec(template)
     observation = jax.ShapeDtypeStruct((num_inputs,), jnp.zeros(()).dtype)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 from pydantic import Field
 
 import diffevo_jax as de
@@ -25,9 +26,9 @@ from experiments.files import (
     GREY,
     ORANGE,
     RED,
+    in_style,
     load_arrays,
     mean_and_error,
-    pyplot,
     read_table,
     save_arrays,
     save_figure,
@@ -340,11 +341,10 @@ def _text(done: dict[Cell, dict[str, np.ndarray]], published: dict) -> str:
     """
 
 
+@in_style
 def _draw(path: Path, done, published, read, tasks: list[str], label: str, caption: str) -> Path:
-    plt = pyplot()
-    figure, panels = plt.subplots(
-        1, len(tasks), figsize=(2.35 * len(tasks), 2.7), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(2.35 * len(tasks), 2.7), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)
     for axes, task in zip(panels[0], tasks, strict=True):
         for i, (name, method) in enumerate(METHODS.items()):
             shift = 10 ** (0.09 * (i - 1.5))  # side by side, or they would hide each other

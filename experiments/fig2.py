@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
@@ -24,9 +25,9 @@ from experiments.files import (
     ORANGE,
     PALE,
     RED,
+    in_style,
     load_arrays,
     mean_and_error,
-    pyplot,
     save_arrays,
     save_figure,
 )
@@ -162,8 +163,8 @@ def _half_way(shares: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=1), t[reached.argmax(axis=1)], 0)
 
 
+@in_style
 def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
-    plt = pyplot()
     t, alpha, scale = scene["t"], scene["alpha"], float(scene["scale"])
     population, x0, fitness = scene["population"], scene["x0"], scene["process_fitness"]
     # Follow the individual that travels furthest to its peak: its way is the easiest to see.
@@ -173,9 +174,8 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
     far_enough = on_peak & (np.abs(population[middle]).max(axis=1) < 2.2)
     focus = int(np.argmax(np.where(far_enough, reach, -1)))
 
-    figure, panels = plt.subplots(
-        1, 4, figsize=(9.6, 2.75), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(9.6, 2.75), layout="constrained")
+    panels = figure.subplots(1, 4, sharex=True, sharey=True)
     for axes, level in zip(panels, SHOWN, strict=True):
         now = int(np.flatnonzero(t == level)[0])
         here, spread = population[now], scale * np.sqrt((1 - alpha[now]) / alpha[now])
@@ -243,12 +243,11 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
     )
 
 
+@in_style
 def _draw_histograms(scene: dict[str, np.ndarray], path: Path) -> Path:
-    plt = pyplot()
     bins = np.linspace(-3, 3, 33)
-    figure, panels = plt.subplots(
-        1, 4, figsize=(9.6, 2.2), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(9.6, 2.2), layout="constrained")
+    panels = figure.subplots(1, 4, sharex=True, sharey=True)
     for axes, level in zip(panels, SHOWN, strict=True):
         now = int(np.flatnonzero(scene["t"] == level)[0])
         for points, colour, label in (("population", "#9A9A9A", "$x$"), ("x0", RED, "$x_0$")):
@@ -270,13 +269,12 @@ def _draw_histograms(scene: dict[str, np.ndarray], path: Path) -> Path:
     )
 
 
+@in_style
 def _draw_companions(scenes: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
-    plt = pyplot()
     names = [name for name in SCENES if name != "two_peaks"]
     levels = (99, 55, 30, 0)
-    figure, grid = plt.subplots(
-        len(names), 4, figsize=(8.4, 6.6), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(8.4, 6.6), layout="constrained")
+    grid = figure.subplots(len(names), 4, sharex=True, sharey=True)
     for line, name in zip(grid, names, strict=True):
         label, landscape, _ = SCENES[name]
         scene = scenes[name]

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import study
-from experiments.files import BLUE, GREY, ORANGE, RED, pyplot, save_figure
+from experiments.files import BLUE, GREY, ORANGE, RED, in_style, save_figure
 
 LABELS = {
     "diffusion": "Diffusion Evolution",
@@ -33,13 +34,12 @@ def place(objective: str, dim: int) -> str:
     return f"{name.capitalize()} {named}" if dim > 2 else f"{name.capitalize()} 2-D, {named} target"
 
 
+@in_style
 def draw_paths(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     """A column a function, a row a method: one run over the landscape."""
-    plt = pyplot()
     names, methods = study.FUNCTIONS, tuple(LABELS)
-    figure, panels = plt.subplots(
-        len(methods), len(names), figsize=(8.2, 9.9), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(8.2, 9.9), layout="constrained")
+    panels = figure.subplots(len(methods), len(names), sharex=True, sharey=True)
     side = np.linspace(-4, 4, 201)
     plane = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     for column, name in enumerate(names):
@@ -107,11 +107,12 @@ _DRAW = {
 }
 
 
+@in_style
 def draw_table(path: Path, found: dict, methods: dict[str, str]) -> Path:
     """Entropy against fitness of every method, ours and the reference's, a panel a function."""
-    plt = pyplot()
     names = study.FUNCTIONS
-    figure, panels = plt.subplots(1, 5, figsize=(9.6, 2.9), sharey=True, layout="constrained")
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    panels = figure.subplots(1, 5, sharey=True)
     for axes, name in zip(panels, names, strict=True):
         for method, theirs in methods.items():
             values, colour = found[method, name, 2], COLOURS[method]

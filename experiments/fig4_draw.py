@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 import diffevo_jax as de
 from diffevo_jax.runner.figure import quartiles
-from experiments.files import BLUE, GREY, ORANGE, PALE, RED, pyplot, save_figure, write_caption
+from experiments.files import BLUE, GREY, ORANGE, PALE, RED, in_style, save_figure, write_caption
 
 COLOURS = {"latent": RED, "raw": BLUE, "latent_large": ORANGE, "cmaes": GREY}
 REWARD = LinearSegmentedColormap.from_list("reward", ["#F6D5C5", "#F08A5D", RED])
@@ -35,11 +36,12 @@ def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=RED, a
                                   alpha=alpha, lw=0, zorder=z + 0.2))  # fmt: skip
 
 
+@in_style
 def process(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Fig. 4a: where the individuals of five generations are when their episode ends."""
-    plt = pyplot()
     generations, bin_steps, row_height = (2, 4, 6, 8, 10), 25, 1.75
-    figure, axes = plt.subplots(figsize=(9.6, 4.3), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
+    axes = figure.subplots()
     for row, generation in enumerate(generations):
         y = -row * row_height
         length, reward = saved["length"][generation - 1], saved["reward"][generation - 1]
@@ -71,12 +73,11 @@ def process(saved: dict[str, np.ndarray], path: Path) -> Path:
     )
 
 
+@in_style
 def comparison(saved: dict[str, dict[str, np.ndarray]], labels: dict[str, str], path: Path) -> Path:
     """Fig. 4b to 4d: reward by generation, the last populations projected, the system."""
-    plt = pyplot()
-    figure, (rewards, latents, system) = plt.subplots(
-        1, 3, figsize=(9.6, 3.3), layout="constrained", width_ratios=(1.25, 1, 1)
-    )
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    rewards, latents, system = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
     for name in ("cmaes", "latent_large", "raw", "latent"):
         low, median, high = quartiles(saved[name]["fitness"])
         generations = np.arange(1, len(median) + 1)
@@ -136,12 +137,13 @@ def _system(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
+@in_style
 def best(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the fittest individual of the last generation, in real time."""
-    plt = pyplot()
     every = 5  # at 0.02 s a step, ten pictures a second
     length = int(saved["best_length"])
-    figure, axes = plt.subplots(figsize=(5, 2.2), layout="constrained")
+    figure = Figure(figsize=(5, 2.2), layout="constrained")
+    axes = figure.subplots()
     move = _ground(axes, 1.6)
 
     def draw(step: int) -> None:
@@ -155,11 +157,12 @@ def best(saved: dict[str, np.ndarray], path: Path) -> Path:
     return path
 
 
+@in_style
 def population(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the same number of individuals of four generations; the fallen turn pale."""
-    plt = pyplot()
     generations, every = (2, 7, 8, 10), 10
-    figure, grid = plt.subplots(2, 2, figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    grid = figure.subplots(2, 2)
     moves = [_ground(axes, 1.4) for axes in grid.flat]
     count = saved["path"].shape[1]
 
@@ -220,8 +223,7 @@ def _animate(figure: Any, draw: Any, frames: range, path: Path) -> None:
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     draw(0)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once; again for every picture is slow
     animation = FuncAnimation(figure, draw, frames=frames)  # pyright: ignore[reportArgumentType]
     animation.save(path, writer=PillowWriter(fps=10), dpi=90)
-    pyplot().close(figure)

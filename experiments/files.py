@@ -5,13 +5,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from diffevo_jax.runner.figure import STYLE
 
 DATA = Path(__file__).parent / "data"
 CONFIGS = Path(__file__).parent.parent / "configs"
 BLUE, RED, ORANGE, GREY, PALE = "#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#E3E3E3"
+# A decorator: the house's style while a function draws and saves. Figures are made without pyplot,
+# whose backend and settings are the caller's.
+in_style = matplotlib.rc_context(STYLE)
 
 
 def save_arrays(path: Path, /, **arrays: Any) -> None:
@@ -40,21 +45,9 @@ def mean_and_error(values: Any) -> tuple[float, float | None]:
     return float(values.mean()), None if error is None else float(error)
 
 
-def pyplot():
-    """Import matplotlib for files, with the house's style."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(STYLE)
-    return plt
-
-
-def save_figure(figure: Any, path: Path, caption: str) -> Path:
-    """Save a figure as PNG with its caption beside it, and close it."""
+def save_figure(figure: Figure, path: Path, caption: str) -> Path:
+    """Save a figure as PNG with its caption beside it."""
     figure.savefig(path, dpi=200)
-    pyplot().close(figure)
     write_caption(path, caption)
     return path
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffevo_jax as de
+from diffevo_jax.runner import results
 from diffevo_jax.runner.config import ConfigError
 from diffevo_jax.runner.config_errors import nearest
 from experiments import report
@@ -146,7 +147,7 @@ def _run(module: Any, folder: Path, *, quick: bool) -> None:
 def unusable(folder: Path, *, quick: bool) -> str:
     """Say why a folder can be neither read nor added to; empty where it can."""
     if not (folder / STAMP).exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not results.holds_only(folder, f"{STAMP}.partial"):
             return f"skipped {folder}: it holds files and no {STAMP} that says what wrote them"
         return ""
     try:
@@ -178,9 +179,7 @@ def read_stamp(folder: Path) -> Stamp:
 
 def write_stamp(folder: Path, stamp: Stamp) -> None:
     """Say in a part's folder what wrote it."""
-    partial = folder / f"{STAMP}.partial"
-    partial.write_text(json.dumps(stamp._asdict(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / STAMP)
+    results.write_whole(folder / STAMP, json.dumps(stamp._asdict(), indent=2) + "\n")
 
 
 def _finished(folder: Path) -> bool:

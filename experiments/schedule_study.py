@@ -11,10 +11,11 @@ from typing import Literal
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 import diffevo_jax as de
 from experiments import study
-from experiments.files import load_arrays, pyplot, save_arrays, save_figure
+from experiments.files import in_style, load_arrays, save_arrays, save_figure
 from experiments.rows import Row, Section
 from experiments.study import Count, Metrics, Positive, Repeats
 
@@ -137,10 +138,11 @@ def section(folder: Path) -> Section:
     return Section(TITLE, text, rows, [_draw(folder / "schedules.png", arrays)])
 
 
+@in_style
 def _draw(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     """Alpha over 100 steps on the left; fitness against the number of levels on the right."""
-    plt = pyplot()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for i, name in enumerate(str(name) for name in arrays["schedules"]):
         schedule, colour = SCHEDULES[name]
         label = name.upper() if name == "ddpm" else name

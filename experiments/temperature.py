@@ -13,10 +13,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 import diffevo_jax as de
 from experiments import study
-from experiments.files import load_arrays, pyplot, save_arrays, save_figure
+from experiments.files import in_style, load_arrays, save_arrays, save_figure
 from experiments.rows import Row, Section
 from experiments.study import Diffusion, Metrics, Positive, Repeats
 
@@ -123,11 +124,11 @@ def _text(arrays: dict[str, np.ndarray], rows: list[Row]) -> str:
     )
 
 
+@in_style
 def _draw(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     """Box plots of the final fitness above; entropy and QD score against T below."""
-    plt = pyplot()
     temperatures, objectives = arrays["temperatures"], [str(o) for o in arrays["objectives"]]
-    figure = plt.figure(figsize=(7.6, 6.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 6.2), layout="constrained")
     axes = figure.subplot_mosaic("AA;BC")
     top, left, right = axes["A"], axes["B"], axes["C"]
     width = 0.8 / len(objectives)

@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from diffevo_jax.estimator import tiled
+from diffevo_jax.estimator.geometry import make_frame
+from diffevo_jax.estimator.types import Problem
 
 # Before JAX starts: tests of many devices have virtual ones; all others run on the first.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -24,11 +29,34 @@ def x64():
         yield
 
 
+def make_problem(z, x, log_weight, one_minus_alpha, *, own=True) -> Problem:
+    """What an implementation of the estimate gets, for a population at places z."""
+    one_minus_alpha = jnp.asarray(one_minus_alpha, x.dtype)
+    return Problem(
+        query=z,
+        key=z,
+        value=x,
+        log_weight=log_weight,
+        alpha=1 - one_minus_alpha,
+        one_minus_alpha=one_minus_alpha,
+        own=log_weight if own else None,
+        frame=make_frame(z, x, centred=x.shape[1] < tiled.MANY_GENES),
+        precision=jax.lax.Precision.HIGHEST,
+        latent=True,
+        sample_size=True,
+    )
+
+
 def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None) -> np.ndarray:
     """Eq. 8 in float64, one individual at a time: the oracle of every implementation.
 
     spread: 1 - alpha, where alpha has lost its digits. rows: individuals to estimate; None is all.
     """
+    return loop(x, log_weight, alpha, z, floor, spread, rows)[0]
+
+
+def loop(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None):
+    """The same, and how far log weights off by 4 eps of the largest that counts may move it."""
     x = np.asarray(x, np.float64)
     z = x if z is None else np.asarray(z, np.float64)
     spread = 1 - alpha if spread is None else spread
@@ -40,11 +68,15 @@ def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None) -> 
     log_g[missing] = -np.inf
     shrink = spread / (1 + np.sqrt(alpha))
     rows = np.arange(len(x)) if rows is None else rows
-    x0 = np.empty((len(rows), x.shape[1]))
+    x0, allowed = np.empty((2, len(rows), x.shape[1]))
+    largest = np.max(log_g, initial=-np.inf, where=np.isfinite(log_g))
     for row, i in enumerate(rows):
         difference = (z[i] - z) + shrink * z
         log_p = -np.sum(difference**2, axis=1) / (2 * spread)
         log_w = log_g + np.logaddexp(log_p, log_floor)
         w = np.exp(log_w - log_w.max())
-        x0[row] = w @ x / w.sum()
-    return x0
+        w /= w.sum()
+        x0[row] = w @ x
+        nats = np.abs(log_w - largest)[w > 1e-9].max()
+        allowed[row] = 4 * np.finfo(np.float32).eps * nats * (w @ np.abs(x - x0[row]))
+    return x0, allowed

@@ -1,5 +1,6 @@
 """Checkpoints and `--resume`: what a run keeps when it is killed, and when its disk fails."""
 
+import itertools
 import json
 import os
 import random
@@ -10,8 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +23,10 @@ import pytest
 from conftest import REPOSITORY
 from typer.testing import CliRunner
 
-from diffevo_jax.runner import checkpoints, results, run, startup
+from diffevo_jax.runner import checkpoints, results, run, startup, sweep, sweep_job
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.cli import app
+from experiments import reproduce
 
 CONFIG = """\
 name: saved
@@ -388,3 +393,162 @@ def test_chunks_end_at_each_checkpoint_and_at_their_longest(every, longest, expe
 def test_chunks_of_large_populations_are_short():
     program = run.build(cfg.load_config(REPOSITORY / "configs" / "two_peaks.yaml"))["power"]
     assert [run._longest(n, program) for n in (512, 10_000, 100_000, 10**7)] == [50, 50, 1, 1]
+
+
+# Killed at every step: processes that kill themselves as they change a file
+
+TINY = """\
+name: tiny
+description: a run whose evolution is made up
+population: 4
+problem: {kind: function, name: two_peaks}
+evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+"""
+# Python's C functions that change files or locks. What is within a file counts only once the file
+# is renamed, so that writing into it is no step of its own.
+STEPS = {"mkdir", "rmdir", "open", "flock", "truncate", "rename", "replace", "unlink"}
+
+
+def kill_at_every_step(folder: Path) -> None:
+    """Kill a run, a sweep and a report at each step, start them again, and compare their files.
+
+    In a process of its own, in which JAX does not start: one with threads can't be copied. Prints
+    the files that the killed ones left.
+    """
+    jax.process_count, jax.process_index = lambda: 1, lambda: 0
+    record = dict.fromkeys(checkpoints._MATTERS)
+    kept = {name: np.ones((1, 2), int) for name in ("num_invalid", "selected")}
+    kept |= {name: np.ones((1, 2)) for name in ("alpha", "effective_sample_size")}
+
+    def made_up(_, program, repeats, times, save) -> None:
+        if not len(repeats):
+            repeats.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
+            save()
+
+    part = SimpleNamespace(
+        TITLE="made up",
+        run=lambda folder, quick: (folder / "number").write_text("1"),
+        section=lambda folder: None,
+    )
+    left = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)  # the kernel keeps what it was given
+        patch.setattr(results, "environment", lambda: record)
+        patch.setattr(run, "_run_repeats", made_up)
+        patch.setattr(sweep, "program", SimpleNamespace(build=lambda _: None))
+        patch.setattr(sweep_job, "run_points", lambda points, **_: ((p, [], "") for p in points))
+        patch.setattr(reproduce, "find", {"fig2": part}.get)
+        patch.setattr(reproduce.report, "write", lambda *_, **__: [])
+        for start in (_start_run, _start_sweep, _start_report):
+            _enter(folder / start.__name__)
+            start()
+            whole, found = _contents(), left.setdefault(start.__name__, [])
+            for step in itertools.count():
+                _enter(folder / f"{start.__name__}-{step}")
+                if not _killed(start, step):
+                    break
+                found.append(sorted(_contents()))
+                start()
+                assert _contents() == whole, (start, step, found[-1])
+    print(json.dumps(left))
+
+
+def _start_run() -> None:
+    settings = cfg.load_config(Path("tiny.yaml"))
+    out = results.create(Path("out"), "tiny", resume=True)
+    programs: Any = {name: SimpleNamespace(mesh=None, num_genes=2) for name in settings.methods}
+    run.run(settings, programs, out, say=lambda _: None)
+
+
+def _start_sweep() -> None:
+    sweep.sweep(Path("sweep.yaml"), executor="debug", out=Path("out"), say=lambda _: None)
+
+
+def _start_report() -> None:
+    assert reproduce.reproduce(["fig2"], out=Path("out"), say=lambda _: None) == []
+
+
+def _enter(folder: Path) -> None:
+    folder.mkdir()
+    os.chdir(folder)
+    Path("tiny.yaml").write_text(TINY)
+    Path("sweep.yaml").write_text(TINY + "sweep: {grid: {seed: [1, 2]}}")
+
+
+def _contents() -> dict[str, bytes]:
+    """Files in out/ by their paths; of those that tell the time, or where they are, only these."""
+    return {
+        path.relative_to("out").as_posix(): b""
+        if path.suffix == ".json" or not path.is_file()
+        else path.read_bytes().replace(str(Path.cwd()).encode(), b"")
+        for path in Path("out").rglob("*")
+    }
+
+
+def _killed(start: Callable[[], None], step: int) -> bool:
+    """Whether a copy of this process could be killed at a step: else it had ended before."""
+    child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+    ahead = [None] * step
+
+    def watch(frame, event, function) -> None:
+        if event == "c_call" and function.__name__ in STEPS:
+            if not ahead:
+                os.kill(os.getpid(), signal.SIGKILL)
+            ahead.pop()
+
+    code = 1
+    try:
+        sys.setprofile(watch)
+        start()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_what_is_killed_at_any_step_goes_on_to_the_same_files(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, test_checkpoints as tests; from pathlib import Path;"
+            "tests.kill_at_every_step(Path(sys.argv[1]))",
+            tmp_path,
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests"))),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    left = json.loads(done.stdout)
+    # The states of a run's start, all before its config.yaml is there.
+    for files in ([], ["checkpoints"], ["checkpoints", "checkpoints/lock"]):
+        assert files in left["_start_run"]
+    assert ["checkpoints", "checkpoints/lock", "config.yaml.partial"] in left["_start_run"]
+    assert ["config.yaml.partial", "points"] in left["_start_sweep"]
+    assert ["fig2", "fig2/part.json.partial"] in left["_start_report"]
+
+
+def test_a_start_that_was_killed_is_told_apart_from_anybodys_files(config, tmp_path):
+    out = tmp_path / "out"
+    (out / "checkpoints").mkdir(parents=True)
+    for name in ("checkpoints/lock", "config.yaml.partial"):
+        (out / name).write_text("process 1 on here")
+    by_folder = _cli("run", out, "--resume")
+    assert by_folder.exit_code == 2
+    assert f"{out} holds no config yet" in by_folder.output
+    assert f"`diffevo-jax run CONFIG --out {out} --resume`" in by_folder.output
+    assert results.create(out, "saved", resume=True) == out
+    with pytest.raises(cfg.ConfigError, match=r"never overwritten.*--resume"):
+        results.create(out, "saved")
+    for name in ("notes.txt", "checkpoints/mine"):
+        (out / name).write_text("data")
+        with pytest.raises(cfg.ConfigError, match="exists and is no run folder"):
+            results.create(out, "saved", resume=True)
+        (out / name).unlink()

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import loop_x0
+from conftest import loop, loop_x0, make_problem
 
 import diffevo_jax as de
-from diffevo_jax import estimator
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.exp2 import exp2
 
@@ -59,10 +58,11 @@ def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
 def test_tiles_of_any_size_agree_with_the_loop(n, dim):
     x, log_weight = _case(n=n, dim=dim)
     z = x[:, :2]
-    problem = estimator.Problem(z, z, x, log_weight, jnp.float32(0.8), jnp.float32(0.2), log_weight)
+    problem = make_problem(z, x, log_weight, 0.2)
     expected = loop_x0(x, log_weight, 0.8, z=z)
-    for blocks in (tiled.CPU, tiled.Blocks(3, 5, 3 * n), tiled.Blocks(64, 512, 64 * n)):
-        x0 = jax.jit(lambda p=problem, b=blocks: tiled.part(p, blocks=b))().x0
+    for blocks in (tiled.CPU, tiled.Blocks(3, 8, 3 * n, 16), tiled.Blocks(64, 512, 64 * n, 1)):
+        sums = jax.jit(lambda p=problem, b=blocks: tiled.part(p, blocks=b))()
+        x0 = problem.frame.centre + sums.total / sums.weight[:, None]
         np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
 
 
@@ -124,12 +124,33 @@ def test_log_evidence_and_effective_sample_size_are_those_of_the_weights(floor, 
     np.testing.assert_allclose(posterior.effective_sample_size, ess, rtol=1e-4)
 
 
-def test_an_offset_of_the_log_weights_changes_nothing():
+@EVERY
+def test_an_offset_of_the_log_weights_changes_nothing(implementation):
+    """Up to 1e5, where float32 holds steps of 1/128: these log weights bear it without rounding."""
     x, log_weight = _case()
-    x0 = de.estimate_x0(x, log_weight, 0.5)
-    for offset in (-1000.0, 64.0):  # exp(1000) overflows; 64 keeps float32's digits of log_weight
-        moved = de.estimate_x0(x, log_weight + offset, 0.5)
-        np.testing.assert_allclose(moved, x0, rtol=0, atol=2e-4)  # digits lost in the offset itself
+    log_weight = jnp.round(64 * log_weight) / 64
+    estimate = jax.jit(
+        lambda log_weight: de.estimate_posterior(x, log_weight, 0.5, implementation=implementation)
+    )
+    at_rest = estimate(log_weight)
+    for offset in (-1e5, -1000.0, 64.0, 2e4, 1e5):
+        moved = estimate(log_weight + offset)
+        np.testing.assert_allclose(moved.x0, at_rest.x0, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            moved.log_evidence, at_rest.log_evidence + offset, rtol=1e-6, atol=1e-6
+        )
+
+
+def test_latent_runs_keep_their_digits_late():
+    """Genomes that are no function of the places: what neighbours weigh shows in full."""
+    n, spread = 513, 1e-3
+    x, log_weight = _case(n=n, dim=30)
+    z = jax.random.normal(jax.random.key(9), (n, 2))
+    for one_minus_alpha in (spread, spread / 10, spread / 1000):
+        exact = float(jnp.float32(one_minus_alpha))
+        x0 = de.estimate_x0(x, log_weight, 1 - exact, one_minus_alpha=exact, z_t=z)
+        expected = loop_x0(x, log_weight, 1 - exact, z=z, spread=exact)
+        np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
 
 
 def test_permuted_individuals_give_permuted_estimates():
@@ -146,6 +167,15 @@ def test_an_offset_of_population_and_latents_keeps_its_digits():
     near = de.estimate_x0(x, log_weight, 0.5, z_t=z)
     far = de.estimate_x0(x + 1024, log_weight, 0.5, z_t=z)
     np.testing.assert_allclose(far - 1024, near, rtol=0, atol=4e-4)  # float32 at 1024: 1.2e-4
+
+
+@pytest.mark.parametrize("dim", [tiled.MANY_GENES - 1, tiled.MANY_GENES])
+def test_a_floor_may_bring_the_gene_that_makes_them_many(dim):
+    x, log_weight = _case(n=20, dim=dim)
+    z = x[:, :2]
+    posterior = de.estimate_posterior(x + 1, log_weight, 0.5, z_t=z, floor=1e-2)
+    expected = loop_x0(x + 1, log_weight, 0.5, z=z, floor=1e-2)
+    np.testing.assert_allclose(posterior.x0, expected, rtol=0, atol=1e-5)
 
 
 @EVERY
@@ -411,8 +441,8 @@ WEIGHTS = {
 }
 
 
-def _errors(n, dim, population, weights, key=KEY):
-    """Largest error of x0 over the spread at each level, in float32 against float64.
+def _excess(n, dim, population, weights, key=KEY):
+    """How far x0 is from float64's beyond what the contract allows, over the spread, by level.
 
     Of 512 individuals at most, spread over the population: float64 takes its time.
     """
@@ -423,8 +453,8 @@ def _errors(n, dim, population, weights, key=KEY):
     for one_minus_alpha in LEVELS:
         exact = float(jnp.float32(one_minus_alpha))
         x0 = _estimate(x, log_weight, exact)
-        expected = loop_x0(x, log_weight, 1 - exact, spread=exact, rows=rows)
-        yield float(np.abs(x0[rows] - expected).max() / jnp.std(x))
+        expected, allowed = loop(x, log_weight, 1 - exact, spread=exact, rows=rows)
+        yield float((np.abs(x0[rows] - expected) - allowed).max() / jnp.std(x))
 
 
 LEVELS = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-6)
@@ -433,26 +463,29 @@ _estimate = jax.jit(
         x, log_weight, 1 - one_minus_alpha, one_minus_alpha=one_minus_alpha
     )
 )
+# Beside the log weights': the rounding of the sums, and of the genomes themselves.
+ROUNDING = 3e-6
 
 
 @pytest.mark.parametrize(
-    "dim", [1, 2, 16, 58, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 256))]
+    "dim", [2, 16, 58, *(pytest.param(d, marks=pytest.mark.slow) for d in (1, 3, 256))]
 )
-def test_float32_is_within_1e_5_of_the_spread_whatever_the_weights(dim):
-    for n in (2, 7, 513):
+def test_float32_is_exact_for_log_weights_off_by_their_last_digits(dim):
+    """The contract: 4 eps of the largest log weight that counts, whatever the weights."""
+    for n in (2, 513):
         for population in POPULATIONS:
             for weights in WEIGHTS:
-                worst = max(_errors(n, dim, population, weights))
-                assert worst <= 1e-5, (n, population, weights, worst)
+                worst = max(_excess(n, dim, population, weights))
+                assert worst <= ROUNDING, (n, population, weights, worst)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
-def test_float32_is_within_1e_5_of_the_spread_in_a_large_population(dim):
+def test_float32_keeps_the_contract_in_a_large_population(dim):
     for population in POPULATIONS:
         for weights in WEIGHTS:
-            worst = max(_errors(4096, dim, population, weights))
-            assert worst <= 1e-5, (population, weights, worst)
+            worst = max(_excess(4096, dim, population, weights))
+            assert worst <= ROUNDING, (population, weights, worst)
 
 
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
@@ -475,7 +508,7 @@ def test_any_population_and_weights_agree_with_the_loop(
     log_weight = WEIGHTS[weights](key_w, n)
     exact = float(jnp.float32(math.exp(log_spread)))
     x0 = _estimate(x, log_weight, exact)
-    expected = loop_x0(x, log_weight, 1 - exact, spread=exact)
+    expected, allowed = loop(x, log_weight, 1 - exact, spread=exact)
     # A population far from 0 is stored with an error of its distance's last digit.
     bound = 1e-5 * (float(jnp.std(x)) + scale * abs(offset) / 8)
-    np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
+    assert bool(np.all(np.abs(x0 - expected) <= bound + allowed))

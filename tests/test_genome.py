@@ -1,5 +1,8 @@
 """Genomes and policies: any pytree, both Flax interfaces, the paper's parameter counts."""
 
+from collections.abc import Callable
+from functools import partial
+
 import chex
 import flax.linen as nn
 import jax
@@ -114,3 +117,87 @@ def test_a_projection_is_taken_at_full_precision():
 def test_what_does_not_fit_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class NnxDeep(nnx.Module):
+    """A network with a layer of a kind between two others."""
+
+    def __init__(self, between: Callable[[nnx.Rngs], nnx.Module] | None = None):
+        rngs = nnx.Rngs(0)
+        self.hidden, self.out = nnx.Linear(4, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+        self.between = between(rngs) if between else nnx.relu
+
+    def __call__(self, observation):
+        return self.out(self.between(self.hidden(observation)))
+
+
+NNX = {
+    "plain": (NnxDeep, 58),
+    "dropout": (partial(NnxDeep, lambda rngs: nnx.Dropout(0.5, rngs=rngs)), 58),
+    "batch_norm": (partial(NnxDeep, lambda rngs: nnx.BatchNorm(8, rngs=rngs)), 58 + 16),
+}
+
+
+@pytest.mark.parametrize(("make", "num_genes"), NNX.values(), ids=NNX)
+def test_the_recipe_for_nnx_evolves_parameters_alone(make, num_genes):
+    model, num_inputs = make(), 4
+    names = {"model": model, "nnx": nnx, "num_inputs": num_inputs}
+    names["from_apply"] = de.policies.from_apply
+    doc = de.policies.from_apply.__doc__ or ""
+    recipe = doc[doc.index("model.eval()") : doc.index("Raises")].split("\n")
+    *lines, call = [line.strip() for line in recipe if line.strip()]
+    exec("\n".join(lines), names)
+    policy = eval(call, names)
+    assert policy.num_genes == num_genes
+    genome = de.genome.codec(names["params"]).flatten(names["params"])
+    population = jnp.stack([genome, -genome, jax.random.normal(KEY, genome.shape)])
+    run = jax.jit(jax.vmap(lambda g: policy.apply(policy.unflatten(g), OBSERVATION)))
+    outputs = run(population)
+    np.testing.assert_allclose(outputs[0], model(OBSERVATION), rtol=1e-5)  # model.eval() was called
+    assert np.isfinite(outputs).all()
+
+
+LINEN = {
+    "dropout": (lambda evaluate: nn.Dropout(0.5, deterministic=evaluate), 58),
+    "batch_norm": (lambda evaluate: nn.BatchNorm(use_running_average=evaluate), 58 + 16),
+}
+
+
+@pytest.mark.parametrize(("between", "num_genes"), LINEN.values(), ids=LINEN)
+def test_a_linen_policy_evolves_params_alone_and_refuses_training(between, num_genes):
+    module = nn.Sequential([nn.Dense(8), between(True), nn.Dense(2)])
+    policy = de.policies.linen_policy(module, 4)
+    assert policy.num_genes == num_genes
+    variables = module.init(KEY, OBSERVATION)
+    params = {"params": variables["params"]}
+    genome = de.genome.codec(params).flatten(params)
+    outputs = jax.vmap(lambda g: policy.apply(policy.unflatten(g), OBSERVATION))(
+        jnp.stack([genome, jax.random.normal(KEY, genome.shape)])
+    )
+    np.testing.assert_allclose(
+        outputs[0], np.asarray(module.apply(variables, OBSERVATION)), rtol=1e-5
+    )
+    assert np.isfinite(outputs).all()
+    training = nn.Sequential([nn.Dense(8), between(False), nn.Dense(2)])
+    with pytest.raises(ValueError, match=r"make it for evaluation, with Dropout\(.*Flax says"):
+        de.policies.linen_policy(training, 4)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            lambda: nnx.split(NNX["dropout"][0]())[1],
+            r"'count'.*uint32.*nnx.split\(model, nnx.Param",
+        ),
+        (lambda: nnx.split(NNX["batch_norm"][0]())[1], r"'mean'.*BatchNorm keeps.*nnx.Param"),
+        (
+            lambda: nn.BatchNorm(use_running_average=True).init(KEY, OBSERVATION),
+            r"'batch_stats'.*BatchNorm keeps.*`params`",
+        ),
+    ],
+    ids=["dropout", "nnx", "linen"],
+)
+def test_what_is_no_parameter_is_refused_with_the_way_out(template, message):
+    with pytest.raises(ValueError, match=message):
+        de.genome.codec(template())

@@ -5,18 +5,20 @@ What an interpreter cannot show, registers, banks and time, needs the machine.
 
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import loop_x0
+from conftest import loop_x0, make_problem
 
 # Not public yet, neither in jax 0.10 nor in 0.11.
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
 from diffevo_jax.estimator import gpu, tpu
+from diffevo_jax.estimator.posterior import normalised
 from diffevo_jax.estimator.types import Problem
 
 KEY = jax.random.key(5)
@@ -30,9 +32,7 @@ KERNELS = {
 }
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {
-    name: jax.jit(
-        lambda *arrays, kernel=kernel: kernel(Problem(*arrays)).posterior(),
-    )
+    name: jax.jit(lambda problem, kernel=kernel: normalised(kernel(problem), problem))
     for name, kernel in KERNELS.items()
 }
 EVERY = pytest.mark.parametrize("kernel", KERNELS)
@@ -45,13 +45,11 @@ def _population(n, dim, key=KEY):
 
 
 def _solve(kernel, problem: Problem):
-    return SOLVE[kernel](*problem[:7])
+    return SOLVE[kernel](problem)
 
 
 def _problem(x, log_weight, one_minus_alpha=0.5, z=None) -> Problem:
-    z = x if z is None else z
-    spread = jnp.asarray(one_minus_alpha, jnp.float32)
-    return Problem(z, z, x, log_weight, 1 - spread, spread, log_weight)
+    return make_problem(x if z is None else z, x, log_weight, one_minus_alpha)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +72,7 @@ def test_float32_agrees_with_a_float64_loop(kernel, n, dim, levels):
             # 1e-5 of the population's spread, what the estimator promises in float32.
             bound = 1e-5 * float(jnp.std(population))
             problem = _problem(population, log_weight, one_minus_alpha)
-            problem = problem if same else problem._replace(own=None)
+            problem = problem if same else replace(problem, own=None)
             x0 = _solve(kernel, problem).x0
             np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
 
@@ -86,7 +84,8 @@ def test_a_support_of_its_own_gives_average_evidence_and_sample_size(kernel):
     z = x[:, :3] / 2
     log_weight = log_weight.at[::7].set(-jnp.inf)
     n = 130  # two blocks
-    problem = _problem(x[n:], log_weight[n:], 0.2, z[n:])._replace(query=z[:n], own=None)
+    problem = _problem(x[n:], log_weight[n:], 0.2, z[n:])
+    problem = replace(problem, query=z[:n], own=None)
     posterior = _solve(kernel, problem)
     alone = log_weight.at[:n].set(jnp.nan)  # queries that take no part
     expected = loop_x0(x, alone, 0.8, z=z, spread=0.2)[:n]
@@ -116,7 +115,7 @@ def test_one_shift_and_the_running_one_agree_on_a_gpu():
     """Whether queries are the keys decides which shift a block of queries may take."""
     x, log_weight = _population(24, 2)
     problem = _problem(x, log_weight, 0.9)
-    one, running = (_solve("gpu", p) for p in (problem, problem._replace(own=None)))
+    one, running = (_solve("gpu", p) for p in (problem, replace(problem, own=None)))
     for a, b in zip(one, running, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -150,7 +149,7 @@ def test_vmap_is_a_loop(kernel):
     @jax.jit
     @jax.vmap
     def solve(log_weight, spread):
-        return KERNELS[kernel](_problem(x, log_weight, spread)).x0
+        return SOLVE[kernel](_problem(x, log_weight, spread)).x0
 
     batch = solve(log_weight, spread)
     for i in range(3):
@@ -168,7 +167,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     def solve(x, log_weight):
         problem = _problem(x, log_weight, z=x[:, :dim])
-        return module.part(problem._replace(query=x[:queries, :dim], own=None))
+        return module.part(replace(problem, query=x[:queries, :dim], own=None))
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)
@@ -187,7 +186,7 @@ def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
     @jax.vmap
     def generations(x, log_weight):
         def generation(x, spread):
-            return module.part(_problem(x, log_weight, spread)).x0, None
+            return module.part(_problem(x, log_weight, spread)).total, None
 
         return jax.lax.scan(generation, x, jnp.linspace(0.1, 0.9, 5, dtype=x.dtype))[0]
 

@@ -1,5 +1,7 @@
 """Metrics: hand-made populations, a NumPy dictionary as the oracle, jit and vmap."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,3 +151,41 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_box_may_lie_anywhere_and_have_sides_of_its_own():
+    low, high, cell = np.array([1.0, -6.0]), np.array([3.0, 6.0]), np.array([1.0, 3.0])
+    # Cells at x = 1, 2, 3 and y = -6, -3, 0, 3, 6. The last point lies outside, next to (3, 0).
+    points = jnp.array([[1.2, -5.0], [1.4, -7.0], [2.2, 2.0], [2.9, 0.0], [3.9, 0.2]])
+    fitness = jnp.array([0.5, 0.75, 0.25, 0.125, 1.0])
+    box: Any = {"cell": cell, "limit": (low, high)}
+    assert metrics.elites(points, fitness, **box).tolist() == [False, True, True, False, True]
+    np.testing.assert_allclose(metrics.qd_score(points, fitness, **box), 0.75 + 0.25 + 1.0)
+    np.testing.assert_allclose(metrics.coverage(points, **box), 3 / 15, rtol=1e-6)
+    # The same box about 0 and moved by whole cells, with its points, holds the same.
+    for shift in (0, 8, -100):
+        moved: Any = {"limit": (shift - 4.0, shift + 4.0)}
+        there = jnp.clip(POINTS, -5, 5) + shift
+        np.testing.assert_allclose(metrics.qd_score(there, FITNESS, **moved), 2.0)
+        np.testing.assert_allclose(metrics.coverage(there, **moved), 2 / 81, rtol=1e-6)
+
+
+def test_a_limit_may_be_traced():
+    cover = jax.jit(lambda limit: metrics.coverage(POINTS, limit=limit))
+    np.testing.assert_allclose(cover(4.0), 2 / 81, rtol=1e-6)
+    np.testing.assert_allclose(cover((0.0, 2.0)), 2 / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ((2.0, 1.0), r"low < high; seen \(2.0, 1.0\)"),
+        (-1.0, "low < high; seen -1.0"),
+        (np.array([3.0, 4.0]), "expected a number, or"),
+        ((np.zeros(3), 1.0), r"of shape \(2,\)"),
+        (np.inf, "low < high"),
+    ],
+)
+def test_what_is_no_box_is_named(limit, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.coverage(POINTS, limit=limit)

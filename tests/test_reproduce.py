@@ -9,14 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import cli
-from experiments import report, reproduce
+from diffevo_jax.runner import cli, figure, results
+from experiments import fig4_draw, report, reproduce
 from experiments.rows import Row, Section
 
 # The smallest PNG: one pixel.
@@ -370,3 +371,40 @@ def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(quick):
     with np.load(quick / "fig2" / "two_peaks.npz") as saved:
         assert saved["population"].shape == (100, 512, 2)
         assert saved["t"].tolist() == list(range(99, -1, -1))
+
+
+def test_the_readme_says_how_long_the_reports_parts_take():
+    said = re.search(
+        r"Its parts take (\d+) minutes together", (REPOSITORY / "README.md").read_text()
+    )
+    assert said
+    report = (REPOSITORY / "docs" / "report" / "report.md").read_text()
+    times = re.findall(r"computed in (\d+) (s|min)\n", report)
+    assert len(times) == len(reproduce.NAMES)
+    minutes = sum(int(time) / {"s": 60, "min": 1}[unit] for time, unit in times)
+    assert int(said[1]) == pytest.approx(minutes, abs=1)  # whole minutes, as the report's
+
+
+def test_drawing_leaves_the_callers_matplotlib_alone(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        """
+name: drawn
+description: a run that nobody has made
+population: 4
+problem: {kind: function, name: two_peaks}
+evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+"""
+    )
+    results.write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})
+    episode = {"best_length": np.array(5), "best_path": np.zeros((6, 2))}
+    backend = matplotlib.get_backend()
+    matplotlib.use("svg")  # as a notebook has one of its own
+    try:
+        before = matplotlib.rcParams.copy()
+        for drawn in (*figure.draw(tmp_path), fig4_draw.best(episode, tmp_path / "best.gif")):
+            assert drawn.stat().st_size > 1000
+        assert matplotlib.get_backend() == "svg"
+        assert matplotlib.rcParams == before
+    finally:
+        matplotlib.use(backend)

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
+import matplotlib.figure
 import numpy as np
 import pytest
 import yaml
@@ -537,3 +539,82 @@ def test_the_library_never_imports_experiments():
 def test_resolved_configs_are_plain_yaml(tiny, tmp_path):
     _run(tiny, tmp_path / "out")
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["name"] == "tiny"
+
+
+# As a new user would
+
+
+def test_a_run_folder_runs_again_and_a_complete_one_draws_no_bar(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure, "draw", lambda folder: [])
+    out = tmp_path / "out"
+    first = _cli("run", tiny, "--out", out, "--set", "repeats=1")
+    assert "━━━" in first.output  # the bars
+    again = _cli("run", out, "--out", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    np.testing.assert_array_equal(
+        *(np.load(folder / "plain.npz")["fitness"] for folder in (out, tmp_path / "again"))
+    )
+    resumed = _cli("run", out, "--resume")
+    assert "complete already" in resumed.output
+    assert "━━━" not in resumed.output
+    # A damaged file is said to be run again, and nothing says that the run is complete.
+    (out / "plain.npz").write_bytes(b"")
+    resumed = _cli("run", out, "--resume")
+    assert "The method runs again." in resumed.output
+    assert "complete already" not in resumed.output
+    assert "━━━" in resumed.output
+
+
+def test_a_folder_that_is_no_runs_is_said_to_be_none(tmp_path):
+    result = _cli("run", tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path}: a folder without a config.yaml" in result.output
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "hint"),
+    [
+        (cfg.load_config, "fig4", "; did you mean 'fig4_cartpole'?"),
+        (cfg.load_config, "fig3x", "; did you mean 'fig2'?"),  # fig3 is nearer, and a study
+        (cfg.load_config, "sweep_c", "; `diffevo-jax list` shows the configs"),
+        (load_sweep, "cartpole", "; did you mean 'sweep_cartpole'?"),
+        (load_sweep, "two_peak", "; `diffevo-jax list` shows the configs"),
+    ],
+)
+def test_a_hint_names_only_what_the_command_takes(load, name, hint):
+    with pytest.raises(cfg.ConfigError) as raised:
+        load(Path(name))
+    assert str(raised.value) == f"{name}: no such file{hint}"
+
+
+@pytest.fixture
+def drawn(tiny, tmp_path, monkeypatch):
+    """Draw fitness `[S, T, N]` as a run's, with settings of `figure`; returns the axes."""
+    figures = []
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self)
+    )
+
+    def draw(fitness: np.ndarray, *overrides: str) -> Any:
+        results.write_config(tmp_path, cfg.load_config(tiny, list(overrides)), "")
+        results.write_arrays(tmp_path / "plain.npz", {"fitness": fitness})
+        figure.draw(tmp_path)
+        return figures[-1].axes[0]
+
+    return draw
+
+
+def test_on_a_log_axis_fitness_of_any_sign_is_seen(drawn):
+    fitness = np.linspace(1, 9, 2 * 3 * 4).reshape(2, 3, 4)
+    ticks = ("figure.log=true", "figure.ticks=[2, 4]")
+    axes = drawn(fitness, *ticks)
+    assert axes.get_yscale() == "log"
+    np.testing.assert_array_equal(axes.get_yticks(), [2, 4])
+    for values in (-100 * fitness, fitness - 5, 0 * fitness):
+        axes = drawn(values, *ticks)
+        median = np.median(values, axis=(0, 2))
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), median)
+        low, high = axes.get_ylim()
+        assert axes.get_yscale() == "linear"
+        assert low < median.min() <= median.max() < high < 20  # no room for ticks of a log axis
+    assert drawn(fitness, *ticks, "figure.maximum=-1").get_yscale() == "linear"

@@ -1,20 +1,14 @@
-"""The x0 posterior mean: checks its arguments and chooses an implementation."""
+"""The x0 posterior mean: the two public functions, and the checks of their arguments."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from diffevo_jax.checks import check_number, concrete
-from diffevo_jax.estimator import collectives, compensated, dense, kernels, sharded, tiled
-from diffevo_jax.estimator.geometry import frame
-from diffevo_jax.estimator.types import Part
+from diffevo_jax.checks import check_number, is_traced
+from diffevo_jax.estimator.posterior import IMPLEMENTATIONS, posterior
 from diffevo_jax.estimator.types import Posterior as Posterior
-from diffevo_jax.estimator.types import Problem as Problem
 from diffevo_jax.sharding import check_mesh, split
 
 
@@ -61,11 +55,13 @@ def estimate_x0(
     mesh: split individuals, and supports, over all axes of this mesh; None keeps them where they
         are. The result is split likewise where the mesh's devices divide N (`sharding`).
 
-    Returns x0, `[N, D]`, inside the convex hull of the support, in float32 to 1e-5 of the
-    population's spread. Where nobody has weight, x0_i = x_i. Raises ValueError on shapes that do
-    not fit and, outside jit, on values out of range and genomes that are not finite.
+    Returns x0, `[N, D]`, inside the convex hull of the support: what exact arithmetic gives for log
+    weights L_ij that are off by 4 eps max_j |L_ij|, eps the dtype's, the promise of a softmax. In
+    float32 that is 1e-5 of the population's spread where those that count are within 1e2 of each
+    other. Where nobody has weight, x0_i = x_i. Raises ValueError on shapes that do not fit and,
+    outside jit, on values out of range and genomes that are not finite.
     """
-    return estimate_posterior(
+    return _estimate(
         x_t,
         log_weight,
         alpha_t,
@@ -77,6 +73,7 @@ def estimate_x0(
         implementation=implementation,
         precision=precision,
         mesh=mesh,
+        sample_size=False,
     ).x0
 
 
@@ -95,194 +92,73 @@ def estimate_posterior(
     mesh: Mesh | None = None,
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
+    return _estimate(
+        x_t,
+        log_weight,
+        alpha_t,
+        z_t=z_t,
+        support=support,
+        z_support=z_support,
+        one_minus_alpha=one_minus_alpha,
+        floor=floor,
+        implementation=implementation,
+        precision=precision,
+        mesh=mesh,
+        sample_size=True,
+    )
+
+
+def _estimate(
+    x_t,
+    log_weight,
+    alpha_t,
+    *,
+    z_t,
+    support,
+    z_support,
+    one_minus_alpha,
+    floor,
+    implementation,
+    precision,
+    mesh,
+    sample_size: bool,
+) -> Posterior:
     given = dict(x_t=x_t, z_t=z_t, support=support, z_support=z_support)
-    x_t, log_weight = jnp.asarray(x_t), jnp.asarray(log_weight)
+    x_t = jnp.asarray(x_t)
     _check_numbers(alpha_t, one_minus_alpha, floor)
     if not jnp.issubdtype(x_t.dtype, jnp.floating):
         raise ValueError(f"x_t: expected floating-point genomes; seen {x_t.dtype}")
     # Half precision loses the best, and the floor.
     dtype = jnp.promote_types(x_t.dtype, jnp.float32)
-    problem = Problem(
-        query=_first(z_t, x_t).astype(dtype),
-        key=_first(z_support, support, z_t, x_t).astype(dtype),
-        value=_first(support, x_t).astype(dtype),
-        log_weight=log_weight.astype(dtype),
-        alpha=jnp.asarray(alpha_t, dtype),
-        one_minus_alpha=jnp.asarray(
-            1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype
-        ),
-        own=log_weight.astype(dtype) if support is None else None,
-        precision=precision,
-        latent=z_t is not None,
-    )
-    _check_shapes(x_t, z_t, support, z_support, problem)
+    query = _first(z_t, x_t).astype(dtype)
+    key = _first(z_support, support, z_t, x_t).astype(dtype)
+    value = _first(support, x_t).astype(dtype)
+    log_weight = jnp.asarray(log_weight).astype(dtype)
+    if (z_support is None) != (support is None or z_t is None):
+        raise ValueError("z_support: expected exactly when both support and z_t are given")
+    _check_shapes(x_t, query, key, value, log_weight)
     for name, array in given.items():
         _check_finite(name, array)
-    _check_implementation(implementation, problem)
-    without_floor = isinstance(floor, int | float) and floor == 0
-    arrays, share = problem.arrays(), None
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
+    rows = x_t, query, key, value, log_weight
     if mesh is not None:
         check_mesh(mesh)
-        ring = implementation != "dense" and sharded.is_large(problem)
-        share = sharded.Share(mesh, ring)
-        x_t, arrays = (jax.tree.map(partial(split, mesh=mesh), part) for part in (x_t, arrays))
-    return _estimate(
-        (implementation, problem.static(), share),
-        x_t,
-        arrays,
+        rows = (split(array, mesh) for array in rows)
+    without_floor = isinstance(floor, int | float) and floor == 0
+    return posterior(
+        *rows,
+        jnp.asarray(alpha_t, dtype),
+        jnp.asarray(1 - alpha_t if one_minus_alpha is None else one_minus_alpha, dtype),
         None if without_floor else jnp.asarray(floor, dtype),
+        implementation=implementation,
+        precision=precision,
+        mesh=mesh,
+        latent=z_t is not None,
+        among_supports=support is None,
+        sample_size=sample_size,
     )
-
-
-# Compiled here as well, so that calls outside jit do not trace the loops anew every time.
-@partial(jax.jit, static_argnums=0)
-def _estimate(settings: tuple, x_t, arrays, floor) -> Posterior:
-    implementation, static, share = settings
-    problem = Problem(**arrays, **dict(static))
-    # Many genes are cleaned where they are multiplied, for nothing where they are clean.
-    later = implementation != "dense" and tiled.has_many_genes(problem)
-    # Genomes that are places as well travel once, and clean.
-    later &= share is None or problem.latent
-    problem, usable = _contain(problem, value=not later)
-    problem = problem._replace(frame=frame(problem))
-    solve = IMPLEMENTATIONS[implementation]
-    if share is None:
-        posterior = solve(problem, floor)
-    else:
-        posterior = sharded.posterior(solve, problem, floor, share)
-    log_evidence = jnp.where(usable, posterior.log_evidence, -jnp.inf)
-    nobody = jnp.isneginf(log_evidence)
-    return Posterior(
-        x0=jax.lax.cond(
-            jnp.any(nobody),
-            lambda: jnp.where(nobody[:, None], x_t, posterior.x0),
-            lambda: posterior.x0,
-        ).astype(x_t.dtype),
-        log_evidence=log_evidence,
-        effective_sample_size=jnp.where(nobody, 0, posterior.effective_sample_size),
-    )
-
-
-def _contain(problem: Problem, *, value: bool) -> tuple[Problem, jax.Array]:
-    """The problem without its supports that are not finite, and which queries are, `[N]`.
-
-    value: whether their genomes become 0, or only their weight.
-    """
-
-    def clean(rows: jax.Array, array: jax.Array) -> jax.Array:
-        return jnp.where(rows[:, None], array, 0)
-
-    finite = tiled.finite_rows
-    query = finite(problem.query)
-    keys = finite(problem.key) & finite(problem.value)
-    own = problem.own
-    if own is not None:
-        query &= keys
-        own = jnp.where(keys, own, jnp.nan)
-    contained = problem._replace(
-        query=clean(query, problem.query),
-        key=clean(keys, problem.key),
-        value=clean(keys, problem.value) if value else problem.value,
-        log_weight=jnp.where(keys, problem.log_weight, jnp.nan),
-        own=own,
-    )
-    return contained, query
-
-
-def _floor_apart(posterior: Callable[[Problem], Posterior]):
-    """Add a floor to an implementation of the formula without one, for O((N + M) D).
-
-    With G = g + floor, (g_j + floor) (p_ij + floor) = G_j p_ij + floor G_j: the estimate is a mix
-    of the local mean, of evidence Z_i, and the G-weighted mean of all, of evidence floor sum_j G_j.
-    With many genes one matmul is all the work: there, the floor joins the weights before it.
-    """
-
-    def with_floor(problem: Problem, floor) -> Posterior:
-        log_floor = -jnp.inf if floor is None else jnp.log(floor)
-
-        def lifted(log_weight: jax.Array) -> jax.Array:
-            missing = jnp.isnan(log_weight)
-            log_g = jnp.where(missing, -jnp.inf, log_weight)
-            if floor is None:
-                return log_g
-            return jnp.where(missing, -jnp.inf, jnp.logaddexp(log_g, log_floor))
-
-        log_g = lifted(problem.log_weight)
-        own = None if problem.own is None else lifted(problem.own)
-        problem = problem._replace(log_weight=log_g, own=own)
-        if floor is None:
-            return posterior(problem)
-
-        if tiled.has_many_genes(problem):
-            return posterior(problem._replace(log_floor=log_floor))
-
-        axes = problem.axes
-        highest = collectives.highest(jnp.max(jax.lax.stop_gradient(log_g)), axes)
-        highest = jnp.where(jnp.isneginf(highest), 0, highest)
-        g = jnp.exp(log_g - highest)
-        # The average of G itself rides along as one more gene; the sample size needs it.
-        value = jnp.concatenate([problem.value, g[:, None]], axis=1)
-        local = posterior(problem._replace(value=value))
-
-        total = collectives.total(jnp.sum(g), axes)
-        everybody = jnp.where(total == 0, 1, total)
-        centre = collectives.mean(jnp.mean(problem.value, axis=0), axes)
-        overall = centre + collectives.total(g @ (problem.value - centre), axes) / everybody
-        squares = collectives.total(jnp.sum(g**2), axes)
-        log_z = local.log_evidence
-        log_all = log_floor + highest + jnp.log(total)
-        log_evidence = jnp.logaddexp(log_z, log_all)
-        nobody = jnp.isneginf(log_evidence)
-        base = jnp.where(nobody, 0, log_evidence)
-        near, far = jnp.exp(log_z - base), jnp.exp(log_all - base)
-        # sum_j w_ij^2 over (sum_j w_ij)^2, with w_ij = G_j p_ij + floor G_j squared out
-        share = near**2 / jnp.maximum(local.effective_sample_size, 1)
-        share += 2 * near * jnp.exp(log_floor + highest - base) * local.x0[:, -1]
-        share += far**2 * squares / everybody**2
-        return Posterior(
-            x0=near[:, None] * local.x0[:, :-1] + far[:, None] * overall,
-            log_evidence=log_evidence,
-            effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, share)),
-        )
-
-    return with_floor
-
-
-def _refined(part: Callable[[Problem], Part]):
-    """Take again what float32 cannot decide, and give the implementation its derivatives.
-
-    They are those of the tiled sums at the evidence found: of any order, forwards and backwards.
-    """
-
-    @partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def refined(settings: tuple, arrays: dict) -> Posterior:
-        problem = Problem(**arrays, **dict(settings))
-        return compensated.refine(problem, sharded.over_all(part, problem).posterior())
-
-    @refined.defjvp
-    def _(settings: tuple, primals, tangents):
-        result = refined(settings, *primals)
-
-        def sums(arrays: dict) -> Posterior:
-            problem = Problem(**arrays, **dict(settings))
-            given = partial(tiled.given_evidence, log_evidence=result.log_evidence)
-            return sharded.over_all(given, problem).posterior()
-
-        return result, jax.jvp(sums, primals, tangents)[1]
-
-    def solve(problem: Problem) -> Posterior:
-        return refined(problem.static(), problem.arrays())
-
-    return solve
-
-
-IMPLEMENTATIONS = {
-    "auto": _floor_apart(_refined(kernels.by_platform)),
-    "dense": dense.posterior,
-    "gpu": _floor_apart(_refined(kernels.on_gpu)),
-    "tiled": _floor_apart(_refined(tiled.part)),
-    "tpu": _floor_apart(_refined(kernels.on_tpu)),
-}
 
 
 def _first(*arrays):
@@ -298,43 +174,31 @@ def _check_numbers(alpha_t, one_minus_alpha, floor) -> None:
     check_number("floor", floor, 0, math.inf, closed="[)")
 
 
-def _check_shapes(x_t, z_t, support, z_support, problem: Problem) -> None:
+def _check_shapes(x_t, query, key, value, log_weight) -> None:
     if x_t.ndim != 2 or len(x_t) < 2:
         raise ValueError(f"x_t: expected shape [N, D] with N >= 2; seen {x_t.shape}")
-    if (z_support is None) != (support is None or z_t is None):
-        raise ValueError("z_support: expected exactly when both support and z_t are given")
     n, genes = x_t.shape
-    if problem.query.ndim != 2 or len(problem.query) != n:
-        raise ValueError(f"z_t: expected shape [N, d] with N = {n}; seen {problem.query.shape}")
-    if problem.value.ndim != 2 or problem.value.shape[1] != genes or not len(problem.value):
+    if query.ndim != 2 or len(query) != n:
+        raise ValueError(f"z_t: expected shape [N, d] with N = {n}; seen {query.shape}")
+    if value.ndim != 2 or value.shape[1] != genes or not len(value):
+        raise ValueError(f"support: expected shape [M, D] with D = {genes}; seen {value.shape}")
+    m, dim = len(value), query.shape[1]
+    if key.shape != (m, dim):
+        raise ValueError(f"z_support: expected shape ({m}, {dim}); seen {key.shape}")
+    if log_weight.shape != (m,):
         raise ValueError(
-            f"support: expected shape [M, D] with D = {genes}; seen {problem.value.shape}"
+            f"log_weight: expected shape ({m},), one per individual; seen {log_weight.shape}"
         )
-    m, dim = len(problem.value), problem.query.shape[1]
-    if problem.key.shape != (m, dim):
-        raise ValueError(f"z_support: expected shape ({m}, {dim}); seen {problem.key.shape}")
-    if problem.log_weight.shape != (m,):
-        raise ValueError(
-            f"log_weight: expected shape ({m},), one per individual; "
-            f"seen {problem.log_weight.shape}"
-        )
-
-
-def _check_implementation(implementation: str, problem: Problem) -> None:
-    if implementation not in IMPLEMENTATIONS:
-        known = ", ".join(IMPLEMENTATIONS)
-        raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
-    # A floor brings one more gene.
-    kernels.check(implementation, problem)
 
 
 def _check_finite(name: str, array) -> None:
-    known = None if array is None else concrete(array)
-    if known is None:
+    if array is None or is_traced(array) or not getattr(array, "is_fully_addressable", True):
         return
-    bad = np.flatnonzero(~np.isfinite(known.astype(np.float64, copy=False)).all(axis=1))
-    if len(bad):
+    with jax.ensure_compile_time_eval():  # on the device; also where the caller is traced
+        bad = ~jnp.all(jnp.isfinite(jnp.asarray(array)), axis=1)
+        count, first = int(jnp.sum(bad)), int(jnp.argmax(bad))
+    if count:
         raise ValueError(
-            f"{name}: expected finite genomes; seen {len(bad)} rows with NaN or infinity, the "
-            f"first in row {bad[0]}"
+            f"{name}: expected finite genomes; seen {count} rows with NaN or infinity, the "
+            f"first in row {first}"
         )

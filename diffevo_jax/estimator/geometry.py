@@ -1,7 +1,12 @@
-"""Squared distances as exponents of two, in the cheapest form that is exact enough.
+"""Log weights as exponents of two, from squared distances in the cheapest form that is exact.
 
-Weights are w_ij = 2^(bits_j - |u_i - v_j|^2), in coordinates u and v that absorb the Gaussian's
-width: term by term for few dimensions, by a matmul above, where its rounding stays small.
+With a = sqrt(alpha) the square is completed about the difference of two places,
+
+    |z_i - a z_j|^2 = a |z_i - z_j|^2 + (1 - a) |z_i|^2 - a (1 - a) |z_j|^2
+
+and divided by 2 (1 - alpha) = 2 (1 - a) (1 + a). Differences of neighbours are exact in float32, so
+that near alpha = 1, where they are multiplied by the most, no digit is lost. The last term joins
+log g_j; the middle one is the same for all supports, and only counts for the evidence.
 """
 
 from collections.abc import Callable
@@ -13,112 +18,119 @@ import jax.numpy as jnp
 from diffevo_jax.estimator.exp2 import LOG2E
 from diffevo_jax.estimator.types import Frame, Problem
 
-# Up to here squared distances are summed term by term at no cost; above, a matmul is faster.
-DIRECT_DIMENSIONS = 16
 # The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
 MATMUL_ROUNDING = 1e-5
+# Dimensions that one pass over a tile of distances adds, as many as hide its reading and writing.
+DIMENSIONS_AT_ONCE = 16
 
 
 class Geometry(NamedTuple):
-    """Exponents of two, bits_j + term(query, key)_ji - offset_i.
+    """Log2 weights, bits_j + slope |z_i - z_j|^2 - offset_i.
 
-    term: (queries `[d, n]`, keys `[m, d]`) -> `[m, n]`. offset: `[N]`, leaves the estimate as it is
-    and only counts for the evidence.
+    query `[N, d]`, key `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
+    own_bits: what `bits` would be for a support at each query, `[N]`; None without own weights.
+    term: (bits `[m]`, keys `[m, d]`, queries `[d, n]`) -> bits_j + slope |z_i - z_j|^2, `[m, n]`.
     """
 
     query: jax.Array
     key: jax.Array
     bits: jax.Array
+    slope: jax.Array
     offset: jax.Array
-    term: Callable[[jax.Array, jax.Array], jax.Array]
+    own_bits: jax.Array | None
+    term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def by_matmul(problem: Problem) -> jax.Array:
-    """Whether distances are taken by a matmul, `[]`."""
-    if problem.query.shape[1] <= DIRECT_DIMENSIONS:
-        return jnp.asarray(False)
-    # The expanded square cancels where |z|^2 is large beside 1 - alpha.
-    rounding = jnp.finfo(problem.key.dtype).eps * longest(problem) * (2 / LOG2E)
-    return rounding <= MATMUL_ROUNDING
+def make_frame(key: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
+    """Frame of the places and genomes of all supports.
 
-
-def longest(problem: Problem) -> jax.Array:
-    """The largest |v_j|^2."""
-    return frame(problem).longest * problem.alpha * LOG2E / (2 * problem.one_minus_alpha)
-
-
-def scaled(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """u `[N, d]` and v `[M, d]`: |u_i - v_j|^2 = log2(e) |z_i - sqrt(a) z_j|^2 / (2 (1 - a)).
-
-    About a middle m, z_i - sqrt(a) z_j = (z_i - m) + (1 - sqrt a) m - sqrt(a) (z_j - m): the
-    scale multiplies distances from the population, not from the origin, and keeps their digits.
-    """
-    query, key = problem.query, problem.key
-    scale = jnp.sqrt(LOG2E / (2 * problem.one_minus_alpha))
-    root = jnp.sqrt(problem.alpha)
-    shrink = problem.one_minus_alpha / (1 + root)  # 1 - sqrt(a)
-    middle = frame(problem).middle
-    return scale * ((query - middle) + shrink * middle), scale * root * (key - middle)
-
-
-def frame(problem: Problem) -> Frame:
-    """Where the keys are.
-
-    The middle is their mean to a power of two near the spread: sums that round otherwise, on other
+    The middle is the mean to a power of two near the spread: sums that round otherwise, on other
     numbers of devices, find the same.
     """
-    if problem.frame is not None:
-        return problem.frame
-    key = jax.lax.stop_gradient(problem.key)
+    key, value = jax.lax.stop_gradient((key, value))
     mean, variance = jnp.mean(key, axis=0), jnp.var(key, axis=0)
     spread = jnp.sqrt(jnp.mean(variance))
     grid = jnp.exp2(jnp.floor(jnp.log2(jnp.where(spread > 0, spread, 1))))
     middle = jnp.where(spread > 0, grid * jnp.round(mean / grid), mean)
-    longest = jnp.max(jnp.sum((key - middle) ** 2, axis=1))
-    return Frame(middle, spread, longest, variance + (mean - middle) ** 2)
+    return Frame(
+        middle=middle,
+        squares=variance + (mean - middle) ** 2,
+        longest=jnp.max(jnp.sum((key - middle) ** 2, axis=1)),
+        centre=jnp.mean(value, axis=0) if centred else jnp.zeros((), value.dtype),
+    )
 
 
 def direct(problem: Problem) -> Geometry:
-    """-|u_i - v_j|^2, term by term."""
-    u, v = scaled(problem)
-    dim = u.shape[1]
+    """Squared differences, summed term by term."""
+    root = jnp.sqrt(problem.alpha)
+    shrink = problem.one_minus_alpha / (1 + root)  # 1 - a, to all digits
+    slope = -LOG2E * root / (2 * problem.one_minus_alpha)
+    middle = problem.frame.middle
 
-    def minus_squares(start, query, key):
-        for j in range(len(query)):
-            start = start - (query[None, j] - key[:, None, j]) ** 2
-        return start
+    def half_square(places: jax.Array) -> jax.Array:
+        """|z|^2 / 2 less |middle|^2 / 2, over 1 + a."""
+        y = places - middle
+        return jnp.sum(y * (y / 2 + middle), axis=1) / (1 + root)
 
-    def term(query, key):
-        nothing = jnp.zeros((len(key), query.shape[1]), key.dtype)
-        if dim <= DIRECT_DIMENSIONS:
-            return minus_squares(nothing, query, key)
-        # As many dimensions a pass over the tile as hide its reading and writing.
-        passes = -(-dim // DIRECT_DIMENSIONS)
-        missing = (0, passes * DIRECT_DIMENSIONS - dim)
-        queries = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIRECT_DIMENSIONS, -1)
-        keys = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIRECT_DIMENSIONS)
+    own_bits = None
+    if problem.own is not None:
+        own_bits = LOG2E * (problem.own + root * half_square(problem.query))
+    rest = half_square(problem.query) + shrink * jnp.sum(middle**2) / (2 * (1 + root))
 
-        def add(total, group):
-            return minus_squares(total, *group), None
+    def term(bits, key, query):
+        if len(query) <= DIMENSIONS_AT_ONCE:
+            return slope * _squares(0, key, query) + bits[:, None]
+        passes = -(-len(query) // DIMENSIONS_AT_ONCE)
+        missing = (0, passes * DIMENSIONS_AT_ONCE - len(query))
+        query = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIMENSIONS_AT_ONCE, -1)
+        key = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIMENSIONS_AT_ONCE)
+        nothing = jnp.zeros((len(key), query.shape[2]), key.dtype)
+        places = jnp.swapaxes(key, 0, 1), query
+        squares = jax.lax.scan(lambda sum, some: (_squares(sum, *some), None), nothing, places)[0]
+        return slope * squares + bits[:, None]
 
-        return jax.lax.scan(add, nothing, (queries, jnp.swapaxes(keys, 0, 1)))[0]
+    return Geometry(
+        query=problem.query,
+        key=problem.key,
+        bits=LOG2E * (problem.log_weight + root * half_square(problem.key)),
+        slope=slope,
+        offset=LOG2E * rest,
+        own_bits=own_bits,
+        term=term,
+    )
 
-    return Geometry(u, v, LOG2E * problem.log_weight, jnp.zeros(len(u), u.dtype), term)
+
+def _squares(start, key: jax.Array, query: jax.Array) -> jax.Array:
+    for k in range(len(query)):
+        start = start + (query[None, k] - key[:, None, k]) ** 2
+    return start
 
 
 def expanded(problem: Problem) -> Geometry:
-    """2 u_i v_j - |v_j|^2, and |u_i|^2 apart.
+    """|z_i|^2 + |z_j|^2 - 2 z_i z_j about the middle: a matmul, for many dimensions.
 
-    |u_i|^2 and the mean of |v_j|^2 are the same for all keys and go into the offset. What is left
+    |z_i|^2 and the mean of |z_j|^2 are the same for all supports and join the offset. What is left
     is of size sqrt(d), not d, and so are its rounding errors. The mean is that of the frame: where
-    keys are a share, the other shares have the same offset.
+    the supports are a share, the other shares have the same offset.
     """
-    u, v = scaled(problem)
-    mean = frame(problem).squares * problem.alpha * LOG2E / (2 * problem.one_minus_alpha)
-    bits = LOG2E * problem.log_weight - jnp.sum(v**2 - mean, axis=1)
-    offset = jnp.sum(u**2, axis=1) + jnp.sum(mean)
+    geometry, frame = direct(problem), problem.frame
+    query, key = problem.query - frame.middle, problem.key - frame.middle
+    slope, mean = geometry.slope, jnp.sum(frame.squares)
 
-    def term(query, key):
-        return jnp.matmul(key, query, precision=jax.lax.Precision.HIGHEST)
+    def term(bits, key, query):
+        product = jnp.matmul(key, query, precision=jax.lax.Precision.HIGHEST)
+        return bits[:, None] - 2 * slope * product
 
-    return Geometry(2 * u, v, bits, offset, term)
+    return geometry._replace(
+        query=query,
+        key=key,
+        bits=geometry.bits + slope * jnp.sum(key**2 - frame.squares, axis=1),
+        offset=geometry.offset - slope * (jnp.sum(query**2, axis=1) + mean),
+        term=term,
+    )
+
+
+def matmul_is_exact(problem: Problem) -> jax.Array:
+    """Whether the expanded square keeps enough digits beside 1 - alpha, `[]`."""
+    most_nats = problem.frame.longest * problem.alpha / problem.one_minus_alpha
+    return jnp.finfo(problem.key.dtype).eps * most_nats <= MATMUL_ROUNDING

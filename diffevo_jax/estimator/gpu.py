@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from diffevo_jax.estimator.exp2 import LOG2E
-from diffevo_jax.estimator.types import Part, Problem
+from diffevo_jax.estimator.geometry import direct
+from diffevo_jax.estimator.types import Problem, Sums
 
 # Queries and sums live in registers: more would spill.
 MOST_DIMENSIONS = 16
@@ -65,43 +65,35 @@ def part(
     key_block: int = KEY_BLOCK,
     parts: int | None = None,
     interpret: Any = None,
-) -> Part:
-    """Average over the supports at every query of `problem`.
+) -> Sums:
+    """Sums over the supports at every query of `problem`.
 
     queries_per_thread: None takes as many as fit into registers.
     key_block: keys a chunk in shared memory, a multiple of KEYS_AT_ONCE, at most 256.
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
-    (n, dim), (m, genes) = query.shape, value.shape
+    geometry, value = direct(problem), problem.value
+    (n, dim), (m, genes) = problem.query.shape, value.shape
     each = queries_per_thread or (4 if dim + genes <= 8 else 2)
     query_block = each * _THREADS
     blocks, chunks = -(-n // query_block), -(-m // key_block)
     parts = min(parts or -(-LEAST_BLOCKS // blocks), chunks)
     chunks = -(-chunks // parts)
 
-    query, key, origin = _centred(query, key)
-    centre = jnp.mean(value, axis=0)
-    root = jnp.sqrt(alpha)
-    slope = root * LOG2E / (2 * one_minus_alpha)
-    # What |z_i - a z_j|^2 has beside a |z_i - z_j|^2, over 2 (1 - alpha) = 2 (1 - a) (1 + a).
-    lift = root * jnp.sum(key * (key / 2 + origin), axis=1) / (1 + root)
-    shrink = one_minus_alpha / (1 + root)  # 1 - a, to all digits
-    rest = jnp.sum(query * (query / 2 + origin), axis=1) + shrink * jnp.sum(origin**2) / 2
-    bits = LOG2E * (log_weight + lift)
-
+    bits, slope = geometry.bits, -geometry.slope
     shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
-    if problem.own is not None:  # b_ij <= bits_j
-        low = LOG2E * (problem.own_weight() + rest / (1 + root))  # b_ii
+    if geometry.own_bits is not None:  # b_ij <= bits_j, b_ii = own_bits_i
+        low = geometry.own_bits
         shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
         enough = low - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
+        shift = jnp.maximum(shift, _LEAST)
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
     enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
     # The shift enters with the squares, where it costs nothing.
-    queries = jnp.concatenate([query, (shift / slope)[:, None], shift[:, None]], axis=1).T
+    queries = jnp.concatenate([geometry.query, (shift / slope)[:, None], shift[:, None]], axis=1).T
 
-    support = jnp.concatenate([key, bits[:, None], value - centre], axis=1)
+    support = jnp.concatenate([geometry.key, bits[:, None], value - problem.frame.centre], axis=1)
     # Rows of 16 bytes are what the copy engine moves and what one load brings to a thread.
     support = _padded(
         _padded(support, 1, -(-support.shape[1] // 4) * 4), 0, parts * chunks * key_block
@@ -116,15 +108,12 @@ def part(
     fade = jnp.exp2(shift - highest)
     total = jnp.sum(fade * total, axis=0)
     squares = jnp.sum(fade**2 * squares, axis=0)
-    average = jnp.sum(fade[:, None] * average, axis=0).T
-    nobody = total == 0
-    some = jnp.where(nobody, 1, total)
-    return Part(
-        x0=centre + average / some[:, None],
+    return Sums(
+        shift=highest,
+        offset=geometry.offset,
         weight=total,
-        shift=highest - LOG2E * rest / (1 + root),
-        offset=jnp.zeros_like(highest),
-        effective_sample_size=jnp.where(nobody, 0, some / jnp.where(nobody, 1, squares) * some),
+        squares=squares if problem.sample_size else None,
+        total=jnp.sum(fade[:, None] * average, axis=0).T,
     )
 
 
@@ -213,20 +202,6 @@ def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
         ),
         interpret=interpret,
     )
-
-
-def _centred(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Query and key about an origin that rounds nothing, and the origin `[d]`.
-
-    A population far from 0, all between half and twice its mean, is moved by it: such differences
-    are exact. Any other is no larger than its spread, and stays.
-    """
-    mean = jnp.mean(key, axis=0)
-    furthest = jnp.maximum(
-        jnp.max(jnp.abs(query - mean), axis=0), jnp.max(jnp.abs(key - mean), axis=0)
-    )
-    origin = jnp.where(jnp.abs(mean) >= 2 * furthest, mean, 0)
-    return query - origin, key - origin, origin
 
 
 def _padded(array: jax.Array, axis: int, size: int) -> jax.Array:

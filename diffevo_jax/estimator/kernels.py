@@ -1,47 +1,53 @@
 """Which implementation runs on which platform."""
 
-from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
 import jax
 
 from diffevo_jax.estimator import tiled
-from diffevo_jax.estimator.types import Part, Problem
+from diffevo_jax.estimator.types import Problem, Sums
 
 # Mosaic GPU needs Hopper.
 LEAST_COMPUTE_CAPABILITY = 9.0
 
 
-def by_platform(problem: Problem) -> Part:
+def by_platform(problem: Problem) -> Sums:
     """The fastest for the platform that the function is lowered for.
 
     A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes
     the tiles, which run on all.
     """
-    settings = dict(problem.static())
-
-    def run(part):
-        return lambda arrays: part(Problem(**arrays, **settings))
-
-    branches: dict[str, Callable[[Problem], Part]] = {"cpu": tiled.part}
+    branches = {}
     if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(problem):
         branches["cuda"] = on_gpu
     if _tpu().fits(problem):
         branches["tpu"] = on_tpu
     return jax.lax.platform_dependent(
-        problem.arrays(),
-        default=run(partial(tiled.part, blocks=tiled.ACCELERATOR)),
-        **{platform: run(part) for platform, part in branches.items()},
+        problem,
+        cpu=partial(tiled.part, blocks=tiled.CPU),
+        default=partial(tiled.part, blocks=tiled.ACCELERATOR),
+        **branches,
     )
 
 
-def on_gpu(problem: Problem) -> Part:
+def on_xla(problem: Problem, shift: jax.Array | None = None) -> Sums:
+    """XLA's tiles, in the sizes of the platform that the function is lowered for."""
+
+    def run(blocks: tiled.Blocks):
+        return lambda problem, shift: tiled.part(problem, blocks=blocks, shift=shift)
+
+    return jax.lax.platform_dependent(
+        problem, shift, cpu=run(tiled.CPU), default=run(tiled.ACCELERATOR)
+    )
+
+
+def on_gpu(problem: Problem) -> Sums:
     """The Mosaic GPU kernel."""
     return _gpu().part(problem)
 
 
-def on_tpu(problem: Problem) -> Part:
+def on_tpu(problem: Problem) -> Sums:
     """The Pallas TPU kernel."""
     return _tpu().part(problem)
 

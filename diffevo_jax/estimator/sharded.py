@@ -1,38 +1,28 @@
-"""The posterior mean with queries and supports split over the devices of a mesh.
+"""The sums with queries and supports split over the devices of a mesh.
 
 Each device estimates its own queries. The supports come to it in one of two ways:
 
 gather   all of them at once, by one all-gather: what one device computes, for fewer queries.
 ring     a share at a time, passed from neighbour to neighbour (`ppermute`) while the one before is
-         summed; posteriors over the shares merge by their evidence. No device ever holds more than
-         three shares: its own, one at work and one on its way.
+         summed; the sums over the shares are merged. No device ever holds more than three shares:
+         its own, one at work and one on its way.
 
 Both move the same bytes. The ring is taken where the supports are large (`GATHERED_BYTES`).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from diffevo_jax.estimator.types import Part, Posterior, Problem, merge
+from diffevo_jax.estimator.types import Problem, Sums, merge
 from diffevo_jax.sharding import padded, split
 
 # Supports of up to this size are gathered: less than what a device has beside them for tiles.
 GATHERED_BYTES = 64 * 2**20
-_SUPPORTS = ("key", "value", "log_weight")
-
-
-class Share(NamedTuple):
-    """How a problem is shared out.
-
-    ring: whether supports are passed around, not gathered.
-    """
-
-    mesh: Mesh
-    ring: bool
 
 
 def is_large(problem: Problem) -> bool:
@@ -41,70 +31,70 @@ def is_large(problem: Problem) -> bool:
     return places + problem.value.nbytes + problem.log_weight.nbytes > GATHERED_BYTES
 
 
-def posterior(
-    solve: Callable[[Problem, jax.Array | None], Posterior],
-    problem: Problem,
-    floor: jax.Array | None,
-    share: Share,
-) -> Posterior:
-    """Posterior of every query, each device taking its share of them.
+def sums(part: Callable[..., Sums], problem: Problem, mesh: Mesh, *, ring: bool) -> Sums:
+    """Sums over all supports at every query, each device taking its share of the queries.
 
-    solve: an implementation, (problem, floor) -> Posterior.
+    part: (problem) -> Sums, and with a ring (problem, axes) -> Sums.
     """
-    mesh, axes = share.mesh, share.mesh.axis_names
-    n, m = len(problem.query), len(problem.key)
+    axes, n, m = mesh.axis_names, len(problem.query), len(problem.key)
     rows, whole = PartitionSpec(axes), PartitionSpec()
-    split_up = {
-        name: _fill(array, padded(len(array), mesh))
-        for name, array in problem.arrays().items()
-        if name in ("query", "own", *_SUPPORTS) and array is not None
-    }
-    if not problem.latent:
-        del split_up["key"]  # the genomes travel once
-    rest = {name: getattr(problem, name) for name in ("alpha", "one_minus_alpha", "frame")}
-
-    def mine(split_up: dict, rest: dict, floor) -> Posterior:
-        if not share.ring:
-            for name in (name for name in _SUPPORTS if name in split_up):
-                split_up[name] = jax.lax.all_gather(split_up[name], axes, tiled=True)[:m]
-        arrays = {"key": split_up["value"], "own": None} | rest | split_up
-        settings: dict[str, Any] = dict(problem.static()) | {"axes": axes if share.ring else ()}
-        return solve(Problem(**arrays, **settings), floor)
-
-    mapped = jax.shard_map(
-        mine, mesh=mesh, in_specs=(rows, whole, whole), out_specs=rows, check_vma=False
+    fill = partial(_fill, mesh=mesh)
+    problem = replace(
+        problem,
+        query=fill(problem.query),
+        key=fill(problem.key) if problem.latent else None,  # the genomes travel once
+        value=fill(problem.value),
+        log_weight=fill(problem.log_weight),
+        own=None if problem.own is None else fill(problem.own),
     )
-    return jax.tree.map(lambda x: split(x[:n], mesh), mapped(split_up, rest, floor))
+    specs = replace(
+        jax.tree.map(lambda _: whole, problem),
+        query=rows,
+        key=rows if problem.latent else None,
+        value=rows,
+        log_weight=rows,
+        own=None if problem.own is None else rows,
+    )
+
+    def share(problem: Problem) -> Sums:
+        if ring:
+            return part(problem, axes)
+        key, value, log_weight = jax.tree.map(
+            lambda x: jax.lax.all_gather(x, axes, tiled=True)[:m],
+            (problem.key, problem.value, problem.log_weight),
+        )
+        return part(_with_supports(problem, key, value, log_weight))
+
+    mapped = jax.shard_map(share, mesh=mesh, in_specs=(specs,), out_specs=rows, check_vma=False)
+    return jax.tree.map(lambda x: split(x[:n], mesh), mapped(problem))
 
 
-def over_all(part: Callable[[Problem], Part], problem: Problem) -> Part:
-    """The part over all supports: those of this device, then those that the ring brings."""
-    if not problem.axes:
+def over_all(part: Callable[[Problem], Sums], problem: Problem, axes: tuple[str, ...] = ()) -> Sums:
+    """Sums over the supports of this device and, with axes, those that the ring brings."""
+    if not axes:
         return part(problem)
-    n, dim = problem.query.shape
-    devices = jax.lax.axis_size(problem.axes)
+    devices = jax.lax.axis_size(axes)
     ring = [(i, (i + 1) % devices) for i in range(devices)]
-    nothing = Part(
-        x0=jnp.zeros((n, problem.value.shape[1]), problem.value.dtype),
-        weight=jnp.zeros(n, problem.value.dtype),
-        shift=jnp.zeros(n, problem.value.dtype),
-        offset=jnp.zeros(n, problem.value.dtype),
-        effective_sample_size=jnp.zeros(n, problem.value.dtype),
-    )
+    supports = problem.key, problem.value, problem.log_weight
+
+    def solve(supports) -> Sums:
+        return part(_with_supports(problem, *supports))
 
     def turn(carry, _):
         supports, sums = carry
-        coming = jax.lax.ppermute(supports, problem.axes, ring)
-        key, value, log_weight = supports
-        key = value[:, :dim] if key is None else key
-        share = problem._replace(key=key, value=value, log_weight=log_weight, axes=())
-        return (coming, merge(sums, part(share))), None
+        coming = jax.lax.ppermute(supports, axes, ring)
+        return (coming, merge(sums, solve(supports))), None
 
-    supports = (problem.key if problem.latent else None, problem.value, problem.log_weight)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(solve, supports))
     return jax.lax.scan(turn, (supports, nothing), length=devices)[0][1]
 
 
-def _fill(array: jax.Array, size: int) -> jax.Array:
-    """Rows up to `size`; the new ones take no part."""
-    missing = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
-    return jnp.pad(array, missing, constant_values=jnp.nan if array.ndim == 1 else 0)
+def _with_supports(problem: Problem, key, value, log_weight) -> Problem:
+    key = value[:, : problem.query.shape[1]] if key is None else key
+    return replace(problem, key=key, value=value, log_weight=log_weight)
+
+
+def _fill(array: jax.Array, mesh: Mesh) -> jax.Array:
+    """Rows up to a multiple of the devices; the new ones weigh nothing."""
+    missing = [(0, padded(len(array), mesh) - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, missing, constant_values=-jnp.inf if array.ndim == 1 else 0)

@@ -12,7 +12,6 @@ the matrix unit multiplies in float32's six passes, and without the expanded squ
 It lowers, and agrees with float64 in Pallas' interpreter; no TPU has timed it.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -20,7 +19,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from diffevo_jax.estimator.types import Part, Problem
+from diffevo_jax.estimator.geometry import direct
+from diffevo_jax.estimator.types import Problem, Sums
 
 MOST_DIMENSIONS = 64
 MOST_GENES = 512  # their block, beside the keys', takes 8 MiB of VMEM, twice for the pipeline
@@ -31,7 +31,7 @@ KEY_BLOCK = 2048
 KEYS_AT_ONCE = 128
 
 _LANES = 128
-_LEAST = -1e30  # a shift below every log weight, finite so that differences of shifts are
+_LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
 
 
 def fits(problem: Problem) -> bool:
@@ -50,28 +50,24 @@ def part(
     query_block: int = QUERY_BLOCK,
     key_block: int = KEY_BLOCK,
     interpret: Any = False,
-) -> Part:
-    """Average over the supports at every query of `problem`.
+) -> Sums:
+    """Sums over the supports at every query of `problem`.
 
     query_block, key_block: sizes of a grid step, multiples of 128; cut to N and M.
     interpret: True, or Pallas' parameters, runs without a TPU.
     """
-    query, key, value, log_weight, alpha, one_minus_alpha = problem[:6]
-    (n, dim), (m, genes) = query.shape, value.shape
+    geometry, value = direct(problem), problem.value
+    (n, dim), (m, genes) = problem.query.shape, value.shape
     query_block = min(query_block, _up(n, _LANES))
     key_block = min(key_block, _up(m, KEYS_AT_ONCE))
     most_n, most_m = _up(n, query_block), _up(m, key_block)
 
-    # z_i - sqrt(a) z_j = (z_i - z_j) + (1 - sqrt a) z_j: near alpha = 1 this keeps every digit.
-    shrink = one_minus_alpha / (1 + jnp.sqrt(alpha))
-    columns = jnp.concatenate([key, shrink * key, log_weight[:, None]], axis=1)
+    columns = jnp.concatenate([geometry.key, geometry.bits[:, None]], axis=1)
     columns = jnp.pad(columns, [(0, most_m - m), (0, 0)]).at[m:, -1].set(-jnp.inf)
-    # Averaging x - mean(x) keeps rounding relative to the spread; the last row sums the weights.
-    centre = jnp.mean(value, axis=0)
-    rows = jnp.concatenate([value - centre, jnp.ones((m, 1), value.dtype)], axis=1).T
+    # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
+    rows = jnp.pad(value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1).T
     rows = jnp.pad(rows, [(0, 0), (0, most_m - m)])
-    queries = jnp.pad(query.T, [(0, 0), (0, most_n - n)])
-    slope = (-1 / (2 * one_minus_alpha)).reshape(1, 1)
+    queries = jnp.pad(geometry.query.T, [(0, 0), (0, most_n - n)])
 
     def by_query(height):
         return pl.BlockSpec((height, query_block), lambda i, j: (0, i))
@@ -84,31 +80,28 @@ def part(
         in_specs=[
             pl.BlockSpec((1, 1), lambda i, j: (0, 0)),
             by_query(dim),
-            pl.BlockSpec((key_block, 2 * dim + 1), lambda i, j: (j, 0)),
+            pl.BlockSpec((key_block, dim + 1), lambda i, j: (j, 0)),
             pl.BlockSpec((genes + 1, key_block), lambda i, j: (0, j)),
         ],
         out_specs=[by_query(height) for height in heights],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         interpret=interpret,
-    )(slope, queries, columns, rows)
+    )(geometry.slope.reshape(1, 1), queries, columns, rows)
 
-    shift, squares, average, total = shift[0, :n], squares[0, :n], sums[:genes, :n], sums[genes, :n]
-    nobody = total == 0
-    some = jnp.where(nobody, 1, total)
-    return Part(
-        x0=centre + (average / some).T,
-        weight=total,
-        shift=shift * math.log2(math.e),
-        offset=jnp.zeros_like(shift),
-        effective_sample_size=jnp.where(nobody, 0, some**2 / jnp.where(nobody, 1, squares)),
+    return Sums(
+        shift=shift[0, :n],
+        offset=geometry.offset,
+        weight=sums[genes, :n],
+        squares=squares[0, :n] if problem.sample_size else None,
+        total=sums[:genes, :n].T,
     )
 
 
 def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums_ref):
     """One block of queries and one of keys.
 
-    slope_ref: `[1, 1]`. query_ref: `[d, queries]`. key_ref: `[keys, 2 d + 1]`, place, shrunken
-    place and log weight. value_ref: `[D + 1, keys]`. shift_ref, squares_ref: `[1, queries]`.
+    slope_ref: `[1, 1]`. query_ref: `[d, queries]`. key_ref: `[keys, d + 1]`, place and bits.
+    value_ref: `[D + 1, keys]`. shift_ref, squares_ref: `[1, queries]`.
     sums_ref: `[D + 1, queries]`.
     """
     dim = query_ref.shape[0]
@@ -124,14 +117,13 @@ def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums
         key = key_ref[some, :]
 
         def square(k):
-            shrunken = key[:, dim + k : dim + k + 1]
-            return (query_ref[k : k + 1, :] - key[:, k : k + 1] + shrunken) ** 2
+            return (query_ref[k : k + 1, :] - key[:, k : k + 1]) ** 2
 
         distance = sum((square(k) for k in range(1, dim)), square(0))
-        log_w = slope_ref[...] * distance + key[:, 2 * dim :]
-        shift = jnp.maximum(shift_ref[...], jnp.max(log_w, axis=0, keepdims=True))
-        fade = jnp.exp(shift_ref[...] - shift)
-        w = jnp.exp(log_w - shift)
+        exponents = slope_ref[...] * distance + key[:, dim:]
+        shift = jnp.maximum(shift_ref[...], jnp.max(exponents, axis=0, keepdims=True))
+        fade = jnp.exp2(shift_ref[...] - shift)
+        w = jnp.exp2(exponents - shift)
         shift_ref[...] = shift
         squares_ref[...] = squares_ref[...] * fade**2 + jnp.sum(w**2, axis=0, keepdims=True)
         sums_ref[...] = sums_ref[...] * fade + jnp.dot(

@@ -1,40 +1,41 @@
 """What goes into every implementation of the estimator, and what comes out."""
 
+import dataclasses
+from dataclasses import field
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.estimator.exp2 import LOG2E
-
 
 class Frame(NamedTuple):
-    """Where the supports are.
+    """Where all supports are, for sums that keep their digits; nothing depends on its values.
 
-    middle: near their mean, `[d]`: coordinates are taken from there. spread: standard deviation
-    over all dimensions, `[]`. longest: largest squared distance from the middle, `[]`. squares:
-    mean squared distance from the middle by dimension, `[d]`.
+    middle: near the mean of the places, `[d]`. squares: mean squared distance from it by dimension,
+    `[d]`. longest: largest squared distance from it, `[]`. centre: mean of the genomes, `[D]`; 0,
+    `[]`, where there are so many genes that a pass over them would cost.
     """
 
     middle: jax.Array
-    spread: jax.Array
-    longest: jax.Array
     squares: jax.Array
+    longest: jax.Array
+    centre: jax.Array
 
 
-class Problem(NamedTuple):
-    """Weighted averages to take: checked arguments.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Weighted averages to take: checked and finite.
 
     query: places to estimate at, `[N, d]`. key: places of the supports, `[M, d]`.
     value: genomes of the supports, `[M, D]`.
-    log_weight: log g of the supports, `[M]`; -inf weighs zero.
+    log_weight: log g of the supports, `[M]`, the largest 0; -inf weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
     own: log g of the queries, `[N]`, where they are among the supports; None where they are not.
-    frame: of all supports, where these are a share of them; None is that of `key`.
+    frame: of all supports, where these are a share of them.
     precision: of the matmul with the genomes, as `jax.lax.dot` takes it.
     latent: whether places are coordinates of their own; else they are a genome's first columns.
-    axes: mesh axes that the supports are split over, each device with its share; () is one device.
-    log_floor: what every Gaussian gets added, `[]`, its log; None where it is zero or taken apart.
+    sample_size: whether the sums of squared weights are wanted.
     """
 
     query: jax.Array
@@ -44,28 +45,26 @@ class Problem(NamedTuple):
     alpha: jax.Array
     one_minus_alpha: jax.Array
     own: jax.Array | None
-    frame: Frame | None = None
-    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
-    log_floor: jax.Array | None = None
-    latent: bool = True
-    axes: tuple[str, ...] = ()
-
-    def own_weight(self) -> jax.Array:
-        """Log w_ii, `[N]`: a query's weight for itself, where it is among the supports."""
-        assert self.own is not None
-        shrink = self.one_minus_alpha / (1 + jnp.sqrt(self.alpha))
-        return self.own - shrink**2 * jnp.sum(self.query**2, axis=1) / (2 * self.one_minus_alpha)
-
-    def arrays(self) -> dict:
-        """The arrays by name, without what is known when tracing."""
-        return {name: value for name, value in self._asdict().items() if name not in STATIC}
-
-    def static(self) -> tuple:
-        """What is known when tracing, as (name, value)."""
-        return tuple((name, getattr(self, name)) for name in STATIC)
+    frame: Frame
+    precision: jax.lax.PrecisionLike = field(metadata={"static": True})
+    latent: bool = field(metadata={"static": True})
+    sample_size: bool = field(metadata={"static": True})
 
 
-STATIC = ("precision", "latent", "axes")
+class Sums(NamedTuple):
+    """What an implementation returns: sums over the supports, in units of 2^(shift - offset).
+
+    shift: `[N]`, finite, near the largest weight's bits. offset: `[N]`, bits that all weights of a
+    query have in common; apart, since it may be so large that the shift would lose its digits.
+    weight: sum_j w_ij, `[N]`; 0 where no support has weight. squares: sum_j w_ij^2, `[N]`, None
+    where not wanted. total: sum_j w_ij (x_j - centre), `[N, D]`.
+    """
+
+    shift: jax.Array
+    offset: jax.Array
+    weight: jax.Array
+    squares: jax.Array | None
+    total: jax.Array
 
 
 class Posterior(NamedTuple):
@@ -73,8 +72,8 @@ class Posterior(NamedTuple):
 
     x0: posterior mean, `[N, D]`.
     log_evidence: log Z_i = log sum_j w_ij, `[N]`, Z the denominator of the paper's Eq. 8 with the
-        Gaussian's peak at 1; -inf where nobody has weight.
-    effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to M; 0 where nobody has
+        Gaussian's peak at 1; -inf where no support has weight.
+    effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to M; 0 where no support has
         weight.
     """
 
@@ -83,62 +82,19 @@ class Posterior(NamedTuple):
     effective_sample_size: jax.Array
 
 
-class Part(NamedTuple):
-    """A posterior over some of the supports, its evidence weight 2^(shift - offset).
-
-    In three numbers the evidence keeps its digits when parts are merged: a float32 logarithm of 100
-    rounds the share of a part by 4e-6.
-
-    x0: `[N, D]`; anything finite where nobody has weight. weight: `[N]`, 0 where nobody has any.
-    shift: `[N]`, finite. offset: `[N]`, the same for all parts of a query. effective_sample_size:
-    `[N]`.
-    """
-
-    x0: jax.Array
-    weight: jax.Array
-    shift: jax.Array
-    offset: jax.Array
-    effective_sample_size: jax.Array
-
-    def posterior(self) -> Posterior:
-        """The posterior, where this part is all."""
-        nobody = self.weight == 0
-        log_evidence = (
-            jnp.log(jnp.where(nobody, 1, self.weight)) + (self.shift - self.offset) / LOG2E
-        )
-        return Posterior(
-            x0=self.x0,
-            log_evidence=jnp.where(nobody, -jnp.inf, log_evidence),
-            effective_sample_size=self.effective_sample_size,
-        )
-
-
-def merge(a: Part, b: Part) -> Part:
-    """The part over the supports of both, exact but for rounding.
-
-    The offset is b's: a may be the empty part that a ring begins with.
-    """
-    shift = jnp.maximum(_level(a), _level(b))
-    weight_a, weight_b = (p.weight * jnp.exp2(_level(p) - shift) for p in (a, b))
-    weight = weight_a + weight_b
-    nobody = weight == 0
-    share = weight_b / jnp.where(nobody, 1, weight)
-    squares = (1 - share) ** 2 * _inverse(a) + share**2 * _inverse(b)
-    return Part(
-        x0=a.x0 + share[:, None] * (b.x0 - a.x0),
-        weight=weight,
+def merge(a: Sums, b: Sums) -> Sums:
+    """The sums over the supports of both, which have one offset."""
+    # A shift without weight says nothing.
+    shift_a, shift_b = (jnp.where(sums.weight == 0, -1e30, sums.shift) for sums in (a, b))
+    shift = jax.lax.stop_gradient(jnp.maximum(shift_a, shift_b))
+    fade_a, fade_b = jnp.exp2(shift_a - shift), jnp.exp2(shift_b - shift)
+    squares = None
+    if a.squares is not None and b.squares is not None:
+        squares = fade_a**2 * a.squares + fade_b**2 * b.squares
+    return Sums(
         shift=shift,
         offset=b.offset,
-        effective_sample_size=jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, squares)),
+        weight=fade_a * a.weight + fade_b * b.weight,
+        squares=squares,
+        total=fade_a[:, None] * a.total + fade_b[:, None] * b.total,
     )
-
-
-def _level(part: Part) -> jax.Array:
-    """The shift, below every other where nobody has weight."""
-    return jnp.where(part.weight == 0, -1e30, part.shift)
-
-
-def _inverse(part: Part) -> jax.Array:
-    """sum_j w_ij^2 over (sum_j w_ij)^2; 0 where nobody has weight."""
-    nobody = part.effective_sample_size == 0
-    return jnp.where(nobody, 0, 1 / jnp.where(nobody, 1, part.effective_sample_size))

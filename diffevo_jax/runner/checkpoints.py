@@ -219,8 +219,11 @@ def begin(
 
     Raises ConfigError, naming the keys, when the folder holds a run of another config.
     """
+    goes_on = (folder / "config.yaml").exists()
+    if not goes_on:  # first of all: from here on the folder alone is enough to go on
+        results.write_config(folder, config, source)
     record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
-    if (folder / "config.yaml").exists():
+    if goes_on:
         before = results.read_environment(folder)
         _check_same(folder, config, before, record)
         if before:
@@ -232,8 +235,6 @@ def begin(
         for key in _MATTERS:
             if before and before[key] != record[key]:
                 say(f"note: {key} was {before[key]} and is {record[key]}: numbers may differ")
-    else:
-        results.write_config(folder, config, source)
     results.write_environment(folder, record)
     return record
 

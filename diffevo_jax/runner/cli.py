@@ -104,14 +104,12 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
     """Run into a folder; show progress, results and figure. comparable: with the reference."""
     from rich.console import Console
 
-    from diffevo_jax.runner import display, figure, results
+    from diffevo_jax.runner import display, figure
     from diffevo_jax.runner import run as runner
     from diffevo_jax.runner.processes import is_first, on_first
 
     console = Console(markup=False, quiet=not is_first())
     console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
-    if on_first(results.read_environment, folder).get("status") == "complete":
-        console.print("This run is complete already: nothing is run again.")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
         with display.progress_bar(settings, console) as progress:
@@ -263,15 +261,22 @@ def info() -> None:
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
     """Config and folder of a run to resume: given by both, or by its folder alone."""
+    from diffevo_jax.runner import results
     from diffevo_jax.runner.config import ConfigError, find_config
 
     folder = Path(config)
     if (folder / "config.yaml").is_file():
         return folder / "config.yaml", out or folder
     if out is None:
-        raise ConfigError(
+        message = (
             f"--resume: expected a run folder, or a config and its --out FOLDER; seen {config}"
         )
+        if folder.is_dir() and results.is_begun(folder):
+            message = (
+                f"--resume: {folder} holds no config yet; start it with its config: "
+                f"`diffevo-jax run CONFIG --out {folder} --resume`"
+            )
+        raise ConfigError(message)
     return find_config(config), out
 
 

@@ -145,7 +145,11 @@ class Reference(Section):
 
 
 class Figure(Section):
-    """Fitness against generation."""
+    """Fitness against generation.
+
+    log: a logarithmic axis; a linear one, without `ticks`, where a quartile is 0 or less.
+    maximum: a value to mark with a line.
+    """
 
     ylabel: str = "fitness"
     log: bool = False
@@ -217,15 +221,16 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     return validate_config(data, str(path))
 
 
-def read_config(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+def read_config(
+    path: Path, overrides: list[str] | None = None, *, sweep: bool = False
+) -> dict[str, Any]:
     """Read and override the config file of a run or a sweep, as written. Raises ConfigError."""
     try:
         data = yaml_loader.read(path)
     except FileNotFoundError:
-        siblings = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
-        shipped = [other.stem for other in config_folder().glob("*.yaml")]
-        hint = nearest(str(path), [*siblings, *shipped]) or "; `diffevo-jax list` shows the configs"
-        raise ConfigError(f"{path}: no such file{hint}") from None
+        raise ConfigError(f"{path}: no such file{_hint(path, sweep=sweep)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder without a config.yaml; expected a config") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except yaml_loader.YamlError as error:
@@ -238,6 +243,20 @@ def read_config(path: Path, overrides: list[str] | None = None) -> dict[str, Any
     for text in overrides or []:
         data = override(data, *_parse_override(text))
     return data
+
+
+def _hint(path: Path, *, sweep: bool) -> str:
+    """Say which config may have been meant, of those that the command takes: runs, or sweeps."""
+
+    def fits(other: Path) -> bool:
+        with contextlib.suppress(OSError, yaml_loader.YamlError):
+            data = yaml_loader.read(other)
+            return isinstance(data, dict) and "study" not in data and ("sweep" in data) == sweep
+        return False
+
+    siblings = [str(other) for other in sorted(path.parent.glob("*.yaml")) if fits(other)]
+    shipped = [other.stem for other in sorted(config_folder().glob("*.yaml")) if fits(other)]
+    return nearest(str(path), [*siblings, *shipped]) or "; `diffevo-jax list` shows the configs"
 
 
 def validate_config(data: dict[str, Any], where: str) -> RunConfig:
@@ -330,8 +349,10 @@ def config_folder() -> Path:
 
 
 def find_config(name: str) -> Path:
-    """A path as given, or else a config that comes with the package, by its file name."""
+    """A file or a run's or sweep's folder, or else a config of the package, by its file name."""
     path = Path(name)
+    if (path / "config.yaml").is_file():
+        return path / "config.yaml"
     shipped = {path.stem: path for path in config_folder().glob("*.yaml")}
     if name.removesuffix(".yaml") in shipped and not path.is_file():
         return shipped[name.removesuffix(".yaml")]

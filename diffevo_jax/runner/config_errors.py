@@ -91,6 +91,8 @@ def kind(value: Any) -> str:
 
 
 def nearest(word: str, choices) -> str:
-    """Say "; did you mean ...?" where a choice is close, else nothing."""
-    close = difflib.get_close_matches(word, [str(choice) for choice in choices], 1, 0.6)
+    """Say "; did you mean ...?" where a choice begins with the word, or is close, else nothing."""
+    choices = [str(choice) for choice in choices]
+    close = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
+    close += difflib.get_close_matches(word, choices, 1, 0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 @contextmanager
 def progress_bar(settings, console):
-    """One bar over all methods, repeats and generations."""
+    """One bar a method over its repeats and generations; none where nothing is run."""
     columns = (
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
@@ -20,21 +20,24 @@ def progress_bar(settings, console):
         bars.TextColumn("left"),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console) as bar:
-        tasks = {
-            name: bar.add_task(
-                method.label, total=settings.repeats * method.evolution.schedule.num_levels
-            )
-            for name, method in settings.methods.items()
-        }
+    bar, tasks = bars.Progress(*columns, console=console), {}
 
-        def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
-            method = settings.methods[name]
-            done = repeats * method.evolution.schedule.num_levels + generations
-            note = "  compiling" if compiling else ""
-            bar.update(tasks[name], completed=done, description=method.label + note)
+    def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
+        if not tasks:
+            for each, method in settings.methods.items():
+                total = settings.repeats * method.evolution.schedule.num_levels
+                tasks[each] = bar.add_task(method.label, total=total)
+            bar.start()
+        method = settings.methods[name]
+        done = repeats * method.evolution.schedule.num_levels + generations
+        note = "  compiling" if compiling else ""
+        bar.update(tasks[name], completed=done, description=method.label + note)
 
+    try:
         yield progress
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def table(summaries, *, with_reference: bool):

@@ -28,17 +28,21 @@ def draw(folder: Path) -> list[Path]:
     results.
     """
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
     from matplotlib.ticker import MaxNLocator
 
     config, arrays = results.load(folder)
     settings = config.figure
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
-        for i, (name, saved) in enumerate(arrays.items()):
-            low, median, high = quartiles(saved["fitness"])
+    drawn = {name: quartiles(saved["fitness"]) for name, saved in arrays.items()}
+    marks = [mark for mark in (settings.maximum, *(settings.ticks or ())) if mark is not None]
+    # A log axis would leave out, without a word, what is not positive.
+    log = settings.log and all(
+        not np.any(shown <= 0) for shown in (*drawn.values(), np.array(marks))
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, (low, median, high)) in enumerate(drawn.items()):
             generations = np.arange(1, len(median) + 1)
             colour = COLOURS[i % len(COLOURS)]
             axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -55,13 +59,13 @@ def draw(folder: Path) -> list[Path]:
                 color="#6F6E6E",
                 fontsize=9,
             )
-        if settings.log:
+        if log:
             axes.set_yscale("log")
-        if settings.ticks is not None:
+        if settings.ticks is not None and log == settings.log:
             axes.set_yticks(settings.ticks, [f"{tick:g}" for tick in settings.ticks])
             axes.minorticks_off()
         low, high = axes.get_ylim()
-        room = 1.15 if settings.log else 1
+        room = 1.15 if log else 1
         axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("generation")
@@ -73,8 +77,6 @@ def draw(folder: Path) -> list[Path]:
                 figure.savefig(path, dpi=200)
         except ValueError as error:  # mathtext in a label that does not parse
             raise ConfigError(f"{folder}: figure: {str(error).strip()}") from None
-        finally:
-            plt.close(figure)
     return paths
 
 

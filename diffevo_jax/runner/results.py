@@ -42,28 +42,34 @@ METRICS = (
     "num_invalid",
     "selected",
 )
+# What a run that was killed before its config.yaml may leave.
+_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial")
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "numpy")
 
 
 def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
     """Make a new run folder: `out`, or runs/NAME-DATE-TIME.
 
-    resume: take `out` as it is where it holds a run, or nothing.
+    resume: take `out` as it is where it holds a run, or nothing but the beginning of one.
     Raises ConfigError if it exists otherwise.
     """
     if out is not None:
         try:
             out.mkdir(parents=True)
         except FileExistsError:
-            begun = (out / "config.yaml").exists() or (out.is_dir() and not any(out.iterdir()))
-            if resume and begun:
+            if not out.is_dir():
+                raise ConfigError(f"--out {out}: expected a folder; seen a file") from None
+            if not is_begun(out):
+                reason = (
+                    "exists and is no run folder, it holds no config.yaml; choose another folder"
+                )
+            elif not resume:
+                reason = (
+                    "exists, and a run is never overwritten; choose another folder, or go on "
+                    "with what it holds: --resume"
+                )
+            else:
                 return out
-            reason = (
-                "exists and is no run folder, it holds no config.yaml"
-                if resume
-                else "exists, and a run is never overwritten; choose another folder, or go on "
-                "with what it holds: --resume"
-            )
             raise ConfigError(f"--out {out}: {reason}") from None
         except OSError as error:
             raise ConfigError(f"--out {out}: {error.strerror or error}") from None
@@ -79,6 +85,16 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
         except OSError as error:
             raise ConfigError(f"{folder}: {error.strerror or error}; see --out") from None
     raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
+
+
+def holds_only(folder: Path, *names: str) -> bool:
+    """Whether a folder holds nothing, or nothing but some of these, by their paths in it."""
+    return all(path.relative_to(folder).as_posix() in names for path in folder.rglob("*"))
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a run, or no more than a run leaves that was killed at its start."""
+    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN)
 
 
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
@@ -100,6 +116,8 @@ def read_environment(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{folder / 'environment.json'}: not readable: {error}") from None
 
 
 def write_method(
@@ -173,7 +191,7 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
 
 def finished_repeats(folder: Path) -> dict[str, int]:
     """Read how many repeats of each method a run folder holds."""
-    methods = read_environment(folder)["methods"]
+    methods = read_environment(folder).get("methods", {})
     return {name: method["finished_repeats"] for name, method in methods.items()}
 
 

@@ -73,7 +73,7 @@ def run(
 
     programs: of `build`. folder: of `results.create`. source: what the config was made from.
     progress: called as (method, finished repeats, finished generations beyond them, compiling).
-    say: called with a line on what can't be saved or read.
+    say: called with a line on what can't be saved or read, or needs no run.
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
@@ -87,6 +87,8 @@ def run(
             saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
             shared = _Run(config, folder, record, saver, progress, say)
             _run_methods(shared, programs, fitness)
+        elif is_first():
+            say("This run is complete already: nothing is run again.")
         on_first(shutil.rmtree, folder / "checkpoints")
     return [
         summary(config.methods[name], program.num_genes, fitness[name])

@@ -226,10 +226,10 @@ def _write_config(folder: Path, loaded: Sweep, path: Path, overrides: list[str] 
 
 
 def _check_folder(folder: Path, loaded: Sweep) -> None:
-    """Raise ConfigError unless the folder is empty or holds this sweep, whole."""
+    """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
-    if not any(folder.iterdir()):
+    if results.holds_only(folder, "points", "config.yaml.partial"):
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")

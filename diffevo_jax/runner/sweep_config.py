@@ -163,7 +163,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
 
     Raises ConfigError with all that is wrong with the sweep, or with its first bad point.
     """
-    data = read_config(path, overrides)
+    data = read_config(path, overrides, sweep=True)
     if "sweep" not in data:
         raise ConfigError(
             f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
