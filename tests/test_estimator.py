@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -512,3 +513,43 @@ def test_any_population_and_weights_agree_with_the_loop(
     # A population far from 0 is stored with an error of its distance's last digit.
     bound = 1e-5 * (float(jnp.std(x)) + scale * abs(offset) / 8)
     assert bool(np.all(np.abs(x0 - expected) <= bound + allowed))
+
+
+# Dimensions of the places, genes, and blocks so small that each loop has several rounds and padding.
+@pytest.mark.parametrize(
+    ("dim", "genes", "blocks"),
+    [
+        (2, 3, tiled.Blocks(3, 8, 1, 16)),
+        (17, 17, tiled.Blocks(3, 8, 1, 1)),  # a matmul, and a shift that rises from tile to tile
+        (17, 17, tiled.Blocks(3, 8, 1, 64)),
+        (2, 1024, tiled.Blocks(1, 8, 3 * 13, 16)),
+        (2, 1024, tiled.Blocks(1, 8, 13 * 13, 16)),
+    ],
+)
+def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
+    key_x, key_w = jax.random.split(KEY)
+    x, alpha = jax.random.normal(key_x, (13, genes)), 0.2
+    log_weight = (10 * jax.random.normal(key_w, (13,))).at[4].set(-jnp.inf)
+    z = x[:, :dim]
+    problem = make_problem(z, x, log_weight, 1 - alpha)
+    difference = np.asarray(z, float)[:, None] - np.sqrt(alpha) * np.asarray(z, float)
+    exponents = np.asarray(log_weight, float) - np.sum(difference**2, axis=2) / (2 * (1 - alpha))
+    largest = exponents.max(axis=1)
+    w = np.exp(exponents - largest[:, None])
+    evidence = largest + np.log(w.sum(axis=1))
+
+    @jax.jit
+    def sums(problem, shift=None):
+        return tiled.part(problem, blocks=blocks, shift=shift)
+
+    found = sums(problem)
+    for result in (found, sums(problem, found.shift)):
+        bits = jnp.log2(result.weight) + (result.shift - result.offset)
+        np.testing.assert_allclose(bits * np.log(2), evidence, rtol=1e-5, atol=1e-4)
+        x0 = problem.frame.centre + result.total / result.weight[:, None]
+        np.testing.assert_allclose(x0, w @ x / w.sum(axis=1)[:, None], atol=1e-5)
+        sample_size = result.weight**2 / result.squares
+        np.testing.assert_allclose(sample_size, w.sum(1) ** 2 / (w**2).sum(1), rtol=1e-4)
+        # The largest weight is 1, so that none leaves float32's exponents.
+        np.testing.assert_allclose(result.weight, w.sum(axis=1), rtol=1e-4)
+    assert sums(replace(problem, sample_size=False)).squares is None
