@@ -515,7 +515,7 @@ def test_any_population_and_weights_agree_with_the_loop(
     assert bool(np.all(np.abs(x0 - expected) <= bound + allowed))
 
 
-# Dimensions of the places, genes, and blocks so small that each loop has several rounds and padding.
+# Dimensions of the places, genes, blocks so small that each loop has several rounds and padding.
 @pytest.mark.parametrize(
     ("dim", "genes", "blocks"),
     [
