@@ -21,8 +21,8 @@ mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/mutants/.jax
 mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 mutants: $(VENV)/.installed-mutants  ## small faults put into the code: how many the tests find
 	$(BIN)/mutmut run $(MUTANTS)
-	@$(BIN)/mutmut results --all true | awk -F ': ' '/__mutmut_/ { sub(/^ */, "", $$1); \
-	  sub(/\.x_.*/, "", $$1); all[$$1]++; killed[$$1] += $$2 != "survived" && $$2 != "no tests" } \
+	@$(BIN)/mutmut results --all true | grep -v 'not checked' | awk -F '[: ]+' '/__mutmut_/ { \
+	  sub(/\.x_.*/, "", $$2); all[$$2]++; killed[$$2] += $$3 != "survived" && $$3 != "no" } \
 	  END { for (module in all) print module ": " killed[module] " of " all[module] " killed" }'
 
 check: $(VENV)/.installed-dev
