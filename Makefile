@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow mutants check notebooks report bench bench-gpu clean
+.PHONY: demo test slow mutants check notebooks report bench check-gpu bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -46,11 +46,12 @@ bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under expe
 	$(BIN)/python experiments/benchmarks/loop.py
 	$(BIN)/python experiments/benchmarks/scaling.py
 
+check-gpu: .venv-gpu/.installed  ## compile for an H100 without one: registers, instructions, host waits
+	PYTHONPATH=. .venv-gpu/bin/python experiments/benchmarks/check_gpu.py
+
 # With the machine's own Python and jax, so that nothing is installed: `make bench-gpu PYTHON=...`.
-bench-gpu:  ## the same on a GPU, without installation: jax, flax, optax, numpy; roll-outs need gymnax
-	PYTHONPATH=. $(PYTHON) experiments/benchmarks/estimator.py
-	PYTHONPATH=. $(PYTHON) -c 'import gymnax' 2>/dev/null && \
-	  PYTHONPATH=. $(PYTHON) experiments/benchmarks/rollouts.py || echo "no gymnax: no roll-outs"
+bench-gpu:  ## on a GPU, in 8 minutes: jax, numpy, absl-py; roll-outs need gymnax and flax
+	PYTHONPATH=. $(PYTHON) experiments/benchmarks/gpu.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -78,5 +79,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(INSTALL) --editable ".[dev]"
 	@touch $@
 
+# jax's plugin and three of NVIDIA's compilers, without the libraries that only a card needs.
+.venv-gpu/.installed: constraints.txt
+	@$(PYTHON) -m venv .venv-gpu
+	@echo "Installing compilers for GPUs into .venv-gpu: 1.4 GB, once ..."
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt jax absl-py
+	version=$$(sed -n 's/^jax==//p' constraints.txt) && \
+	  .venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version \
+	  nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvdisasm
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-gpu build dist *.egg-info

@@ -5,11 +5,13 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffevo_jax as de
+from diffevo_jax.problems import fast_trig
 
 control = de.problems.control
 KEY = jax.random.key(5)
@@ -228,6 +230,99 @@ def test_gymnax_leaves_the_velocity_at_the_left_wall_that_gymnasium_takes():
     np.testing.assert_allclose([float(after.position), expected[0]], -1.2, rtol=1e-6)
     assert float(after.velocity) < -0.04
     assert expected[1] == 0
+
+
+def test_sines_and_cosines_are_float64s_to_2e_minus_7():
+    rng = np.random.default_rng(0)
+    for limit in (4.0, 100.0, 1e4):
+        x = rng.uniform(-limit, limit, 2**16).astype(np.float32)
+        x[:5] = 0, np.pi / 2, np.pi, limit, -limit
+        np.testing.assert_allclose(fast_trig.sin(x), np.sin(x.astype(float)), rtol=0, atol=2e-7)
+        np.testing.assert_allclose(fast_trig.cos(x), np.cos(x.astype(float)), rtol=0, atol=2e-7)
+    x = (10 ** rng.uniform(4, 6, 2**16)).astype(np.float32)
+    assert np.all(np.abs(fast_trig.sin(x) - np.sin(x.astype(float))) <= x / 2**23)
+    assert np.all(np.abs(fast_trig.cos(x) - np.cos(x.astype(float))) <= x / 2**23)
+    huge = (10 ** rng.uniform(6, 38, 2**16)).astype(np.float32)
+    assert max(np.abs(fast_trig.sin(huge)).max(), np.abs(fast_trig.cos(huge)).max()) <= 1 + 1e-6
+    broken = np.array([np.inf, -np.inf, np.nan], np.float32)
+    assert np.isnan(fast_trig.sin(broken)).all()
+    assert np.isnan(fast_trig.cos(broken)).all()
+
+
+def _nested(x):
+    """Sines and cosines in a loop, a scan, branches, a function and one with its own gradient."""
+    x = jax.lax.fori_loop(0, 2, lambda i, x: jnp.sin(x) + i, x)
+    x, _ = jax.lax.scan(lambda x, _: (jnp.cos(x), None), x, None, length=2)
+    x = jax.lax.while_loop(lambda x: jnp.all(jnp.sin(x) > 0.5), lambda x: jnp.cos(x) - 1, x)
+    x = jax.lax.cond(x[0] > 0, jnp.sin, lambda x: -jnp.cos(x), x)
+    own = jax.custom_jvp(lambda x: jnp.cos(jax.jit(jnp.sin)(x)))
+    own.defjvp(lambda primals, tangents: (own(*primals), tangents[0]))
+    return own(x)
+
+
+def _exported(function, platform, dtype=jnp.float32):
+    x = jax.ShapeDtypeStruct((3,), dtype)
+    return jax.export.export(jax.jit(function), platforms=[platform])(x).mlir_module()
+
+
+def test_every_sine_is_replaced_where_lowered_for_a_cpu_and_nowhere_else():
+    fast = fast_trig.with_fast_trig(_nested)
+    scalar = ("stablehlo.sine", "stablehlo.cosine")
+    assert not any(name in _exported(fast, "cpu") for name in scalar)
+    for platform in ("cuda", "tpu"):
+        text = _exported(fast, platform)
+        assert all(name in text for name in scalar)
+        assert "bitcast_convert" not in text
+    with jax.enable_x64(True):
+        assert all(name in _exported(fast, "cpu", jnp.float64) for name in scalar)
+    x = jnp.array([0.3, -2.0, 5.0])
+    np.testing.assert_allclose(fast(x), _nested(x), atol=1e-6)  # eight calls at 2e-7
+    sines = fast_trig.with_fast_trig(lambda x: jnp.sin(x) * jnp.cos(x))
+    np.testing.assert_allclose(jax.grad(sines)(0.4), np.cos(0.8), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*ENVIRONMENTS, "Reacher-misc", "PointRobot-misc"])
+def test_steps_are_gymnaxs_within_rounding(name):
+    task, exact = control.make_task(name), control.make_task(name, fast_trig=False)
+    _, state = task.environment.reset_env(KEY, task.params)
+    action = task.act(jnp.linspace(-0.5, 0.5, task.num_outputs))
+    text = [
+        jax.jit(each.step).lower(KEY, state, action).as_text().count("stablehlo.sine")
+        for each in (task, exact)
+    ]
+    assert text[0] == 0
+    expected = task.environment.step_env(KEY, state, action, task.params)
+    for each in (task, exact):
+        seen = jax.jit(each.step)(KEY, state, action)
+        assert jax.tree.structure(seen[:4]) == jax.tree.structure(expected[:4])
+        for ours, theirs in zip(*map(jax.tree.leaves, (seen[:4], expected[:4])), strict=True):
+            # One step: 2e-7 times the accelerations, of order 10.
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_an_accelerators_lanes_give_what_a_cpus_give(monkeypatch):
+    task, policy = _setup()
+    population = jax.random.normal(KEY, (21, 58))
+    make = functools.partial(control.make_outcomes, task, policy, num_episodes=2)
+    expected = jax.jit(make())(KEY, population)
+    monkeypatch.setattr(control, "LEAST_LANES", 3)
+    settings = control._accelerator_settings(21, None)
+    assert settings == {"lanes": 21, "narrower": [10, 5], "steps": 8}
+    monkeypatch.setattr(control, "_cpu_settings", lambda *_: settings)
+    outcome = jax.jit(make())(KEY, population)
+    np.testing.assert_array_equal(outcome.returns, expected.returns)
+    np.testing.assert_array_equal(outcome.length, expected.length)
+
+
+def test_lanes_are_those_of_the_platform_lowered_for():
+    task, policy = _setup()
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    population = jax.ShapeDtypeStruct((512, 58), jnp.float32)
+    returns = jax.jit(control.make_returns(task, policy))
+    for platform, lanes, other in (("cpu", 128, 512), ("cuda", 512, 128)):
+        text = jax.export.export(returns, platforms=[platform])(key, population).mlir_module()
+        assert f"tensor<8x1x{lanes}xf32>" in text  # the hidden layer
+        assert f"tensor<8x1x{other}xf32>" not in text
 
 
 def test_scaling_multiplies_the_genome():

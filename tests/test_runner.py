@@ -190,6 +190,30 @@ def test_the_cache_is_where_xdg_says(monkeypatch, tmp_path):
         assert startup.cache_folder() == Path.home() / ".cache" / "diffevo-jax" / "xla"
 
 
+def test_a_gpu_runs_loops_as_graphs_unless_xla_flags_say_otherwise(monkeypatch):
+    flag = "--xla_gpu_enable_command_buffer"
+    for plugin, flags, expected in (
+        (None, "--xla_a=1", "--xla_a=1"),
+        ("jax_cuda13_plugin", "", f"{flag}=+WHILE,+CONDITIONAL"),
+        ("jax_cuda12_plugin", "--xla_a=1", f"--xla_a=1 {flag}=+WHILE,+CONDITIONAL"),
+        ("jax_cuda13_plugin", f"{flag}=", f"{flag}="),
+    ):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        monkeypatch.setattr(
+            startup.importlib.util, "find_spec", lambda name, plugin=plugin: name == plugin
+        )
+        startup.use_graphs()
+        assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_the_cpu_takes_the_flag_of_gpus_graphs():
+    """XLA ends the process at a flag that it does not know."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"
+    code = "import jax; print(jax.devices())"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
 def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
     _run(tiny, tmp_path / "out")
     key = jax.random.fold_in(jax.random.key(0), 2)

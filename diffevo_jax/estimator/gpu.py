@@ -1,27 +1,23 @@
-"""The posterior mean as a Mosaic GPU kernel: Hopper GPUs and newer, few dimensions and few genes.
+"""The sums as a Mosaic GPU kernel: Hopper GPUs and newer, few dimensions and few genes.
 
 A warpgroup of 128 threads holds a block of queries in registers, `queries_per_thread` each, and
-walks through the keys, which the copy engine brings to shared memory in chunks. All threads read
-the same key at once; a pair costs its differences, one power of two and the sums. No tensor cores:
-with few dimensions they could take over less arithmetic than feeding them costs.
+walks through the keys. All threads read the same key at once, from the first-level cache; a pair
+costs its differences, one power of two and the sums. No tensor cores: with few dimensions they
+could take over less arithmetic than feeding them costs.
 
 The keys are shared out to `parts` blocks for each block of queries, so that small populations, too,
-fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp.
+fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp. More genes than the registers
+hold are cut into chunks, each with blocks of its own that take the weights again.
 
-Exponents are those of two, from the square completed about |z_i - z_j|, with a = sqrt(alpha):
+Where each query is a key as well, its own weight and the largest weight of all bound its exponents:
+while they are near enough, one shift a query serves for all keys. Elsewhere the shift is the
+running maximum, for three more instructions a pair (12.3 instead of 9.7 with d = D = 2).
 
-    |z_i - a z_j|^2 = a |z_i - z_j|^2 + (1 - a) |z_i|^2 - a (1 - a) |z_j|^2
-
-Differences of neighbours are exact in float32 and cost one subtraction a dimension; near alpha = 1
-this keeps every digit. The last term joins log g_j, the middle one only counts for the evidence.
-
-Where each query is a key as well, its own weight and the largest weight of all bound its
-exponents: while they are near enough, one shift a query serves for all keys. Elsewhere the shift is
-the running maximum, for three more instructions a pair (13.4 instead of 10.7 with d = D = 2).
-
-Mosaic GPU is unstable by its makers' own word, so all that depends on it is in this file.
+`make check-gpu` counts registers and instructions. Mosaic GPU is unstable by its makers' own word,
+so all that depends on it is in this file.
 """
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -32,14 +28,13 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from diffevo_jax.estimator.geometry import direct
 from diffevo_jax.estimator.types import Problem, Sums
 
-# Queries and sums live in registers: more would spill.
 MOST_DIMENSIONS = 16
-MOST_GENES = 16
-KEY_BLOCK = 128
-# Keys whose exponents are in flight together; the shift is renewed once for all of them.
-KEYS_AT_ONCE = 8
-# Several waves on an H100: 132 multiprocessors, some 5 blocks each at a time.
-LEAST_BLOCKS = 4096
+MOST_GENES = 64
+# Places and genes of a query and their sums that live in registers: more would spill.
+MOST_IN_REGISTERS = 32
+QUERIES_PER_THREAD = 4
+# Two waves on an H100: 132 multiprocessors, some 5 blocks each at a time.
+LEAST_BLOCKS = 1300
 
 # How far a weight may lie above one shift, and a query's own below it, in bits: squares of weights
 # and their sums over 2^24 keys stay inside float32's exponents, -126 to 127.
@@ -58,81 +53,112 @@ def fits(problem: Problem) -> bool:
     )
 
 
+def split_genes(dim: int, genes: int) -> tuple[int, int]:
+    """Into how many chunks genes are cut, and how many are in each, the last one padded."""
+    chunks = -(-genes // (MOST_IN_REGISTERS - dim))
+    return chunks, -(-genes // chunks)
+
+
+def keys_in_flight(dim: int, genes_at_once: int) -> int:
+    """Keys whose exponents are taken together; the shift is renewed once for all of them."""
+    return 8 if dim + genes_at_once <= MOST_IN_REGISTERS // 2 else 4
+
+
 def part(
     problem: Problem,
     *,
-    queries_per_thread: int | None = None,
-    key_block: int = KEY_BLOCK,
+    queries_per_thread: int = QUERIES_PER_THREAD,
+    keys_at_once: int | None = None,
     parts: int | None = None,
     interpret: Any = None,
 ) -> Sums:
     """Sums over the supports at every query of `problem`.
 
-    queries_per_thread: None takes as many as fit into registers.
-    key_block: keys a chunk in shared memory, a multiple of KEYS_AT_ONCE, at most 256.
+    keys_at_once: as `keys_in_flight`, what None takes.
     parts: blocks that share the keys; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
     geometry, value = direct(problem), problem.value
     (n, dim), (m, genes) = problem.query.shape, value.shape
-    each = queries_per_thread or (4 if dim + genes <= 8 else 2)
-    query_block = each * _THREADS
-    blocks, chunks = -(-n // query_block), -(-m // key_block)
-    parts = min(parts or -(-LEAST_BLOCKS // blocks), chunks)
-    chunks = -(-chunks // parts)
+    chunks, genes_at_once = split_genes(dim, genes)
+    keys_at_once = keys_at_once or keys_in_flight(dim, genes_at_once)
+    query_block = queries_per_thread * _THREADS
+    blocks, rounds = -(-n // query_block), -(-m // keys_at_once)
+    # As many rounds for each part: the last one has least to discard.
+    parts = parts or -(-LEAST_BLOCKS // (blocks * chunks))
+    rounds_each = -(-rounds // min(parts, rounds))
+    parts = -(-rounds // rounds_each)
 
     bits, slope = geometry.bits, -geometry.slope
     shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
     if geometry.own_bits is not None:  # b_ij <= bits_j, b_ii = own_bits_i
         low = geometry.own_bits
         shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
-        enough = low - shift >= -_BITS_BELOW  # not where nobody has weight: inf - inf is NaN
+        enough = low - shift >= -_BITS_BELOW  # not where no key has weight: inf - inf is NaN
         shift = jnp.maximum(shift, _LEAST)
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
     enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
     # The shift enters with the squares, where it costs nothing.
     queries = jnp.concatenate([geometry.query, (shift / slope)[:, None], shift[:, None]], axis=1).T
 
-    support = jnp.concatenate([geometry.key, bits[:, None], value - problem.frame.centre], axis=1)
-    # Rows of 16 bytes are what the copy engine moves and what one load brings to a thread.
-    support = _padded(
-        _padded(support, 1, -(-support.shape[1] // 4) * 4), 0, parts * chunks * key_block
+    value = _padded(value - problem.frame.centre, 1, chunks * genes_at_once)
+    support = jnp.concatenate([geometry.key, bits[:, None]], axis=1)
+    support = jnp.concatenate(
+        [
+            jnp.broadcast_to(support, (chunks, *support.shape)),
+            jnp.swapaxes(value.reshape(m, chunks, genes_at_once), 0, 1),
+        ],
+        axis=2,
     )
-    support = support.at[m:, dim].set(-jnp.inf)
-    sums = _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret)(
-        _padded(queries, 1, blocks * query_block), enough, support, -slope[None]
+    # One load brings 16 bytes to a thread.
+    support = _padded(support, 2, -(-support.shape[2] // 4) * 4)
+    support = _padded(support, 1, parts * rounds_each * keys_at_once)
+    support = support.at[:, m:, dim].set(-jnp.inf)
+    kernel = _kernel(
+        dim=dim,
+        genes=genes_at_once,
+        squared=problem.sample_size,
+        queries_per_thread=queries_per_thread,
+        keys_at_once=keys_at_once,
+        rounds=rounds_each,
+        grid=(blocks, parts, chunks),
+        interpret=interpret,
     )
-    shift, total, squares, average = sums[:, 0, :n], sums[:, 1, :n], sums[:, 2, :n], sums[:, 3:, :n]
+    sums = kernel(_padded(queries, 1, blocks * query_block), enough, support, -slope[None])
+    sums = sums[..., :n]
 
+    shift = sums[0, :, 0]  # the same for all chunks
     highest = jnp.max(shift, axis=0)
     fade = jnp.exp2(shift - highest)
-    total = jnp.sum(fade * total, axis=0)
-    squares = jnp.sum(fade**2 * squares, axis=0)
+    total = jnp.sum(fade[:, None] * sums[:, :, -genes_at_once:], axis=1)
     return Sums(
         shift=highest,
         offset=geometry.offset,
-        weight=total,
-        squares=squares if problem.sample_size else None,
-        total=jnp.sum(fade[:, None] * average, axis=0).T,
+        weight=jnp.sum(fade * sums[0, :, 1], axis=0),
+        squares=jnp.sum(fade**2 * sums[0, :, 2], axis=0) if problem.sample_size else None,
+        total=total.reshape(-1, n)[:genes].T,
     )
 
 
-def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
-    """(queries `[d + 2, n]`, flags `[blocks]`, keys `[m, d + 1 + D...]`, slope `[1]`) -> sums.
+def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, grid, interpret):
+    """(queries `[d + 2, n]`, flags `[blocks]`, keys `[chunks, m, d + 1 + D...]`, slope `[1]`).
 
     Below a query's place stand its shift in the units of squares and its shift; beside a key's, its
-    bits and genomes. A flag says that one shift serves for the block of queries. The sums are
-    `[parts, 3 + D, n]`: shift, weights, squared weights, weighted genomes.
+    bits and a chunk of its genomes. A flag says that one shift serves for the block of queries.
+    Returns `[chunks, parts, rows, n]`: shift, sums of weights, of their squares where wanted, and
+    of weighted genes.
     """
-    query_block = each * _THREADS
-    layout = plgpu.Layout.WG_STRIDED((query_block,), vec_size=min(2, each))
+    blocks, parts, chunks = grid
+    query_block = queries_per_thread * _THREADS
+    layout = plgpu.Layout.WG_STRIDED((query_block,), vec_size=min(4, queries_per_thread))
+    num_sums = 1 + squared + genes
 
     def strided(array):
         # Pallas' interpreter has no layouts; in jax 0.10 it refuses to see one.
         return array if interpret else plgpu.layout_cast(array, layout)
 
     def body(query_ref, enough_ref, support_ref, slope_ref, sums_ref):
-        block, part = jax.lax.axis_index("blocks"), jax.lax.axis_index("parts")
+        block, part, chunk = (jax.lax.axis_index(name) for name in ("blocks", "parts", "chunks"))
         mine = pl.ds(block * query_block, query_block)
         query = [strided(query_ref[k, mine]) for k in range(dim + 2)]
         slope = slope_ref[0]
@@ -141,47 +167,37 @@ def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
             squares = [*start, *((query[k] - row[k]) ** 2 for k in range(dim))]
             return slope * sum(squares[1:], squares[0]) + row[dim]
 
-        def add(row, w, sums):
-            total, squares, *average = sums
-            average = [a + w * row[dim + 1 + c] for c, a in enumerate(average)]
-            return total + w, squares + w * w, *average
+        def add(sums, row, w):
+            terms = [w, *([w * w] if squared else []), *(w * x for x in row[dim + 1 :])]
+            return [s + term for s, term in zip(sums, terms, strict=True)]
 
-        def with_one_shift(rows, sums):
-            shift, *sums = sums
+        def with_one_shift(rows, shift, *sums):
             for row in rows:
-                sums = add(row, jnp.exp2(exponent(row, query[dim])), sums)
+                sums = add(sums, row, jnp.exp2(exponent(row, query[dim])))
             return shift, *sums
 
-        def with_running_shift(rows, sums):
-            shift, total, squares, *average = sums
-            bits = [exponent(row) for row in rows]
-            higher = shift
-            for b in bits:
-                higher = jnp.maximum(higher, b)
+        def with_running_shift(rows, shift, *sums):
+            exponents = [exponent(row) for row in rows]
+            higher = reduce(jnp.maximum, exponents, shift)
             fade = jnp.exp2(shift - higher)
-            sums = total * fade, squares * (fade * fade), *(a * fade for a in average)
-            for b, row in zip(bits, rows, strict=True):
-                sums = add(row, jnp.exp2(b - higher), sums)
+            sums = [s * fade for s in sums]
+            if squared:
+                sums[1] = sums[1] * fade
+            for b, row in zip(exponents, rows, strict=True):
+                sums = add(sums, row, jnp.exp2(b - higher))
             return higher, *sums
 
-        def walk(keys_at_once, shift):
-            def chunk(_, chunk_ref, sums):
-                def some(i, sums):
-                    first, columns = i * KEYS_AT_ONCE, range(dim + 1 + genes)
-                    rows = [[chunk_ref[first + j, c] for c in columns] for j in range(KEYS_AT_ONCE)]
-                    return keys_at_once(rows, sums)
-
-                return jax.lax.fori_loop(0, key_block // KEYS_AT_ONCE, some, sums)
+        def walk(add_keys, shift):
+            def some(i, sums):
+                first = (part * rounds + i) * keys_at_once
+                columns = range(dim + 1 + genes)
+                rows = [
+                    [support_ref[chunk, first + j, c] for c in columns] for j in range(keys_at_once)
+                ]
+                return add_keys(rows, *sums)
 
             zero = strided(jnp.zeros((query_block,), jnp.float32))
-            width = support_ref.shape[1]
-            return plgpu.emit_pipeline(
-                chunk,
-                grid=(chunks,),
-                in_specs=[plgpu.BlockSpec((key_block, width), lambda i: (part * chunks + i, 0))],
-                max_concurrent_steps=2,
-                init_carry=(shift, *(zero for _ in range(2 + genes))),
-            )(support_ref)
+            return jax.lax.fori_loop(0, rounds, some, (shift, *[zero] * num_sums))
 
         least = strided(jnp.full((query_block,), _LEAST, jnp.float32))
         sums = jax.lax.cond(
@@ -190,13 +206,15 @@ def _kernel(dim, genes, each, key_block, parts, chunks, blocks, interpret):
             lambda: walk(with_running_shift, least),
         )
         for row, array in enumerate(sums):
-            sums_ref[part, row, mine] = array
+            sums_ref[chunk, part, row, mine] = array
 
     return plgpu.kernel(
         body,
-        out_type=jax.ShapeDtypeStruct((parts, 3 + genes, blocks * query_block), jnp.float32),
-        grid=(blocks, parts),
-        grid_names=("blocks", "parts"),
+        out_type=jax.ShapeDtypeStruct(
+            (chunks, parts, 1 + num_sums, blocks * query_block), jnp.float32
+        ),
+        grid=grid,
+        grid_names=("blocks", "parts", "chunks"),
         compiler_params=plgpu.CompilerParams(
             approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane
         ),

@@ -53,7 +53,16 @@ def on_tpu(problem: Problem) -> Sums:
 
 
 def check(implementation: str, problem: Problem) -> None:
-    """Raise ValueError where the implementation is a kernel that does not take the problem."""
+    """Raise ValueError where a kernel does not take the problem, or this machine's card not it.
+
+    Without a card nothing is known of it: lowering for one elsewhere is allowed.
+    """
+    seen = _compute_capability() if implementation == "gpu" else 0
+    if 0 < seen < LEAST_COMPUTE_CAPABILITY:
+        raise ValueError(
+            f"implementation: 'gpu' needs compute capability {LEAST_COMPUTE_CAPABILITY} (Hopper) "
+            f"or higher; seen {seen}; 'auto' takes any"
+        )
     module = {"gpu": _gpu, "tpu": _tpu}.get(implementation)
     if module is None or module().fits(problem):
         return

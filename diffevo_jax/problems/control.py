@@ -11,12 +11,15 @@ import numpy as np
 from diffevo_jax.batch import individual_keys
 from diffevo_jax.policies import Lanes, Policy
 from diffevo_jax.problems import rollout
+from diffevo_jax.problems.fast_trig import with_fast_trig
 
 
 class Task(NamedTuple):
     """A Gymnax environment and what a policy for it must look like.
 
     environment, params: as `gymnax.make` returns them.
+    step: (key, state, action) -> (observation, state, reward, ended, info), the environment's
+        `step_env`, which neither resets nor truncates.
     num_inputs: observation size. num_outputs: policy outputs, one per discrete action or per
         component of a continuous one.
     act: policy outputs `[num_outputs]` -> action: argmax, or tanh scaled to the action bounds.
@@ -26,6 +29,7 @@ class Task(NamedTuple):
 
     environment: Any
     params: Any
+    step: Callable[[jax.Array, Any, jax.Array], tuple]
     num_inputs: int
     num_outputs: int
     act: Callable[[jax.Array], jax.Array]
@@ -58,12 +62,14 @@ class Trajectory(NamedTuple):
     length: jax.Array
 
 
-def make_task(name: str, *, max_steps: int | None = None) -> Task:
+def make_task(name: str, *, max_steps: int | None = None, fast_trig: bool = True) -> Task:
     """Look up a Gymnax environment with array observations and discrete or box actions.
 
     name: a registered environment, for example "CartPole-v1".
     max_steps: cut episodes there; None keeps the environment's own limit. The published roll-outs
         stop at 500 or the environment's own limit, whichever comes first.
+    fast_trig: on a CPU, take the sines and cosines of steps by a polynomial, to 2e-7, see
+        `fast_trig`; False keeps XLA's, to 3e-8, at up to half the speed.
 
     Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
     MountainCarContinuous-v0 keeps its velocity at the left wall, where Gymnasium sets it to 0.
@@ -126,9 +132,15 @@ def make_task(name: str, *, max_steps: int | None = None) -> Task:
             f"environment: expected discrete or box actions; {name} has {action_space}"
         )
 
+    def step(key: jax.Array, state: Any, action: jax.Array):
+        return environment.step_env(key, state, action, params)
+
+    if fast_trig:
+        step = with_fast_trig(step)
+
     limit = int(params.max_steps_in_episode)
     limit = limit if max_steps is None else min(limit, max_steps)
-    return Task(environment, params, num_inputs, num_outputs, act, scale, limit)
+    return Task(environment, params, step, num_inputs, num_outputs, act, scale, limit)
 
 
 def make_returns(
@@ -200,7 +212,7 @@ def make_trajectories(
             observation, state, ended = carry
             action = task.act(policy.apply(weights, task.scale(observation)))
             key = jax.random.fold_in(key_steps, step)
-            new = task.environment.step_env(key, state, action, task.params)
+            new = task.step(key, state, action)
             observation, state = jax.tree.map(
                 lambda new, old: jnp.where(ended, old, new).astype(old.dtype),
                 new[:2],
@@ -237,11 +249,9 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
         observation, state = task.environment.reset_env(key, task.params)
         return task.scale(observation), jax.tree.map(jnp.asarray, state)
 
-    # `step_env` neither resets nor truncates; `rollout` does what is needed of both.
+    # `task.step` neither resets nor truncates; `rollout` does what is needed of both.
     def step(key: jax.Array, state: Any, outputs: jax.Array):
-        observation, state, reward, ended, _ = task.environment.step_env(
-            key, state, task.act(outputs), task.params
-        )
+        observation, state, reward, ended, _ = task.step(key, state, task.act(outputs))
         return task.scale(observation), state, reward, ended
 
     episodes = rollout.Episodes(
@@ -255,14 +265,18 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
             raise ValueError(
                 f"chunk: expected at most the population's {size} individuals; seen {chunk}"
             )
-        together = min(size, _default_chunk(policy, size) if chunk is None else chunk)
-        return rollout.rollout(
-            episodes,
-            _episode_keys(key, size, num_episodes),
+        keys = _episode_keys(key, size, num_episodes)
+
+        def on(settings: dict[str, Any]):
+            return lambda keys, population: rollout.rollout(
+                episodes, keys, population, read=read, **settings
+            )
+
+        return jax.lax.platform_dependent(
+            keys,
             population,
-            lanes=together,
-            tail=together if jax.default_backend() != "cpu" else max(1, together // 8),
-            read=read,
+            cpu=on(_cpu_settings(policy, size, chunk)),
+            default=on(_accelerator_settings(size, chunk)),
         )
 
     return run
@@ -271,12 +285,27 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
 # Weights that roll out together on a CPU: about what a core's caches hold beside the rest.
 CACHE_BYTES = 1024 * 1024
 
+# An accelerator takes as long for a step of fewer lanes. No card has been timed.
+LEAST_LANES = 2**14
 
-def _default_chunk(policy: Policy, size: int) -> int:
-    """Individuals together: on a CPU what stays in the cache, elsewhere all, to fill the device."""
-    if jax.default_backend() != "cpu":
-        return size
-    return max(8, min(128, CACHE_BYTES // (4 * policy.num_genes)))
+# Steps between two waits of an accelerator's host. No card has been timed.
+STEPS = 8
+
+
+def _cpu_settings(policy: Policy, size: int, chunk: int | None) -> dict[str, Any]:
+    """As many lanes as stay in the cache, and an eighth of them for the last individuals."""
+    if chunk is None:
+        chunk = min(size, max(8, min(128, CACHE_BYTES // (4 * policy.num_genes))))
+    return {"lanes": chunk, "narrower": (max(1, chunk // 8),) if chunk > 1 else ()}
+
+
+def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
+    """All at once, to fill the device; half as many lanes each time that half have ended."""
+    lanes = size if chunk is None else chunk
+    narrower = []
+    while (narrower or [lanes])[-1] // 2 >= LEAST_LANES:
+        narrower.append((narrower or [lanes])[-1] // 2)
+    return {"lanes": lanes, "narrower": narrower, "steps": STEPS}
 
 
 def _any_lanes(policy: Policy) -> Lanes:

@@ -8,7 +8,8 @@ for the longest episode of a fixed chunk.
 What a lane computes depends on its individual alone: lanes change the time, not the results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,13 +56,15 @@ def rollout(
     population: jax.Array,
     *,
     lanes: int,
-    tail: int,
+    narrower: Sequence[int] = (),
+    steps: int = 1,
     read: Callable[[Lanes], Any],
 ) -> Any:
     """Roll out every individual for every episode, and read what is asked for off the lanes.
 
     keys: one an episode, `[N, E]`. population: `[N, D]`.
-    lanes: L, at most N. tail: lanes for the last individuals, at most L.
+    lanes: L, at most N. narrower: lanes for the last individuals, each fewer than before.
+    steps: between two looks at how many lanes are running, for which an accelerator's host waits.
     read: ended lanes -> pytree of `[..., E, L]`; returned as a pytree of `[N, E, ...]`.
     """
     num_individuals = len(population)
@@ -108,9 +111,17 @@ def rollout(
     def run(lane: Lanes, clock: jax.Array, until: jax.Array | int) -> tuple[Lanes, jax.Array]:
         """Step until at most `until` lanes are running."""
         weights = episodes.load(population[known(lane.individual)])
+
+        def one(carry):
+            lane, clock = carry
+            return step(lane, weights, clock), clock + 1
+
+        def several(carry):
+            return jax.lax.fori_loop(0, steps, lambda _, carry: one(carry), carry)
+
         return jax.lax.while_loop(
             lambda carry: jnp.sum(~jnp.all(carry[0].ended, axis=0)) > until,
-            lambda carry: (step(carry[0], weights, carry[1]), carry[1] + 1),
+            one if steps == 1 else several,
             (lane, clock),
         )
 
@@ -135,7 +146,7 @@ def rollout(
         until = jnp.where(waiting < num_individuals, lanes // 2, last)
         return *run(lane, clock, until), waiting, results
 
-    last = tail if tail < lanes else 0
+    last, *fewer = *narrower, 0
     nobody = jnp.full(lanes, num_individuals)
     like = jax.eval_shape(begin, nobody, jnp.int32(0))
     lane = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like._replace(key=()))
@@ -151,9 +162,10 @@ def rollout(
         (lane, jnp.int32(0), jnp.int32(0), results),
     )
     results = write(results, lane)
-    if last:
-        slowest = jnp.argsort(jnp.all(lane.ended, axis=0), stable=True)[:tail]
-        lane, _ = run(jax.tree.map(lambda x: x[..., slowest], lane), clock, 0)
+    for now, until in zip(narrower, fewer, strict=True):
+        slowest = jnp.argsort(jnp.all(lane.ended, axis=0), stable=True)[:now]
+        lane = jax.tree.map(partial(jnp.take, indices=slowest, axis=-1), lane)
+        lane, clock = run(lane, clock, until)
         results = write(results, lane)
     return results
 

@@ -85,6 +85,7 @@ def run(
 
         # Before the config is read: Gymnax, which knows the tasks, starts JAX.
         startup.use_all_cores()
+        startup.use_graphs()
         if cache:
             startup.keep_compiled()
         many.connect(distributed, coordinator, processes, process)
@@ -233,6 +234,7 @@ def reproduce(
         from diffevo_jax.runner import startup
 
         startup.use_all_cores()
+        startup.use_graphs()
         if cache:
             startup.keep_compiled()
         signal.signal(signal.SIGTERM, _interrupt)

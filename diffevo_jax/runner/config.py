@@ -108,7 +108,10 @@ class Function(Section):
 
 
 class Control(Section):
-    """A Gymnax task with a policy, of `diffevo_jax.problems.control`."""
+    """A Gymnax task with a policy, of `diffevo_jax.problems.control`.
+
+    fast_trig: sines and cosines by a polynomial, on a CPU; see `make_task`.
+    """
 
     kind: Literal["control"]
     environment: str
@@ -116,6 +119,7 @@ class Control(Section):
     num_episodes: Count = 1
     scaling: Positive = 1.0
     max_steps: Count | None = 500
+    fast_trig: bool = True
     success: Finite | None = None
 
     @field_validator("environment")

@@ -98,7 +98,9 @@ def _problem(
     if isinstance(problem, cfg.Function):
         function = getattr(de.problems.functions, problem.name)
         return lambda population: function(problem.scale * population), problem.dim
-    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
+    task = de.problems.control.make_task(
+        problem.environment, max_steps=problem.max_steps, fast_trig=problem.fast_trig
+    )
     activation = getattr(jax.nn, problem.policy.activation)
     sizes = (task.num_inputs, *problem.policy.hidden, task.num_outputs)
     policy = de.policies.mlp(sizes, activation=activation)

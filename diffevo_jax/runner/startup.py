@@ -1,6 +1,7 @@
-"""What the command line sets before JAX starts: its compilation cache and its CPU devices."""
+"""What the command line sets before JAX starts: compilation cache, CPU devices, CUDA graphs."""
 
 import contextlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -38,3 +39,14 @@ def use_all_cores() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(RuntimeError):  # JAX has started: it keeps its devices
         jax.config.update("jax_num_cpu_devices", max(1, cores or 1))
+
+
+def use_graphs() -> None:
+    """Let a GPU run whole loops and branches by itself, as CUDA graphs.
+
+    Else each turn of a loop has the host wait for the card. Without effect where jax has no GPU
+    plugin, where the user's XLA_FLAGS say otherwise, and once JAX has started.
+    """
+    flag, flags = "--xla_gpu_enable_command_buffer", os.environ.get("XLA_FLAGS", "")
+    if any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13)) and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}=+WHILE,+CONDITIONAL".strip()

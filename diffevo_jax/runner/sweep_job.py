@@ -72,6 +72,7 @@ class Job(NamedTuple):
             if self.visible_devices is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.visible_devices
         startup.use_all_cores()
+        startup.use_graphs()
         if self.cache:
             startup.keep_compiled()
         sweep = load_sweep(self.folder / "config.yaml")

@@ -1,4 +1,5 @@
-"""Environment steps per second on cart-pole: against evosax's Gymnax problem and a Gymnasium loop.
+"""Environment steps per second: cart-pole against evosax's Gymnax problem and a Gymnasium loop,
+three tasks with sines and cosines by the polynomial and by XLA, and cart-pole by population.
 
     python experiments/benchmarks/rollouts.py --output results.json
 
@@ -122,6 +123,32 @@ def compare(rounds: int, gymnasium_seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
+def trigonometry(rounds: int) -> list[dict[str, Any]]:
+    """A row a task: steps a second with the polynomial's sines and cosines, and with XLA's."""
+    rows = []
+    for name in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"):
+        calls, compile_seconds, steps = {}, {}, {}
+        for label, fast_trig in (("polynomial", True), ("xla", False)):
+            task = de.problems.control.make_task(name, fast_trig=fast_trig)
+            policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
+            if name == "CartPole-v1":
+                population = populations(policy, POPULATION)["full length"]
+            else:
+                population = 0.1 * jax.random.normal(KEY, (POPULATION, policy.num_genes))
+            outcomes = de.problems.control.make_outcomes(task, policy)
+            calls[label], compile_seconds[label] = compiled(outcomes, KEY, population)
+            steps[label] = float(calls[label]().length.sum())
+        seconds = interleaved(calls, rounds)
+        row: dict[str, Any] = {"task": name}
+        for label in calls:
+            row[f"{label}_steps_per_second"] = steps[label] / seconds[label]
+            row[f"{label}_compile_seconds"] = compile_seconds[label]
+        row["times_xla"] = row["polynomial_steps_per_second"] / row["xla_steps_per_second"]
+        rows.append(row)
+        print_row(row)
+    return rows
+
+
 def curve(sizes: list[int], limit: float) -> list[dict[str, Any]]:
     """Throughput of the small network against population, until a call takes `limit` seconds."""
     task = de.problems.control.make_task("CartPole-v1")
@@ -150,13 +177,14 @@ def curve(sizes: list[int], limit: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description="cart-pole environment steps per second")
+    parser = argparse.ArgumentParser(description="environment steps per second")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller populations")
     arguments = parser.parse_args()
     quick = arguments.quick
     report = {
         **device(),
+        "trigonometry": trigonometry(3 if quick else 9),
         "compare": compare(3 if quick else 9, 0.5 if quick else 3.0),
         "curve": curve([2**n for n in range(7, 11 if quick else 18, 2)], 5.0),
     }
