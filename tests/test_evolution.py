@@ -389,15 +389,13 @@ def test_the_step_lowers_for_accelerators(platform):
     assert exported.platforms == (platform,)
 
 
-def test_gradients_of_a_finished_run_are_those_of_staying():
-    def loss(eta, population):
+def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
+    def loss(eta):
         algorithm = de.diffusion_evolution(COSINE, eta=eta)
-        state = de.State(population, jnp.asarray(0, jnp.int32))
-        return jnp.sum(algorithm.step(KEY, state, population[:, 0] ** 2)[0].population)
+        state = de.State(POPULATION, jnp.asarray(0, jnp.int32))
+        return jnp.sum(algorithm.step(KEY, state, POPULATION[:, 0] ** 2)[0].population)
 
-    by_eta, by_population = jax.grad(loss, (0, 1))(0.5, POPULATION)
-    assert float(by_eta) == 0
-    np.testing.assert_array_equal(by_population, 1)
+    assert float(jax.grad(loss)(0.5)) == 0
 
 
 def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
@@ -408,7 +406,8 @@ def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
 
 def test_a_bad_gene_takes_its_individual_out_and_no_other():
     fitness = de.problems.two_peaks(POPULATION)
-    _, info = _step(fitness, population=POPULATION.at[3, 1].set(jnp.nan))
+    bad = POPULATION.at[3, 1].set(jnp.nan)  # refused where it is known
+    info = jax.jit(lambda population: _step(fitness, population=population)[1])(bad)
     assert np.flatnonzero(np.isnan(info.log_weight)).tolist() == [3]
     assert int(info.num_invalid) == 1
     others = np.arange(64) != 3
@@ -442,8 +441,9 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
             fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
         )
         assert double.t.dtype == de.diffusion_evolution(alpha).init(population).t.dtype == jnp.int32
-    moved = np.abs(double.population - population).max()
-    np.testing.assert_allclose(single.population, double.population, rtol=0, atol=0.01 * moved)
+        double = np.asarray(double.population)
+    moved = np.abs(double - population).max()
+    np.testing.assert_allclose(single.population, double, rtol=0, atol=0.01 * moved)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.int32])
