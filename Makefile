@@ -28,7 +28,7 @@ mutants: $(VENV)/.installed-mutants  ## small faults put into the code: how many
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupytext --to ipynb notebooks/*.py

@@ -5,7 +5,8 @@
 Settings are those of configs/fig2.yaml. The plane is 1.5 times the genome.
 """
 
-import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from matplotlib.patheffects import withStroke
 
 import diffevo_jax as de
 from diffevo_jax.runner.config import Function, load_config
+from experiments import study
 from experiments.files import (
     BLUE,
     CONFIGS,
@@ -54,28 +56,35 @@ def run(folder: Path, *, quick: bool) -> None:
     """Evolve on each scene: the first repeat's process is kept whole, of all repeats the shares."""
     settings = load_config(CONFIGS / "fig2.yaml")
     repeats = 4 if quick else 100
-    for name, (_, method, shift) in SCENES.items():
-        path = folder / f"{name}.npz"
-        if not path.exists():
-            kept = _evolve_all(settings, method, shift, repeats)
-            save_arrays(path, **{key: np.asarray(value) for key, value in kept.items()})
+    lacking = [name for name in SCENES if not (folder / f"{name}.npz").exists()]
+    if lacking:
+        for name, kept in zip(lacking, _evolve_all(settings, lacking, repeats), strict=True):
+            save_arrays(folder / f"{name}.npz", **kept)
 
 
-def _evolve_all(settings: Any, method: str, shift: tuple[float, float], repeats: int) -> dict:
+def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str, np.ndarray]]:
     """Population and x0 `[T, N, 2]` of the first repeat, in the plane; shares `[S, T]` of all.
 
     A share is of the individuals that stand on a peak: on_left, on_right of the last population,
-    population_on and x0_on of each generation.
+    population_on and x0_on of each generation. All scenes are one program.
     """
-    problem, evolution = settings.methods[method].problem, settings.methods[method].evolution
+    methods = list(settings.methods.values())  # they differ in their landscapes alone
+    problem, evolution = methods[0].problem, methods[0].evolution
     assert isinstance(problem, Function)
-    function, scale = getattr(de.problems.functions, problem.name), problem.scale
+    functions = [getattr(de.problems.functions, each.problem.name) for each in methods]
+    scale = problem.scale
     schedule = getattr(de.schedules, evolution.schedule.name)(evolution.schedule.num_levels)
     algorithm = de.diffusion_evolution(schedule, eta=evolution.eta, floor=evolution.floor)
+    landscapes = list(settings.methods)
+    scenes = {
+        "landscape": np.array([landscapes.index(SCENES[name][1]) for name in names]),
+        "shift": np.array([SCENES[name][2] for name in names], np.float32),
+    }
 
-    def one(key: jax.Array, transform):
+    def one(transform: Callable, key: jax.Array, scene: dict[str, jax.Array]):
         key_init, key_run = jax.random.split(key)
-        population = jax.random.normal(key_init, (settings.population, 2)) + jnp.asarray(shift)
+        population = jax.random.normal(key_init, (settings.population, 2)) + scene["shift"]
+        function = study.chosen(functions, scene["landscape"])
         _, kept = de.evolve(
             key_run, algorithm, lambda x: function(scale * x), population, transform=transform
         )
@@ -94,18 +103,23 @@ def _evolve_all(settings: Any, method: str, shift: tuple[float, float], repeats:
             "fitness": jnp.mean(info.fitness),
         }
 
-    def whole(info: de.Info) -> tuple:
-        return scale * info.population, scale * info.x0, info.fitness, info.t, info.alpha
+    def whole(info: de.Info) -> dict[str, jax.Array]:
+        return {
+            "population": scale * info.population,
+            "x0": scale * info.x0,
+            "process_fitness": info.fitness,
+            "t": info.t,
+            "alpha": info.alpha,
+        }
 
-    devices = jax.local_devices()[:repeats]
-    filled = math.ceil(repeats / len(devices)) * len(devices)
-    keys = de.batch.seed_keys(settings.seed, filled)
-    mapped = de.batch.by_platform(lambda key: one(key, shares))
-    many = jax.jit(de.batch.over_devices(mapped, devices))(keys)
-    many = {key: np.asarray(value)[:repeats] for key, value in many.items()}
-    population, x0, fitness, t, alpha = jax.jit(lambda key: one(key, whole))(keys[0])
-    process = {"population": population, "x0": x0, "process_fitness": fitness, "t": t}
-    return {**process, "alpha": alpha, "scale": jnp.asarray(scale), **many}
+    many = study.run_all(partial(one, shares), settings.seed, repeats, scenes)
+    first = study.run_all(partial(one, whole), settings.seed, 1, scenes)
+    return [
+        {"scale": np.asarray(scale)}
+        | {key: value[i, 0] for key, value in first.items()}
+        | {key: value[i] for key, value in many.items()}
+        for i in range(len(names))
+    ]
 
 
 def section(folder: Path) -> Section:

@@ -1,5 +1,8 @@
-"""What tests share: the golden vectors, and a float64 loop over the paper's Eq. 8."""
+"""What tests share: compiled programs, golden vectors, a float64 loop over the paper's Eq. 8."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -10,11 +13,65 @@ import pytest
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.geometry import make_frame
 from diffevo_jax.estimator.types import Problem
+from diffevo_jax.runner import startup
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROMISED_NUMBERS = ("test_estimator", "test_golden", "test_kernels", "test_sharded", "test_batch")
+QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false"
 
 # Before JAX starts: tests of many devices have virtual ones; all others run on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile quickly, once for the workers and the processes that tests start.
+
+    Most of the suite's time is compilation. XLA's older generator of loops with few of LLVM's
+    passes takes a fifth of the default's over the same graph: 0.5 for 3 s of CPU time for `evolve`.
+    Whoever sets either variable keeps it; the slow studies compute for longer than they compile.
+    """
+    if hasattr(config, "workerinput"):  # a worker inherits the environment
+        return
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    jax.config.update("jax_compilation_cache_dir", folder)
+    startup.keep_compiled()
+    if config.option.markexpr != "slow":
+        if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = xla_flags(QUICK_LOOPS)
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _optimisation(request):
+    """Every pass where numbers are tested that the library promises; otherwise as above."""
+    few = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1"
+    few = few and request.module.__name__ not in PROMISED_NUMBERS
+    jax.config.update("jax_disable_most_optimizations", few)
+
+
+def xla_flags(*more: str) -> str:
+    """XLA_FLAGS of a process that compiles as this one, with more flags."""
+    return " ".join([os.environ.get("XLA_FLAGS", ""), *more]).strip()
+
+
+def with_default_options() -> dict[str, str]:
+    """The environment of a process that compiles as users do, with the user's cache."""
+    ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return {**environment, "XLA_FLAGS": xla_flags().replace(QUICK_LOOPS, "").strip()}
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Run repeats on one device, however many the session has: fewer programs to compile."""
+    devices = jax.local_devices
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
+        yield
 
 
 @pytest.fixture(scope="session")

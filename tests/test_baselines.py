@@ -1,5 +1,7 @@
 """Baselines: a law table for all, pycma as the oracle of CMA-ES, the paper's claims (slow)."""
 
+import functools
+
 import cma
 import jax
 import jax.numpy as jnp
@@ -33,11 +35,17 @@ BASELINES = {
 }
 
 
+@functools.cache
+def searched(name):
+    """Searches on Himmelblau's function with the keys 0, 1 and 0."""
+    run = jax.jit(lambda keys: de.batch.run_many(small(name, himmelblau), keys))
+    return run(jnp.stack([jax.random.key(0), jax.random.key(1), jax.random.key(0)]))
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_run_improves_evaluates_its_points_and_is_its_keys_alone(name):
     generations, num_points = BASELINES[name]
-    run = jax.jit(lambda keys: de.batch.run_many(small(name, himmelblau), keys))
-    searches = run(jnp.stack([jax.random.key(0), jax.random.key(1), jax.random.key(0)]))
+    searches = searched(name)
     assert searches.points.shape == (3, num_points, 2)
     assert searches.best.shape == searches.mean.shape == (3, generations)
     np.testing.assert_array_equal(searches.points[0], searches.points[2])
@@ -54,7 +62,7 @@ def test_a_run_improves_evaluates_its_points_and_is_its_keys_alone(name):
 
 
 def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
-    search = jax.jit(small("map_elites", himmelblau))(jax.random.key(3))
+    search = jax.tree.map(lambda leaf: leaf[1], searched("map_elites"))
     points, fitness = np.asarray(search.points), np.asarray(himmelblau(search.points))
     cells = [tuple(cell) for cell in np.round(points)]
     best = {}
@@ -65,7 +73,7 @@ def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated()
     assert alive.sum() == len(best) < 1024
     kept = {cell: f for cell, f, a in zip(cells, fitness, alive, strict=True) if a}
     for cell, value in best.items():
-        assert kept[cell] == pytest.approx(value, abs=1e-6)
+        assert kept[cell] == pytest.approx(value, abs=1e-5)  # as above
 
 
 def test_map_elites_refuses_a_broken_batch():
@@ -79,15 +87,19 @@ def test_cma_es_updates_as_pycma_does(x64, dim):
     algorithm = CMA_ES(512, jnp.zeros(dim))
     params = cmaes.parameters(algorithm, 4.0)
     state = algorithm.init(jax.random.key(0), jnp.zeros(dim), params)
+
+    @jax.jit
+    def update(state, points):
+        # The published penalty: without it half the population ties outside the box.
+        loss = 0.001 * jnp.mean(points**2, axis=1) - himmelblau(points[:, :2])
+        _, state = algorithm.ask(jax.random.key(1), state, params)  # decomposes the covariance
+        return algorithm.tell(jax.random.key(2), points, loss, state, params)[0], loss
+
     oracle = cma.CMAEvolutionStrategy([0] * dim, 4, {"popsize": 512, "seed": 1, "verbose": -9})
     for _ in range(8):
         points = np.array(oracle.ask())
-        # The published penalty: without it half the population ties outside the box.
-        fitness = himmelblau(jnp.asarray(points[:, :2]))
-        loss = 0.001 * np.mean(points**2, axis=1) - np.asarray(fitness)
-        _, state = algorithm.ask(jax.random.key(1), state, params)  # decomposes the covariance
-        state, _ = algorithm.tell(jax.random.key(2), jnp.asarray(points), loss, state, params)
-        oracle.tell(list(points), list(loss))
+        state, loss = update(state, points)
+        oracle.tell(list(points), np.asarray(loss).tolist())
         np.testing.assert_allclose(state.mean, oracle.mean, rtol=1e-6, atol=1e-9)
         # pycma's rate of the covariance has a term of 1/4 beside some 130.
         assert state.std == pytest.approx(oracle.sigma, rel=1e-3)
@@ -104,13 +116,15 @@ def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
 
     def runs(elitist):
         run = cmaes.make_run(noise, 3, population=32, generations=3, elitist=elitist)
-        return jax.vmap(run)(jax.random.split(jax.random.key(0), 16))[1]
+        return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))[1]
 
     (genomes, fitness), (plain, _) = runs(True), runs(False)
-    np.testing.assert_array_equal(genomes[:, :2], plain[:, :2])  # nothing is lost before
+    # The two are compiled differently, and round differently: up to 1e-6 of genes of order 1.
+    np.testing.assert_allclose(genomes[:, :2], plain[:, :2], atol=1e-4)  # nothing is lost before
     lost = fitness[:, 0].max(axis=1) > fitness[:, 1].max(axis=1)
     assert 2 < lost.sum() < 14
-    np.testing.assert_array_equal(genomes[~lost, 2], plain[~lost, 2])
+    np.testing.assert_allclose(genomes[~lost, 2], plain[~lost, 2], atol=1e-4)
+    assert np.all(np.abs(genomes - plain)[lost, 2].max(axis=(1, 2)) > 1e-2)
     best = genomes[jnp.arange(16), 0, fitness[:, 0].argmax(axis=1)]
     towards = best - genomes[:, 1].mean(axis=1)
     moved = genomes[:, 2].mean(axis=1) - plain[:, 2].mean(axis=1)

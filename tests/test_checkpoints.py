@@ -20,13 +20,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
-from diffevo_jax.runner import checkpoints, results, run, startup, sweep, sweep_job
+from diffevo_jax.runner import checkpoints, results, run, sweep, sweep_job
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.cli import app
 from experiments import reproduce
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 CONFIG = """\
 name: saved
@@ -47,9 +49,8 @@ methods:
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runner import config, results, run, startup
+from diffevo_jax.runner import config, results, run
 
-startup.keep_compiled()
 path, out, *stop = sys.argv[1:]
 def progress(*at):
     if [str(number) for number in at[:3]] == stop:
@@ -62,15 +63,6 @@ run.run(settings, run.build(settings), folder, progress=progress)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A cache directory of compiled programs, so that a run that starts again starts quickly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-        startup.keep_compiled()
-        yield Path(os.environ["XDG_CACHE_HOME"])
-
-
-@pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "saved.yaml"
     path.write_text(CONFIG)
@@ -78,7 +70,7 @@ def config(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory, home) -> Path:
+def whole(config, tmp_path_factory) -> Path:
     """A run in one go, without a checkpoint: what every other must end in.
 
     On a CPU chunks of any length give the same bits, so that checkpoints change nothing either.
@@ -89,22 +81,13 @@ def whole(config, tmp_path_factory, home) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interrupted(config, tmp_path_factory, home) -> Path:
+def interrupted(config, tmp_path_factory) -> Path:
     """A run that has ended in its second method, in the middle of a call; copy it."""
     out = tmp_path_factory.mktemp("interrupted") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "REPEATS_PER_CALL", 1)
-        assert len(_devices(patch)) == 1
-        with pytest.raises(KeyboardInterrupt):
-            _run(config, out, stop=("latent", 1, 12))
+    assert run._per_call(5, 1) == 1
+    with pytest.raises(KeyboardInterrupt):
+        _run(config, out, stop=("latent", 1, 12))
     return out
-
-
-def _devices(patch) -> list:
-    """One device, however many the session has."""
-    devices = jax.local_devices
-    patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
-    return jax.local_devices()
 
 
 def _run(path: Path, out: Path, *overrides: str, stop=None, at=lambda *_: None, say=print):
@@ -127,7 +110,7 @@ def _start(path: Path, out: Path, *stop: object, devices: int = 1) -> subprocess
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(f"--xla_force_host_platform_device_count={devices}"),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -184,14 +167,14 @@ def _saved(out: Path) -> set[str]:
     return {str(path) for path in out.glob("checkpoints/*/*")}
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp_path, home):
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp_path):
     _kill_and_resume(config, tmp_path / "out", 3)
     _assert_same(tmp_path / "out", whole)
     assert len(results.read_environment(tmp_path / "out")["resumed"]) == 3
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_goes_on_to_the_same_files(tmp_path, home):
+def test_a_run_killed_twenty_times_goes_on_to_the_same_files(tmp_path):
     longer = tmp_path / "longer.yaml"
     longer.write_text(
         CONFIG.replace("every: 4", "every: 1").replace("num_levels: 40", "num_levels: 100")
@@ -215,14 +198,12 @@ def test_an_interrupted_run_keeps_the_newest_checkpoints_and_goes_on(
     _assert_same(out, whole)
 
 
-def test_a_run_goes_on_with_another_number_of_devices(config, whole, tmp_path, home):
+def test_a_run_goes_on_with_another_number_of_devices(config, whole, tmp_path):
     process = _start(config, tmp_path / "out", "plain", 0, 5 * 12, devices=2)
     output, _ = process.communicate()
     assert "KeyboardInterrupt" in output
     say = []
-    with pytest.MonkeyPatch.context() as patch:
-        assert len(_devices(patch)) == 1
-        _run(config, tmp_path / "out", say=say.append)
+    _run(config, tmp_path / "out", say=say.append)
     # On a CPU the repeats run one by one, so that the number of devices changes nothing.
     _assert_same(tmp_path / "out", whole)
 
@@ -265,7 +246,7 @@ def test_repeats_whose_file_is_damaged_run_again(config, whole, interrupted, tmp
     _assert_same(out, whole)
 
 
-def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, tmp_path, home):
+def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, tmp_path):
     out, said = tmp_path / "out", []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -275,19 +256,16 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
                 time.sleep(0.01)  # it is written in the background
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "REPEATS_PER_CALL", 1)
-        assert len(_devices(patch)) == 1
-        try:
-            with pytest.raises(OSError, match=r"File too large: '.+'"):
-                _run(config, out, at=fill_up, say=said.append)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert len(said) > 5
-        assert all(re.match("checkpoint not saved .* the run goes on", line) for line in said)
-        assert [path.name for path in _steps(out)] == ["36", "44"]
-        seen = []
-        _run(config, out, at=lambda *at: seen.append(at))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.+'"):
+            _run(config, out, at=fill_up, say=said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(said) > 5
+    assert all(re.match("checkpoint not saved .* the run goes on", line) for line in said)
+    assert [path.name for path in _steps(out)] == ["36", "44"]
+    seen = []
+    _run(config, out, at=lambda *at: seen.append(at))
     assert seen[:2] == [("plain", 1, 0), ("plain", 1, 4)]
     _assert_same(out, whole)
 
@@ -348,7 +326,7 @@ def test_a_complete_run_says_so_and_stays_as_it_is(whole, tmp_path):
 # When
 
 
-def test_a_run_shorter_than_a_minute_saves_nothing_on_the_way(config, tmp_path, home, monkeypatch):
+def test_a_run_shorter_than_a_minute_saves_nothing_on_the_way(config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)  # importing it fails
     said = []
     _run(config, tmp_path / "out", "checkpoint.every=null", say=said.append)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run, startup
+from diffevo_jax.runner import results, run
 from diffevo_jax.runner.cli import app
 
 CONFIG = """\
@@ -48,15 +49,6 @@ run.run(settings, programs, results.create(Path(out), settings.name))
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _home(tmp_path_factory):
-    """Keep compiled programs for the processes that start again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-        startup.keep_compiled()
-        yield
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "shared.yaml"
@@ -83,7 +75,7 @@ def _run_over_eight(config: Path, out: Path) -> None:
 
 
 def _environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = xla_flags(f"--xla_force_host_platform_device_count={devices}")
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
@@ -117,7 +109,8 @@ def _method(out: Path) -> dict[str, np.ndarray]:
 
 def _assert_close(out: Path, expected: Path) -> None:
     seen, wanted = _method(out), _method(expected)
-    np.testing.assert_array_equal(seen["projection"], wanted["projection"])
+    # Drawn alike; the length that it is divided by is a sum, which rounds.
+    np.testing.assert_allclose(seen["projection"], wanted["projection"], rtol=1e-6)
     spread = wanted["final_population"].std()
     # The first generation is drawn alike; then sums over shards round otherwise, by 1e-7 of the
     # spread a step. Seen 1.3e-6 after all 20 levels, and 2.4e-6 after 100.

@@ -143,7 +143,7 @@ def test_a_population_of_another_shape_is_refused():
 def test_the_example_evolves_a_policy_in_gymnasium():
     command = [sys.executable, str(REPOSITORY / "experiments" / "host_fitness.py")]
     seen = subprocess.run(
-        [*command, "--workers", "2"], capture_output=True, text=True, check=True
+        [*command, "--workers", "1"], capture_output=True, text=True, check=True
     ).stdout
     means = [float(mean) for mean in re.findall(r"mean return (\d+)", seen)]
     assert len(means) == 10

@@ -2,6 +2,7 @@ import base64
 import importlib.util
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
 import diffevo_jax as de
@@ -332,12 +334,26 @@ def quick(tmp_path_factory) -> Path:
     """The folder of one `diffevo-jax reproduce --quick`."""
     folder = tmp_path_factory.mktemp("reproduce") / "quick"
     command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
-    # A process of its own, where JAX starts with every core.
-    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
+    # A process of its own, where JAX starts with every core. It computes as long as it compiles:
+    # with more of LLVM's passes than other tests.
+    flags = xla_flags("--xla_backend_optimization_level=1")
+    done = subprocess.run(
+        [*command, "--out", str(folder)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The quick run has drawn its figures: to read its numbers again needs no second drawing."""
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("drawn")
 def test_a_quick_run_makes_every_figure_and_table(quick):
     for name in reproduce.NAMES:
         section = importlib.import_module(f"experiments.{name}").section(quick / name)
@@ -354,6 +370,7 @@ def test_a_quick_run_makes_every_figure_and_table(quick):
     assert "Missing" not in _page(quick)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_quick_fig2_finds_both_peaks_with_x0_ahead_of_x(quick):
     from experiments import fig2
 

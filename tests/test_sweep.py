@@ -25,6 +25,8 @@ from diffevo_jax.runner import results, run, sweep, sweep_job
 from diffevo_jax.runner.cli import app
 from diffevo_jax.runner.sweep_config import load_sweep
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 HEAD = """\
 name: tiny
 description: two peaks, swept
@@ -36,14 +38,6 @@ evolution:
 """
 GRID = "{grid: {evolution.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
 TWO_SHAPES = "{grid: {population: [8, 12], evolution.eta: [0.0, 1.0]}, seeds: 1}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory):
-    """Keep the tests' compiled programs out of the user's cache directory."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture
