@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -553,3 +554,5 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
         # The largest weight is 1, so that none leaves float32's exponents.
         np.testing.assert_allclose(result.weight, w.sum(axis=1), rtol=1e-4)
     assert sums(replace(problem, sample_size=False)).squares is None
+    with jax.enable_x64(True):  # float32 stays so where float64 is the default
+        assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
