@@ -83,6 +83,11 @@ def test_coverage_counts_occupied_cells_inside_the_box_only():
     assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
+def test_coverage_counts_cells_of_the_side_asked_for():
+    points = jnp.array([[0.6, 0.0], [-0.6, 0.0], [2.4, 0.0]])  # two in one cell of side 2
+    np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
+
+
 def test_modes_are_found_within_the_radius_and_with_enough_points():
     modes = jnp.array([[0.0, 0.0], [1.0, 0.0], [-3.0, 3.0]])
     assert int(metrics.modes_found(POINTS, modes, radius=0.41)) == 2
