@@ -17,8 +17,6 @@ slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
 
 # MUTANTS='diffevo_jax.ddim.*' takes one module; a run that was stopped goes on where it was.
-mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/mutants/.jax
-mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 mutants: $(VENV)/.installed-mutants  ## small faults put into the code: how many the tests find
 	$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/mutmut results --all true | grep -v 'not checked' | awk -F '[: ]+' '/__mutmut_/ { \

@@ -530,7 +530,8 @@ def test_any_population_and_weights_agree_with_the_loop(
 def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     key_x, key_w = jax.random.split(KEY)
     x, alpha = jax.random.normal(key_x, (13, genes)), 0.2
-    log_weight = (10 * jax.random.normal(key_w, (13,))).at[4].set(-jnp.inf)
+    # Far below the 0 of a padded support that were counted.
+    log_weight = (10 * jax.random.normal(key_w, (13,)) - 60).at[4].set(-jnp.inf)
     z = x[:, :dim]
     problem = make_problem(z, x, log_weight, 1 - alpha)
     difference = np.asarray(z, float)[:, None] - np.sqrt(alpha) * np.asarray(z, float)
@@ -556,3 +557,8 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     assert sums(replace(problem, sample_size=False)).squares is None
     with jax.enable_x64(True):  # float32 stays so where float64 is the default
         assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
+
+
+def test_a_weight_is_at_most_one():
+    weights = tiled._power(jnp.array([3.0, 1.0, -1.0]), jnp.asarray(1.0))
+    np.testing.assert_allclose(weights, [1, 1, 0.25], rtol=1e-6)
