@@ -428,8 +428,8 @@ def test_info_describes_the_estimate():
 
 
 def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
-    """A float32 alpha has lost 1 - alpha here: formed afterwards, it is wrong by a fifth."""
-    alpha = 1 - np.array([1e-7, 3e-7, 0.5])
+    """A float32 alpha has lost 1 - alpha here: formed afterwards, it is wrong by a third."""
+    alpha = 1 - np.array([5e-8, 9e-8, 0.5])
     population = 1e-3 * POPULATION
     fitness = de.problems.two_peaks(POPULATION)
     single, _ = _step(
@@ -444,6 +444,20 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
         double = np.asarray(double.population)
     moved = np.abs(double - population).max()
     np.testing.assert_allclose(single.population, double, rtol=0, atol=0.01 * moved)
+
+
+def test_a_projection_is_where_distances_are_taken():
+    projection, fitness = jnp.array([[0.0], [1.0]]), de.problems.two_peaks(POPULATION)
+    _, info = _step(fitness, t=6, projection=projection)
+    z_t = POPULATION @ projection
+    x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[6], z_t=z_t)
+    np.testing.assert_allclose(info.x0, x0, atol=1e-5)
+
+
+def test_without_selection_everybody_weighs_one():
+    (_, nobody), (_, equal) = _step(jnp.zeros(64)), _step(jnp.ones(64))
+    np.testing.assert_allclose(nobody.x0, equal.x0, atol=1e-5)
+    np.testing.assert_allclose(nobody.log_evidence, equal.log_evidence, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.int32])
