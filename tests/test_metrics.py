@@ -88,6 +88,14 @@ def test_coverage_counts_cells_of_the_side_asked_for():
     np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
 
 
+def test_a_box_without_cells_to_count_is_refused_and_one_corner_may_be_traced():
+    for limit in ((1.0, 1.0), (0.0, float("inf")), (-float("inf"), 0.0)):
+        with pytest.raises(ValueError, match="limit: expected a finite box, low < high"):
+            metrics.coverage(POINTS, limit=limit)
+    half_known = jax.jit(lambda high: metrics.coverage(POINTS, limit=(-4.0, high)))
+    np.testing.assert_allclose(half_known(4.0), metrics.coverage(POINTS), rtol=1e-6)
+
+
 def test_modes_are_found_within_the_radius_and_with_enough_points():
     modes = jnp.array([[0.0, 0.0], [1.0, 0.0], [-3.0, 3.0]])
     assert int(metrics.modes_found(POINTS, modes, radius=0.41)) == 2
