@@ -466,6 +466,8 @@ def test_fitness_of_any_number_type_is_weighed_in_float32(dtype):
     _, info = _step(fitness)
     assert info.log_weight.dtype == jnp.float32
     np.testing.assert_allclose(info.log_weight, np.log(np.asarray(fitness, float)), rtol=1e-6)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(_step, fitness)[1].log_weight.dtype == jnp.float32
 
 
 def test_half_precision_genomes_stay_half_precision():
@@ -519,6 +521,10 @@ def test_what_takes_no_population_is_refused(fitness_fn):
             "finite genomes; seen 2 rows",
         ),
         (lambda: de.diffusion_evolution(COSINE).init(POPULATION[0]), r"seen \(2,\)"),
+        (
+            lambda: de.diffusion_evolution(COSINE).init(jnp.ones((5, 2), int)),
+            "population: expected floating-point genomes; seen int32",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_before_the_first_step(call, message):

@@ -83,6 +83,10 @@ def test_coverage_counts_occupied_cells_inside_the_box_only():
     assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
+def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_told_apart():
+    np.testing.assert_allclose(metrics.grid_entropy(jnp.eye(256), cell=1.0), 8, rtol=1e-6)
+
+
 def test_coverage_counts_cells_of_the_side_asked_for():
     points = jnp.array([[0.6, 0.0], [-0.6, 0.0], [2.4, 0.0]])  # two in one cell of side 2
     np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
