@@ -317,10 +317,12 @@ def test_the_floors_gradient_passes_by_a_missing_weight(implementation):
     assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes)
 
 
-def test_exp2_is_exact_to_float32_and_zero_below_its_exponents():
-    x = jnp.linspace(-126, 126, 100_001)
+def test_exp2_is_exact_to_float32_and_stays_between_0_and_1():
+    x = jnp.linspace(-126, 0, 100_001)
     np.testing.assert_allclose(exp2(x), 2.0 ** np.asarray(x, np.float64), rtol=3e-7)
-    np.testing.assert_array_equal(exp2(jnp.array([-127.0, -1e30, -jnp.inf])), 0)
+    assert float(exp2(jnp.array([-126.5, -1e30, -jnp.inf])).max()) < 1.2e-38
+    # Above 0 is made by rounding alone.
+    np.testing.assert_allclose(exp2(jnp.array([1e-7, 200.0])), 1, rtol=3e-7)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +423,7 @@ def test_the_platform_chooses_the_implementation():
 
 def test_a_kernel_names_what_it_does_not_take():
     x = jnp.ones((8, 20))
-    for name, most in (("gpu", "16 dimensions and 16 genes"), ("tpu", "64 dimensions and 512")):
+    for name, most in (("gpu", "16 dimensions and 64 genes"), ("tpu", "64 dimensions and 512")):
         with pytest.raises(ValueError, match=f"implementation: '{name}' takes .*{most}"):
             de.estimate_x0(jnp.ones((8, 600)), jnp.zeros(8), 0.5, implementation=name)
     with pytest.raises(ValueError, match="seen float32, 20 and 20; 'auto' takes any"):

@@ -237,15 +237,30 @@ def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
 
 @pytest.mark.parametrize("module", [gpu, tpu])
 def test_kernels_say_which_problems_they_take(module):
-    def fits(dim, genes, dtype=jnp.float32) -> bool:
-        x, z = (jax.ShapeDtypeStruct((4, size), dtype) for size in (genes, dim))
-        log_weight = jax.ShapeDtypeStruct((4,), jnp.float32)
-        return module.fits(jax.eval_shape(lambda x, z, w: _problem(x, w, z=z), x, z, log_weight))
-
+    fits = partial(module.fits, dtype=jnp.float32)
     assert fits(2, 2)
     assert not fits(2, module.MOST_GENES + 1)
     assert not fits(module.MOST_DIMENSIONS + 1, 2)
-    assert not fits(2, 2, jnp.bfloat16)
+    assert not module.fits(2, 2, jnp.bfloat16)
+
+
+def test_many_genes_keep_float32s_digits_by_tensor_cores(monkeypatch):
+    """Three passes of TF32 on cards that have it; doubles, and cards before, are not rounded."""
+    monkeypatch.setattr(kernels, "_compute_capability", lambda: 8.0)
+
+    def program(genes, dtype):
+        x, z = (jax.ShapeDtypeStruct((6, size), dtype) for size in (genes, 2))
+        log_weight = jax.ShapeDtypeStruct((6,), dtype)
+        estimate = jax.jit(lambda x, z, w: de.estimate_x0(x, w, 0.5, z_t=z))
+        return jax.export.export(estimate, platforms=["cuda"])(x, z, log_weight).mlir_module()
+
+    assert re.search(
+        r"lhs_precision_type = tf32.*num_primitive_operations = 3", program(1100, "f4")
+    )
+    with jax.enable_x64(True):
+        assert "tf32" not in program(1100, "f8")
+    monkeypatch.setattr(kernels, "_compute_capability", lambda: 7.5)
+    assert "tf32" not in program(1101, "f4")
 
 
 def test_a_card_before_hopper_is_named_in_an_error(monkeypatch):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import check_number, is_traced
+from diffevo_jax.estimator import kernels
 from diffevo_jax.estimator.posterior import IMPLEMENTATIONS, posterior
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.sharding import check_mesh, split
@@ -23,7 +24,7 @@ def estimate_x0(
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
-    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Estimate each individual's clean target as a fitness- and distance-weighted average.
@@ -50,8 +51,9 @@ def estimate_x0(
         compiled for: "gpu" (Hopper and newer) or "tpu", kernels for few dimensions and genes, or
         "tiled" (XLA, everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
     precision: of the matmul with the genomes where there are 1024 or more, as `jax.lax.dot` takes
-        it. The default is float32 to all digits; `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` rounds
-        genomes and weights to 11 bits and is several times as fast on a GPU.
+        it. None is float32 to all digits, on NVIDIA cards by three passes of TF32;
+        `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` is one, which rounds genomes and weights to 11
+        bits.
     mesh: split individuals, and supports, over all axes of this mesh; None keeps them where they
         are. The result is split likewise where the mesh's devices divide N (`sharding`).
 
@@ -88,7 +90,7 @@ def estimate_posterior(
     one_minus_alpha=None,
     floor=0.0,
     implementation: str = "auto",
-    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST,
+    precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0."""
@@ -142,6 +144,7 @@ def _estimate(
     if implementation not in IMPLEMENTATIONS:
         known = ", ".join(IMPLEMENTATIONS)
         raise ValueError(f"implementation: expected one of {known}; seen {implementation!r}")
+    kernels.check(implementation, query.shape[1], value.shape[1], dtype)
     rows = x_t, query, key, value, log_weight
     if mesh is not None:
         check_mesh(mesh)

@@ -29,7 +29,7 @@ class Geometry(NamedTuple):
 
     query `[N, d]`, key `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
     own_bits: what `bits` would be for a support at each query, `[N]`; None without own weights.
-    term: (bits `[m]`, keys `[m, d]`, queries `[d, n]`) -> bits_j + slope |z_i - z_j|^2, `[m, n]`.
+    add_squares: (start `[m]`, keys `[m, d]`, queries `[d, n]`) -> start_j + |z_i - z_j|^2.
     """
 
     query: jax.Array
@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     slope: jax.Array
     offset: jax.Array
     own_bits: jax.Array | None
-    term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    add_squares: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def make_frame(key: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
@@ -77,17 +77,16 @@ def direct(problem: Problem) -> Geometry:
         own_bits = LOG2E * (problem.own + root * half_square(problem.query))
     rest = half_square(problem.query) + shrink * jnp.sum(middle**2) / (2 * (1 + root))
 
-    def term(bits, key, query):
+    def add_squares(start, key, query):
+        sums = jnp.broadcast_to(start[:, None], (len(key), query.shape[1]))
         if len(query) <= DIMENSIONS_AT_ONCE:
-            return slope * _squares(0, key, query) + bits[:, None]
+            return _add_squares(sums, key, query)
         passes = -(-len(query) // DIMENSIONS_AT_ONCE)
         missing = (0, passes * DIMENSIONS_AT_ONCE - len(query))
         query = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIMENSIONS_AT_ONCE, -1)
         key = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIMENSIONS_AT_ONCE)
-        nothing = jnp.zeros((len(key), query.shape[2]), key.dtype)
         places = jnp.swapaxes(key, 0, 1), query
-        squares = jax.lax.scan(lambda sum, some: (_squares(sum, *some), None), nothing, places)[0]
-        return slope * squares + bits[:, None]
+        return jax.lax.scan(lambda sums, some: (_add_squares(sums, *some), None), sums, places)[0]
 
     return Geometry(
         query=problem.query,
@@ -96,14 +95,14 @@ def direct(problem: Problem) -> Geometry:
         slope=slope,
         offset=LOG2E * rest,
         own_bits=own_bits,
-        term=term,
+        add_squares=add_squares,
     )
 
 
-def _squares(start, key: jax.Array, query: jax.Array) -> jax.Array:
+def _add_squares(sums: jax.Array, key: jax.Array, query: jax.Array) -> jax.Array:
     for k in range(len(query)):
-        start = start + (query[None, k] - key[:, None, k]) ** 2
-    return start
+        sums = sums + (query[None, k] - key[:, None, k]) ** 2
+    return sums
 
 
 def expanded(problem: Problem) -> Geometry:
@@ -117,16 +116,15 @@ def expanded(problem: Problem) -> Geometry:
     query, key = problem.query - frame.middle, problem.key - frame.middle
     slope, mean = geometry.slope, jnp.sum(frame.squares)
 
-    def term(bits, key, query):
-        product = jnp.matmul(key, query, precision=jax.lax.Precision.HIGHEST)
-        return bits[:, None] - 2 * slope * product
+    def add_squares(start, key, query):
+        return start[:, None] - jnp.matmul(key, 2 * query, precision=jax.lax.Precision.HIGHEST)
 
     return geometry._replace(
         query=query,
         key=key,
         bits=geometry.bits + slope * jnp.sum(key**2 - frame.squares, axis=1),
         offset=geometry.offset - slope * (jnp.sum(query**2, axis=1) + mean),
-        term=term,
+        add_squares=add_squares,
     )
 
 

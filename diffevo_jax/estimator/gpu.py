@@ -43,14 +43,9 @@ _THREADS = 128  # a warpgroup
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
 
 
-def fits(problem: Problem) -> bool:
-    """Whether the kernel takes the problem: float32, d <= MOST_DIMENSIONS and D <= MOST_GENES."""
-    arrays = (problem.query, problem.key, problem.value, problem.log_weight)
-    return (
-        all(array.dtype == jnp.float32 for array in arrays)
-        and 1 <= problem.query.shape[1] <= MOST_DIMENSIONS
-        and 1 <= problem.value.shape[1] <= MOST_GENES
-    )
+def fits(dim: int, genes: int, dtype) -> bool:
+    """Whether the kernel takes such places and genomes: float32, of few dimensions and genes."""
+    return dtype == jnp.float32 and 1 <= dim <= MOST_DIMENSIONS and 1 <= genes <= MOST_GENES
 
 
 def split_genes(dim: int, genes: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Which implementation runs on which platform."""
 
-from functools import partial
+from collections.abc import Callable
 from types import ModuleType
 
 import jax
@@ -8,8 +8,9 @@ import jax
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.types import Problem, Sums
 
-# Mosaic GPU needs Hopper.
+# Mosaic GPU needs Hopper, TF32 Ampere.
 LEAST_COMPUTE_CAPABILITY = 9.0
+LEAST_TENSOR_CAPABILITY = 8.0
 
 
 def by_platform(problem: Problem) -> Sums:
@@ -18,28 +19,36 @@ def by_platform(problem: Problem) -> Sums:
     A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes
     the tiles, which run on all.
     """
-    branches = {}
-    if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(problem):
-        branches["cuda"] = on_gpu
-    if _tpu().fits(problem):
-        branches["tpu"] = on_tpu
-    return jax.lax.platform_dependent(
-        problem,
-        cpu=partial(tiled.part, blocks=tiled.CPU),
-        default=partial(tiled.part, blocks=tiled.ACCELERATOR),
-        **branches,
-    )
+    shape = problem.query.shape[1], problem.value.shape[1], problem.value.dtype
+    branches = _tiles()
+    if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(*shape):
+        branches["cuda"] = lambda problem, _: on_gpu(problem)
+    if _tpu().fits(*shape):
+        branches["tpu"] = lambda problem, _: on_tpu(problem)
+    return jax.lax.platform_dependent(problem, None, **branches)
 
 
 def on_xla(problem: Problem, shift: jax.Array | None = None) -> Sums:
     """XLA's tiles, in the sizes of the platform that the function is lowered for."""
+    return jax.lax.platform_dependent(problem, shift, **_tiles())
 
-    def run(blocks: tiled.Blocks):
+
+def _tiles() -> dict[str, Callable[[Problem, jax.Array | None], Sums]]:
+    """XLA's tiles by platform."""
+
+    def tiles(blocks: tiled.Blocks):
         return lambda problem, shift: tiled.part(problem, blocks=blocks, shift=shift)
 
-    return jax.lax.platform_dependent(
-        problem, shift, cpu=run(tiled.CPU), default=run(tiled.ACCELERATOR)
-    )
+    def on_cpu(problem: Problem, shift: jax.Array | None) -> Sums:
+        small = len(problem.query) <= tiled.SMALL.query
+        return tiles(tiled.SMALL if small else tiled.CPU)(problem, shift)
+
+    tensor_cores = _compute_capability() >= LEAST_TENSOR_CAPABILITY
+    return {
+        "cpu": on_cpu,
+        "cuda": tiles(tiled.NVIDIA if tensor_cores else tiled.ACCELERATOR),
+        "default": tiles(tiled.ACCELERATOR),
+    }
 
 
 def on_gpu(problem: Problem) -> Sums:
@@ -52,8 +61,8 @@ def on_tpu(problem: Problem) -> Sums:
     return _tpu().part(problem)
 
 
-def check(implementation: str, problem: Problem) -> None:
-    """Raise ValueError where a kernel does not take the problem, or this machine's card not it.
+def check(implementation: str, dim: int, genes: int, dtype) -> None:
+    """Raise ValueError where a kernel does not take such arrays, or this machine's card not it.
 
     Without a card nothing is known of it: lowering for one elsewhere is allowed.
     """
@@ -64,13 +73,12 @@ def check(implementation: str, problem: Problem) -> None:
             f"or higher; seen {seen}; 'auto' takes any"
         )
     module = {"gpu": _gpu, "tpu": _tpu}.get(implementation)
-    if module is None or module().fits(problem):
+    if module is None or module().fits(dim, genes, dtype):
         return
-    dim, genes = problem.query.shape[1], problem.value.shape[1]
     raise ValueError(
         f"implementation: {implementation!r} takes float32 with at most "
         f"{module().MOST_DIMENSIONS} dimensions and {module().MOST_GENES} genes; seen "
-        f"{problem.value.dtype}, {dim} and {genes}; 'auto' takes any"
+        f"{dtype}, {dim} and {genes}; 'auto' takes any"
     )
 
 

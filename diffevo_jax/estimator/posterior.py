@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from diffevo_jax.estimator import dense, kernels, sharded, tiled
 from diffevo_jax.estimator.exp2 import LOG2E
 from diffevo_jax.estimator.geometry import make_frame
-from diffevo_jax.estimator.types import Posterior, Problem, Sums, merge
+from diffevo_jax.estimator.types import NO_WEIGHT, Posterior, Problem, Sums, merge
 
 IMPLEMENTATIONS: dict[str, Callable[..., Sums]] = {
     "auto": kernels.by_platform,
@@ -68,21 +68,21 @@ def posterior(
     # Weights are relative: an offset of all would only cost their differences digits.
     largest = jax.lax.stop_gradient(jnp.max(log_g))
     largest = jnp.where(jnp.isneginf(largest), 0, largest)
+    log_g = jnp.where(jnp.isneginf(log_g), NO_WEIGHT, log_g - largest)
     query, key, value = _without(~usable, query), _without(~good, key), _without(~good, value)
     problem = Problem(
         query=query,
         key=key,
         value=value,
-        log_weight=log_g - largest,
+        log_weight=log_g,
         alpha=alpha,
         one_minus_alpha=one_minus_alpha,
-        own=log_g - largest if among_supports else None,
+        own=log_g if among_supports else None,
         frame=make_frame(key, value, centred=value.shape[1] < tiled.MANY_GENES),
         precision=precision,
         latent=latent,
         sample_size=sample_size,
     )
-    kernels.check(implementation, problem)
     sums = _sum(problem, log_floor, implementation, mesh)
 
     result = normalised(sums, problem)
@@ -100,13 +100,13 @@ def normalised(sums: Sums, problem: Problem) -> Posterior:
 
     The sample size is NaN where the sums of squares were not wanted.
     """
-    no_weight = sums.weight == 0
+    bits = sums.shift - sums.offset
+    no_weight = (sums.weight == 0) | (bits < LOG2E * NO_WEIGHT / 2)
     weight = jnp.where(no_weight, 1, sums.weight)
     squares = jnp.nan if sums.squares is None else jnp.where(no_weight, 1, sums.squares)
-    bits = jnp.log2(weight) + (sums.shift - sums.offset)
     return Posterior(
         x0=problem.frame.centre + sums.total / weight[:, None],
-        log_evidence=jnp.where(no_weight, -jnp.inf, bits / LOG2E),
+        log_evidence=jnp.where(no_weight, -jnp.inf, (jnp.log2(weight) + bits) / LOG2E),
         effective_sample_size=jnp.where(no_weight, 0, weight / squares * weight),
     )
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from diffevo_jax.estimator.types import Problem, Sums, merge
+from diffevo_jax.estimator.types import NO_WEIGHT, Problem, Sums, merge
 from diffevo_jax.sharding import padded, split
 
 # Supports of up to this size are gathered: less than what a device has beside them for tiles.
@@ -97,4 +97,4 @@ def _with_supports(problem: Problem, key, value, log_weight) -> Problem:
 def _fill(array: jax.Array, mesh: Mesh) -> jax.Array:
     """Rows up to a multiple of the devices; the new ones weigh nothing."""
     missing = [(0, padded(len(array), mesh) - len(array))] + [(0, 0)] * (array.ndim - 1)
-    return jnp.pad(array, missing, constant_values=-jnp.inf if array.ndim == 1 else 0)
+    return jnp.pad(array, missing, constant_values=NO_WEIGHT if array.ndim == 1 else 0)

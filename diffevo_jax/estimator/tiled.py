@@ -6,9 +6,11 @@ few genes   queries in blocks, keys in blocks inside them: a tile of weights `[k
             in cache and meets the genomes as `[D + 1, keys] @ [keys, queries]`.
 many genes  a block of queries against all keys: a softmax, then one matmul with the genomes.
 
-Weights are powers of two, w_ij = 2^(bits_ij - shift_i), and the shift is their largest exponent. In
-few dimensions a pass of its own finds it, which takes a fifth of the time; in many the distances
-are kept from one pass to the next, and the sums so far fade when a tile raises the shift.
+Weights are powers of two, w_ij = 2^(slope (|z_i - z_j|^2 + handicap_j) - shift_i), where handicaps
+say in squared distance how much less than others a support weighs. The shift is a query's largest
+exponent, that of the support nearest with its handicap. In few dimensions a pass of its own
+finds it, for a fifth of the time; in many the distances are kept from one pass to the next, and the
+sums so far fade when a tile has a nearer one.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,8 @@ from diffevo_jax.estimator.types import Problem, Sums
 MANY_GENES = 1024
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
-# Rows of a tile that a maximum, or a sum of squares, folds onto each other before it is reduced:
+_FURTHEST = 1e30  # than every distance that counts; finite, so that derivatives are
+# Rows of a tile that a minimum, or a sum of squares, folds onto each other before it is reduced:
 # on a CPU, XLA takes a reduction over rows in one core, and four times as long.
 _FOLDS = 8
 
@@ -37,20 +39,25 @@ class Blocks(NamedTuple):
 
     query, key: a tile of weights with few genes; key a multiple of `_FOLDS`. softmax: numbers in a
     block of weights `[queries, M]` with many. direct: dimensions up to which squared distances are
-    summed term by term; above, by a matmul where it is exact enough.
+    summed term by term; above, by a matmul where it is exact enough. precision: of float32's matmul
+    with many genes, to all digits.
     """
 
     query: int
     key: int
     softmax: int
     direct: int
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
 
 
 # 1 MiB a tile, about a core's second-level cache, and 16 MiB.
 CPU = Blocks(512, 512, 2**22, 16)
+# A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it.
+SMALL = Blocks(512, 128, 2**22, 16)
 # 64 MiB and 256 MiB: enough work to hide the start of each operation. A choice between the two ways
 # to sum would have the host wait.
 ACCELERATOR = Blocks(4096, 4096, 2**26, 64)
+NVIDIA = ACCELERATOR._replace(precision=jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3)
 
 
 def part(problem: Problem, *, blocks: Blocks, shift: jax.Array | None = None) -> Sums:
@@ -83,7 +90,7 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
     # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
     rows = jnp.pad(problem.value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1)
     supports = (
-        _blocks(geometry.bits, key_block, constant_values=-jnp.inf),
+        _blocks(geometry.bits / geometry.slope, key_block, constant_values=_FURTHEST),
         _blocks(geometry.key, key_block),
         jnp.swapaxes(_blocks(rows, key_block), 1, 2),
     )
@@ -96,44 +103,45 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
             squares = squares + _fold(jnp.add, w**2)
         return total + jnp.matmul(rows, w, precision=_HIGHEST), squares
 
-    def find_shift(query):
-        def tile(largest, support):
-            bits, key, _ = support
-            pieces = zip(jnp.split(bits, _FOLDS), jnp.split(key, _FOLDS), strict=True)
-            exponents = (geometry.term(bits, key, query) for bits, key in pieces)
-            return reduce(jnp.maximum, exponents, largest), None
+    def find_nearest(query):
+        def tile(nearest, support):
+            handicap, key, _ = support
+            pieces = zip(jnp.split(handicap, _FOLDS), jnp.split(key, _FOLDS), strict=True)
+            distances = (geometry.add_squares(*piece, query) for piece in pieces)
+            return reduce(jnp.minimum, distances, nearest), None
 
-        least = jnp.full((key_block // _FOLDS, query_block), _LEAST, dtype)
-        return jnp.max(jax.lax.scan(tile, least, supports)[0], axis=0)
+        furthest = jnp.full((key_block // _FOLDS, query_block), _FURTHEST, dtype)
+        return jnp.min(jax.lax.scan(tile, furthest, supports)[0], axis=0)
 
     def with_shift(query, shift):
         def tile(sums, support):
-            bits, key, rows = support
-            return add(sums, _power(geometry.term(bits, key, query), shift), rows), None
+            handicap, key, rows = support
+            distances = geometry.add_squares(handicap, key, query)
+            return add(sums, exp2(geometry.slope * distances - shift), rows), None
 
         total, squares = jax.lax.scan(jax.checkpoint(tile), nothing, supports)[0]
         return total, jnp.sum(squares, axis=0), shift
 
     def with_running_shift(query):
         def tile(carry, support):
-            bits, key, rows = support
-            (total, squares), shift = carry
-            exponents = geometry.term(bits, key, query)
-            higher = jnp.maximum(shift, jnp.max(_fold(jnp.maximum, exponents), axis=0))
-            fade = exp2(shift - higher)
-            sums = total * fade, squares * fade**2
-            return (add(sums, _power(exponents, higher), rows), higher), None
+            handicap, key, rows = support
+            (total, squares), nearest = carry
+            distances = geometry.add_squares(handicap, key, query)
+            nearer = jnp.minimum(nearest, jnp.min(_fold(jnp.minimum, distances), axis=0))
+            fade = exp2(geometry.slope * (nearest - nearer))
+            w = exp2(geometry.slope * (distances - nearer))
+            return (add((total * fade, squares * fade**2), w, rows), nearer), None
 
-        least = jnp.full(query_block, _LEAST, dtype)
-        (total, squares), shift = jax.lax.scan(tile, (nothing, least), supports)[0]
-        return total, jnp.sum(squares, axis=0), shift
+        furthest = jnp.full(query_block, _FURTHEST, dtype)
+        (total, squares), nearest = jax.lax.scan(tile, (nothing, furthest), supports)[0]
+        return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
     def block(args):
         query, *given = args
         if given:
             return with_shift(query, *given)
         if dim <= CPU.direct:
-            return with_shift(query, find_shift(query))
+            return with_shift(query, geometry.slope * find_nearest(query))
         return with_running_shift(query)
 
     given = () if shift is None else (_blocks(shift, query_block, mode="edge"),)
@@ -153,14 +161,19 @@ def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> 
     """Many genes: a block of queries against all keys, then one matmul with the genomes."""
     n = len(geometry.query)
     query_block = min(max(1, blocks.softmax // len(geometry.key)), n)
+    handicap = geometry.bits / geometry.slope
+    precision = problem.precision
+    if precision is None:  # TF32 would round doubles
+        precision = blocks.precision if problem.value.dtype == jnp.float32 else _HIGHEST
 
     def block(args):
         query, *given = args
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
-        exponents = geometry.term(geometry.bits, geometry.key, query).T
-        (shift,) = given or (jnp.maximum(jnp.max(exponents, axis=1), _LEAST),)
-        w = _power(exponents, shift[:, None])
-        total = jnp.matmul(w, problem.value, precision=problem.precision)
+        distances = geometry.add_squares(handicap, geometry.key, query).T
+        nearest = jnp.min(distances, axis=1, initial=_FURTHEST)
+        (shift,) = given or (geometry.slope * nearest,)
+        w = exp2(geometry.slope * distances - shift[:, None])
+        total = jnp.matmul(w, problem.value, precision=precision)
         return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), shift
 
     arrays = [_query_blocks(geometry.query, query_block)]
@@ -178,12 +191,6 @@ def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> 
         squares=squares.ravel()[:n] if problem.sample_size else None,
         total=total,
     )
-
-
-def _power(exponents: jax.Array, shift: jax.Array) -> jax.Array:
-    """2^(exponents - shift), at most 1: XLA may round an exponent otherwise than in the maximum."""
-    below = exponents - shift
-    return exp2(below - jax.lax.stop_gradient(jnp.maximum(below, 0)))
 
 
 def _fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array) -> jax.Array:

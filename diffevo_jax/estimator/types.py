@@ -7,6 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Log weight of a support that has none, in nats: finite, so that derivatives are.
+NO_WEIGHT = -1e25
+
 
 class Frame(NamedTuple):
     """Where all supports are, for sums that keep their digits; nothing depends on its values.
@@ -29,11 +32,11 @@ class Problem:
 
     query: places to estimate at, `[N, d]`. key: places of the supports, `[M, d]`.
     value: genomes of the supports, `[M, D]`.
-    log_weight: log g of the supports, `[M]`, the largest 0; -inf weighs zero.
+    log_weight: log g of the supports, `[M]`, the largest 0; `NO_WEIGHT` weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
     own: log g of the queries, `[N]`, where they are among the supports; None where they are not.
     frame: of all supports, where these are a share of them.
-    precision: of the matmul with the genomes, as `jax.lax.dot` takes it.
+    precision: of the matmul with many genes, as `jax.lax.dot` takes it; None keeps all digits.
     latent: whether places are coordinates of their own; else they are a genome's first columns.
     sample_size: whether the sums of squared weights are wanted.
     """

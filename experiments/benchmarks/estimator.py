@@ -144,7 +144,7 @@ def limits() -> dict[str, float]:
 
     @jax.jit
     def powers(x):
-        return sum((exp2(x - k) for k in range(1, terms)), exp2(x))
+        return sum(exp2(x - k) for k in range(1, terms + 1))
 
     side = 2048 if jax.default_backend() == "cpu" else 8192
     square = jnp.ones((side, side))
