@@ -559,8 +559,3 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     assert sums(replace(problem, sample_size=False)).squares is None
     with jax.enable_x64(True):  # float32 stays so where float64 is the default
         assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
-
-
-def test_a_weight_is_at_most_one():
-    weights = tiled._power(jnp.array([3.0, 1.0, -1.0]), jnp.asarray(1.0))
-    np.testing.assert_allclose(weights, [1, 1, 0.25], rtol=1e-6)

@@ -40,7 +40,7 @@ def test_a_traced_alpha_is_taken_as_it_is():
 
 
 def test_neighbours_of_one_float32_alpha_are_told_apart_by_one_minus_alpha():
-    schedule = de.schedules.Schedule(np.float32([1, 1, 0.5]), np.float32([1e-9, 1e-8, 0.5]))
+    schedule = de.schedules.Schedule(jnp.array([1, 1, 0.5]), jnp.array([1e-9, 1e-8, 0.5]))
     for levels in (schedule, de.schedules.cosine(3)):
         checked = de.schedules.check_schedule(levels)
         np.testing.assert_array_equal(checked.alpha, levels.alpha)
@@ -51,7 +51,7 @@ def test_neighbours_of_one_float32_alpha_are_told_apart_by_one_minus_alpha():
 
 @pytest.mark.parametrize("alpha", [[0.5, 0.5], [0.25, 0.75], [[0.75, 0.5], [0.5, 0.25]]])
 def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha):
-    alpha = np.array(alpha)
+    alpha = jnp.array(alpha)
     with pytest.raises(ValueError, match="schedule: expected alpha"):
         de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))
 
