@@ -17,6 +17,7 @@ from conftest import loop, loop_x0, make_problem
 import diffevo_jax as de
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.exp2 import exp2
+from diffevo_jax.estimator.types import NO_WEIGHT
 
 KEY = jax.random.key(3)
 EVERY = pytest.mark.parametrize("implementation", ["dense", "tiled"])
@@ -533,7 +534,7 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     key_x, key_w = jax.random.split(KEY)
     x, alpha = jax.random.normal(key_x, (13, genes)), 0.2
     # Far below the 0 of a padded support that were counted.
-    log_weight = (10 * jax.random.normal(key_w, (13,)) - 60).at[4].set(-jnp.inf)
+    log_weight = (10 * jax.random.normal(key_w, (13,)) - 60).at[4].set(NO_WEIGHT)
     z = x[:, :dim]
     problem = make_problem(z, x, log_weight, 1 - alpha)
     difference = np.asarray(z, float)[:, None] - np.sqrt(alpha) * np.asarray(z, float)
@@ -559,3 +560,18 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     assert sums(replace(problem, sample_size=False)).squares is None
     with jax.enable_x64(True):  # float32 stays so where float64 is the default
         assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
+
+
+@pytest.mark.parametrize(
+    ("blocks", "dtype", "precision"),
+    [
+        (tiled.CPU, jnp.float32, "HIGHEST"),
+        (tiled.NVIDIA, jnp.float32, "TF32_TF32_F32_X3"),
+        (tiled.NVIDIA, jnp.float64, "HIGHEST"),
+    ],
+)
+def test_a_matmul_with_many_genes_keeps_all_digits_wherever_it_runs(blocks, dtype, precision):
+    with jax.enable_x64(True):
+        x = jnp.ones((3, 1024), dtype)
+        problem = replace(make_problem(x[:, :2], x, x[:, 0], 0.5), precision=None)
+        assert precision in str(jax.make_jaxpr(partial(tiled.part, blocks=blocks))(problem))
