@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow check notebooks report bench check-gpu bench-gpu clean
+.PHONY: demo test slow mutants check notebooks report bench check-gpu bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -15,6 +15,13 @@ test: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
+
+# MUTANTS='diffevo_jax.ddim.*' takes one module; a run that was stopped goes on where it was.
+mutants: $(VENV)/.installed-mutants  ## small faults put into the code: how many the tests find
+	$(BIN)/mutmut run $(MUTANTS)
+	@$(BIN)/mutmut results --all true | grep -v 'not checked' | awk -F '[: ]+' '/__mutmut_/ { \
+	  sub(/\.x_.*/, "", $$2); all[$$2]++; killed[$$2] += $$3 != "survived" && $$3 != "no" } \
+	  END { for (module in all) print module ": " killed[module] " of " all[module] " killed" }'
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -61,6 +68,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-baselines: $(VENV)/.installed-test
 	$(INSTALL) --editable ".[baselines]"
+	@touch $@
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-test
+	$(INSTALL) --editable ".[mutants]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

@@ -1,6 +1,7 @@
 """The DDIM step: its two ends and its noise."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,9 +11,48 @@ import diffevo_jax as de
 KEY = jax.random.key(0)
 
 
-def test_sigma_is_ddims_equation_16():
-    sigma = de.ddim_sigma(0.3, 0.6, eta=0.7)
-    assert float(sigma) == pytest.approx(0.7 * np.sqrt(0.4 / 0.7 * (1 - 0.3 / 0.6)), rel=1e-6)
+@pytest.mark.parametrize(("alpha_t", "alpha_prev"), [(0.3, 0.6), (0.5, 0.9), (0.6, 0.8)])
+def test_sigma_is_ddims_equation_16(alpha_t, alpha_prev):
+    expected = 0.7 * np.sqrt((1 - alpha_prev) / (1 - alpha_t) * (1 - alpha_t / alpha_prev))
+    sigma = de.ddim_sigma(alpha_t, alpha_prev, eta=0.7)
+    assert float(sigma) == pytest.approx(expected, rel=1e-6)  # a few roundings to float32
+
+
+# Alpha before and after: both ends of a schedule, where 1 - alpha or alpha has lost its digits.
+@pytest.mark.parametrize("levels", [(1e-8, 1e-7), (0.3, 0.6), (0.7, 0.9), (1 - 1.3e-6, 1 - 1.2e-6)])
+def test_the_step_is_the_formula_in_float64(levels):
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
+    a, b = np.array(levels)
+    known = dict(one_minus_alpha_t=np.float32(1 - a), one_minus_alpha_prev=np.float32(1 - b))
+    for exact in ({}, known) if a == 0.3 else (known,):
+        for eta in (0.0, 0.5, 1.0):
+            x_prev = de.ddim_step(
+                KEY, x_t, x0, alpha_t=np.float32(a), alpha_prev=np.float32(b), eta=eta, **exact
+            )
+            sigma = eta * np.sqrt((1 - b) / (1 - a) * (1 - a / b))
+            eps = (np.asarray(x_t, float) - np.sqrt(a) * x0) / np.sqrt(1 - a)
+            direction = np.sqrt(max(1 - b - sigma**2, 0)) * eps
+            expected = np.sqrt(b) * np.asarray(x0, float) + direction + sigma * noise
+            # x_t - sqrt(alpha_t) x0 cancels: float32's digits of genomes of size 1.
+            np.testing.assert_allclose(x_prev, expected, atol=2e-6)
+
+
+def test_a_large_population_moves_in_blocks_as_it_does_at_once(monkeypatch):
+    def step(key, x_t):
+        return de.ddim_step(key, x_t, 0.5 * x_t, alpha_t=0.3, alpha_prev=0.6, eta=1.0)
+
+    x_t = jax.random.normal(KEY, (7, 3))
+    at_once = step(KEY, x_t)
+    monkeypatch.setattr("diffevo_jax.ddim.CPU_BLOCK", 8)
+    np.testing.assert_allclose(step(KEY, x_t), at_once, rtol=1e-6)  # the same sums
+    jax.export.export(jax.jit(step), platforms=["cuda"])(KEY, x_t)
+
+
+def test_noise_has_the_genomes_own_type():
+    x_t = jnp.ones((4, 2), jnp.bfloat16)
+    x_prev = de.ddim_step(KEY, x_t, 0 * x_t, alpha_t=0.3, alpha_prev=0.6, eta=1.0)
+    assert x_prev.dtype == jnp.bfloat16
 
 
 def test_the_step_keeps_the_marginal_distribution():

@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -15,6 +17,7 @@ from conftest import loop, loop_x0, make_problem
 import diffevo_jax as de
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.exp2 import exp2
+from diffevo_jax.estimator.types import NO_WEIGHT
 
 KEY = jax.random.key(3)
 EVERY = pytest.mark.parametrize("implementation", ["dense", "tiled"])
@@ -514,3 +517,61 @@ def test_any_population_and_weights_agree_with_the_loop(
     # A population far from 0 is stored with an error of its distance's last digit.
     bound = 1e-5 * (float(jnp.std(x)) + scale * abs(offset) / 8)
     assert bool(np.all(np.abs(x0 - expected) <= bound + allowed))
+
+
+# Dimensions of the places, genes, blocks so small that each loop has several rounds and padding.
+@pytest.mark.parametrize(
+    ("dim", "genes", "blocks"),
+    [
+        (2, 3, tiled.Blocks(3, 8, 1, 16)),
+        (17, 17, tiled.Blocks(3, 8, 1, 1)),  # a matmul, and a shift that rises from tile to tile
+        (17, 17, tiled.Blocks(3, 8, 1, 64)),
+        (2, 1024, tiled.Blocks(1, 8, 3 * 13, 16)),
+        (2, 1024, tiled.Blocks(1, 8, 13 * 13, 16)),
+    ],
+)
+def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
+    key_x, key_w = jax.random.split(KEY)
+    x, alpha = jax.random.normal(key_x, (13, genes)), 0.2
+    # Far below the 0 of a padded support that were counted.
+    log_weight = (10 * jax.random.normal(key_w, (13,)) - 60).at[4].set(NO_WEIGHT)
+    z = x[:, :dim]
+    problem = make_problem(z, x, log_weight, 1 - alpha)
+    difference = np.asarray(z, float)[:, None] - np.sqrt(alpha) * np.asarray(z, float)
+    exponents = np.asarray(log_weight, float) - np.sum(difference**2, axis=2) / (2 * (1 - alpha))
+    largest = exponents.max(axis=1)
+    w = np.exp(exponents - largest[:, None])
+    evidence = largest + np.log(w.sum(axis=1))
+
+    @jax.jit
+    def sums(problem, shift=None):
+        return tiled.part(problem, blocks=blocks, shift=shift)
+
+    found = sums(problem)
+    for result in (found, sums(problem, found.shift)):
+        bits = jnp.log2(result.weight) + (result.shift - result.offset)
+        np.testing.assert_allclose(bits * np.log(2), evidence, rtol=1e-5, atol=1e-4)
+        x0 = problem.frame.centre + result.total / result.weight[:, None]
+        np.testing.assert_allclose(x0, w @ x / w.sum(axis=1)[:, None], atol=1e-5)
+        sample_size = result.weight**2 / result.squares
+        np.testing.assert_allclose(sample_size, w.sum(1) ** 2 / (w**2).sum(1), rtol=1e-4)
+        # The largest weight is 1, so that none leaves float32's exponents.
+        np.testing.assert_allclose(result.weight, w.sum(axis=1), rtol=1e-4)
+    assert sums(replace(problem, sample_size=False)).squares is None
+    with jax.enable_x64(True):  # float32 stays so where float64 is the default
+        assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
+
+
+@pytest.mark.parametrize(
+    ("blocks", "dtype", "precision"),
+    [
+        (tiled.CPU, jnp.float32, "HIGHEST"),
+        (tiled.NVIDIA, jnp.float32, "TF32_TF32_F32_X3"),
+        (tiled.NVIDIA, jnp.float64, "HIGHEST"),
+    ],
+)
+def test_a_matmul_with_many_genes_keeps_all_digits_wherever_it_runs(blocks, dtype, precision):
+    with jax.enable_x64(True):
+        x = jnp.ones((3, 1024), dtype)
+        problem = replace(make_problem(x[:, :2], x, x[:, 0], 0.5), precision=None)
+        assert precision in str(jax.make_jaxpr(partial(tiled.part, blocks=blocks))(problem))

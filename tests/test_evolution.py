@@ -387,3 +387,145 @@ def test_the_step_lowers_for_accelerators(platform):
         KEY, state, POPULATION[:, 0]
     )
     assert exported.platforms == (platform,)
+
+
+def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
+    def loss(eta):
+        algorithm = de.diffusion_evolution(COSINE, eta=eta)
+        state = de.State(POPULATION, jnp.asarray(0, jnp.int32))
+        return jnp.sum(algorithm.step(KEY, state, POPULATION[:, 0] ** 2)[0].population)
+
+    assert float(jax.grad(loss)(0.5)) == 0
+
+
+def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
+    algorithm = de.diffusion_evolution(schedule, **settings)
+    state = de.State(population, jnp.asarray(t, jnp.int32))
+    return algorithm.step(KEY, state, fitness)
+
+
+def test_a_bad_gene_takes_its_individual_out_and_no_other():
+    fitness = de.problems.two_peaks(POPULATION)
+    bad = POPULATION.at[3, 1].set(jnp.nan)  # refused where it is known
+    info = jax.jit(lambda population: _step(fitness, population=population)[1])(bad)
+    assert np.flatnonzero(np.isnan(info.log_weight)).tolist() == [3]
+    assert int(info.num_invalid) == 1
+    others = np.arange(64) != 3
+    alone = de.estimate_x0(POPULATION[others], jnp.log(fitness[others]), COSINE.alpha[11])
+    np.testing.assert_allclose(info.x0[others], alone, atol=1e-5)
+
+
+def test_info_describes_the_estimate():
+    fitness = de.problems.two_peaks(POPULATION)
+    _, info = _step(fitness, t=6)
+    posterior = de.estimate_posterior(POPULATION, jnp.log(fitness), COSINE.alpha[6])
+    for name in ("x0", "log_evidence", "effective_sample_size"):
+        np.testing.assert_allclose(getattr(info, name), getattr(posterior, name), rtol=1e-4)
+    np.testing.assert_array_equal(info.population, POPULATION)
+    np.testing.assert_array_equal(info.fitness, fitness)
+    np.testing.assert_allclose(info.log_weight, jnp.log(fitness), rtol=1e-6)
+    assert (float(info.alpha), int(info.t)) == (float(COSINE.alpha[6]), 6)
+
+
+def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
+    """A float32 alpha has lost 1 - alpha here: formed afterwards, it is wrong by a third."""
+    alpha = 1 - np.array([5e-8, 9e-8, 0.5])
+    population = 1e-3 * POPULATION
+    fitness = de.problems.two_peaks(POPULATION)
+    single, _ = _step(
+        fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
+    )
+    with jax.enable_x64(True):
+        population, fitness = population.astype(float), fitness.astype(float)
+        double, _ = _step(
+            fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
+        )
+        assert double.t.dtype == de.diffusion_evolution(alpha).init(population).t.dtype == jnp.int32
+        moved = float(jnp.max(jnp.abs(double.population - population)))
+    np.testing.assert_allclose(single.population, double.population, rtol=0, atol=0.01 * moved)
+
+
+def test_a_projection_is_where_distances_are_taken():
+    projection, fitness = jnp.array([[0.0], [1.0]]), de.problems.two_peaks(POPULATION)
+    _, info = _step(fitness, t=6, projection=projection)
+    z_t = POPULATION @ projection
+    x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[6], z_t=z_t)
+    np.testing.assert_allclose(info.x0, x0, atol=1e-5)
+
+
+def test_without_selection_everybody_weighs_one():
+    (_, nobody), (_, equal) = _step(jnp.zeros(64)), _step(jnp.ones(64))
+    np.testing.assert_allclose(nobody.x0, equal.x0, atol=1e-5)
+    np.testing.assert_allclose(nobody.log_evidence, equal.log_evidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.int32])
+def test_fitness_of_any_number_type_is_weighed_in_float32(dtype):
+    fitness = jnp.asarray(1000 * de.problems.two_peaks(POPULATION) + 1, dtype)
+    _, info = _step(fitness)
+    assert info.log_weight.dtype == jnp.float32
+    np.testing.assert_allclose(info.log_weight, np.log(np.asarray(fitness, float)), rtol=1e-6)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(_step, fitness)[1].log_weight.dtype == jnp.float32
+
+
+def test_half_precision_genomes_stay_half_precision():
+    state, _ = _step(de.problems.two_peaks(POPULATION), population=POPULATION.astype(jnp.bfloat16))
+    assert state.population.dtype == jnp.bfloat16
+
+
+def test_a_fitness_map_sees_no_bad_fitness_and_no_stranger_to_the_good():
+    """A map that takes the worst, or a rank, sees the worst valid fitness in a bad one's place."""
+    fitness = de.problems.two_peaks(POPULATION).at[5].set(jnp.nan) + 2
+    _, info = _step(fitness, fitness_map=lambda seen: seen - seen.min())
+    np.testing.assert_allclose(info.log_weight, fitness - jnp.nanmin(fitness), atol=1e-6)
+    weightless = jnp.arange(64) == 7
+    _, info = _step(fitness, fitness_map=lambda seen: jnp.where(weightless, jnp.inf, seen))
+    assert np.flatnonzero(np.isnan(info.log_weight)).tolist() == [5, 7]
+
+
+def test_two_individuals_are_enough():
+    assert de.diffusion_evolution(COSINE).init(POPULATION[:2]).population.shape == (2, 2)
+
+
+def test_positional_arguments_may_have_any_names():
+    def positional(key, population, /):
+        return jax.random.uniform(key, population.shape[:1])
+
+    algorithm = de.diffusion_evolution(COSINE)
+    _, info = de.make_generation(algorithm, positional)(algorithm.init(POPULATION), KEY)
+    expected = jax.random.uniform(jax.random.split(KEY)[0], (64,))
+    np.testing.assert_array_equal(info.fitness, expected)
+
+
+@pytest.mark.parametrize("fitness_fn", [lambda: 0.0, lambda key: key])
+def test_what_takes_no_population_is_refused(fitness_fn):
+    with pytest.raises(ValueError, match=r"expected fitness_fn\(population\) or"):
+        _run(fitness_fn=fitness_fn)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: de.diffusion_evolution(de.schedules.Schedule(COSINE[0], COSINE[1][:5])),
+            r"of one shape \[T\]; seen \(12,\) and \(5,\)",
+        ),
+        (
+            lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3))),
+            r"of one shape \[T\]; seen \(2, 3\)",
+        ),
+        (
+            lambda: de.diffusion_evolution(COSINE).init(POPULATION.at[:2, 0].set(jnp.inf)),
+            "finite genomes; seen 2 rows",
+        ),
+        (lambda: de.diffusion_evolution(COSINE).init(POPULATION[0]), r"seen \(2,\)"),
+        (
+            lambda: de.diffusion_evolution(COSINE).init(jnp.ones((5, 2), int)),
+            "population: expected floating-point genomes; seen int32",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_before_the_first_step(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -30,6 +30,12 @@ def test_a_pytree_goes_to_a_genome_and_back():
     np.testing.assert_array_equal(jax.vmap(codec.flatten)(batch), population)
 
 
+def test_leaves_come_back_in_their_own_types():
+    params = {"a": jnp.ones(2, jnp.float16), "b": jnp.ones((1, 2), jnp.bfloat16)}
+    codec = de.genome.codec(params)
+    chex.assert_trees_all_equal_dtypes(codec.unflatten(jnp.zeros(4)), params)
+
+
 def test_flax_linen_parameters_are_a_genome():
     module = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(2)])
     variables = module.init(KEY, OBSERVATION)
@@ -84,6 +90,14 @@ def test_latent_directions_have_unit_length():
     projection = de.latent.random_projection(KEY, 58, 3)
     assert projection.shape == (58, 3)
     np.testing.assert_allclose(jnp.linalg.norm(projection, axis=0), 1, rtol=1e-6)
+    for dims in ((4, 1), (4, 4)):
+        assert de.latent.random_projection(KEY, *dims).shape == dims
+
+
+def test_a_projection_is_taken_at_full_precision():
+    """An accelerator's default for float32 keeps 8 to 11 bits."""
+    x, projection = jnp.ones((5, 4)), jnp.ones((4, 2))
+    assert "HIGHEST" in str(jax.make_jaxpr(de.latent.project)(x, projection))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ FITNESS = jnp.array([0.5, 0.75, 0.25, 1.0])
 def test_success_rate_is_the_share_at_or_above_the_threshold():
     fitness = jnp.array([[499.0, 500, 500, jnp.nan], [500, 501, 9, 500]])
     np.testing.assert_allclose(metrics.success_rate(fitness, 500), [0.5, 0.75])
+    np.testing.assert_allclose(metrics.success_rate(fitness[0], 500), 0.5)
 
 
 def test_best_takes_the_fittest_first_and_nan_last():
@@ -24,6 +25,8 @@ def test_best_takes_the_fittest_first_and_nan_last():
     points, values = metrics.best(POINTS, fitness, 3)
     np.testing.assert_array_equal(points, POINTS[jnp.array([3, 0, 2])])
     np.testing.assert_array_equal(values, [1.0, 0.5, 0.25])
+    np.testing.assert_array_equal(metrics.best(POINTS, FITNESS, 1)[1], [1.0])
+    np.testing.assert_array_equal(metrics.best(POINTS, FITNESS, 4)[1], [1.0, 0.75, 0.5, 0.25])
 
 
 def test_entropy_is_zero_in_one_cell_and_log2_n_in_cells_of_their_own():
@@ -62,6 +65,15 @@ def test_elites_are_the_first_of_equals_and_never_without_fitness():
     twice = jnp.array([[0.0, 0.0], [0.1, 0.1], [2.0, 0.0], [3.0, 0.0]])
     fitness = jnp.array([1.0, 1.0, -jnp.inf, 0.0])
     assert metrics.elites(twice, fitness).tolist() == [True, False, False, True]
+    assert metrics.elites(twice[:1], fitness[2:3]).tolist() == [False]
+
+
+def test_elites_are_of_cells_of_side_one_unless_said_and_beyond_the_limit_of_the_border():
+    line = jnp.array([[-9.0, 0.0], [-7.0, 0.0], [0.0, 0.0], [1.0, 0.0], [7.0, 0.0], [9.0, 0.0]])
+    fitness = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, jnp.nan])
+    assert metrics.elites(line, fitness).tolist() == [True, True, True, True, True, False]
+    border = metrics.elites(line, fitness, cell=2.0, limit=4.0)
+    assert border.tolist() == [False, True, False, True, True, False]
 
 
 def test_coverage_counts_occupied_cells_inside_the_box_only():
@@ -71,11 +83,29 @@ def test_coverage_counts_occupied_cells_inside_the_box_only():
     assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
+def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_told_apart():
+    np.testing.assert_allclose(metrics.grid_entropy(jnp.eye(256), cell=1.0), 8, rtol=1e-6)
+
+
+def test_coverage_counts_cells_of_the_side_asked_for():
+    points = jnp.array([[0.6, 0.0], [-0.6, 0.0], [2.4, 0.0]])  # two in one cell of side 2
+    np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
+
+
+def test_a_box_without_cells_to_count_is_refused_and_one_corner_may_be_traced():
+    for limit in ((1.0, 1.0), (0.0, float("inf")), (-float("inf"), 0.0)):
+        with pytest.raises(ValueError, match="limit: expected a finite box, low < high"):
+            metrics.coverage(POINTS, limit=limit)
+    half_known = jax.jit(lambda high: metrics.coverage(POINTS, limit=(-4.0, high)))
+    np.testing.assert_allclose(half_known(4.0), metrics.coverage(POINTS), rtol=1e-6)
+
+
 def test_modes_are_found_within_the_radius_and_with_enough_points():
     modes = jnp.array([[0.0, 0.0], [1.0, 0.0], [-3.0, 3.0]])
     assert int(metrics.modes_found(POINTS, modes, radius=0.41)) == 2
     assert int(metrics.modes_found(POINTS, modes, radius=0.3)) == 1
     assert int(metrics.modes_found(POINTS, modes, radius=0.41, at_least=2)) == 1
+    assert int(metrics.modes_found(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]), radius=5.0)) == 1
 
 
 @pytest.mark.parametrize("dim", [2, 256])
@@ -128,7 +158,10 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
     [
         (lambda: metrics.grid_entropy(jnp.ones(3)), r"points: expected shape \[N, D\].*\(3,\)"),
         (lambda: metrics.qd_score(POINTS, jnp.ones(3)), r"fitness: expected shape \(4,\); seen"),
+        (lambda: metrics.grid_entropy(jnp.ones((0, 2))), r"N >= 1; seen \(0, 2\)"),
+        (lambda: metrics.best(POINTS, FITNESS, 0), "num: expected 1 to N = 4; seen 0"),
         (lambda: metrics.best(POINTS, FITNESS, 5), "num: expected 1 to N = 4; seen 5"),
+        (lambda: metrics.modes_found(POINTS, jnp.ones(2), radius=1.0), r"modes: .* seen \(2,\)"),
         (lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0), "modes: expected"),
     ],
 )

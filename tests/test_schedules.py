@@ -27,12 +27,42 @@ def test_a_schedule_of_your_own_is_taken_in_float64():
     assert float(schedule.one_minus_alpha[0]) == pytest.approx(1e-9, rel=1e-6)
 
 
+def test_half_precision_is_read_in_float64_too():
+    alpha = np.array([0.5, 1e-3], np.float16)
+    exact = 1 - alpha.astype(float)
+    np.testing.assert_allclose(de.schedules.from_alpha(alpha).one_minus_alpha, exact, rtol=1e-7)
+
+
+def test_a_traced_alpha_is_taken_as_it_is():
+    alpha, one_minus_alpha = jax.jit(de.schedules.from_alpha)(jnp.array([0.75, 0.25]))
+    np.testing.assert_array_equal(alpha, [0.75, 0.25])
+    np.testing.assert_array_equal(one_minus_alpha, [0.25, 0.75])
+
+
+def test_neighbours_of_one_float32_alpha_are_told_apart_by_one_minus_alpha():
+    schedule = de.schedules.Schedule(jnp.array([1, 1, 0.5]), jnp.array([1e-9, 1e-8, 0.5]))
+    for levels in (schedule, de.schedules.cosine(3)):
+        checked = de.schedules.check_schedule(levels)
+        np.testing.assert_array_equal(checked.alpha, levels.alpha)
+        np.testing.assert_array_equal(checked.one_minus_alpha, levels.one_minus_alpha)
+    traced = jax.jit(de.schedules.check_schedule)(schedule)
+    np.testing.assert_array_equal(traced, schedule)
+
+
+@pytest.mark.parametrize("alpha", [[0.5, 0.5], [0.25, 0.75], [[0.75, 0.5], [0.5, 0.25]]])
+def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha):
+    alpha = jnp.array(alpha)
+    with pytest.raises(ValueError, match="schedule: expected alpha"):
+        de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))
+
+
 @pytest.mark.parametrize(
     ("alpha", "message"),
     [
         ([0.1, 0.9], r"strictly decreasing.*alpha\[0\] = 0.1, alpha\[1\] = 0.9"),
-        ([0.9, 0.9], "strictly decreasing"),
+        ([0.9, 0.5, 0.5], r"strictly decreasing.*alpha\[1\] = 0.5, alpha\[2\] = 0.5"),
         ([1.0, 0.5], "0 < alpha < 1; seen values from 0.5 to 1"),
+        ([0.5, 0.0], "0 < alpha < 1; seen values from 0 to 0.5"),
         ([0.5], r"T >= 2; seen shape \(1,\)"),
         ([[0.9, 0.1]], r"seen shape \(1, 2\)"),
         ([0.9, float("nan")], "0 < alpha < 1"),
@@ -45,5 +75,6 @@ def test_what_is_no_schedule_is_refused(alpha, message):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_fewer_than_two_levels_are_refused(schedule):
-    with pytest.raises(ValueError, match="num_levels: expected an integer of at least 2; seen 1"):
-        schedule(1)
+    for few in (1, 10.0):
+        with pytest.raises(ValueError, match=f"expected an integer of at least 2; seen {few}"):
+            schedule(few)

@@ -1,0 +1,75 @@
+"""Lanes against a loop: an environment of one number, one individual and one step at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffevo_jax.problems.rollout import Episodes, rollout
+
+
+def _reset(key):
+    x = jax.random.uniform(key)
+    return jnp.stack([x, 1 - x]), (x, jnp.asarray(0, jnp.int32))
+
+
+def _step(key, state, outputs):
+    x, count = state
+    x, noise = x + outputs[0] ** 2 + 0.1, jax.random.uniform(key)
+    return jnp.stack([x, noise]), (x, count + 1), x * noise, x > 2
+
+
+EPISODES = Episodes(
+    reset=_reset,
+    step=_step,
+    load=lambda genomes: genomes.T,
+    apply=lambda weights, observations: jnp.sum(
+        weights[:, None] * observations, axis=0, keepdims=True
+    ),
+    max_steps=9,
+)
+POPULATION = 0.5 * jax.random.normal(jax.random.key(0), (13, 2))
+KEYS = jax.random.split(jax.random.key(1), (13, 2))
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """Total, steps and last state of each individual's episodes."""
+    one_step = jax.jit(_step)
+    told = np.zeros((3, 13, 2))
+    for i, e in np.ndindex(13, 2):
+        key_reset, key_steps = jax.random.split(KEYS[i, e])
+        observation, state = _reset(key_reset)
+        total, steps, ended = 0.0, 0, False
+        while not ended and steps < 9:
+            key = jax.random.fold_in(key_steps, steps)
+            outputs = jnp.sum(POPULATION[i] * observation)[None]
+            observation, state, reward, ended = one_step(key, state, outputs)
+            total, steps = total + float(reward), steps + 1
+        assert int(state[1]) == steps
+        told[:, i, e] = total, steps, state[0]
+    assert len(np.unique(told[1])) > 4  # or the lanes would all end at once
+    return told
+
+
+@pytest.mark.parametrize(
+    ("lanes", "narrower", "steps"), [(13, (), 1), (5, (3, 1), 1), (4, (2,), 3), (1, (), 1)]
+)
+def test_any_number_of_lanes_tells_what_a_loop_does(loop, lanes, narrower, steps):
+    @jax.jit
+    def told(keys, population):
+        return rollout(
+            EPISODES,
+            keys,
+            population,
+            lanes=lanes,
+            narrower=narrower,
+            steps=steps,
+            read=lambda lane: (lane.total, lane.length, lane.state[0], lane.state[1]),
+        )
+
+    total, length, x, count = told(KEYS, POPULATION)
+    np.testing.assert_array_equal(length, loop[1])
+    np.testing.assert_array_equal(count, loop[1])
+    np.testing.assert_allclose(total, loop[0], rtol=1e-5)  # sums of nine float32 numbers
+    np.testing.assert_allclose(x, loop[2], rtol=1e-5)
