@@ -449,9 +449,9 @@ WEIGHTS = {
 def _excess(n, dim, population, weights, key=KEY):
     """How far x0 is from float64's beyond what the contract allows, over the spread, by level.
 
-    Of 512 individuals at most, spread over the population: float64 takes its time.
+    Of 128 individuals or so, spread over the population: float64 takes its time.
     """
-    rows = np.arange(0, n, max(1, n // 512))
+    rows = np.arange(0, n, max(1, n // 128))
     key_x, key_w = jax.random.split(key)
     x = POPULATIONS[population](jax.random.normal(key_x, (n, dim)))
     log_weight = WEIGHTS[weights](key_w, n)

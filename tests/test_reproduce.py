@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runner import cli, figure, results
-from experiments import fig4_draw, report, reproduce
+from experiments import control, fig3, fig4, fig4_draw, report, reproduce, study
 from experiments.rows import Row, Section
 
 # The smallest PNG: one pixel.
@@ -329,36 +329,53 @@ def test_both_reports_hold_numbers_commands_and_what_is_missing(parts, tmp_path)
 # The real parts
 
 
+CHEAP = ("fig2", "temperature", "schedule_study")
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> Path:
-    """The folder of one `diffevo-jax reproduce --quick`."""
+    """The folder of `diffevo-jax reproduce --quick`, with the parts that take seconds."""
     folder = tmp_path_factory.mktemp("reproduce") / "quick"
+    _run_quick(folder, *CHEAP)
+    return folder
+
+
+def _run_quick(folder: Path, *only: str) -> None:
+    """Run what is asked for in a process of its own, where JAX starts with every core.
+
+    It computes as long as it compiles: with more of LLVM's passes than other tests.
+    """
     command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
-    # A process of its own, where JAX starts with every core. It computes as long as it compiles:
-    # with more of LLVM's passes than other tests.
     flags = xla_flags("--xla_backend_optimization_level=1")
     done = subprocess.run(
-        [*command, "--out", str(folder)],
+        [*command, "--out", str(folder), *(word for name in only for word in ("--only", name))],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The quick run has drawn its figures: to read its numbers again needs no second drawing."""
+    """Figures are drawn but not painted into files: a quick run has done that already."""
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *_, **__: None)
+    monkeypatch.setattr(fig4_draw, "_animate", lambda _, draw, frames, path: draw(frames[-1]))
 
 
 @pytest.mark.usefixtures("drawn")
-def test_a_quick_run_makes_every_figure_and_table(quick):
-    for name in reproduce.NAMES:
+@pytest.mark.parametrize(
+    "names", [CHEAP, pytest.param(reproduce.NAMES, marks=pytest.mark.slow)], ids=["cheap", "every"]
+)
+def test_a_quick_run_makes_every_figure_and_table(quick, names):
+    if names != CHEAP:
+        _run_quick(quick)  # goes on with what is left
+    num_figures = 0
+    for name in names:
         section = importlib.import_module(f"experiments.{name}").section(quick / name)
         assert section.text.strip()
         assert section.figures
+        num_figures += len(section.figures)
         assert all(path.stat().st_size > 10_000 for path in section.figures)
         assert all(report.caption(path) != path.stem for path in section.figures)
         # Few repeats, so that errors are themselves uncertain: most rows agree all the same.
@@ -366,8 +383,56 @@ def test_a_quick_run_makes_every_figure_and_table(quick):
         assert sum(row.far for row in rows) <= 0.35 * len(rows), name
     page = _Links()
     page.feed(_page(quick))
-    assert len(page.pictures) == 13
-    assert "Missing" not in _page(quick)
+    assert len(page.pictures) == num_figures
+    assert _page(quick).count("Missing") == len(reproduce.NAMES) - len(names)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Parts of minutes with tiny populations and one repeat or two: their time is compilation."""
+    load_config, load, table = fig4.load_config, study.load, control.settings()
+
+    def of(settings, **changes):
+        return settings.model_copy(update=changes)
+
+    def load_tiny(model, name):
+        settings = load(model, name)
+        return of(
+            settings,
+            repeats=of(settings.repeats, quick=2),
+            dimensions=[],
+            diffusion=of(settings.diffusion, population=64, num_levels=4),
+            open_es={**settings.open_es, "generations": 4},
+            pepg={**settings.pepg, "generations": 4},
+            cma_es={**settings.cma_es, "generations": 4},
+            map_elites={**settings.map_elites, "evaluations": 512},
+        )
+
+    tiny_table = of(
+        table,
+        tasks=[table.quick.task],
+        scalings=[table.quick.scaling_large],
+        max_steps=20,
+        diffusion=of(table.diffusion, population=8),
+        cma_es=of(table.cma_es, population=8),
+    )
+    monkeypatch.setattr(
+        fig4, "load_config", lambda path, more: load_config(path, [*more, "population=26"])
+    )
+    monkeypatch.setattr(fig4, "QUICK_REPEATS", 2)
+    monkeypatch.setattr(fig4, "QUICK_REPEATS_LARGE", 1)
+    monkeypatch.setattr(study, "load", load_tiny)
+    monkeypatch.setattr(control, "settings", lambda: tiny_table)
+
+
+@pytest.mark.usefixtures("drawn", "tiny", "one_device")
+@pytest.mark.parametrize("part", [fig3, fig4, control], ids=["fig3", "fig4", "control"])
+def test_a_part_of_minutes_runs_and_is_drawn(part, tmp_path):
+    part.run(tmp_path, quick=True)
+    section = part.section(tmp_path)
+    assert section.rows
+    assert all(math.isfinite(row.ours) for row in section.rows)
+    assert all(report.caption(path) != path.stem for path in section.figures)
 
 
 @pytest.mark.usefixtures("drawn")
