@@ -468,8 +468,11 @@ _estimate = jax.jit(
         x, log_weight, 1 - one_minus_alpha, one_minus_alpha=one_minus_alpha
     )
 )
-# Beside the log weights': the rounding of the sums, and of the genomes themselves.
-ROUNDING = 3e-6
+
+
+def _rounding(dim: int) -> float:
+    """Beside the log weights': of the sums and the genomes, and of a matmul for the distances."""
+    return 3e-6 if dim <= tiled.CPU.direct else 1e-5
 
 
 @pytest.mark.parametrize(
@@ -481,7 +484,7 @@ def test_float32_is_exact_for_log_weights_off_by_their_last_digits(dim):
         for population in POPULATIONS:
             for weights in WEIGHTS:
                 worst = max(_excess(n, dim, population, weights))
-                assert worst <= ROUNDING, (n, population, weights, worst)
+                assert worst <= _rounding(dim), (n, population, weights, worst)
 
 
 @pytest.mark.slow
@@ -490,7 +493,7 @@ def test_float32_keeps_the_contract_in_a_large_population(dim):
     for population in POPULATIONS:
         for weights in WEIGHTS:
             worst = max(_excess(4096, dim, population, weights))
-            assert worst <= ROUNDING, (population, weights, worst)
+            assert worst <= _rounding(dim), (population, weights, worst)
 
 
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)

@@ -19,7 +19,7 @@ from diffevo_jax.estimator.exp2 import LOG2E
 from diffevo_jax.estimator.types import Frame, Problem
 
 # The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
-MATMUL_ROUNDING = 4e-5
+MATMUL_ROUNDING = 1.5e-5
 # Dimensions that one pass over a tile of distances adds, as many as hide its reading and writing.
 DIMENSIONS_AT_ONCE = 16
 
