@@ -74,7 +74,7 @@ def direct(problem: Problem) -> Geometry:
     def half_square(places: jax.Array) -> jax.Array:
         """|z|^2 / 2 less |middle|^2 / 2, over 1 + a."""
         y = places - middle
-        return jnp.sum(y * (y / 2 + middle), axis=1) / (1 + root)
+        return jnp.sum(y * (y / 2 + middle), axis=1) * (1 / (1 + root))
 
     own_bits = None
     if problem.own is not None:

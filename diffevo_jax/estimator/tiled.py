@@ -90,7 +90,7 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
     # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
     rows = jnp.pad(problem.value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1)
     supports = (
-        _blocks(geometry.bits / geometry.slope, key_block, constant_values=_FURTHEST),
+        _blocks(geometry.bits * (1 / geometry.slope), key_block, constant_values=_FURTHEST),
         _blocks(geometry.key, key_block),
         jnp.swapaxes(_blocks(rows, key_block), 1, 2),
     )
@@ -161,7 +161,7 @@ def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> 
     """Many genes: a block of queries against all keys, then one matmul with the genomes."""
     n = len(geometry.query)
     query_block = min(max(1, blocks.softmax // len(geometry.key)), n)
-    handicap = geometry.bits / geometry.slope
+    handicap = geometry.bits * (1 / geometry.slope)
     precision = problem.precision
     if precision is None:  # TF32 would round doubles
         precision = blocks.precision if problem.value.dtype == jnp.float32 else _HIGHEST
