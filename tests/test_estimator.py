@@ -507,6 +507,16 @@ def test_float32_keeps_the_contract_in_a_large_population(dim):
     population=st.sampled_from(sorted(POPULATIONS)),
     weights=st.sampled_from(sorted(WEIGHTS)),
 )
+@hypothesis.example(  # log weights of 1e11, whose products round by thousands
+    n=3,
+    dim=16,
+    seed=0,
+    log_spread=-12.0,
+    scale=232.0,
+    offset=0.0,
+    population="clusters",
+    weights="half of them zero",
+)
 def test_any_population_and_weights_agree_with_the_loop(
     n, dim, seed, log_spread, scale, offset, population, weights
 ):

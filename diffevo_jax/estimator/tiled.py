@@ -113,14 +113,15 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
         furthest = jnp.full((key_block // _FOLDS, query_block), _FURTHEST, dtype)
         return jnp.min(jax.lax.scan(tile, furthest, supports)[0], axis=0)
 
-    def with_shift(query, shift):
+    def with_nearest(query, nearest):
         def tile(sums, support):
             handicap, key, rows = support
             distances = geometry.add_squares(handicap, key, query)
-            return add(sums, exp2(geometry.slope * distances - shift), rows), None
+            # Differences first: of 1e11 bits, products of a slope lose thousands.
+            return add(sums, exp2(geometry.slope * (distances - nearest)), rows), None
 
         total, squares = jax.lax.scan(jax.checkpoint(tile), nothing, supports)[0]
-        return total, jnp.sum(squares, axis=0), shift
+        return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
     def with_running_shift(query):
         def tile(carry, support):
@@ -139,12 +140,14 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
     def block(args):
         query, *given = args
         if given:
-            return with_shift(query, *given)
+            return with_nearest(query, *given)
         if dim <= CPU.direct:
-            return with_shift(query, geometry.slope * find_nearest(query))
+            return with_nearest(query, find_nearest(query))
         return with_running_shift(query)
 
-    given = () if shift is None else (_blocks(shift, query_block, mode="edge"),)
+    given = ()
+    if shift is not None:
+        given = (_blocks(shift * (1 / geometry.slope), query_block, mode="edge"),)
     results = jax.lax.map(block, (_query_blocks(geometry.query, query_block), *given))
     total, squares, shift = results
     total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
@@ -170,15 +173,14 @@ def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> 
         query, *given = args
         # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
         distances = geometry.add_squares(handicap, geometry.key, query).T
-        nearest = jnp.min(distances, axis=1, initial=_FURTHEST)
-        (shift,) = given or (geometry.slope * nearest,)
-        w = exp2(geometry.slope * distances - shift[:, None])
+        (nearest,) = given or (jnp.min(distances, axis=1, initial=_FURTHEST),)
+        w = exp2(geometry.slope * (distances - nearest[:, None]))
         total = jnp.matmul(w, problem.value, precision=precision)
-        return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), shift
+        return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
 
     arrays = [_query_blocks(geometry.query, query_block)]
     if shift is not None:
-        arrays.append(_blocks(shift, query_block, mode="edge"))
+        arrays.append(_blocks(shift * (1 / geometry.slope), query_block, mode="edge"))
     if query_block == n:  # a loop of one round would copy its result
         total, squares, weight, shift = block([array[0] for array in arrays])
     else:
