@@ -127,6 +127,16 @@ def test_log_evidence_and_effective_sample_size_are_those_of_the_weights(floor, 
     np.testing.assert_allclose(posterior.effective_sample_size, ess, rtol=1e-4)
 
 
+def test_the_sample_size_may_be_left_out():
+    x, log_weight = _case()
+    for floor in (0.0, 1e-2):
+        whole = de.estimate_posterior(x, log_weight, 0.9, floor=floor)
+        less = de.estimate_posterior(x, log_weight, 0.9, floor=floor, sample_size=False)
+        assert bool(jnp.all(jnp.isnan(less.effective_sample_size)))
+        np.testing.assert_allclose(less.x0, whole.x0, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(less.log_evidence, whole.log_evidence, rtol=0, atol=1e-6)
+
+
 @EVERY
 def test_an_offset_of_the_log_weights_changes_nothing(implementation):
     """Up to 1e5, where float32 holds steps of 1/128: these log weights bear it without rounding."""

@@ -160,7 +160,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
     saved = on_first(run.saver.restore, name, first)
     while first < config.repeats:
         if saved is None:
-            # The last call fills up with repeats that nobody asked for.
+            # Padding to a whole call, discarded below.
             carry = start(de.batch.seed_keys(config.seed, per_call, first=first))
             call = _Call(first, min(per_call, config.repeats - first), 0, carry, [])
         else:

@@ -128,7 +128,7 @@ def run_points(
     errors: dict[int, str] = {}
     for begin in range(0, total, size):
         end = min(begin + size, total)
-        # The last call fills up with runs that nobody asked for.
+        # Padding to a whole call, discarded below.
         which, repeat = np.divmod(np.minimum(np.arange(begin, begin + size), total - 1), repeats)
         chosen = [points[i] for i in which]
         for name, program in programs.items():
