@@ -52,8 +52,9 @@ class Blocks(NamedTuple):
 
 # 1 MiB a tile, about a core's second-level cache, and 16 MiB.
 CPU = Blocks(512, 512, 2**22, 16)
-# A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it.
-SMALL = Blocks(512, 128, 2**22, 16)
+# A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it. Up
+# to 64 dimensions a matmul would save nothing there, and both ways to sum take longer to compile.
+SMALL = Blocks(512, 128, 2**22, 64)
 # 64 MiB and 256 MiB: enough work to hide the start of each operation. A choice between the two ways
 # to sum would have the host wait.
 ACCELERATOR = Blocks(4096, 4096, 2**26, 64)
