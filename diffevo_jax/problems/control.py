@@ -68,7 +68,7 @@ def make_task(name: str, *, max_steps: int | None = None, fast_trig: bool = True
     name: a registered environment, for example "CartPole-v1".
     max_steps: cut episodes there; None keeps the environment's own limit. The published roll-outs
         stop at 500 or the environment's own limit, whichever comes first.
-    fast_trig: on a CPU, take the sines and cosines of steps by a fraction, to 2e-7, see
+    fast_trig: on a CPU, take the sines and cosines of steps by a polynomial, to 2e-7, see
         `fast_trig`; False keeps XLA's, to 3e-8, at up to half the speed.
 
     Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
