@@ -2,7 +2,7 @@
 
 L lanes step together as one batch, the lanes as the minor axis, so that a step is a handful of
 vector operations however small the network. When half of them have ended, the free lanes take the
-next individuals; when nobody waits, the last ones go on in fewer lanes. No step is spent on waiting
+next individuals; when none waits, the last ones may go on in fewer lanes. No step is spent waiting
 for the longest episode of a fixed chunk.
 
 What a lane computes depends on its individual alone: lanes change the time, not the results.
