@@ -18,46 +18,71 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffevo_jax import baselines as baselines
     from diffevo_jax import batch as batch
+    from diffevo_jax import denoisers as denoisers
     from diffevo_jax import fitness as fitness
     from diffevo_jax import genome as genome
     from diffevo_jax import latent as latent
     from diffevo_jax import metrics as metrics
     from diffevo_jax import policies as policies
     from diffevo_jax import problems as problems
+    from diffevo_jax import samplers as samplers
     from diffevo_jax import schedules as schedules
     from diffevo_jax import sharding as sharding
-    from diffevo_jax.ddim import ddim_sigma as ddim_sigma
-    from diffevo_jax.ddim import ddim_step as ddim_step
+    from diffevo_jax.base import Denoiser as Denoiser
+    from diffevo_jax.base import Level as Level
+    from diffevo_jax.base import Move as Move
+    from diffevo_jax.base import Sampler as Sampler
+    from diffevo_jax.base import Weights as Weights
+    from diffevo_jax.denoising import Info as Info
+    from diffevo_jax.denoising import State as State
+    from diffevo_jax.denoising import denoising_evolution as denoising_evolution
+    from diffevo_jax.denoising import diffusion_evolution as diffusion_evolution
     from diffevo_jax.estimator import Posterior as Posterior
     from diffevo_jax.estimator import estimate_posterior as estimate_posterior
     from diffevo_jax.estimator import estimate_x0 as estimate_x0
     from diffevo_jax.evolution import Algorithm as Algorithm
-    from diffevo_jax.evolution import Info as Info
-    from diffevo_jax.evolution import State as State
-    from diffevo_jax.evolution import diffusion_evolution as diffusion_evolution
+    from diffevo_jax.evolution import Best as Best
+    from diffevo_jax.evolution import Evolved as Evolved
+    from diffevo_jax.evolution import Running as Running
+    from diffevo_jax.evolution import begin as begin
     from diffevo_jax.evolution import evolve as evolve
     from diffevo_jax.evolution import make_generation as make_generation
+    from diffevo_jax.samplers.ddim import ddim_mean as ddim_mean
+    from diffevo_jax.samplers.ddim import ddim_sigma as ddim_sigma
+    from diffevo_jax.samplers.ddim import ddim_step as ddim_step
 
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
 _MODULES = (
-    *("batch", "fitness", "genome", "latent", "metrics"),
-    *("policies", "problems", "schedules", "sharding"),
+    *("baselines", "batch", "denoisers", "fitness", "genome", "latent"),
+    *("metrics", "policies", "problems", "samplers", "schedules", "sharding"),
 )
 _HOMES = {
-    "ddim_sigma": "ddim",
-    "ddim_step": "ddim",
+    "Denoiser": "base",
+    "Level": "base",
+    "Move": "base",
+    "Sampler": "base",
+    "Weights": "base",
+    "Info": "denoising",
+    "State": "denoising",
+    "denoising_evolution": "denoising",
+    "diffusion_evolution": "denoising",
     "Posterior": "estimator",
     "estimate_posterior": "estimator",
     "estimate_x0": "estimator",
     "Algorithm": "evolution",
-    "Info": "evolution",
-    "State": "evolution",
-    "diffusion_evolution": "evolution",
+    "Best": "evolution",
+    "Evolved": "evolution",
+    "Running": "evolution",
+    "begin": "evolution",
     "evolve": "evolution",
     "make_generation": "evolution",
+    "ddim_mean": "samplers.ddim",
+    "ddim_sigma": "samplers.ddim",
+    "ddim_step": "samplers.ddim",
 }
 
 

@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -35,3 +37,19 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
     inside = seen.shape == () and low <= seen <= high
     if not inside or (seen == low and closed[0] == "(") or (seen == high and closed[1] == ")"):
         raise ValueError(f"{name}: expected {wanted}; seen {value}")
+
+
+def check_population(population) -> jax.Array:
+    """Raise ValueError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array."""
+    known = not is_traced(population)
+    population = jnp.asarray(population)
+    if population.ndim != 2 or len(population) < 2:
+        raise ValueError(f"population: expected shape [N, D] with N >= 2; seen {population.shape}")
+    if not jnp.issubdtype(population.dtype, jnp.floating):
+        raise ValueError(f"population: expected floating-point genomes; seen {population.dtype}")
+    if known:
+        with jax.ensure_compile_time_eval():
+            bad = int(jnp.sum(~jnp.all(jnp.isfinite(population), axis=1)))
+        if bad:
+            raise ValueError(f"population: expected finite genomes; seen {bad} rows with others")
+    return population
