@@ -1,11 +1,33 @@
-"""Checks at the entrance that look at values only where they are known, so that tracing works."""
+"""Types of settings, and checks that look at values only where they are known, for tracing."""
 
 import math
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+
+class Interval(NamedTuple):
+    """Which numbers a setting takes, for whoever reads its signature: the configs do.
+
+    closed: "[]", "()", "[)" or "(]": which of the ends belong to the interval.
+    """
+
+    low: float
+    high: float
+    closed: str = "[]"
+
+
+# Settings of factories, as their signatures state them; a jax.Array is a number that is traced.
+Number = float | jax.Array
+Positive = Annotated[Number, Interval(0, math.inf, "()")]
+NonNegative = Annotated[Number, Interval(0, math.inf, "[)")]
+Fraction = Annotated[Number, Interval(0, 1)]
+Share = Annotated[Number, Interval(0, 1, "(]")]
+# Sizes are counted in 32 bits.
+Count = Annotated[int, Interval(1, 2**31, "[)")]
 
 
 def is_traced(value) -> bool:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax.base import Denoiser, Level, Sampler, Weights
-from diffevo_jax.checks import check_population
+from diffevo_jax.checks import Fraction, NonNegative, check_population
 from diffevo_jax.denoisers.posterior_mean import posterior_mean
 from diffevo_jax.evolution import Algorithm
 from diffevo_jax.fitness import FitnessMap, identity
@@ -66,9 +66,9 @@ def diffusion_evolution(
     schedule: Schedule | ArrayLike,
     *,
     fitness_map: FitnessMap = identity,
-    eta=1.0,
+    eta: Fraction = 1.0,
     projection: jax.Array | None = None,
-    floor=0.0,
+    floor: NonNegative = 0.0,
     mesh: Mesh | None = None,
 ) -> Algorithm:
     """Configure Diffusion Evolution, or Latent Space Diffusion Evolution given a projection.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import check_number
+from diffevo_jax.checks import Positive, check_number
 
 FitnessMap = Callable[[jax.Array], jax.Array]
 
@@ -20,7 +20,7 @@ def identity(fitness: jax.Array) -> jax.Array:
     return power(1.0)(fitness)
 
 
-def power(p, temperature=1.0) -> FitnessMap:
+def power(p: Positive, temperature: Positive = 1.0) -> FitnessMap:
     """Weight = f^(p / temperature): a larger p, or a lower temperature, selects more sharply.
 
     p, temperature: numbers above 0, or traced. Raises ValueError when they are not.
@@ -37,7 +37,7 @@ def power(p, temperature=1.0) -> FitnessMap:
     return log_weight
 
 
-def boltzmann(temperature=1.0) -> FitnessMap:
+def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
     """Weight = exp((f - max f) / temperature): fitness of any sign; an offset changes nothing.
 
     temperature: a number above 0, in units of fitness, or traced. Raises ValueError when it is not.

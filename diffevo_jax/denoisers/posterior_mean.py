@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffevo_jax.base import Denoiser, Level, Weights
-from diffevo_jax.checks import check_number, concrete
+from diffevo_jax.checks import NonNegative, check_number, concrete
 from diffevo_jax.estimator import Posterior, estimate_posterior
 from diffevo_jax.latent import project
 
@@ -16,7 +16,7 @@ from diffevo_jax.latent import project
 def posterior_mean(
     *,
     projection: jax.Array | None = None,
-    floor=0.0,
+    floor: NonNegative = 0.0,
     precision: jax.lax.PrecisionLike = None,
     implementation: str = "auto",
     mesh: Mesh | None = None,

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.base import Level, Move, Sampler
 from diffevo_jax.batch import individual_keys
-from diffevo_jax.checks import check_number
+from diffevo_jax.checks import Fraction, check_number
 from diffevo_jax.sharding import over_individuals
 
 # Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
@@ -18,7 +18,7 @@ from diffevo_jax.sharding import over_individuals
 CPU_BLOCK = 2**19
 
 
-def ddim(eta=1.0, *, mesh: Mesh | None = None) -> Sampler:
+def ddim(eta: Fraction = 1.0, *, mesh: Mesh | None = None) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
     eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
