@@ -5,13 +5,16 @@ Index 0 is the cleanest level and T - 1 the noisiest, as in DDPM; a run walks fr
 difference formed afterwards is wrong by 1.3 %.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import concrete, is_traced
+from diffevo_jax.checks import Interval, concrete, is_traced
+
+# A schedule of a million levels is a slip.
+Levels = Annotated[int, Interval(2, 1_000_000)]
 
 
 class Schedule(NamedTuple):
@@ -68,13 +71,13 @@ def _check_alpha(alpha: np.ndarray) -> None:
         )
 
 
-def linear(num_levels: int) -> Schedule:
+def linear(num_levels: Levels) -> Schedule:
     """Alpha equally spaced from 1 - 1e-4 down to 1e-8 (the published code's default)."""
     _check(num_levels)
     return from_alpha(np.linspace(1 - 1e-4, 1e-8, num_levels))
 
 
-def cosine(num_levels: int) -> Schedule:
+def cosine(num_levels: Levels) -> Schedule:
     """The accelerated schedule of every published benchmark and control task.
 
     alpha_t = ((1 + cos(pi t / (T - 1))) / 2 + 1e-3) 0.999 / 1.001, from 0.999 down to 9.98e-4.
@@ -84,7 +87,7 @@ def cosine(num_levels: int) -> Schedule:
     return from_alpha(((1 + np.cos(np.pi * t / (num_levels - 1))) / 2 + 1e-3) * 0.999 / 1.001)
 
 
-def ddpm(num_levels: int) -> Schedule:
+def ddpm(num_levels: Levels) -> Schedule:
     """DDPM's schedule of linearly growing betas (Ho et al. 2020), scaled to T levels.
 
     alpha_t = exp(-b s - g s^2) with s = (t + 1) / T, b and g such that alpha falls from 1 - 1e-4

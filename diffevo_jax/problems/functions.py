@@ -10,6 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import Positive
+
 LIMIT = 4.0  # the box of every benchmark is [-LIMIT, LIMIT]^D
 
 
@@ -31,28 +33,28 @@ def two_steps(points: jax.Array) -> jax.Array:
     return jnp.where(near(1.0) | near(-1.0), 1.0, 1e-9)
 
 
-def rosenbrock(points: jax.Array, *, temperature=1.0) -> jax.Array:
+def rosenbrock(points: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:
     """Rosenbrock's valley in 2-D, minimum at (1, 1). Outside the box the fitness is 0.706."""
     x, y = _plane("rosenbrock", points)
     value = (1 - x) ** 2 + 100 * (y - x**2) ** 2
     return _fitness(points, value, 100.0, 0.0, 287.51, 40009.0, temperature)
 
 
-def beale(points: jax.Array, *, temperature=1.0) -> jax.Array:
+def beale(points: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:
     """Beale's function in 2-D, minimum at (3, 0.5). Outside the box the fitness is 0.0067."""
     x, y = _plane("beale", points)
     value = (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
     return _fitness(points, value, 100.0, 0.0, 20.0, 72769.2, temperature)
 
 
-def himmelblau(points: jax.Array, *, temperature=1.0) -> jax.Array:
+def himmelblau(points: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:
     """Himmelblau's function in 2-D with its four minima. Outside the box the fitness is 0.0028."""
     x, y = _plane("himmelblau", points)
     value = (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
     return _fitness(points, value, 100.0, 0.0, 17.01, 308.803, temperature)
 
 
-def ackley(points: jax.Array, *, temperature=1.0) -> jax.Array:
+def ackley(points: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:
     """Ackley's function in 2-D, *maximised*, as published: four optima at (+-3.615, +-3.615)."""
     x, y = _plane("ackley", points)
     value = (
@@ -64,7 +66,9 @@ def ackley(points: jax.Array, *, temperature=1.0) -> jax.Array:
     return _fitness(points, value, 0.0, 12.5401, 2.0, 12.5401, temperature)
 
 
-def rastrigin(points: jax.Array, *, temperature=1.0, target_dim: int | None = None) -> jax.Array:
+def rastrigin(
+    points: jax.Array, *, temperature: Positive = 1.0, target_dim: int | None = None
+) -> jax.Array:
     """Rastrigin's function in any dimension D, *maximised*, as published.
 
     Its 2^D optima lie at (+-3.518, ..., +-3.518). Scales are the published ones for D = 2, 4, 32

@@ -9,19 +9,18 @@ checkpoints/progress/STEP/           of Orbax: the repeats in progress; STEP cou
 """
 
 import logging
-import os
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results
+from diffevo_jax.runner import plugins, results
+from diffevo_jax.runner.folders import differences
+from diffevo_jax.runner.repeats import ARRAYS
 
 # Without `checkpoint.every`: seconds between checkpoints, and at least so many times what the last
 # one took, so that they cost at most 1 % of a run.
@@ -184,43 +183,23 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a run folder alone; the system frees it however the process ends.
-
-    A file system without locks is named and stops nothing.
-    Raises ConfigError when another process holds it.
-    """
-    import fcntl  # of Unix
-
-    path = folder / "checkpoints" / "lock"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise cfg.ConfigError(
-                f"{folder}: in use by {file.read() or 'another process'}; wait until it ends, or "
-                "choose another folder"
-            ) from None
-        except OSError as error:
-            say(f"note: {folder} can't be locked ({error.strerror}): see that one process uses it")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
 def begin(
-    folder: Path, config: cfg.RunConfig, source: str, say: Callable[[str], None]
+    folder: Path,
+    config: cfg.RunConfig,
+    source: str,
+    sources: dict[str, str],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Start the record of a run, `environment.json`; a run that goes on keeps its record.
 
+    sources: of `plugins.load`.
     Raises ConfigError, naming the keys, when the folder holds a run of another config.
     """
     goes_on = (folder / "config.yaml").exists()
-    if not goes_on:  # first of all: from here on the folder alone is enough to go on
+    if goes_on:
+        plugins.check_same(folder, sources)
+    else:  # first of all: from here on the folder alone is enough to go on
+        plugins.keep(folder, sources)
         results.write_config(folder, config, source)
     record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
     if goes_on:
@@ -241,20 +220,21 @@ def begin(
 
 def finished(
     folder: Path, config: cfg.RunConfig, say: Callable[[str], None]
-) -> dict[str, np.ndarray]:
-    """Read the fitness `[S, T, N]` of the methods that had ended, and drop the rows of others."""
+) -> dict[str, dict[str, np.ndarray]]:
+    """Read the arrays of all generations of the methods that had ended; drop the others' rows."""
     found = {}
     for name in config.methods:
         path = folder / f"{name}.npz"
         if not path.exists():
             continue
         try:
-            fitness = results.read_arrays(path, "fitness")["fitness"]
+            arrays = results.read_arrays(path)
         except cfg.ConfigError as error:
             say(f"{error}. The method runs again.")
             continue
-        if len(fitness) == config.repeats:
-            found[name] = fitness
+        kept = {key: value for key, value in arrays.items() if key in ARRAYS}
+        if len(kept.get("fitness", ())) == config.repeats:
+            found[name] = kept
     results.drop_rows(folder, keep=found)
     return found
 
@@ -262,30 +242,19 @@ def finished(
 def _check_same(
     folder: Path, config: cfg.RunConfig, before: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    stored = _flat(cfg.load_config(folder / "config.yaml").model_dump())
-    given = _flat(config.model_dump())
+    stored = cfg.load_config(folder / "config.yaml").model_dump()
+    given = config.model_dump()
     if before and before["x64"] != record["x64"]:
         stored["JAX_ENABLE_X64"], given["JAX_ENABLE_X64"] = before["x64"], record["x64"]
-    missing = "nothing"
     lines = [
-        f"  {key}: {stored.get(key, missing)} there, {given.get(key, missing)} asked for"
-        for key in {**stored, **given}
-        if stored.get(key, missing) != given.get(key, missing)
+        f"  {key}: {there} there, {here} asked for"
+        for key, (there, here) in differences(stored, given).items()
     ]
     if lines:
         raise cfg.ConfigError(
             f"{folder}: holds a run of another config, and --resume goes on with the same one; "
             "leave the changes out, or run into another folder\n" + "\n".join(lines)
         )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
 
 
 def _line(error: Exception) -> str:

@@ -29,6 +29,13 @@ _Cache = Annotated[
     bool,
     typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
 ]
+_Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="A Python file that registers names for configs; it is run. May be repeated.",
+    ),
+]
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 
@@ -58,6 +65,7 @@ def run(
             "--resume", help="Go on with the run that --out holds; start it where there is none."
         ),
     ] = False,
+    plugin: _Plugin = None,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -76,6 +84,7 @@ def run(
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with _errors_for_people():
         from diffevo_jax.runner.config import find_config, load_config
+        from diffevo_jax.runner.plugins import load
 
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
 
@@ -95,13 +104,14 @@ def run(
         free = ("repeats=", "seed=", "name=")
         comparable = all(text.startswith(free) for text in override or [])
         with many.ending_together(), _errors_for_people():
+            sources = load(plugin or ())
             settings = load_config(path, override)
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
             folder = many.on_first(results.create, out, settings.name, resume=resume)
-            _run_into(folder, settings, programs, source=source, comparable=comparable)
+            _run_into(folder, settings, programs, source, sources, comparable=comparable)
 
 
-def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool) -> None:
+def _run_into(folder: Path, settings, programs, source, sources, *, comparable: bool) -> None:
     """Run into a folder; show progress, results and figure. comparable: with the reference."""
     from rich.console import Console
 
@@ -113,9 +123,16 @@ def _run_into(folder: Path, settings, programs, *, source: str, comparable: bool
     console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
-        with display.progress_bar(settings, console) as progress:
+        lengths = {name: program.num_levels for name, program in programs.items()}
+        with display.progress_bar(settings, lengths, console) as progress:
             summaries = runner.run(
-                settings, programs, folder, source=source, progress=progress, say=console.print
+                settings,
+                programs,
+                folder,
+                source=source,
+                sources=sources,
+                progress=progress,
+                say=console.print,
             )
     except KeyboardInterrupt:
         if is_first():
@@ -156,6 +173,7 @@ def sweep(
         list[int] | None,
         typer.Option(metavar="POINT", help="Only this point; may be repeated."),
     ] = None,
+    plugin: _Plugin = None,
     cache: _Cache = True,
 ) -> None:
     """Run every point of a sweep that is not finished, many as one program, into one table."""
@@ -175,6 +193,7 @@ def sweep(
                 executor=executor.value,
                 out=out,
                 only=only or (),
+                plugin=plugin or (),
                 cache=cache,
                 say=typer.echo,
             )

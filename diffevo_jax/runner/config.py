@@ -1,138 +1,26 @@
 """Run configs: strict models, read from YAML, with errors that name file, key and nearest match."""
 
 import contextlib
+import functools
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, create_model
 
-from diffevo_jax.runner import yaml_loader
+from diffevo_jax.runner import builtin as builtin  # the names that it registers
+from diffevo_jax.runner import registry, yaml_loader
 from diffevo_jax.runner.config_errors import describe, kind, nearest
+from diffevo_jax.runner.registry import Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-# Sizes are counted in 32 bits; a schedule of a million levels is a slip.
+# Sizes are counted in 32 bits.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-MOST_LEVELS = 1_000_000
 
 
 class ConfigError(ValueError):
     """A config that can't be run; the message is for the user."""
-
-
-class Section(BaseModel):
-    """A section of a config: no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    also_here: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_known_keys(cls, data: Any) -> Any:
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                known = [*cls.model_fields, *cls.also_here]
-                hint = nearest(str(key), known)
-                keys = ", ".join(known)
-                message = f"unknown key '{key}'{hint or '.'} Keys here: {keys}"
-                raise PydanticCustomError("unknown_key", "{message}", {"message": message})
-        return data
-
-
-class Schedule(Section):
-    """A noise schedule of `diffevo_jax.schedules`."""
-
-    name: Literal["linear", "cosine", "ddpm"] = "cosine"
-    num_levels: Annotated[int, Field(ge=2, le=MOST_LEVELS)]
-
-
-class Identity(Section):
-    """Weight = fitness."""
-
-    name: Literal["identity"] = "identity"
-
-
-class Power(Section):
-    """Weight = fitness ** (p / temperature)."""
-
-    name: Literal["power"] = "power"
-    p: Positive
-    temperature: Positive = 1.0
-
-
-class Boltzmann(Section):
-    """Weight = exp(fitness / temperature)."""
-
-    name: Literal["boltzmann"] = "boltzmann"
-    temperature: Positive = 1.0
-
-
-class Evolution(Section):
-    """Settings of `diffevo_jax.diffusion_evolution`."""
-
-    schedule: Schedule
-    fitness_map: Annotated[Identity | Power | Boltzmann, Field(discriminator="name")]
-    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
-    latent_dim: Count | None = None
-    floor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-
-
-class Policy(Section):
-    """A network between a task's observations and its actions."""
-
-    name: Literal["mlp"] = "mlp"
-    hidden: list[Count]
-    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
-
-
-class Function(Section):
-    """A landscape of `diffevo_jax.problems.functions`."""
-
-    kind: Literal["function"]
-    name: Literal[
-        "two_peaks", "two_steps", "rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"
-    ]
-    dim: Count = 2
-    scale: Positive = 1.0
-    success: Finite | None = None
-
-    @model_validator(mode="after")
-    def _plane(self) -> "Function":
-        if self.name in ("rosenbrock", "beale", "himmelblau", "ackley") and self.dim != 2:
-            message = f"{self.name} is a function of the plane, dim: 2; seen dim: {self.dim}"
-            raise PydanticCustomError("plane", "{message}", {"message": message})
-        return self
-
-
-class Control(Section):
-    """A Gymnax task with a policy, of `diffevo_jax.problems.control`.
-
-    fast_trig: sines and cosines by a polynomial, on a CPU; see `make_task`.
-    """
-
-    kind: Literal["control"]
-    environment: str
-    policy: Policy
-    num_episodes: Count = 1
-    scaling: Positive = 1.0
-    max_steps: Count | None = 500
-    fast_trig: bool = True
-    success: Finite | None = None
-
-    @field_validator("environment")
-    @classmethod
-    def _registered(cls, value: str) -> str:
-        import gymnax
-
-        if value not in gymnax.registered_envs:
-            choices = ", ".join(gymnax.registered_envs)
-            hint = nearest(value, gymnax.registered_envs)
-            message = f"expected one of {choices}; seen '{value}'{hint}"
-            raise PydanticCustomError("environment", "{message}", {"message": message})
-        return value
 
 
 class Reference(Section):
@@ -174,22 +62,25 @@ class Checkpoint(Section):
 
 
 class Method(Section):
-    """One line of the figure: its settings, complete."""
+    """One line of the figure: its settings, complete.
+
+    problem, algorithm: sections of the `registry`.
+    save_populations: of how many repeats the final population is kept; null keeps all.
+    save_x0: whether the estimates x0 of the last update are kept with them.
+    """
 
     label: str
-    problem: Annotated[Function | Control, Field(discriminator="kind")]
-    evolution: Evolution
+    problem: Any
+    algorithm: Any
     save_populations: Annotated[int, Field(ge=0)] | None = None
+    save_x0: bool = False
     reference: Reference | None = None
 
 
 class RunConfig(Section):
-    """A whole run: every method over every repeat. `methods` differ from the top level's settings.
+    """A whole run: every method over every repeat. `methods` differ from the top level."""
 
-    save_populations: of how many repeats the final population is kept; null keeps all.
-    """
-
-    also_here: ClassVar[tuple[str, ...]] = ("problem", "evolution", "save_populations")
+    also_here: ClassVar[tuple[str, ...]] = ("problem", "algorithm", "save_populations", "save_x0")
 
     name: Name
     description: str
@@ -206,12 +97,12 @@ _SHARED = RunConfig.also_here
 
 
 def description(path: Path) -> str:
-    """Read what a config says of itself; settings beyond a run's are checked where they run."""
+    """Read what a config says of itself; the rest is checked where it runs."""
     with contextlib.suppress(OSError, yaml_loader.YamlError):
         data = yaml_loader.read(path)
-        if isinstance(data, dict) and ("study" in data or "sweep" in data):
+        if isinstance(data, dict):
             return str(data.get("description", ""))
-    return load_config(path).description
+    return "not readable"
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -219,10 +110,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
 
     overrides: "a.b=c" each, c read as YAML. Raises ConfigError with all that is wrong.
     """
-    data = read_config(path, overrides)
-    if "sweep" in data:
-        raise ConfigError(f"{path}: a sweep; run it with `diffevo-jax sweep {path}`")
-    return validate_config(data, str(path))
+    return validate_config(read_config(path, overrides), str(path))
 
 
 def read_config(
@@ -241,9 +129,13 @@ def read_config(
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
-    if "study" in data:
-        command = f"diffevo-jax reproduce --only {data['study']}"
-        raise ConfigError(f"{path}: a study of its own kind; run it with `{command}`")
+    if ("sweep" in data) != sweep:
+        raise ConfigError(
+            f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
+            "runs a config without"
+            if sweep
+            else f"{path}: a sweep; run it with `diffevo-jax sweep {path}`"
+        )
     for text in overrides or []:
         data = override(data, *_parse_override(text))
     return data
@@ -255,7 +147,7 @@ def _hint(path: Path, *, sweep: bool) -> str:
     def fits(other: Path) -> bool:
         with contextlib.suppress(OSError, yaml_loader.YamlError):
             data = yaml_loader.read(other)
-            return isinstance(data, dict) and "study" not in data and ("sweep" in data) == sweep
+            return isinstance(data, dict) and ("sweep" in data) == sweep
         return False
 
     siblings = [str(other) for other in sorted(path.parent.glob("*.yaml")) if fits(other)]
@@ -268,12 +160,34 @@ def validate_config(data: dict[str, Any], where: str) -> RunConfig:
 
     data: as written, of `read_config`.
     """
+    return _validated(_model(*map(registry.section_type, ("problem", "algorithm"))), data, where)
+
+
+def read_results_config(path: Path) -> RunConfig:
+    """Read the config of finished results: problems and algorithms stay as they are written.
+
+    So that results of a plugin's names are read without it. Raises ConfigError.
+    """
+    return _validated(RunConfig, read_config(path), str(path))
+
+
+def _validated(model: type[RunConfig], data: dict[str, Any], where: str) -> RunConfig:
     expanded = _expand(data)
     try:
-        return RunConfig.model_validate(expanded)
+        return model.model_validate(expanded)
     except ValidationError as error:
         lines = [f"{where}: {line}" for line in describe(error, data, expanded)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+@functools.lru_cache(maxsize=2)  # another name registered is another type
+def _model(problem: Any, algorithm: Any) -> type[RunConfig]:
+    """RunConfig with the sections of what is registered now."""
+    method = create_model(
+        "Method", __base__=Method, problem=(problem, ...), algorithm=(algorithm, ...)
+    )
+    methods = Annotated[dict[MethodName, method], Field(min_length=1)]
+    return create_model("RunConfig", __base__=RunConfig, methods=(methods, ...))
 
 
 def merge(base: Any, change: Any) -> Any:
@@ -293,10 +207,13 @@ def _same_choice(key: str, base: dict, change: dict) -> bool:
     """Whether both have the section `key` and, where it is one of several, the same of them."""
     if key not in base:
         return False
-    old, new, tag = base[key], change[key], _TAGS.get(key)
-    if tag is None or not (isinstance(old, dict) and isinstance(new, dict)):
+    old, new = base[key], change[key]
+    if not (isinstance(old, dict) and isinstance(new, dict)):
         return True
-    return tag not in new or tag not in old or new[tag] == old[tag]
+    if key not in registry.KINDS or key == "schedule":  # schedules have the same settings
+        return True
+    tag, default = registry.KINDS[key]
+    return tag not in new or new[tag] == old.get(tag, default)
 
 
 def override(data: dict, key: str, value: Any) -> dict:
@@ -315,10 +232,6 @@ def override(data: dict, key: str, value: Any) -> dict:
             for name, method in methods.items()
         }
     return data
-
-
-# The key that tells which of several sections a mapping is.
-_TAGS = {"problem": "kind", "fitness_map": "name"}
 
 
 def _expand(data: dict) -> dict:

@@ -24,13 +24,15 @@ def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
                 choices = re.findall(r"'([^']*)'", listed)
                 tag = context.get("tag")
                 if tag is not None:
-                    key += f".{context['discriminator'].strip(chr(39))}"
+                    key += f".{_tag(context)}"
                 word = str(tag if tag is not None else item["input"])
                 shown = word if len(word) <= 60 else f"{word[:57]}..."
                 message = f"expected one of {', '.join(choices)}; seen '{shown}'"
-                message += nearest(word, choices)
+                message += nearest(word, choices) or (
+                    "; names of your own: --plugin FILE" if tag else ""
+                )
             case "union_tag_not_found":
-                message = f"missing key {context['discriminator']}"
+                message = f"missing key '{_tag(context)}'"
             case "missing":
                 message = "missing"
             case "unknown_key" | "environment" | "plane" | "sweep":
@@ -52,6 +54,11 @@ def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
     return [
         line for line in lines if re.sub(r"^methods\.[^.:]+\.", "", line) not in shared - {line}
     ]
+
+
+def _tag(context: dict[str, Any]) -> str:
+    """The key that tells sections apart, which pydantic shows as a function's name."""
+    return context["discriminator"].strip("'()")
 
 
 def _shared_place(line: str, data: dict) -> str:

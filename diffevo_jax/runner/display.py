@@ -10,8 +10,11 @@ from rich.text import Text
 
 
 @contextmanager
-def progress_bar(settings, console):
-    """One bar a method over its repeats and generations; none where nothing is run."""
+def progress_bar(settings, lengths, console):
+    """One bar a method over its repeats and generations; none where nothing is run.
+
+    lengths: generations of a repeat, by method.
+    """
     columns = (
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
@@ -25,11 +28,11 @@ def progress_bar(settings, console):
     def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
         if not tasks:
             for each, method in settings.methods.items():
-                total = settings.repeats * method.evolution.schedule.num_levels
+                total = settings.repeats * lengths[each]
                 tasks[each] = bar.add_task(method.label, total=total)
             bar.start()
         method = settings.methods[name]
-        done = repeats * method.evolution.schedule.num_levels + generations
+        done = repeats * lengths[name] + generations
         note = "  compiling" if compiling else ""
         bar.update(tasks[name], completed=done, description=method.label + note)
 

@@ -1,7 +1,7 @@
 """A method of a config as pure functions of a key."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +9,44 @@ from jax.sharding import Mesh
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import registry
 
 
 class Program(NamedTuple):
     """A method as pure functions of a key.
 
-    num_genes: D.
-    start: key -> (state, projection or None, keys of the generations `[T]`).
-    advance: (state, projection, keys `[k]`) -> (state, kept of k generations).
+    num_genes: D. num_levels: T.
+    start: key -> (carry, keys of the generations `[T]`).
+    advance: (carry, keys of k generations `[k]`) -> (carry, kept of k generations).
+    ending: carry -> what a finished repeat leaves; of one repeat or many.
     mesh: of the devices that share each population; None: each repeat has one device.
     """
 
     num_genes: int
-    start: Callable
-    advance: Callable
+    num_levels: int
+    start: Callable[[jax.Array], Any]
+    advance: Callable[..., tuple[Any, dict[str, jax.Array]]]
+    ending: Callable[[Any], dict[str, jax.Array]]
     mesh: Mesh | None = None
+
+
+class Carry(NamedTuple):
+    """What a repeat carries.
+
+    running: of `evolve`. key: of the algorithm's own random choices.
+    x0: the estimates of the last update, `[N, D]`; () where they are not saved.
+    """
+
+    running: de.Running
+    key: jax.Array
+    x0: Any
 
 
 def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Program]:
     """Turn a config into a program per method.
 
     mesh: split each population over its devices; None runs several repeats side by side.
-    Raises ConfigError, naming the method, when task, policy and latent space do not fit.
+    Raises ConfigError, naming the method and the setting that does not fit.
     """
     programs = {}
     for name, method in config.methods.items():
@@ -42,85 +58,86 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
 
 
 def make_program(method: cfg.Method, population: int, *, mesh: Mesh | None = None) -> Program:
-    """Turn a method into a program; its numbers (eta, a temperature, ...) may be traced.
+    """Turn a method into a program; the numbers of its sections may be traced.
 
-    population: N. Raises ValueError when task, policy and latent space do not fit.
+    population: N. Raises ValueError, naming the setting that does not fit.
     """
-    fitness_fn, num_genes = _problem(method.problem, mesh)
-    settings = method.evolution
-    schedule = getattr(de.schedules, settings.schedule.name)(settings.schedule.num_levels)
-    fitness_map = _fitness_map(settings.fitness_map)
-    if settings.latent_dim is not None and settings.latent_dim > num_genes:
-        raise ValueError(
-            f"evolution.latent_dim: expected 1 to {num_genes}, the genes of a genome; "
-            f"seen {settings.latent_dim}"
-        )
+    problem: de.problems.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
 
-    def start(key: jax.Array):
-        key_init, key_projection, key_run = jax.random.split(key, 3)
-        genomes = jax.random.normal(key_init, (population, num_genes))
-        projection = None
-        if settings.latent_dim is not None:
-            projection = de.latent.random_projection(key_projection, num_genes, settings.latent_dim)
-        keys = jax.random.split(key_run, settings.schedule.num_levels)
-        return algorithm(projection).init(genomes), projection, keys
-
-    def algorithm(projection):
-        return de.diffusion_evolution(
-            schedule,
-            fitness_map=fitness_map,
-            eta=settings.eta,
-            projection=projection,
-            floor=settings.floor,
+    def make_algorithm(key: jax.Array) -> de.Algorithm:
+        return registry.build(
+            "algorithm",
+            method.algorithm,
+            "algorithm",
+            key=key,
+            num_genes=problem.num_genes,
+            population_size=population,
             mesh=mesh,
         )
 
-    def keep(info: de.Info) -> dict[str, jax.Array]:
-        return {
-            "fitness": info.fitness,
-            "alpha": info.alpha,
-            "effective_sample_size": jnp.mean(info.effective_sample_size),
-            "num_invalid": info.num_invalid,
-            "selected": info.selected,
+    with jax.ensure_compile_time_eval():  # says here what does not fit
+        num_levels = make_algorithm(jax.random.key(0)).num_levels
+
+    def start(key: jax.Array) -> tuple[Carry, jax.Array]:
+        key_init, key_algorithm, key_run = jax.random.split(key, 3)
+        genomes = jax.random.normal(key_init, (population, problem.num_genes))
+        running = de.begin(make_algorithm(key_algorithm), genomes)
+        keys = jax.random.split(key_run, num_levels)
+        x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
+        return Carry(running, key_algorithm, x0), keys
+
+    def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+        kept = {name: getattr(info, name) for name in KEPT if hasattr(info, name)}
+        if "effective_sample_size" in kept:
+            kept["effective_sample_size"] = jnp.mean(kept["effective_sample_size"])
+        if aux and "success" in aux:
+            kept["success_rate"] = jnp.mean(aux["success"])
+        return kept
+
+    def advance(carry: Carry, keys: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
+        generation = de.make_generation(
+            make_algorithm(carry.key),
+            problem.fitness_fn,
+            has_key=problem.has_key,
+            has_aux=problem.has_aux,
+            keep=lambda info, *aux: (keep(info, *aux), getattr(info, "x0", None)),
+            repair=problem.repair,
+        )
+
+        def one(carry: Carry, key: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
+            updated = carry.running.state.t > 0
+            running, (kept, x0) = generation(carry.running, key)
+            if not method.save_x0:
+                return carry._replace(running=running), kept
+            if x0 is None:
+                raise ValueError("save_x0: expected an algorithm that estimates x0")
+            return carry._replace(running=running, x0=jnp.where(updated, x0, carry.x0)), kept
+
+        return jax.lax.scan(one, carry, keys)
+
+    def ending(carry: Carry) -> dict[str, jax.Array]:
+        state, best = carry.running
+        left = {
+            "final_population": state.population,
+            "best_genome": best.genome,
+            "best_fitness": best.fitness,
         }
+        if method.save_x0:
+            left["final_x0"] = carry.x0
+        if hasattr(state, "archive"):
+            left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
+        return left
 
-    def advance(state, projection, keys):
-        generation = de.make_generation(algorithm(projection), fitness_fn, transform=keep)
-        return jax.lax.scan(generation, state, keys)
-
-    return Program(num_genes, start, advance, mesh)
-
-
-def _problem(
-    problem: cfg.Function | cfg.Control, mesh: Mesh | None
-) -> tuple[Callable[..., jax.Array], int]:
-    """Fitness function and genome size. Raises ValueError when task and policy do not fit."""
-    if isinstance(problem, cfg.Function):
-        function = getattr(de.problems.functions, problem.name)
-        return lambda population: function(problem.scale * population), problem.dim
-    task = de.problems.control.make_task(
-        problem.environment, max_steps=problem.max_steps, fast_trig=problem.fast_trig
-    )
-    activation = getattr(jax.nn, problem.policy.activation)
-    sizes = (task.num_inputs, *problem.policy.hidden, task.num_outputs)
-    policy = de.policies.mlp(sizes, activation=activation)
-    returns = de.problems.control.make_returns(
-        task, policy, num_episodes=problem.num_episodes, scaling=problem.scaling
-    )
-
-    def mean_return(key: jax.Array, population: jax.Array) -> jax.Array:
-        return returns(key, population).mean(axis=1)
-
-    if mesh is not None:
-        return de.sharding.over_individuals(mean_return, mesh), policy.num_genes
-    return mean_return, policy.num_genes
+    return Program(problem.num_genes, num_levels, start, advance, ending, mesh)
 
 
-def _fitness_map(settings: cfg.Identity | cfg.Power | cfg.Boltzmann) -> de.fitness.FitnessMap:
-    match settings:
-        case cfg.Identity():
-            return de.fitness.identity
-        case cfg.Power():
-            return de.fitness.power(settings.p, settings.temperature)
-        case cfg.Boltzmann():
-            return de.fitness.boltzmann(settings.temperature)
+# Of a generation's info, where the algorithm tells them.
+KEPT = ("fitness", "alpha", "effective_sample_size", "num_invalid", "selected")
+
+
+def needs_positive(method: cfg.Method) -> str | None:
+    """Where the method's fitness map is, when it has no weight for negative fitness; else None."""
+    for kind, path, section in registry.sections("algorithm", method.algorithm, "algorithm"):
+        if kind == "fitness_map" and registry.entry(kind, section).needs_positive:
+            return path
+    return None

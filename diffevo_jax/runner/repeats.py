@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import results
+from diffevo_jax.runner.folders import write_arrays
+
+# Of what is kept of each generation, what the results hold as arrays; the rest is in metrics.csv.
+ARRAYS = ("fitness", "success_rate")
+# In a checkpoint's files, before the names of what is kept of each generation.
+_KEPT = "kept."
 
 
 class Summary(NamedTuple):
@@ -34,8 +39,7 @@ class Repeats:
     def __init__(self, name: str, method: cfg.Method, folder: Path):
         self.name, self.method, self.folder = name, method, folder
         self.kept: list[dict[str, np.ndarray]] = []
-        self.populations: list[np.ndarray] = []
-        self.projections: list[np.ndarray] = []
+        self.endings: list[dict[str, np.ndarray]] = []
         self.num_saved = 0
 
     def __len__(self) -> int:
@@ -50,24 +54,24 @@ class Repeats:
     def add(self, kept: dict[str, np.ndarray], endings: dict[str, np.ndarray]) -> None:
         """Take in n repeats.
 
-        kept: of each generation, `[n, T, ...]`. endings: of the first that are wanted
-        final_population `[n', N, D]` and any projection `[n', D, d]`.
+        kept: of each generation, `[n, T, ...]`. endings: of the first that are wanted, what a
+        finished repeat leaves, `[n', ...]`.
         """
-        self.kept += [
-            dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)
-        ]
-        self.populations.extend(endings.get("final_population", ()))
-        self.projections.extend(endings.get("projection", ()))
+        for rows, arrays in ((self.kept, kept), (self.endings, endings)):
+            rows += [
+                dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True)
+            ]
 
     def save(self) -> None:
         """Write the repeats that are in no file yet. Raises OSError."""
         if self.num_saved == len(self):
             return
-        kept = self.kept[self.num_saved :]
-        arrays = {key: np.stack([one[key] for one in kept]) for key in kept[0]}
-        arrays |= self._endings(self.num_saved)
+        arrays = {
+            f"kept.{key}": value for key, value in _stack(self.kept[self.num_saved :]).items()
+        }
+        arrays |= _stack(self.endings[self.num_saved :])
         self.folder.mkdir(parents=True, exist_ok=True)
-        results.write_arrays(self.folder / f"{self.num_saved:06}.npz", arrays)
+        write_arrays(self.folder / f"{self.num_saved:06}.npz", arrays)
         self.num_saved = len(self)
 
     def load(self, say: Callable[[str], None]) -> "Repeats":
@@ -80,73 +84,71 @@ class Repeats:
             except cfg.ConfigError as error:
                 say(f"{error}. Its repeats run again.")
                 continue
-            names = [name for name in ("final_population", "projection") if name in arrays]
-            endings = {name: arrays.pop(name) for name in names}
-            self.add(arrays, endings)
+            kept = {
+                key.removeprefix("kept."): arrays.pop(key) for key in list(arrays) if "." in key
+            }
+            self.add(kept, arrays)
         self.num_saved = len(self)
         return self
+
+    def stacked(self) -> dict[str, np.ndarray]:
+        """What the results hold of all generations, `[S, T, ...]`."""
+        return {key: value for key, value in _stack(self.kept).items() if key in ARRAYS}
 
     def write(self, folder: Path) -> None:
         """Write all as the method's results into the run folder. Raises OSError."""
         if self.kept:
-            arrays = {"fitness": np.stack([one["fitness"] for one in self.kept])}
-            results.write_method(folder, self.name, self._rows(), arrays | self._endings(0))
-
-    def _endings(self, first: int) -> dict[str, np.ndarray]:
-        """Final populations and projections from a repeat on, as far as they are kept."""
-        endings = {"final_population": self.populations, "projection": self.projections}
-        return {key: np.stack(value[first:]) for key, value in endings.items() if value[first:]}
+            arrays = self.stacked() | _stack(self.endings)
+            results.write_method(folder, self.name, self._rows(), arrays)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for repeat, kept in enumerate(self.kept):
             for generation, fitness in enumerate(kept["fitness"]):
+                told = {key: kept[key][generation].item() for key in results.METRICS if key in kept}
                 yield {
                     "method": self.name,
                     "repeat": repeat,
                     "generation": generation + 1,
-                    "alpha": float(kept["alpha"][generation]),
-                    **_describe(fitness, self.method.problem.success),
-                    "effective_sample_size": float(kept["effective_sample_size"][generation]),
-                    "num_invalid": int(kept["num_invalid"][generation]),
-                    "selected": int(kept["selected"][generation]),
+                    "alpha": kept["alpha"][generation].item() if "alpha" in kept else "",
+                    **describe(fitness),
+                    **{key: int(v) if isinstance(v, bool) else v for key, v in told.items()},
                 }
 
 
-def summary(method: cfg.Method, num_genes: int, fitness: np.ndarray) -> Summary:
-    """Say how the last generation did. fitness: `[S, T, N]`."""
-    last = np.where(np.isfinite(fitness[:, -1]), fitness[:, -1], np.nan)
-    threshold = method.problem.success
-    success = None
-    if threshold is not None:
-        rates = de.metrics.success_rate(last, threshold)
-        success = _mean_and_error(np.asarray(rates))
+def summary(method: cfg.Method, num_genes: int, kept: dict[str, np.ndarray]) -> Summary:
+    """Say how the last generation did. kept: of `Repeats.stacked`."""
+    last = kept["fitness"][:, -1]
+    last = np.where(np.isfinite(last), last, np.nan)
+    rate = kept.get("success_rate")
     return Summary(
         label=method.label,
         num_genes=num_genes,
-        mean=_mean_and_error(np.nanmean(last, axis=1)),
-        success=success,
+        mean=mean_and_error(np.nanmean(last, axis=1)),
+        success=None if rate is None else mean_and_error(rate[:, -1]),
         reference=method.reference,
     )
 
 
-def _describe(fitness: np.ndarray, success: float | None) -> dict[str, Any]:
+def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of many repeats, a leading axis of repeats."""
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if rows else {}
+
+
+def describe(fitness: np.ndarray) -> dict[str, Any]:
     """Statistics of one generation over its valid individuals; blank where there are none."""
     valid = fitness[np.isfinite(fitness)]
-    rate = "" if success is None else float(de.metrics.success_rate(fitness, success))
     names = ("min", "q25", "median", "q75", "max")
     if not len(valid):
-        blank = {f"fitness_{name}": "" for name in ("mean", "std", *names)}
-        return {**blank, "success_rate": rate}
+        return {f"fitness_{name}": "" for name in ("mean", "std", *names)}
     quantiles = dict(zip(names, np.quantile(valid, [0, 0.25, 0.5, 0.75, 1]), strict=True))
     return {
         "fitness_mean": float(valid.mean()),
         "fitness_std": float(valid.std()),
         **{f"fitness_{name}": float(value) for name, value in quantiles.items()},
-        "success_rate": rate,
     }
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Mean over repeats and its standard error; NaN for a single repeat."""
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), float(error)

@@ -1,10 +1,12 @@
 """Run folders: what a run leaves behind, written once and never overwritten.
 
 config.yaml        the resolved config; `diffevo-jax run` takes it again
+plugins/           the files that it was run with, if any (`--plugin`)
 environment.json   versions, device, git commit, times, and whether the run is complete
 metrics.csv        tidy: a row per method, repeat and generation
-METHOD.npz         fitness [S, T, N]; of the repeats kept, final_population [S', N, D] and any
-                   projection [S', D, d]
+METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; of the repeats
+                   kept, final_population [S', N, D], best_genome [S', D], best_fitness [S'] and
+                   what else the method leaves: final_x0 [S', N, D], archive_points, ...
 figure.png, .pdf   drawn from the files above alone
 checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
 
@@ -19,15 +21,16 @@ import platform
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from diffevo_jax.runner import yaml_loader
 from diffevo_jax.runner.config import ConfigError, RunConfig
+from diffevo_jax.runner.folders import holds_only, replace, write_arrays, write_whole
 
 METRICS = (
     "fitness_mean",
@@ -43,7 +46,7 @@ METRICS = (
     "selected",
 )
 # What a run that was killed before its config.yaml may leave.
-_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial")
+_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "numpy")
 
 
@@ -87,14 +90,10 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
     raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
 
 
-def holds_only(folder: Path, *names: str) -> bool:
-    """Whether a folder holds nothing, or nothing but some of these, by their paths in it."""
-    return all(path.relative_to(folder).as_posix() in names for path in folder.rglob("*"))
-
-
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds a run, or no more than a run leaves that was killed at its start."""
-    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN)
+    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
+    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN, *kept)
 
 
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
@@ -145,12 +144,7 @@ def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
         path.unlink()
         return
     text = b"".join([header, *(row for row in rows if row.startswith(kept))])
-    _replace(path, lambda file: file.write(text))
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Save arrays as .npz, whole or not at all. Raises OSError."""
-    _replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+    replace(path, lambda file: file.write(text))
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
@@ -167,11 +161,11 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
 
     Raises ConfigError when it is not a run folder or holds no results.
     """
-    from diffevo_jax.runner.config import load_config
+    from diffevo_jax.runner.config import read_results_config
 
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: not a run folder, it holds no config.yaml")
-    config = load_config(folder / "config.yaml")
+    config = read_results_config(folder / "config.yaml")
     arrays = {}
     for name in config.methods:
         path = folder / f"{name}.npz"
@@ -229,23 +223,3 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises OSError."""
-    _replace(path, lambda file: file.write(text.encode()))
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write whole or not at all, also where the machine stops."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a full disk names none
-        raise

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import checkpoints, results
+from diffevo_jax.runner import checkpoints, folders, results
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.processes import is_first, on_first, on_host
-from diffevo_jax.runner.program import Program
+from diffevo_jax.runner.program import Carry, Program, needs_positive
 from diffevo_jax.runner.program import build as build
 from diffevo_jax.runner.repeats import Repeats, Summary, summary
 
@@ -36,7 +36,11 @@ class Stopped(RuntimeError):
 
 
 class _Run(NamedTuple):
-    """What the methods of a run share. record: environment.json, as it will be written."""
+    """What the methods of a run share.
+
+    record: environment.json, as it will be written. generations_before: of all repeats of the
+    methods before each.
+    """
 
     config: cfg.RunConfig
     folder: Path
@@ -44,19 +48,20 @@ class _Run(NamedTuple):
     saver: checkpoints.Checkpoints
     progress: Callable[[str, int, int, bool], None]
     say: Callable[[str], None]
+    generations_before: dict[str, int]
 
 
 class _Call(NamedTuple):
     """Repeats that advance together: number `first` and so on, of which `asked` are wanted.
 
-    generation: how many are done. carry: (state, projection or None, keys), a leading axis of
-    repeats. kept: of the generations done, pieces of `[asked, k, ...]`.
+    generation: how many are done. carry: (carry, keys) of the program, a leading axis of repeats.
+    kept: of the generations done, pieces of `[asked, k, ...]`.
     """
 
     first: int
     asked: int
     generation: int
-    carry: tuple[Any, Any, jax.Array]
+    carry: tuple[Carry, jax.Array]
     kept: list[dict[str, np.ndarray]]
 
 
@@ -66,12 +71,14 @@ def run(
     folder: Path,
     *,
     source: str = "a RunConfig",
+    sources: dict[str, str] | None = None,
     progress: Callable[[str, int, int, bool], None] = lambda *_: None,
     say: Callable[[str], None] = print,
 ) -> list[Summary]:
     """Run every method and fill the run folder; where it holds this run already, go on with it.
 
     programs: of `build`. folder: of `results.create`. source: what the config was made from.
+    sources: of `plugins.load`.
     progress: called as (method, finished repeats, finished generations beyond them, compiling).
     say: called with a line on what can't be saved or read, or needs no run.
 
@@ -80,28 +87,31 @@ def run(
     Raises ConfigError when another process uses the folder, or it holds a run of another config.
     """
     with ExitStack() as held:
-        on_first(held.enter_context, checkpoints.lock(folder, say))
-        record = on_first(checkpoints.begin, folder, config, source, say)
-        fitness = on_first(checkpoints.finished, folder, config, say)
-        if record["status"] != "complete" or len(fitness) < len(programs):
+        lock = folders.lock(folder / "checkpoints" / "lock", folder, say)
+        on_first(held.enter_context, lock)
+        record = on_first(checkpoints.begin, folder, config, source, sources or {}, say)
+        kept = on_first(checkpoints.finished, folder, config, say)
+        if record["status"] != "complete" or len(kept) < len(programs):
             saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
-            shared = _Run(config, folder, record, saver, progress, say)
-            _run_methods(shared, programs, fitness)
+            lengths = [config.repeats * program.num_levels for program in programs.values()]
+            before = dict(zip(programs, itertools.accumulate(lengths, initial=0), strict=False))
+            shared = _Run(config, folder, record, saver, progress, say, before)
+            _run_methods(shared, programs, kept)
         elif is_first():
             say("This run is complete already: nothing is run again.")
         on_first(shutil.rmtree, folder / "checkpoints")
     return [
-        summary(config.methods[name], program.num_genes, fitness[name])
+        summary(config.methods[name], program.num_genes, kept[name])
         for name, program in programs.items()
     ]
 
 
-def _run_methods(run: _Run, programs: dict[str, Program], fitness: dict[str, np.ndarray]) -> None:
-    """Run the methods that have no fitness yet; record how that ends."""
+def _run_methods(run: _Run, programs: dict[str, Program], kept: dict[str, Any]) -> None:
+    """Run the methods of which nothing is kept yet; record how that ends."""
     try:
         for name, program in programs.items():
-            if name not in fitness:
-                fitness[name] = _run_method(run, name, program)
+            if name not in kept:
+                kept[name] = _run_method(run, name, program)
             run.progress(name, run.config.repeats, 0, False)
         run.record["status"] = "complete"
     except KeyboardInterrupt:
@@ -116,8 +126,8 @@ def _run_methods(run: _Run, programs: dict[str, Program], fitness: dict[str, np.
             results.write_environment(run.folder, run.record)
 
 
-def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
-    """Run the repeats that are not finished; save all, however it ends. Returns the fitness."""
+def _run_method(run: _Run, name: str, program: Program) -> dict[str, np.ndarray]:
+    """Run the repeats that are not finished; save all, however it ends. Returns what is kept."""
     place = run.folder / "checkpoints" / "repeats" / name
     repeats = on_first(Repeats(name, run.config.methods[name], place).load, run.say)
     names = ("trace_seconds", "compile_seconds", "run_seconds", "finished_repeats")
@@ -142,19 +152,19 @@ def _run_method(run: _Run, name: str, program: Program) -> np.ndarray:
             repeats.write(run.folder)
         raise
     on_first(write)
-    return np.stack([kept["fitness"] for kept in repeats.kept])
+    return repeats.stacked()
 
 
 def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, save: Callable):
     """Run the repeats, a call after the other, each for as many as `_per_call` says."""
     config, name = run.config, repeats.name
-    num_levels = repeats.method.evolution.schedule.num_levels
+    num_levels = program.num_levels
     # A population that is split over a mesh has all devices for itself.
     devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
     per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
-    start, advance = _compile(program, devices, times)
+    start, advance = _compile(name, program, devices, times)
     stops = _stops(num_levels, config.checkpoint.every, _longest(config.population, program))
-    before = _generations_before(config, name)
+    before = run.generations_before[name]
     first = len(repeats)
     run.progress(name, first, 0, True)
     saved = on_first(run.saver.restore, name, first)
@@ -174,7 +184,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
             check_fitness(repeats.method, call.kept[-1]["fitness"])
             run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
-                _take_in(repeats, call)
+                _take_in(repeats, call, program.ending)
             if on_first(run.saver.due, done):
                 progress = _progress(name, call) if stop < num_levels else None
                 if is_first():
@@ -183,7 +193,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
         first += call.asked
 
 
-def _compile(program: Program, devices: list, times: dict) -> tuple["_Timed", "_Timed"]:
+def _compile(name: str, program: Program, devices: list, times: dict) -> tuple["_Timed", "_Timed"]:
     """`start` and `advance` of many repeats, shared out among the devices."""
 
     def many(function: Callable, **kwargs) -> _Timed:
@@ -192,7 +202,7 @@ def _compile(program: Program, devices: list, times: dict) -> tuple["_Timed", "_
         else:
             mapped = _alone(function)
         mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
-        return _Timed(jax.jit(mapped, **kwargs), times)
+        return _Timed(name, jax.jit(mapped, **kwargs), times)
 
     return many(program.start), many(program.advance, donate_argnums=0)
 
@@ -228,24 +238,21 @@ def _stops(num_levels: int, every: int | None, longest: int) -> list[int]:
 
 def _advanced(call: _Call, advance: Callable, stop: int) -> _Call:
     """Run the call up to a generation."""
-    state, projection, keys = call.carry
-    state, kept = advance(state, projection, keys[:, call.generation : stop])
+    carry, keys = call.carry
+    carry, kept = advance(carry, keys[:, call.generation : stop])
     kept = {key: on_host(value)[: call.asked] for key, value in kept.items()}
-    return call._replace(generation=stop, carry=(state, projection, keys), kept=[*call.kept, kept])
+    return call._replace(generation=stop, carry=(carry, keys), kept=[*call.kept, kept])
 
 
 def _kept(call: _Call) -> dict[str, np.ndarray]:
     return {key: np.concatenate([kept[key] for kept in call.kept], 1) for key in call.kept[0]}
 
 
-def _take_in(repeats: Repeats, call: _Call) -> None:
+def _take_in(repeats: Repeats, call: _Call, ending: Callable) -> None:
     """Add the repeats of a call that has ended, but for those that only filled it up."""
-    state, projection, _ = call.carry
     wanted, endings = repeats.num_wanted(call.asked), {}
     if wanted:
-        endings["final_population"] = on_host(state.population[:wanted])
-        if projection is not None:
-            endings["projection"] = on_host(projection[:wanted])
+        endings = {key: on_host(value[:wanted]) for key, value in ending(call.carry[0]).items()}
     repeats.add(_kept(call), endings)
 
 
@@ -280,13 +287,6 @@ def _is_key(leaf: jax.Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _generations_before(config: cfg.RunConfig, name: str) -> int:
-    """Generations of all repeats of the methods before this one."""
-    names = list(config.methods)
-    methods = [config.methods[other] for other in names[: names.index(name)]]
-    return sum(config.repeats * method.evolution.schedule.num_levels for method in methods)
-
-
 def _per_call(repeats: int, num_devices: int) -> int:
     """Repeats a call: a multiple of the devices, such that the last call is filled up least."""
     each = math.ceil(repeats / num_devices)
@@ -297,13 +297,16 @@ def _per_call(repeats: int, num_devices: int) -> int:
 class _Timed:
     """A jitted function that accounts for its tracing, its compilation and its run apart."""
 
-    def __init__(self, jitted: Any, times: dict[str, float]):
-        self.jitted, self.times, self.compiled = jitted, times, {}
+    def __init__(self, method: str, jitted: Any, times: dict[str, float]):
+        self.method, self.jitted, self.times, self.compiled = method, jitted, times, {}
 
     def __call__(self, *args):
         shapes = str(jax.tree.map(jnp.shape, args))
         if shapes not in self.compiled:
-            lowered = self._account("trace_seconds", lambda: self.jitted.lower(*args))
+            try:
+                lowered = self._account("trace_seconds", lambda: self.jitted.lower(*args))
+            except ValueError as error:  # shapes that do not fit are found here
+                raise Stopped(f"methods.{self.method}: {error}") from error
             self.compiled[shapes] = self._account("compile_seconds", lowered.compile)
         run = self.compiled[shapes]
         return self._account("run_seconds", lambda: jax.block_until_ready(run(*args)))
@@ -317,11 +320,11 @@ class _Timed:
 
 def check_fitness(method: cfg.Method, fitness: np.ndarray) -> None:
     """Raise Stopped for a fitness that the method's map can't weigh."""
-    name = method.evolution.fitness_map.name
     negative = fitness[np.isfinite(fitness) & (fitness < 0)]
-    if name != "boltzmann" and len(negative):
+    where = needs_positive(method)
+    if where is not None and len(negative):
         raise Stopped(
-            f"{method.label}: the fitness went down to {negative.min():g}, and fitness_map "
-            f"'{name}' needs fitness of 0 or more. Use boltzmann, which takes any sign: "
-            "--set evolution.fitness_map.name=boltzmann"
+            f"{method.label}: the fitness went down to {negative.min():g}, and {where} needs "
+            "fitness of 0 or more. Use boltzmann, which takes any sign: "
+            f"--set {where}.name=boltzmann"
         )

@@ -16,11 +16,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffevo_jax as de
-from diffevo_jax.runner import program, results, yaml_loader
+from diffevo_jax.runner import folders, plugins, program, yaml_loader
 from diffevo_jax.runner.config import ConfigError, read_config
+from diffevo_jax.runner.folders import write_whole
 from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
 from diffevo_jax.runner.sweep_job import (
     Job,
@@ -37,7 +38,7 @@ Submitted = tuple[Any, tuple[int, ...]]
 METRICS = ("fitness_mean", "fitness_best", "success_rate", "num_invalid", "seconds")
 # How the points are shared out may change between calls into one folder.
 _FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
-_SUBMITTED = "submitted.json"
+_SUBMITTED, _LOCK = "submitted.json", "lock"
 _DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
 
 
@@ -48,6 +49,7 @@ def sweep(
     executor: str = "local",
     out: Path | None = None,
     only: Sequence[int] = (),
+    plugin: Sequence[Path] = (),
     cache: bool = True,
     say: Callable[[str], Any] = print,
 ) -> list[str]:
@@ -56,12 +58,14 @@ def sweep(
     executor: "local", one job after the other, each in a fresh process with every core or
         accelerator; "slurm", an array of jobs; "debug", in this process.
     out: the sweep's folder, new or of the same sweep; None is runs/NAME.
-    only: numbers of the points to run; none is all.
+    only: numbers of the points to run; none is all. plugin: files of `plugins.load`.
 
     Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
     before anything runs.
     """
-    submitit = _submitit()
+    if executor != "debug":
+        _submitit()
+    sources = plugins.load(plugin)
     loaded = load_sweep(path, overrides)
     groups = group(loaded)
     unknown = sorted(set(only) - set(range(len(loaded.points))))
@@ -69,17 +73,18 @@ def sweep(
         last = len(loaded.points) - 1
         raise ConfigError(f"--only {unknown[0]}: expected the number of a point, 0 to {last}")
     folder = (out or Path("runs") / loaded.name).absolute()
-    with _opened(folder, loaded):
-        earlier = _earlier_jobs(submitit, folder, len(loaded.points))
+    with _opened(folder, loaded, sources, say):
+        earlier = _earlier_jobs(folder, len(loaded.points))
         taken = {number for _, numbers in earlier for number in numbers}
         asked = [point for point in loaded.points if not only or point.number in only]
         left = [p for p in asked if p.number not in taken and not is_finished(folder, p)]
-        jobs = _jobs(folder, groups, left, cache)
-        _write_config(folder, loaded, path, overrides)
+        jobs = _jobs(folder, groups, left, bool(sources), cache)
+        source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
+        _write_config(folder, loaded, source, sources)
         say(f"{len(left)} of {len(asked)} points to run, jobs: {len(jobs)} -> {folder}")
         for point in left:
             record_path(folder, point).unlink(missing_ok=True)
-        submitted = _submit(submitit, executor, loaded, folder, jobs, earlier)
+        submitted = _submit(executor, loaded, folder, jobs, earlier)
         try:
             for job, numbers in submitted:
                 points = [loaded.points[number] for number in numbers]
@@ -100,7 +105,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
     shapes: dict[str, list[Point]] = {}
     for point in loaded.points:
         methods = {name: split(method)[0] for name, method in point.config.methods.items()}
-        shape = json.dumps([point.config.population, methods])
+        shape = json.dumps([point.config.population, point.config.repeats, methods])
         if shape not in shapes:
             try:
                 program.build(point.config)
@@ -124,16 +129,29 @@ def _submitit() -> Any:
     return submitit
 
 
-def _jobs(folder: Path, groups: list[list[Point]], left: list[Point], cache: bool) -> list[Job]:
+def _jobs(
+    folder: Path, groups: list[list[Point]], left: list[Point], plugins: bool, cache: bool
+) -> list[Job]:
     """The jobs that run what is left."""
     wanted = {point.number for point in left}
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = [tuple(p.number for p in group if p.number in wanted) for group in groups]
-    return [Job(folder, each, devices, cache) for each in numbers if each]
+    return [Job(folder, each, devices, plugins, cache) for each in numbers if each]
+
+
+class _Here(NamedTuple):
+    """A job in this process, with what of submitit's jobs is asked for here."""
+
+    job: Job
+    job_id: str
+    state: str = "error"
+
+    def exception(self) -> None:
+        """Run it; its points' files say how it went."""
+        self.job()
 
 
 def _submit(
-    submitit: Any,
     executor: str,
     loaded: Sweep,
     folder: Path,
@@ -141,8 +159,11 @@ def _submit(
     earlier: list[Submitted],
 ) -> Iterator[Submitted]:
     """Hand jobs to submitit: to Slurm all at once, else each when the one before has ended."""
+    if executor == "debug":
+        here = ((_Here(job, str(number)), job.points) for number, job in enumerate(jobs))
+        return itertools.chain(earlier, here)
     try:
-        cluster = submitit.AutoExecutor(folder / "jobs", cluster=executor)
+        cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
         slurm = {"time": 60, **(loaded.section.slurm or {})} if executor == "slurm" else {}
         cluster.update_parameters(
             name=loaded.name,
@@ -158,18 +179,18 @@ def _submit(
         raise ConfigError(f"--executor {executor}: {error}") from None
     submitted = [*earlier, *((h, job.points) for h, job in zip(handles, jobs, strict=True))]
     text = json.dumps({handle.job_id: numbers for handle, numbers in submitted})
-    results.write_whole(folder / _SUBMITTED, text + "\n")
+    write_whole(folder / _SUBMITTED, text + "\n")
     return iter(submitted)
 
 
-def _earlier_jobs(submitit: Any, folder: Path, num_points: int) -> list[Submitted]:
+def _earlier_jobs(folder: Path, num_points: int) -> list[Submitted]:
     """Jobs that an earlier call left in Slurm's queue and that have not ended."""
     path = folder / _SUBMITTED
     if not path.exists():
         return []
     advice = f"remove {path} once its jobs have ended"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found, submitit = json.loads(path.read_text(encoding="utf-8")), _submitit()
         jobs = [(submitit.SlurmJob(folder / "jobs", key), tuple(found[key])) for key in found]
         if not all(number in range(num_points) for _, numbers in jobs for number in numbers):
             raise ValueError("no such point")
@@ -196,55 +217,43 @@ def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, loaded: Sweep):
+def _opened(folder: Path, loaded: Sweep, sources: dict[str, str], say: Callable[[str], Any]):
     """Make the sweep's folder, or open one of the same sweep, for one call at a time.
 
     Raises ConfigError, and changes nothing, where it holds anything else.
     """
-    import fcntl
-
     if folder.exists():
-        _check_folder(folder, loaded)
+        _check_folder(folder, loaded, sources)
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"--out {folder}: another call is at work in it") from None
+    with folders.lock(folder / _LOCK, folder, say):
         yield
-    finally:
-        os.close(handle)
 
 
-def _write_config(folder: Path, loaded: Sweep, path: Path, overrides: list[str] | None) -> None:
+def _write_config(folder: Path, loaded: Sweep, source: str, sources: dict[str, str]) -> None:
     """Save the sweep as it was called; the jobs read it."""
+    plugins.keep(folder, sources)
     (folder / "points").mkdir(exist_ok=True)
-    source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
     header = f"# diffevo-jax sweep {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
-    results.write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
+    write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
 
 
-def _check_folder(folder: Path, loaded: Sweep) -> None:
+def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
     """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
-    if results.holds_only(folder, "points", "config.yaml.partial"):
+    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
+    if folders.holds_only(folder, "points", "config.yaml.partial", _LOCK, "plugins", *kept):
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
-    seen, wanted = _flat(read_config(folder / "config.yaml")), _flat(loaded.data)
-    missing = object()
-    differing = [
-        key
-        for key in {**seen, **wanted}
-        if not key.startswith(_FREE) and seen.get(key, missing) != wanted.get(key, missing)
-    ]
+    seen = read_config(folder / "config.yaml", sweep=True)
+    differing = [key for key in folders.differences(seen, loaded.data) if not key.startswith(_FREE)]
     if differing:
         raise ConfigError(
             f"--out {folder}: holds another sweep; they differ in {', '.join(differing)}. "
             "Choose another folder"
         )
+    plugins.check_same(folder, sources)
     for point in loaded.points:
         record = read_record(folder, point)
         if record is not None and record.version != de.__version__:
@@ -252,16 +261,6 @@ def _check_folder(folder: Path, loaded: Sweep) -> None:
                 f"--out {folder}: {point.describe()} was run by version {record.version}; this is "
                 f"{de.__version__}. Choose another folder"
             )
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys."""
-    if not isinstance(data, dict) or not data:
-        return {prefix: data}
-    flat = {}
-    for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
-    return flat
 
 
 def _write_tables(folder: Path, loaded: Sweep) -> list[tuple[Point, str]]:
@@ -290,7 +289,7 @@ def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> 
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    results.write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 def _cell(value: Any) -> str:

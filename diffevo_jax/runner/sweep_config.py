@@ -1,7 +1,7 @@
 """Sweeps: a run's config with a section `sweep` that says which settings take which values.
 
     sweep:
-      grid: {evolution.eta: [0.0, 0.5, 1.0], evolution.fitness_map.temperature: [0.1, 1.0]}
+      grid: {algorithm.eta: [0.0, 0.5, 1.0], algorithm.fitness_map.temperature: [0.1, 1.0]}
       seeds: 10
 
 `grid` takes every combination, the last key fastest; `list` takes its mappings one by one; `random`
@@ -164,11 +164,6 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     Raises ConfigError with all that is wrong with the sweep, or with its first bad point.
     """
     data = read_config(path, overrides, sweep=True)
-    if "sweep" not in data:
-        raise ConfigError(
-            f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
-            "runs a config without"
-        )
     written = data["sweep"]
     if not isinstance(written, dict):
         raise ConfigError(f"{path}: sweep: expected keys and values; seen {kind(written)}")
@@ -178,6 +173,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
         lines = [f"{path}: sweep: {line}" for line in describe(error, written, written)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
     base = {key: value for key, value in data.items() if key != "sweep"}
+    base.setdefault("save_populations", 0)  # a table is what a sweep is for
     if section.seeds is not None:
         if "repeats" in base:
             raise ConfigError(f"{path}: repeats and sweep.seeds mean the same; state one of them")
@@ -188,6 +184,8 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
         for key, value in settings.items():
             _check_key(key, base, f"{path}: sweep")
             config = override(config, key, value)
+        if section.seeds is not None and "repeats" in settings:
+            raise ConfigError(f"{path}: repeats and sweep.seeds mean the same; state one of them")
         point = Point(number, settings, RunConfig.model_construct())
         points.append(point._replace(config=validate_config(config, f"{path}: {point.describe()}")))
     return Sweep(data, section, points)
@@ -198,8 +196,6 @@ def _check_key(key: str, base: dict[str, Any], where: str) -> None:
     first, *rest = key.split(".")
     if first in ("name", "description", "figure", "sweep"):
         raise ConfigError(f"{where}: {key}: expected a setting of the evolution or its problem")
-    if first == "repeats":
-        raise ConfigError(f"{where}: repeats: every point has the same; state sweep.seeds")
     methods = base.get("methods")
     if first == "methods" and rest and isinstance(methods, dict) and rest[0] not in methods:
         hint = nearest(rest[0], methods) or "."

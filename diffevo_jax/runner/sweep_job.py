@@ -1,8 +1,8 @@
 """One job of a sweep: points of one shape as one compiled program a method, a file a point.
 
-Points have one shape where they differ in numbers alone (`NUMBERS`, the seed, the threshold of
-success): those are data to the program. A job is a fresh process that submitit starts; it knows the
-sweep's folder and the numbers of its points, and skips those that are finished.
+Points have one shape where they differ in numbers alone (those that the registry says may be
+traced, and the seed): these are data to the program. A job is a fresh process that submitit starts;
+it knows the sweep's folder and the numbers of its points, and skips those that are finished.
 """
 
 import json
@@ -22,23 +22,15 @@ from pydantic import ValidationError
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import plugins, registry, results, run, startup
 from diffevo_jax.runner import program as programs
-from diffevo_jax.runner import results, run, startup
+from diffevo_jax.runner.folders import write_arrays, write_whole
+from diffevo_jax.runner.registry import Section
+from diffevo_jax.runner.repeats import describe
 from diffevo_jax.runner.sweep_config import Point, load_sweep
 
-# Settings that a program takes as data. A floor of 0 is not among them: without one the estimate
-# is another program.
-NUMBERS = (
-    "evolution.eta",
-    "evolution.floor",
-    "evolution.fitness_map.p",
-    "evolution.fitness_map.temperature",
-    "problem.scale",
-    "problem.scaling",
-)
 
-
-class Record(cfg.Section):
+class Record(Section):
     """What a point's file says: rows of the table, or why there are none.
 
     version: of this package. environment: of `results.environment`, where the point was run.
@@ -55,13 +47,15 @@ class Record(cfg.Section):
 class Job(NamedTuple):
     """What submitit sends to the process that runs these points.
 
-    visible_devices: CUDA_VISIBLE_DEVICES where the sweep was called.
+    visible_devices: CUDA_VISIBLE_DEVICES where the sweep was called. plugins: loads those that the
+    folder keeps, as the sweep was called with them.
     cache: keep compiled programs, as `startup.keep_compiled`.
     """
 
     folder: Path
     points: tuple[int, ...]
     visible_devices: str | None
+    plugins: bool
     cache: bool
 
     def __call__(self) -> None:
@@ -75,24 +69,26 @@ class Job(NamedTuple):
         startup.use_graphs()
         if self.cache:
             startup.keep_compiled()
+        if self.plugins:
+            plugins.load(plugins.kept(self.folder))
         sweep = load_sweep(self.folder / "config.yaml")
         points = [sweep.points[number] for number in self.points]
         left = {p.number: p for p in points if not is_finished(self.folder, p)}
         try:
             environment = results.environment()
-            for point, rows, error in run_points(
-                list(left.values()), runs_per_call=sweep.section.runs_per_call
-            ):
+            for ran in run_points(list(left.values()), runs_per_call=sweep.section.runs_per_call):
+                if ran.arrays:
+                    write_arrays(arrays_path(self.folder, ran.point), ran.arrays)
                 record = Record(
-                    status="failed" if error else "finished",
-                    settings=point.settings,
-                    error=error,
-                    rows=rows,
+                    status="failed" if ran.error else "finished",
+                    settings=ran.point.settings,
+                    error=ran.error,
+                    rows=ran.rows,
                     version=de.__version__,
                     environment=environment,
                 )
-                write_record(self.folder, point, record)
-                del left[point.number]
+                write_record(self.folder, ran.point, record)
+                del left[ran.point.number]
         except Exception as error:
             traceback.print_exc()
             first_line = (str(error).strip() or "no message").splitlines()[0]
@@ -106,10 +102,17 @@ class Job(NamedTuple):
         return DelayedSubmission(self)
 
 
-def run_points(
-    points: Sequence[Point], *, runs_per_call: int
-) -> Iterator[tuple[Point, list[dict[str, Any]], str]]:
-    """Run points of one shape, and yield (point, rows, error) as they finish.
+class Ran(NamedTuple):
+    """A point that was run: its rows, or why there are none; arrays METHOD.NAME, `[S', ...]`."""
+
+    point: Point
+    rows: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+    error: str
+
+
+def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Ran]:
+    """Run points of one shape, and yield them as they finish.
 
     runs_per_call: runs that an accelerator does together; a CPU does them one by one.
     """
@@ -124,8 +127,7 @@ def run_points(
     calls = math.ceil(each / most)
     size = len(devices) * math.ceil(each / calls)  # fewest calls, all of one shape
     programs = {name: _Program(first, name, devices) for name in first.methods}
-    rows: dict[int, list[dict[str, Any]]] = {}
-    errors: dict[int, str] = {}
+    finished: dict[int, list[_Run]] = {}
     for begin in range(0, total, size):
         end = min(begin + size, total)
         # Padding to a whole call, discarded below.
@@ -134,18 +136,38 @@ def run_points(
         for name, program in programs.items():
             kept, seconds = program(chosen, repeat)
             for i in range(end - begin):
-                method = chosen[i].config.methods[name]
-                one = {key: value[i] for key, value in kept.items()}
-                try:
-                    run.check_fitness(method, one["lowest"])
-                except run.Stopped as stopped:
-                    errors[which[i]] = str(stopped)
-                row = {"method": name, "repeat": int(repeat[i]), **_describe(one, method)}
-                row["seconds"] = round(seconds / (end - begin), 6)
-                rows.setdefault(which[i], []).append(row)
+                one = jax.tree.map(lambda value, i=i: value[i], kept)
+                one = _Run(name, int(repeat[i]), one, seconds / (end - begin))
+                finished.setdefault(which[i], []).append(one)
         for i in range(begin // repeats, end // repeats):
-            found = sorted(rows.pop(i), key=lambda row: list(programs).index(row["method"]))
-            yield points[i], [] if i in errors else found, errors.get(i, "")
+            yield _ran(points[i], finished.pop(i))
+
+
+class _Run(NamedTuple):
+    """One run of a point: of which method and repeat, what `one_run` kept, its seconds."""
+
+    method: str
+    repeat: int
+    kept: dict[str, Any]
+    seconds: float
+
+
+def _ran(point: Point, runs: list[_Run]) -> Ran:
+    """Put the runs of a point together, method by method."""
+    rows, arrays = [], {}
+    for name, method in point.config.methods.items():
+        mine = [run for run in runs if run.method == name]
+        for one in mine:
+            try:
+                run.check_fitness(method, one.kept["lowest"])
+            except run.Stopped as stopped:
+                return Ran(point, [], {}, str(stopped))
+            row = {"method": name, "repeat": one.repeat, **_row(one.kept)}
+            rows.append({**row, "seconds": round(one.seconds, 6)})
+        for key in mine[0].kept["ending"]:
+            saved = [one.kept["ending"][key] for one in mine[: method.save_populations]]
+            arrays[f"{name}.{key}"] = np.stack(saved)
+    return Ran(point, rows, arrays, "")
 
 
 class _Program:
@@ -155,18 +177,21 @@ class _Program:
         self.name, self.compiled = name, None
         method, population = config.methods[name], config.population
 
-        def one_run(key: jax.Array, numbers: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        def one_run(key: jax.Array, numbers: dict[str, jax.Array]) -> dict[str, Any]:
             program = programs.make_program(with_numbers(method, numbers), population)
-            state, projection, keys = program.start(key)
-            _, kept = program.advance(state, projection, keys)
+            carry, keys = program.start(key)
+            carry, kept = program.advance(carry, keys)
             fitness = kept["fitness"]
-            valid = jnp.isfinite(fitness)
-            return {
+            found = {
                 "fitness": fitness[-1],
-                "best": jnp.max(fitness, where=valid, initial=-jnp.inf),
-                "lowest": jnp.min(fitness, where=valid, initial=jnp.inf),
-                "num_invalid": jnp.sum(kept["num_invalid"]),
+                "best": carry.running.best.fitness,
+                "lowest": jnp.min(fitness, where=jnp.isfinite(fitness), initial=jnp.inf),
+                "num_invalid": jnp.sum(kept.get("num_invalid", 0)),
+                "ending": program.ending(carry) if method.save_populations else {},
             }
+            if "success_rate" in kept:
+                found["success_rate"] = kept["success_rate"][-1]
+            return found
 
         self.jitted = jax.jit(de.batch.over_devices(de.batch.by_platform(one_run), devices))
 
@@ -192,14 +217,16 @@ def _keys(seeds: jax.Array, repeats: jax.Array) -> jax.Array:
 
 def split(method: cfg.Method) -> tuple[str, dict[str, float]]:
     """Take a method apart: what its program is compiled for, as text, and the numbers it takes."""
-    shape = method.model_dump(exclude={"label", "reference", "save_populations"})
-    del shape["problem"]["success"]
+    shape = method.model_dump(exclude={"label", "reference"})
     numbers = {}
-    for key in NUMBERS:
-        *path, last = key.split(".")
-        section = reduce(dict.__getitem__, path, shape)
-        if last in section and (last != "floor" or section[last] > 0):
-            numbers[key] = section.pop(last)
+    for kind in ("problem", "algorithm"):
+        for inner, path, section in registry.sections(kind, getattr(method, kind), kind):
+            for setting in registry.entry(inner, section).traced:
+                value, default = getattr(section, setting), type(section).model_fields[setting]
+                # What is off by default, as a floor of 0, leaves another program where it is off.
+                if isinstance(value, int | float) and (value or default.default != 0):
+                    key = f"{path}.{setting}"
+                    numbers[key] = reduce(dict.__getitem__, path.split("."), shape).pop(setting)
     return json.dumps(shape), numbers
 
 
@@ -213,18 +240,20 @@ def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
     return reduce(lambda m, item: put(m, item[0].split("."), item[1]), numbers.items(), method)
 
 
-def _describe(one: dict[str, np.ndarray], method: cfg.Method) -> dict[str, Any]:
+def _row(kept: dict[str, np.ndarray]) -> dict[str, Any]:
     """The last generation's mean and rate of success, the best of all; None where there is none."""
-    fitness = one["fitness"]
-    valid = fitness[np.isfinite(fitness)]
-    threshold = method.problem.success
-    success = None if threshold is None else float(de.metrics.success_rate(fitness, threshold))
+    mean = describe(kept["fitness"])["fitness_mean"]
     return {
-        "fitness_mean": float(valid.mean()) if len(valid) else None,
-        "fitness_best": float(one["best"]) if np.isfinite(one["best"]) else None,
-        "success_rate": success,
-        "num_invalid": int(one["num_invalid"]),
+        "fitness_mean": None if mean == "" else mean,
+        "fitness_best": float(kept["best"]) if np.isfinite(kept["best"]) else None,
+        "success_rate": float(kept["success_rate"]) if "success_rate" in kept else None,
+        "num_invalid": int(kept["num_invalid"]),
     }
+
+
+def arrays_path(folder: Path, point: Point) -> Path:
+    """Where a point's arrays are, if any are saved."""
+    return record_path(folder, point).with_suffix(".npz")
 
 
 def record_path(folder: Path, point: Point) -> Path:
@@ -254,7 +283,7 @@ def is_finished(folder: Path, point: Point) -> bool:
 
 def write_record(folder: Path, point: Point, record: Record) -> None:
     """Write a point's file, whole."""
-    results.write_whole(record_path(folder, point), record.model_dump_json(indent=1) + "\n")
+    write_whole(record_path(folder, point), record.model_dump_json(indent=1) + "\n")
 
 
 def write_failure(folder: Path, point: Point, error: str) -> None:

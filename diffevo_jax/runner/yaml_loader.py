@@ -47,6 +47,10 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, quoting the strings that `_Loader` would take for numbers."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write in full what stands in several places: aliases are not read."""
+        return True
+
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(

@@ -1,0 +1,24 @@
+"""What a problem is to the runner: a fitness function and the size of its genomes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Problem(NamedTuple):
+    """A problem to evolve on; its fields are the arguments of `evolve`.
+
+    num_genes: D.
+    fitness_fn: population `[N, D]` -> fitness `[N]`, higher is better.
+    has_key: fitness_fn takes (key, population).
+    has_aux: fitness_fn returns (fitness, aux), aux a dict; the runner keeps its entry `success`,
+        `[N]`, as the share of individuals that have solved the problem.
+    repair: population -> the population to evaluate in its place; None takes it as it is.
+    """
+
+    num_genes: int
+    fitness_fn: Callable[..., Any]
+    has_key: bool = False
+    has_aux: bool = False
+    repair: Callable[[jax.Array], jax.Array] | None = None

@@ -1,0 +1,134 @@
+"""What configs can name without a plugin: a line each."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+import diffevo_jax as de
+from diffevo_jax.checks import Count, Positive
+from diffevo_jax.problems import Problem
+from diffevo_jax.runner.registry import register
+
+
+def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Take `latent_dim` for the `projection` of a factory: each repeat draws its own."""
+
+    def make(*, key, num_genes: int, latent_dim: Count | None = None, **settings):
+        if latent_dim is not None:
+            settings["projection"] = de.latent.random_projection(key, num_genes, latent_dim)
+        return factory(**settings)
+
+    drawn = inspect.signature(make).parameters
+    parameters = [
+        drawn["latent_dim"] if parameter.name == "projection" else parameter
+        for parameter in inspect.signature(factory).parameters.values()
+    ]
+    keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    make.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [drawn["key"], drawn["num_genes"], *keyword_only]
+    )
+    make.__annotations__ |= {
+        name: value for name, value in factory.__annotations__.items() if name != "return"
+    }
+    make.__doc__ = factory.__doc__
+    make.__wrapped__ = factory  # pyright: ignore[reportFunctionMemberAccess]
+    return make
+
+
+for _name in ("cosine", "linear", "ddpm"):
+    register("schedule", _name, getattr(de.schedules, _name))
+
+register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
+register("fitness_map", "power", de.fitness.power, traced=["p", "temperature"], needs_positive=True)
+register("fitness_map", "boltzmann", de.fitness.boltzmann, traced=["temperature"])
+
+register(
+    "denoiser",
+    "posterior_mean",
+    with_latent_dim(de.denoisers.posterior_mean),
+    traced=["floor"],
+)
+register("sampler", "ddim", de.samplers.ddim, traced=["eta"])
+
+register(
+    "algorithm",
+    "diffusion_evolution",
+    with_latent_dim(de.diffusion_evolution),
+    traced=["eta", "floor"],
+)
+register("algorithm", "denoising_evolution", de.denoising_evolution)
+
+
+@register("policy", "mlp")
+def mlp(
+    *,
+    num_inputs: int,
+    num_outputs: int,
+    hidden: list[Count],
+    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu",
+) -> de.policies.Policy:
+    """A multilayer perceptron. hidden: sizes of its hidden layers."""
+    sizes = (num_inputs, *hidden, num_outputs)
+    return de.policies.mlp(sizes, activation=getattr(jax.nn, activation))
+
+
+@register("problem", "function", traced=["scale", "temperature", "success"])
+def function(
+    *,
+    name: Literal[
+        "two_peaks", "two_steps", "rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"
+    ],
+    dim: Count = 2,
+    scale: Positive = 1.0,
+    temperature: Positive | None = None,
+    target_dim: Count | None = None,
+    success: float | None = None,
+) -> Problem:
+    """A landscape of `problems.functions`, of the genome times `scale`.
+
+    success: fitness from which on an individual has solved it.
+    """
+    landscape = getattr(de.problems.functions, name)
+    given = {"temperature": temperature, "target_dim": target_dim}
+    given = {key: value for key, value in given.items() if value is not None}
+    takes = inspect.signature(landscape).parameters
+    for key in given:
+        if key not in takes:
+            raise ValueError(f"{key}: expected none, {name} has no such setting; seen {given[key]}")
+    jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, dim), float))
+
+    def fitness_fn(population: jax.Array):
+        fitness = landscape(scale * population, **given)
+        return fitness, {} if success is None else {"success": fitness >= success}
+
+    return Problem(dim, fitness_fn, has_aux=True)
+
+
+@register("problem", "control", traced=["scaling", "success"])
+def control(
+    *,
+    environment: str,
+    policy: Callable[..., de.policies.Policy],
+    num_episodes: Count = 1,
+    scaling: Positive = 1.0,
+    max_steps: Count | None = 500,
+    fast_trig: bool = True,
+    success: float | None = None,
+    mesh=None,
+) -> Problem:
+    """A Gymnax task with a policy, see `problems.control.make_task` and `make_returns`."""
+    task = de.problems.control.make_task(environment, max_steps=max_steps, fast_trig=fast_trig)
+    network = policy(num_inputs=task.num_inputs, num_outputs=task.num_outputs)
+    returns = de.problems.control.make_returns(
+        task, network, num_episodes=num_episodes, scaling=scaling
+    )
+
+    def fitness_fn(key: jax.Array, population: jax.Array):
+        fitness = returns(key, population).mean(axis=1)
+        return fitness, {} if success is None else {"success": fitness >= success}
+
+    if mesh is not None:
+        fitness_fn = de.sharding.over_individuals(fitness_fn, mesh)
+    return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True)
