@@ -88,18 +88,21 @@ def run_many(
     settings: Any = None,
     *,
     mapping: Mapping = by_platform,
+    devices: Sequence[Any] | None = None,
 ) -> Any:
     """Run `function` for every key and setting: (key) or (key, setting) -> pytree.
 
     keys: `[S]`, of `seed_keys`. settings: pytree of `[G, ...]`, of `grid`; each setting meets every
         key, so that settings are compared on the same random numbers.
     mapping: `one_by_one`, `together` or `by_platform`.
+    devices: share the runs out among these; None leaves them on one.
 
     Returns a pytree of `[S, ...]`, or of `[G, S, ...]` with settings. Plain and pure: jit it.
     Raises ValueError when the settings' leading axes differ.
     """
+    mapped = over_devices(mapping(function), devices or [None])
     if settings is None:
-        return mapping(function)(keys)
+        return mapped(keys)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(
@@ -108,14 +111,12 @@ def run_many(
     (num_settings,) = lengths.pop()
     num_seeds = len(keys)
     which, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
-    flat = mapping(function)(
-        keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings)
-    )
+    flat = mapped(keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings))
     return jax.tree.map(lambda x: x.reshape(num_settings, num_seeds, *x.shape[1:]), flat)
 
 
 def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
-    """Share out the leading axis of every argument, a multiple of the devices, among them.
+    """Share out the leading axis of every argument among the devices; they need not divide it.
 
     function: a mapped one, such as `one_by_one(run)`.
     """
@@ -123,4 +124,15 @@ def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
         return function
     mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
     rows = PartitionSpec("runs")
-    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+
+    def shared(*args):
+        size = len(jax.tree.leaves(args)[0])
+        if size % len(devices) == 0:
+            return mapped(*args)
+        # The last ones again fill up the last device's share.
+        index = np.minimum(np.arange(-(-size // len(devices)) * len(devices)), size - 1)
+        filled = jax.tree.map(lambda leaf: leaf[index], args)
+        return jax.tree.map(lambda leaf: leaf[:size], mapped(*filled))
+
+    return shared

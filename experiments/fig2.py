@@ -18,7 +18,8 @@ from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
 import diffevo_jax as de
-from diffevo_jax.runner.config import Function, load_config
+from diffevo_jax.runner import registry
+from diffevo_jax.runner.config import load_config
 from experiments import study
 from experiments.files import (
     BLUE,
@@ -69,26 +70,22 @@ def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str,
     population_on and x0_on of each generation. All scenes are one program.
     """
     methods = list(settings.methods.values())  # they differ in their landscapes alone
-    problem, evolution = methods[0].problem, methods[0].evolution
-    assert isinstance(problem, Function)
-    functions = [getattr(de.problems.functions, each.problem.name) for each in methods]
-    scale = problem.scale
-    schedule = getattr(de.schedules, evolution.schedule.name)(evolution.schedule.num_levels)
-    algorithm = de.diffusion_evolution(schedule, eta=evolution.eta, floor=evolution.floor)
+    functions = [getattr(de.problems, each.problem.name) for each in methods]
+    scale, population_size = methods[0].problem.scale, methods[0].population
+    algorithm = registry.build(
+        "algorithm", methods[0].algorithm, "algorithm", key=jax.random.key(0), num_genes=2
+    )
     landscapes = list(settings.methods)
     scenes = {
         "landscape": np.array([landscapes.index(SCENES[name][1]) for name in names]),
         "shift": np.array([SCENES[name][2] for name in names], np.float32),
     }
 
-    def one(transform: Callable, key: jax.Array, scene: dict[str, jax.Array]):
+    def one(keep: Callable, key: jax.Array, scene: dict[str, jax.Array]):
         key_init, key_run = jax.random.split(key)
-        population = jax.random.normal(key_init, (settings.population, 2)) + scene["shift"]
-        function = study.chosen(functions, scene["landscape"])
-        _, kept = de.evolve(
-            key_run, algorithm, lambda x: function(scale * x), population, transform=transform
-        )
-        return kept
+        population = jax.random.normal(key_init, (population_size, 2)) + scene["shift"]
+        fitness_fn = study.chosen(functions, scene["landscape"], scale)
+        return de.evolve(key_run, algorithm, fitness_fn, population, keep=keep).kept
 
     def shares(info: de.Info) -> dict[str, jax.Array]:
         def on(points: jax.Array, peak: float) -> jax.Array:
@@ -112,8 +109,12 @@ def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str,
             "alpha": info.alpha,
         }
 
-    many = study.run_all(partial(one, shares), settings.seed, repeats, scenes)
-    first = study.run_all(partial(one, whole), settings.seed, 1, scenes)
+    def all_scenes(keep: Callable, repeats: int) -> dict[str, np.ndarray]:
+        run = partial(de.batch.run_many, partial(one, keep), devices=jax.devices())
+        kept = jax.jit(run)(de.batch.seed_keys(settings.seed, repeats), scenes)
+        return {name: np.asarray(value) for name, value in kept.items()}
+
+    many, first = all_scenes(shares, repeats), all_scenes(whole, 1)
     return [
         {"scale": np.asarray(scale)}
         | {key: value[i, 0] for key, value in first.items()}

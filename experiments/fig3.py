@@ -2,24 +2,23 @@
 
     diffevo-jax reproduce --only fig3
 
-A file per method and dimension, METHOD_D.npz, holds entropy, fitness and QD score of each objective
-and repeat; paths.npz holds one run of each method in the plane, for the picture.
+Settings: configs/fig3.yaml. paths.npz holds one run of each method in the plane, for the picture.
 """
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from experiments import baselines, fig3_pictures, study
-from experiments.files import load_arrays, save_arrays
+from diffevo_jax.runner import registry, sweep
+from diffevo_jax.runner.sweep_config import load_sweep
+from experiments import fig3_pictures, study
+from experiments.files import CONFIGS, load_arrays, save_arrays
 from experiments.rows import Row, Section
-from experiments.study import Count, Diffusion, Metrics, Positive, Repeats
 
 TITLE = "Fig. 3 and Table 1: benchmark functions"
 COMMAND = "diffevo-jax reproduce --only fig3"
@@ -46,154 +45,89 @@ MODES = {
 QUANTITIES = {"entropy": "entropy, bits", "fitness": "fitness", "qd_score": "QD score"}
 
 
-class HighDimension(study.Settings):
-    """Rastrigin in one more dimension."""
+MODE_RADIUS = 0.5  # a mode is found with a point of the final population this near
+# The points of few dimensions, with few repeats.
+QUICK = ("repeats=4",), range(9)
 
-    dim: Count
-    repeats: Repeats
-
-
-class Fig3(study.Settings):
-    """configs/fig3.yaml; the baselines' sections are the arguments of `baselines`."""
-
-    study: Literal["fig3"]
-    description: str
-    seed: int
-    repeats: Repeats
-    dimensions: list[HighDimension]
-    metrics: Metrics
-    mode_radius: Positive
-    diffusion: Diffusion
-    latent_dim: Count
-    cma_es: dict[str, float | int]
-    open_es: dict[str, float | int]
-    pepg: dict[str, float | int]
-    map_elites: dict[str, float | int]
+# Of each method, objective and dimension, the quantities of each repeat, `[S]`.
+Measured = dict[tuple[str, str, int], dict[str, np.ndarray]]
 
 
 def run(folder: Path, *, quick: bool) -> None:
-    """Run every method in every dimension, and one run of each for the picture."""
-    settings = study.load(Fig3, "fig3")
-    for method in METHODS:
-        functions = list(study.PLANE.values())
-        run_method(folder, settings, method, 2, functions, settings.repeats.of(quick=quick))
-        for high in settings.dimensions:
-            repeats = high.repeats.of(quick=quick)
-            run_method(folder, settings, method, high.dim, [de.problems.rastrigin], repeats)
+    """Run every method on every objective, and one run of each for the picture."""
+    overrides, only = QUICK if quick else ((), ())
+    study.run("fig3", folder / "sweep", overrides, only)
     if not (folder / "paths.npz").exists():
-        save_arrays(folder / "paths.npz", **_paths(settings))
+        save_arrays(folder / "paths.npz", **_paths())
 
 
-def run_method(
-    folder: Path, settings: Fig3, method: str, dim: int, functions: list[Callable], repeats: int
-) -> None:
-    """Measure a method on objectives of one dimension, as one program; save METHOD_DIM.npz."""
-    path = folder / f"{method}_{dim}.npz"
-    if path.exists() or not repeats:
-        return
-
-    def one(key: jax.Array, setting: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        fitness_fn = study.chosen(functions, setting["objective"])
-        return _measured(settings, method, fitness_fn, dim, key)
-
-    objectives = de.batch.grid(objective=jnp.arange(len(functions)))
-    save_arrays(path, **study.run_all(one, settings.seed, repeats, objectives))
-
-
-def _measured(
-    settings: Fig3, method: str, fitness_fn: Callable, dim: int, key: jax.Array
-) -> dict[str, jax.Array]:
-    """Entropy, fitness, QD score and modes of one run.
-
-    As published, Diffusion Evolution's entropy ranks individuals by the fitness of their estimates
-    x0 of the last update and bins the final population; its fitness is that of the estimates.
-    """
-    metrics = settings.metrics
-    if method in ("diffusion", "latent"):
-        points, x0, _ = diffusion_run(settings, method, fitness_fn, dim, key)
-        found = study.measure(points, fitness_fn(x0), metrics)
-        found["qd_score"] = study.quality_diversity(points, fitness_fn(points), metrics)
-        chosen = points
-    else:
-        search = baseline(settings, method, fitness_fn, dim)(key)
-        found = study.measure(search.points, search.fitness, metrics)
-        alive = jnp.isfinite(search.fitness)[:, None]
-        chosen = jnp.where(alive, search.points, jnp.inf)
-    if dim == 2:
-        for name, modes in MODES.items():
-            found[f"modes_{name}"] = de.metrics.modes_found(
-                chosen, modes, radius=settings.mode_radius
-            )
+def measured(folder: Path) -> Measured:
+    """Judge the final populations and archives."""
+    found = {}
+    for ran in sweep.load(folder / "sweep"):
+        for method, settings in ran.point.config.methods.items():
+            objective, dim = study.objective(settings.problem)
+            # The published script gives latent Diffusion Evolution the named dimension.
+            if method == "latent" and dim == 2 and objective not in study.FUNCTIONS:
+                continue
+            ends = study.ends(ran, method)
+            entropy, fitness, _, qd_score = study.measures(*ends)
+            values = {"entropy": entropy, "fitness": fitness, "qd_score": qd_score}
+            if objective in MODES:
+                alive = np.where(np.isfinite(ends.fitness)[..., None], ends.points, np.inf)
+                modes = partial(de.metrics.modes_found, modes=MODES[objective], radius=MODE_RADIUS)
+                values["modes"] = jax.lax.map(modes, jnp.asarray(alive))
+            place = method, objective, dim
+            found[place] = {name: np.asarray(value) for name, value in values.items()}
     return found
 
 
-def diffusion_run(
-    settings: Fig3, method: str, fitness_fn: Callable, dim: int, key: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Run Diffusion Evolution; final points `[N, D]`, their last x0, and the path `[T, N, D]`."""
-    diffusion = settings.diffusion
-    key_init, key_run, key_projection = jax.random.split(key, 3)
-    projection = None
-    if method == "latent":
-        projection = de.latent.random_projection(key_projection, dim, settings.latent_dim)
-    evolution = de.diffusion_evolution(
-        de.schedules.cosine(diffusion.num_levels),
-        eta=diffusion.eta,
-        floor=diffusion.floor,
-        projection=projection,
-    )
-    population = jax.random.normal(key_init, (diffusion.population, dim))
-    state, (path, x0) = de.evolve(
-        key_run,
-        evolution,
-        lambda genomes: fitness_fn(diffusion.scale * genomes),
-        population,
-        transform=lambda info: (info.population, info.x0),
-    )
-    # Entry -1 describes the finished population; the last update was made from entry -2.
-    scale = diffusion.scale
-    return scale * state.population, scale * x0[-2], scale * path
-
-
-def baseline(
-    settings: Fig3, method: str, fitness_fn: Callable, dim: int, **kwargs: Any
-) -> baselines.Run:
-    """Make a baseline with its section of the config."""
-    return getattr(baselines, method)(fitness_fn, dim, **getattr(settings, method), **kwargs)
-
-
-def _paths(settings: Fig3) -> dict[str, np.ndarray]:
+def _paths() -> dict[str, np.ndarray]:
     """One run of each method on each function: what the picture shows of it."""
-    arrays: dict[str, Any] = {}
-    objectives = de.batch.grid(objective=jnp.arange(len(study.FUNCTIONS)))
-    functions = [study.PLANE[name] for name in study.FUNCTIONS]
-    keep = {
-        "cma_es": lambda state: {"mean": state.mean, "covariance": state.std**2 * state.C},
-        "open_es": lambda state: {"mean": state.mean},
-        "pepg": lambda state: {"mean": state.mean},
-        "map_elites": baselines.nothing,
+    config = load_sweep(CONFIGS / "fig3.yaml").points[0].config
+    scale = config.methods["diffusion"].problem.scale
+    functions = [getattr(de.problems, name) for name in study.FUNCTIONS]
+    keep: dict[str, Callable] = {
+        "diffusion": lambda info: {"path": scale * info.population[:64], "x0": scale * info.x0},
+        "cma_es": lambda info: {
+            "mean": scale * info.strategy.mean,
+            "covariance": (scale * info.strategy.std) ** 2 * info.strategy.C,
+        },
+        "open_es": lambda info: {"mean": scale * info.strategy.mean},
+        "map_elites": lambda info: {},
     }
+    keep |= {"latent": keep["diffusion"], "pepg": keep["open_es"]}
 
     def one(method: str, key: jax.Array, setting: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        fitness_fn = study.chosen(functions, setting["objective"])
-        if method in ("diffusion", "latent"):
-            points, x0, path = diffusion_run(settings, method, fitness_fn, 2, key)
-            return {"points": points, "x0": x0, "path": path[:, :64]}
-        search = baseline(settings, method, fitness_fn, 2, keep=keep[method])(key)
-        return {"points": search.points, "fitness": search.fitness, **(search.kept or {})}
+        settings, fitness_fn = (
+            config.methods[method],
+            study.chosen(functions, setting["function"], scale),
+        )
+        key_init, key_algorithm, key_run = jax.random.split(key, 3)
+        given = {"key": key_algorithm, "num_genes": 2, "population_size": settings.population}
+        algorithm = registry.build("algorithm", settings.algorithm, "algorithm", **given)
+        population = jax.random.normal(key_init, (settings.population, 2))
+        state, kept, _ = de.evolve(key_run, algorithm, fitness_fn, population, keep=keep[method])
+        if method == "map_elites":
+            return {"points": scale * state.archive.points, "fitness": state.archive.fitness}
+        if "x0" in kept:  # of the last update: entry -1 describes the finished population
+            kept["x0"] = kept["x0"][-2]
+        return {"points": scale * state.population, **kept}
 
+    arrays, indices = {}, de.batch.grid(function=jnp.arange(len(functions)))
     for number, method in enumerate(METHODS):
         # Seeds of their own: from one start both forms of Diffusion Evolution go the same way.
-        kept = study.run_all(partial(one, method), settings.seed + number, 1, objectives)
+        keys = de.batch.seed_keys(config.seed + number, 1)
+        kept = jax.jit(partial(de.batch.run_many, partial(one, method)))(keys, indices)
         for what, values in kept.items():
             for i, name in enumerate(study.FUNCTIONS):
-                arrays[f"{method}.{name}.{what}"] = values[i, 0]
+                arrays[f"{method}.{name}.{what}"] = np.asarray(values[i, 0])
     return arrays
 
 
 def section(folder: Path) -> Section:
     """Set entropy, fitness and QD score beside the measured ones; draw paths and the comparison."""
-    found = load_measured(folder)
+    found = measured(folder)
     rows = []
     for (method, objective, dim), values in found.items():
         variant = (
@@ -217,23 +151,6 @@ def section(folder: Path) -> Section:
     return Section(TITLE, _text(rows), rows, figures)
 
 
-def load_measured(folder: Path) -> dict[tuple[str, str, int], dict[str, np.ndarray]]:
-    """Read METHOD_DIM.npz: (method, objective, dim) -> quantity -> `[S]`."""
-    found = {}
-    for method in METHODS:
-        paths = sorted(folder.glob(f"{method}_*.npz"), key=lambda p: int(p.stem.rpartition("_")[2]))
-        for path in paths:
-            dim = int(path.stem.rpartition("_")[2])
-            names = list(study.PLANE) if dim == 2 else [f"rastrigin_{dim}d"]
-            arrays = load_arrays(path)
-            for i, name in enumerate(names):
-                # The published script gives latent Diffusion Evolution the named dimension.
-                if method != "latent" or dim > 2 or name in study.FUNCTIONS:
-                    values = {key: value[i] for key, value in arrays.items()}
-                    found[method, name, dim] = values
-    return found
-
-
 def _note(method: str, dim: int, variant: str) -> str:
     if variant == "as_shipped_2d":
         return "as the published script: it stayed in the plane"
@@ -244,11 +161,11 @@ def _note(method: str, dim: int, variant: str) -> str:
     return ""
 
 
-def _mode_rows(found: dict) -> list[Row]:
+def _mode_rows(found: Measured) -> list[Row]:
     return [
         study.compare(
             f"{objective.capitalize()}, {LABELS[method]}: modes found of 4",
-            found[method, objective, 2][f"modes_{objective}"],
+            found[method, objective, 2]["modes"],
             None,
             "",
         )

@@ -2,23 +2,21 @@
 
     diffevo-jax reproduce --only fig4
 
-Settings are those of configs/fig4_cartpole.yaml; CMA-ES has sigma 1, start 0 and the raw reward.
+Settings are those of configs/fig4_cartpole.yaml and configs/cartpole_cmaes.yaml.
 """
 
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import results
+from diffevo_jax.runner import registry, results
 from diffevo_jax.runner import run as runner
-from diffevo_jax.runner.config import Control, RunConfig, load_config
-from experiments import cmaes, fig4_draw
+from diffevo_jax.runner.config import RunConfig, load_config
+from experiments import fig4_draw
 from experiments.files import CONFIGS, load_arrays, mean_and_error, newer, read_table, save_arrays
 from experiments.rows import Row, Section
 
@@ -28,7 +26,7 @@ COMMAND = "diffevo-jax reproduce --only fig4"
 # Repeats of the networks of 58 and of 17,410 genes.
 REPEATS, REPEATS_LARGE = 100, 20
 QUICK_REPEATS, QUICK_REPEATS_LARGE = 6, 2
-SMALL, LARGE = ("raw", "latent"), ("latent_large",)
+SMALL, LARGE, BASELINE = ("raw", "latent"), ("latent_large",), ("cmaes",)
 SUCCESS = 500
 PUBLISHED = {
     "raw": "DiffEvoRaw",
@@ -48,58 +46,22 @@ RECORDED = 24  # individuals whose episodes the animation shows
 def run(folder: Path, *, quick: bool) -> None:
     """Run the config's methods, CMA-ES, and one run of latent DE with its episodes recorded."""
     settings = load_config(CONFIGS / "fig4_cartpole.yaml", ["save_populations=1"])
+    baseline = load_config(CONFIGS / "cartpole_cmaes.yaml", ["save_populations=1"])
     small = QUICK_REPEATS if quick else REPEATS
     large = QUICK_REPEATS_LARGE if quick else REPEATS_LARGE
-    for name, methods, repeats in (("small", SMALL, small), ("large", LARGE, large)):
-        if not (folder / name).exists():
-            _run_config(settings, methods, repeats, folder / name)
-    if not (folder / "cmaes.npz").exists():
-        save_arrays(folder / "cmaes.npz", **_run_cmaes(settings, small))
+    _run_config(settings, SMALL, small, folder / "small")
+    _run_config(settings, LARGE, large, folder / "large")
+    _run_config(baseline, BASELINE, small, folder / "baseline")
     if not (folder / "process.npz").exists():
         save_arrays(folder / "process.npz", **_record(settings))
 
 
 def _run_config(settings: RunConfig, methods: tuple[str, ...], repeats: int, folder: Path) -> None:
-    """Run some of the config's methods into a run folder, which is complete once it is there."""
+    """Run some of the config's methods into a run folder, or what is left of them."""
     chosen = {name: settings.methods[name] for name in methods}
     chosen = settings.model_copy(update={"methods": chosen, "repeats": repeats})
-    partial = folder.with_name(f"{folder.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    results.create(partial, settings.name)
-    runner.run(chosen, runner.build(chosen), partial, source="configs/fig4_cartpole.yaml")
-    partial.rename(folder)
-
-
-def _problem(settings: RunConfig) -> tuple[Any, Any, float]:
-    problem = settings.methods["latent"].problem
-    assert isinstance(problem, Control)
-    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
-    policy = de.policies.mlp((task.num_inputs, *problem.policy.hidden, task.num_outputs))
-    return task, policy, problem.scaling
-
-
-def _run_cmaes(settings: RunConfig, repeats: int) -> dict[str, np.ndarray]:
-    """Reward `[S, T, N]` of CMA-ES, and the first repeat's last population `[1, N, D]`."""
-    task, policy, scaling = _problem(settings)
-    returns = de.problems.control.make_returns(task, policy, scaling=scaling)
-
-    def evaluate(key: jax.Array, population: jax.Array):
-        reward = returns(key, population)[:, 0]
-        return reward, reward
-
-    levels = settings.methods["latent"].evolution.schedule.num_levels
-    search = cmaes.make_run(
-        evaluate, policy.num_genes, population=settings.population, generations=levels
-    )
-    devices = jax.local_devices()[:repeats]
-    filled = math.ceil(repeats / len(devices)) * len(devices)
-    mapped = jax.jit(de.batch.over_devices(de.batch.by_platform(search), devices))
-    population, fitness = mapped(de.batch.seed_keys(settings.seed, filled))
-    return {
-        "fitness": np.asarray(fitness)[:repeats],
-        "final_population": np.asarray(population)[:1],
-    }
+    results.create(folder, settings.name, resume=True)
+    runner.run(chosen, runner.build(chosen), folder, source=f"configs/{settings.name}.yaml")
 
 
 def _record(settings: RunConfig) -> dict[str, np.ndarray]:
@@ -109,49 +71,47 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     pole angle `[T, K, steps + 1, 2]` of the first K individuals; best_path `[steps + 1, 2]` and
     best_length of the fittest of the last generation; path_length `[T, K]`.
     """
-    task, policy, scaling = _problem(settings)
-    method = settings.methods["latent"].evolution
-    outcomes = de.problems.control.make_outcomes(task, policy, scaling=scaling)
-    trajectories = de.problems.control.make_trajectories(task, policy, scaling=scaling)
-    schedule = getattr(de.schedules, method.schedule.name)(method.schedule.num_levels)
-    latent_dim = method.latent_dim
-    assert latent_dim is not None
+    method = settings.methods["latent"]
+    problem = method.problem
+    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
+    policy = registry.build(
+        "policy", problem.policy, "policy", num_inputs=task.num_inputs, num_outputs=task.num_outputs
+    )
+    outcomes = de.problems.control.make_outcomes(task, policy, scaling=problem.scaling)
+    trajectories = de.problems.control.make_trajectories(task, policy, scaling=problem.scaling)
+
+    def evaluate(key: jax.Array, population: jax.Array):
+        outcome = outcomes(key, population)
+        reward = outcome.returns[:, 0]
+        shown = jnp.append(jnp.arange(RECORDED), jnp.argmax(reward))
+        episodes = trajectories(key, population, shown)
+        path = episodes.observations[:, 0][..., jnp.array([0, 2])]
+        return reward, {
+            "length": outcome.length[:, 0],
+            "reward": reward,
+            "x": outcome.final_state.x[:, 0],
+            "theta": outcome.final_state.theta[:, 0],
+            "path": path[:-1],
+            "path_length": episodes.length[:-1, 0],
+            "best_path": path[-1],
+            "best_length": episodes.length[-1, 0],
+        }
 
     @jax.jit
     def record(key: jax.Array) -> dict[str, jax.Array]:
-        key_init, key_projection, key_run = jax.random.split(key, 3)
-        projection = de.latent.random_projection(key_projection, policy.num_genes, latent_dim)
-        algorithm = de.diffusion_evolution(
-            schedule,
-            fitness_map=de.fitness.boltzmann(method.fitness_map.temperature),  # pyright: ignore
-            eta=method.eta,
-            projection=projection,
-            floor=method.floor,
-        )
-
-        def generation(state: de.State, key: jax.Array):
-            key_fitness, key_step = jax.random.split(key)
-            outcome = outcomes(key_fitness, state.population)
-            reward = outcome.returns[:, 0]
-            best = jnp.argmax(reward)
-            shown = jnp.append(jnp.arange(RECORDED), best)
-            episodes = trajectories(key_fitness, state.population, shown)
-            path = episodes.observations[:, 0][..., jnp.array([0, 2])]
-            kept = {
-                "length": outcome.length[:, 0],
-                "reward": reward,
-                "x": outcome.final_state.x[:, 0],
-                "theta": outcome.final_state.theta[:, 0],
-                "path": path[:-1],
-                "path_length": episodes.length[:-1, 0],
-                "best_path": path[-1],
-                "best_length": episodes.length[-1, 0],
-            }
-            return algorithm.step(key_step, state, reward)[0], kept
-
-        population = jax.random.normal(key_init, (settings.population, policy.num_genes))
-        keys = jax.random.split(key_run, algorithm.num_levels)
-        return jax.lax.scan(generation, algorithm.init(population), keys)[1]
+        key_init, key_algorithm, key_run = jax.random.split(key, 3)
+        given = {"key": key_algorithm, "num_genes": policy.num_genes}
+        algorithm = registry.build("algorithm", method.algorithm, "algorithm", **given)
+        population = jax.random.normal(key_init, (method.population, policy.num_genes))
+        return de.evolve(
+            key_run,
+            algorithm,
+            evaluate,
+            population,
+            has_key=True,
+            has_aux=True,
+            keep=lambda info, recorded: recorded,
+        ).kept
 
     kept = {k: np.asarray(v) for k, v in record(de.batch.seed_keys(settings.seed, 1)[0]).items()}
     kept["best_path"], kept["best_length"] = kept["best_path"][-1], kept["best_length"][-1]
@@ -160,9 +120,11 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
 
 def section(folder: Path) -> Section:
     """Hold the reward of each generation against the reference, and draw the figure."""
-    saved = {name: load_arrays(folder / "small" / f"{name}.npz") for name in SMALL}
-    saved |= {name: load_arrays(folder / "large" / f"{name}.npz") for name in LARGE}
-    saved["cmaes"] = load_arrays(folder / "cmaes.npz")
+    saved = {
+        name: load_arrays(folder / part / f"{name}.npz")
+        for part, names in (("small", SMALL), ("large", LARGE), ("baseline", BASELINE))
+        for name in names
+    }
     process = load_arrays(folder / "process.npz")
     figures = [
         fig4_draw.process(process, folder / "process.png"),

@@ -24,11 +24,11 @@ from diffevo_jax.runner.config_errors import nearest
 from experiments import report
 
 # In the paper's order.
-NAMES = ("fig2", "fig3", "fig4", "temperature", "schedule_study", "control")
+NAMES = ("fig2", "fig3", "fig4", "temperature", "schedules", "control")
 STAMP = "part.json"
 ABSENT = "not in this checkout"
 # Raise it when a part's files change their meaning: folders written before are then left alone.
-FORMAT = 1
+FORMAT = 2
 
 
 class Stamp(NamedTuple):

@@ -1,138 +1,116 @@
-"""What the figures of the benchmark functions share: settings from configs/, many runs at once."""
+"""What the studies share: sweeps of configs/ run into a folder, and how their ends are measured."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import diffevo_jax as de
-from diffevo_jax.runner import yaml_loader
-from diffevo_jax.runner.config import ConfigError
-from diffevo_jax.runner.config_errors import describe
+from diffevo_jax.runner import sweep
+from diffevo_jax.runner.sweep_job import Ran
 from experiments.files import CONFIGS, mean_and_error, read_table
 from experiments.rows import Row
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-# Objectives of the published benchmark that live in the plane. The last three are what its script
-# makes of Rastrigin in 4, 32 and 256 dimensions: points of the plane, the target of the name.
-PLANE: dict[str, Callable] = {
-    "rosenbrock": de.problems.rosenbrock,
-    "beale": de.problems.beale,
-    "himmelblau": de.problems.himmelblau,
-    "ackley": de.problems.ackley,
-    "rastrigin": de.problems.rastrigin,
-    "rastrigin_4d": lambda x, **kw: de.problems.rastrigin(x, target_dim=4, **kw),
-    "rastrigin_32d": lambda x, **kw: de.problems.rastrigin(x, target_dim=32, **kw),
-    "rastrigin_256d": lambda x, **kw: de.problems.rastrigin(x, target_dim=256, **kw),
-}
-FUNCTIONS = tuple(PLANE)[:5]
-COLOURS = {"rosenbrock": "#46B3D5", "beale": "#E93A01", "himmelblau": "#F5851E"} | {
-    "ackley": "#3B7A57",
-    "rastrigin": "#7A5195",
-    "rastrigin_4d": "#6F6E6E",
-    "rastrigin_32d": "#A0A0A0",
-    "rastrigin_256d": "#C8C8C8",
-}
+# The published measures: fittest individuals, sides of the cells of the entropy and of the QD
+# score, the box; all in the plane of the landscapes.
+TOP, ENTROPY_CELL, QD_CELL, LIMIT = 64, 0.1, 1.0, 4.0
+# The last three are points of the plane with the target of the named dimension.
+FUNCTIONS = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
+OBJECTIVES = (*FUNCTIONS, "rastrigin_4d", "rastrigin_32d", "rastrigin_256d")
+COLOURS = dict(
+    zip(
+        OBJECTIVES,
+        ("#46B3D5", "#E93A01", "#F5851E", "#3B7A57", "#7A5195", "#6F6E6E", "#A0A0A0", "#C8C8C8"),
+        strict=True,
+    )
+)
 
 
-class Settings(BaseModel):
-    """A section of a study's config: no unknown keys, no silent conversions."""
+def run(name: str, folder: Path, overrides: Sequence[str] = (), only: Sequence[int] = ()) -> None:
+    """Run the points of the sweep configs/NAME.yaml that are not finished into a folder.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Repeats(Settings):
-    """How many seeds: as in the paper, and for a look, which may leave a part out."""
-
-    full: Count
-    quick: Annotated[int, Field(ge=0)]
-
-    def of(self, *, quick: bool) -> int:
-        """Repeats of this kind of run."""
-        return self.quick if quick else self.full
-
-
-class Metrics(Settings):
-    """How a final population is measured."""
-
-    top: Count
-    entropy_cell: Positive
-    qd_cell: Positive
-    limit: Positive
-
-
-class Diffusion(Settings):
-    """Diffusion Evolution as the published benchmarks run it; `scale`: points are it x genome."""
-
-    population: Annotated[int, Field(ge=2)]
-    num_levels: Annotated[int, Field(ge=2)]
-    eta: Annotated[float, Field(ge=0, le=1)]
-    floor: Annotated[float, Field(ge=0)]
-    scale: Positive
-
-
-Model = TypeVar("Model", bound=Settings)
-
-
-def load(model: type[Model], name: str, folder: Path = CONFIGS) -> Model:
-    """Read configs/NAME.yaml. Raises ConfigError with all that is wrong."""
-    path = folder / f"{name}.yaml"
-    data: Any = None
-    try:
-        data = yaml_loader.read(path)
-        return model.model_validate(data)
-    except (OSError, yaml_loader.YamlError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except ValidationError as error:
-        lines = [f"{path}: {line}" for line in describe(error, data, data)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-
-
-def chosen(functions: list[Callable], index: jax.Array, **settings: Any) -> Callable:
-    """Make the landscape of `functions` that a traced index chooses: one program for all."""
-    branches = [lambda points, f=f: f(points, **settings) for f in functions]
-    return lambda points: jax.lax.switch(index, branches, points)
-
-
-def run_all(function: Callable, seed: int, repeats: int, settings: dict[str, Any]) -> Any:
-    """Run function(key, setting) for every setting and every seed, on all devices.
-
-    settings: name -> `[G, ...]`, of `batch.grid`. Returns a pytree of NumPy arrays `[G, S, ...]`.
+    overrides, only: of `sweep.sweep`. Raises RuntimeError where a point fails.
     """
-    num_settings = len(next(iter(settings.values())))
-    keys = de.batch.seed_keys(seed, repeats)
-    devices = jax.devices()
-    total = num_settings * repeats
-    # Dealt out like cards, so that each device gets a like share of every setting.
-    hands = np.arange(-(-total // len(devices)) * len(devices)).reshape(-1, len(devices)).T
-    dealt = hands.ravel()
-    which, seeds = np.divmod(dealt % total, repeats)
-    mapped = de.batch.over_devices(de.batch.by_platform(function), devices)
-    picked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings)
-    results = jax.tree.map(np.asarray, jax.jit(mapped)(keys[seeds], picked))
-    back = np.argsort(dealt)[:total]
-    return jax.tree.map(lambda x: x[back].reshape(num_settings, repeats, *x.shape[1:]), results)
+    config = CONFIGS / f"{name}.yaml"
+    say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
+    failed = sweep.sweep(config, list(overrides), executor="debug", out=folder, only=only, say=say)
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
-def measure(points: jax.Array, fitness: jax.Array, metrics: Metrics) -> dict[str, jax.Array]:
-    """Entropy and mean fitness of the fittest, and the QD score: points `[N, D]`, fitness `[N]`."""
-    top_points, top_fitness = de.metrics.best(points, fitness, metrics.top)
-    return {
-        "entropy": de.metrics.grid_entropy(top_points, cell=metrics.entropy_cell),
-        "fitness": top_fitness.mean(),
-        "qd_score": quality_diversity(points, fitness, metrics),
-    }
+def objective(problem: Any) -> tuple[str, int]:
+    """What the reference calls a landscape, and the dimension that it is run in."""
+    named = problem.target_dim or problem.dim
+    return (problem.name if named == 2 else f"{problem.name}_{named}d"), problem.dim
 
 
-def quality_diversity(points: jax.Array, fitness: jax.Array, metrics: Metrics) -> jax.Array:
-    """QD score on the study's grid."""
-    return de.metrics.qd_score(points, fitness, cell=metrics.qd_cell, limit=metrics.limit)
+class Ends(NamedTuple):
+    """Where the repeats of a method have come to.
+
+    points: `[S, N, D]`, those of an archive where the method keeps one. fitness: `[S, N]`; -inf for
+    those that the archive has dropped. rank: what says who is the fittest, `[S, N]`: the fitness,
+    but that of their estimates x0 of the last update where those are saved, as published.
+    """
+
+    points: np.ndarray
+    fitness: np.ndarray
+    rank: np.ndarray
+
+
+def ends(ran: Ran, method: str) -> Ends:
+    """Read the ends of a method from a point's arrays."""
+    problem = ran.point.config.methods[method].problem
+
+    def saved(name: str) -> np.ndarray | None:
+        return ran.arrays.get(f"{method}.{name}")
+
+    points, x0 = saved("archive_points"), saved("final_x0")
+    if points is not None:
+        kept = ran.arrays[f"{method}.archive_fitness"]
+        return Ends(problem.scale * points, kept, kept)
+    points = problem.scale * ran.arrays[f"{method}.final_population"]
+    here = fitness(problem, points)
+    return Ends(points, here, here if x0 is None else fitness(problem, problem.scale * x0))
+
+
+def fitness(problem: Any, points: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Fitness of points on a config's landscape, `[..., D]` to `[...]`."""
+    return np.asarray(_landscape(problem.name, problem.target_dim)(points, temperature))
+
+
+@functools.cache
+def _landscape(name: str, target_dim: int | None) -> Callable:
+    function = getattr(de.problems.functions, name)
+    settings = {} if target_dim is None else {"target_dim": target_dim}
+
+    def one(point: jax.Array, temperature: jax.Array) -> jax.Array:
+        return function(point[None], temperature=temperature, **settings)[0]
+
+    return jax.jit(jnp.vectorize(one, signature="(d),()->()"))
+
+
+def chosen(functions: Sequence[Callable], index: jax.Array, scale: float) -> Callable:
+    """Make the landscape that a traced index chooses, of genomes: one program for all."""
+    branches = [lambda genomes, f=f: f(scale * genomes) for f in functions]
+    return lambda genomes: jax.lax.switch(index, branches, genomes)
+
+
+@jax.jit
+@partial(jnp.vectorize, signature="(n,d),(n),(n)->(),(),(),()")
+def measures(points, fitness, rank):
+    """Entropy and mean fitness of the fittest by `rank`, mean fitness, QD score: `[S]` each.
+
+    points: `[S, N, D]`. fitness, rank: `[S, N]`.
+    """
+    top, top_fitness = de.metrics.best(points, rank, TOP)
+    score = de.metrics.qd_score(points, fitness, cell=QD_CELL, limit=LIMIT)
+    entropy = de.metrics.grid_entropy(top, cell=ENTROPY_CELL)
+    return entropy, top_fitness.mean(), fitness.mean(), score
 
 
 def find_row(table: str, **cells: Any) -> dict[str, str]:

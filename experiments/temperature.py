@@ -8,98 +8,61 @@ published study every objective lives in the plane, the high-dimensional Rastrig
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-import diffevo_jax as de
+from diffevo_jax.runner import sweep
 from experiments import study
-from experiments.files import in_style, load_arrays, save_arrays, save_figure
+from experiments.files import in_style, save_figure
 from experiments.rows import Row, Section
-from experiments.study import Diffusion, Metrics, Positive, Repeats
 
 TITLE = "Temperature study"
 COMMAND = "diffevo-jax reproduce --only temperature"
 
 QUANTITIES = ("final_fitness", "entropy", "qd_score")
 NAMES = {"final_fitness": "final fitness", "entropy": "entropy, bits", "qd_score": "QD score"}
+QUICK = ("sweep.seeds=10",)
 
-
-class Temperature(study.Settings):
-    """configs/temperature.yaml."""
-
-    study: Literal["temperature"]
-    description: str
-    seed: int
-    repeats: Repeats
-    temperatures: list[Positive]
-    metrics: Metrics
-    diffusion: Diffusion
+# Of each objective and temperature, the quantities of each repeat, `[S]`.
+Measured = dict[tuple[str, float], dict[str, np.ndarray]]
 
 
 def run(folder: Path, *, quick: bool) -> None:
-    """Run every objective at every temperature as one program; save temperature.npz."""
-    if (folder / "temperature.npz").exists():
-        return
-    settings = study.load(Temperature, "temperature")
-    diffusion, metrics = settings.diffusion, settings.metrics
-    functions = list(study.PLANE.values())
+    """Run every objective at every temperature."""
+    study.run("temperature", folder / "sweep", QUICK if quick else ())
 
-    def one(key: jax.Array, setting: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        hot = study.chosen(functions, setting["objective"], temperature=setting["temperature"])
-        judge = study.chosen(functions, setting["objective"])
-        key_init, key_run = jax.random.split(key)
-        population = jax.random.normal(key_init, (diffusion.population, 2))
-        evolution = de.diffusion_evolution(
-            de.schedules.cosine(diffusion.num_levels), eta=diffusion.eta, floor=diffusion.floor
-        )
-        state, _ = de.evolve(
-            key_run,
-            evolution,
-            lambda genomes: hot(diffusion.scale * genomes),
-            population,
-            transform=lambda info: None,
-        )
-        points = diffusion.scale * state.population
-        return {
-            "final_fitness": judge(points).mean(),
-            "entropy": study.measure(points, hot(points), metrics)["entropy"],
-            "qd_score": study.quality_diversity(points, judge(points), metrics),
-        }
 
-    grid = de.batch.grid(objective=jnp.arange(len(functions)), temperature=settings.temperatures)
-    results = study.run_all(one, settings.seed, settings.repeats.of(quick=quick), grid)
-    shape = len(functions), len(settings.temperatures)
-    by_objective = {name: x.reshape(*shape, -1) for name, x in results.items()}
-    save_arrays(
-        folder / "temperature.npz",
-        temperatures=np.array(settings.temperatures),
-        objectives=np.array(list(study.PLANE)),
-        **by_objective,
-    )
+def measured(folder: Path) -> Measured:
+    """Judge the final populations."""
+    found = {}
+    for ran in sweep.load(folder / "sweep"):
+        (method,) = ran.point.config.methods
+        problem, ends = ran.point.config.methods[method].problem, study.ends(ran, method)
+        hot = study.fitness(problem, ends.points, problem.temperature)
+        entropy, *_ = study.measures(ends.points, hot, hot)
+        *_, final_fitness, qd_score = study.measures(ends.points, ends.fitness, ends.fitness)
+        values = dict(
+            zip(QUANTITIES, map(np.asarray, (final_fitness, entropy, qd_score)), strict=True)
+        )
+        found[study.objective(problem)[0], problem.temperature] = values
+    return found
 
 
 def section(folder: Path) -> Section:
     """Set the means beside the measured ones, and draw them against the temperature."""
-    arrays = load_arrays(folder / "temperature.npz")
+    found = measured(folder)
     rows = []
-    for i, objective in enumerate(arrays["objectives"]):
-        for j, temperature in enumerate(arrays["temperatures"]):
-            cells = {"objective": objective, "temperature": float(temperature)}
-            reference = study.find_row("temperature.csv", **cells)
-            rows += [
-                study.compare(
-                    f"{_label(objective)}, T = {temperature:g}: {NAMES[quantity]}",
-                    arrays[quantity][i, j],
-                    reference,
-                    quantity,
-                )
-                for quantity in QUANTITIES
-            ]
-    return Section(TITLE, _text(arrays, rows), rows, [_draw(folder / "temperature.png", arrays)])
+    for (objective, temperature), values in found.items():
+        cells = {"objective": objective, "temperature": temperature}
+        reference = study.find_row("temperature.csv", **cells)
+        where = f"{_label(objective)}, T = {temperature:g}"
+        rows += [
+            study.compare(f"{where}: {NAMES[quantity]}", values[quantity], reference, quantity)
+            for quantity in QUANTITIES
+        ]
+    return Section(TITLE, _text(found, rows), rows, [_draw(folder / "temperature.png", found)])
 
 
 def _label(objective: str) -> str:
@@ -112,8 +75,8 @@ def _label(objective: str) -> str:
     )
 
 
-def _text(arrays: dict[str, np.ndarray], rows: list[Row]) -> str:
-    repeats = arrays["entropy"].shape[-1]
+def _text(found: Measured, rows: list[Row]) -> str:
+    repeats = max(len(values["entropy"]) for values in found.values())
     near = sum(not row.far for row in rows)
     return (
         f"Mean over {repeats} repeats and its standard error. Raising the temperature flattens the "
@@ -125,19 +88,21 @@ def _text(arrays: dict[str, np.ndarray], rows: list[Row]) -> str:
 
 
 @in_style
-def _draw(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+def _draw(path: Path, found: Measured) -> Path:
     """Box plots of the final fitness above; entropy and QD score against T below."""
-    temperatures, objectives = arrays["temperatures"], [str(o) for o in arrays["objectives"]]
+    objectives = list(dict.fromkeys(objective for objective, _ in found))
+    temperatures = sorted({temperature for _, temperature in found})
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")
-    axes = figure.subplot_mosaic("AA;BC")
+    axes: Any = figure.subplot_mosaic("AA;BC")
     top, left, right = axes["A"], axes["B"], axes["C"]
     width = 0.8 / len(objectives)
     for i, objective in enumerate(objectives):
         colour = study.COLOURS[objective]
         places = np.arange(len(temperatures)) + (i - (len(objectives) - 1) / 2) * width
-        values = arrays["final_fitness"][i]
+        by_temperature = [found[objective, temperature] for temperature in temperatures]
+        values = [each["final_fitness"] for each in by_temperature]
         top.boxplot(
-            list(values),
+            values,
             positions=places,
             widths=0.8 * width,
             patch_artist=True,
@@ -151,7 +116,8 @@ def _draw(path: Path, arrays: dict[str, np.ndarray]) -> Path:
         top.plot(places, np.median(values, axis=1), color=colour, alpha=0.35, linewidth=1)
         top.plot([], [], "s", color=colour, label=_label(objective))
         for axis, quantity in ((left, "entropy"), (right, "qd_score")):
-            mean, spread = arrays[quantity][i].mean(axis=1), arrays[quantity][i].std(axis=1)
+            mean = np.array([each[quantity].mean() for each in by_temperature])
+            spread = np.array([each[quantity].std() for each in by_temperature])
             axis.plot(temperatures, mean, "o-", color=colour, markersize=3)
             axis.fill_between(
                 temperatures, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0

@@ -36,13 +36,13 @@ description: two methods of five repeats
 repeats: 5
 population: 32
 problem: {kind: function, name: two_peaks, success: 0.5}
-evolution:
+algorithm:
   schedule: {name: cosine, num_levels: 40}
   fitness_map: {name: boltzmann, temperature: 0.1}
 checkpoint: {every: 4}
 methods:
   plain: {label: plain}
-  latent: {label: latent, evolution: {latent_dim: 1}}
+  latent: {label: latent, algorithm: {latent_dim: 1}}
 """
 # What `diffevo-jax run CONFIG --out FOLDER --resume` does, but for the figure, which takes seconds;
 # it stops as by Ctrl-C at a method and numbers of finished repeats and generations, if any.
@@ -287,15 +287,15 @@ def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_pat
 
 def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, interrupted, tmp_path):
     out = shutil.copytree(interrupted, tmp_path / "out")
-    changes = ["--set", "evolution.eta=0.5", "--set", "checkpoint.keep=9"]
+    changes = ["--set", "algorithm.eta=0.5", "--set", "checkpoint.keep=9"]
     result = _cli("run", config, "--out", out, "--resume", *changes, "--set", "seed=1")
     assert result.exit_code == 2
     assert "holds a run of another config" in result.output
     named = [line.strip() for line in result.output.splitlines() if " asked for" in line]
     assert named == [
         "seed: 0 there, 1 asked for",
-        "methods.plain.evolution.eta: 1.0 there, 0.5 asked for",
-        "methods.latent.evolution.eta: 1.0 there, 0.5 asked for",
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
         "checkpoint.keep: 2 there, 9 asked for",
     ]
 
@@ -380,7 +380,7 @@ name: tiny
 description: a run whose evolution is made up
 population: 4
 problem: {kind: function, name: two_peaks}
-evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # Python's C functions that change files or locks. What is within a file counts only once the file
 # is renamed, so that writing into it is no step of its own.

@@ -22,7 +22,7 @@ description: a population over devices
 repeats: 1
 population: 32
 problem: {kind: function, name: two_peaks}
-evolution:
+algorithm:
   schedule: {name: cosine, num_levels: 20}
   fitness_map: {name: boltzmann, temperature: 0.1}
   latent_dim: 1
@@ -34,7 +34,7 @@ description: roll-outs over devices
 repeats: 1
 population: 30
 problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
-evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # A run whose populations are split over all devices of this process.
 DRIVER = """

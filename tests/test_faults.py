@@ -32,7 +32,7 @@ description: two peaks
 repeats: 2
 population: 6
 problem: {kind: function, name: two_peaks, success: 0.5}
-evolution: {schedule: {num_levels: 3}, fitness_map: {name: identity}}
+algorithm: {schedule: {num_levels: 3}, fitness_map: {name: identity}}
 """
 
 JUNK = (
@@ -174,7 +174,7 @@ def test_300_broken_configs_are_refused_with_a_message(tmp_path, checks_only):
         swept = b"sweep" in content or draw.random() < 0.2
         command = ["sweep" if swept else "run", path, "--out", folder / "out"]
         if draw.random() < 0.2:
-            key = draw.choice(("evolution.eta", "problem", "methods", "a..b", "sweep.grid", "seed"))
+            key = draw.choice(("algorithm.eta", "problem", "methods", "a..b", "sweep.grid", "seed"))
             command += ["--set", f"{key}={draw.choice(JUNK)}".replace("\0", "")]
         codes.append(_call(case, *command))
         shutil.rmtree(folder / "out", ignore_errors=True)

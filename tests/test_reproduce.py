@@ -475,7 +475,7 @@ name: drawn
 description: a run that nobody has made
 population: 4
 problem: {kind: function, name: two_peaks}
-evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
     results.write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})

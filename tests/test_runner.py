@@ -28,9 +28,8 @@ from diffevo_jax.runner.sweep_config import load_sweep
 pytestmark = pytest.mark.usefixtures("one_device")
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-STUDIES = [path for path in CONFIGS if "\nstudy:" in path.read_text()]
 SWEEPS = [path for path in CONFIGS if "\nsweep:" in path.read_text()]
-RUNS = [path for path in CONFIGS if path not in STUDIES + SWEEPS]
+RUNS = [path for path in CONFIGS if path not in SWEEPS]
 TINY = """\
 # A run of milliseconds.
 name: tiny
@@ -38,12 +37,12 @@ description: two peaks
 repeats: 3
 population: 16
 problem: {kind: function, name: two_peaks, success: 0.5}
-evolution:
+algorithm:
   schedule: {name: cosine, num_levels: 4}
   fitness_map: {name: boltzmann, temperature: 1e-1}
 methods:
   plain: {label: plain}
-  latent: {label: latent, evolution: {latent_dim: 1}}
+  latent: {label: latent, algorithm: {latent_dim: 1}}
 """
 
 
@@ -83,7 +82,9 @@ def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
     saved = np.load(out / "latent.npz")
     assert saved["fitness"].shape == (3, 4, 16)
     assert saved["final_population"].shape == (3, 16, 2)
-    assert saved["projection"].shape == (3, 2, 1)
+    assert saved["best_genome"].shape == (3, 2)
+    np.testing.assert_array_equal(saved["best_fitness"], saved["fitness"].max((1, 2)))
+    np.testing.assert_array_equal(saved["success_rate"], np.mean(saved["fitness"] >= 0.5, axis=2))
     last = next(
         r for r in rows if (r["method"], r["repeat"], r["generation"]) == ("latent", "1", "4")
     )
@@ -104,19 +105,19 @@ def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
 
 
 def test_the_resolved_config_runs_again_to_the_same_numbers(tiny, tmp_path):
-    _run(tiny, tmp_path / "a", "evolution.eta=0.5", "methods.latent.evolution.eta=0.25")
+    _run(tiny, tmp_path / "a", "algorithm.eta=0.5", "methods.latent.algorithm.eta=0.25")
     _run(tmp_path / "a" / "config.yaml", tmp_path / "b")
     first, second = (cfg.load_config(tmp_path / name / "config.yaml") for name in "ab")
     assert first == second
-    assert first.methods["plain"].evolution.eta == 0.5
-    assert first.methods["latent"].evolution.eta == 0.25
+    assert first.methods["plain"].algorithm.eta == 0.5
+    assert first.methods["latent"].algorithm.eta == 0.25
     for method in ("plain", "latent"):
         a, b = (np.load(tmp_path / name / f"{method}.npz")["fitness"] for name in "ab")
         np.testing.assert_array_equal(a, b)
 
 
 def test_chunks_of_generations_change_nothing(tiny, tmp_path, monkeypatch):
-    settings = "evolution.schedule.num_levels=5", "methods={plain: {label: plain}}"
+    settings = "algorithm.schedule.num_levels=5", "methods={plain: {label: plain}}"
     _run(tiny, tmp_path / "a", *settings)
     monkeypatch.setattr(run, "GENERATIONS_PER_CHUNK", 3)  # of 3 and of 2
     _run(tiny, tmp_path / "b", *settings)
@@ -222,16 +223,15 @@ def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
         de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(0.1), eta=1.0
     )
     population = jax.random.normal(key_init, (16, 2))
-    evolve = jax.jit(lambda key, x: de.evolve(key, algorithm, de.problems.two_peaks, x)[1])
-    info = evolve(key_run, population)
+    evolve = jax.jit(lambda key, x: de.evolve(key, algorithm, de.problems.two_peaks, x).kept)
     saved = np.load(tmp_path / "out" / "plain.npz")["fitness"][2]
-    np.testing.assert_allclose(saved, info.fitness, rtol=1e-4)
+    np.testing.assert_allclose(saved, evolve(key_run, population), rtol=1e-4)
 
 
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
-    assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness"]
+    assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness", "success_rate"]
 
 
 def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):
@@ -308,16 +308,16 @@ name: car
 description: returns below zero
 population: 4
 problem: {kind: control, environment: MountainCar-v0, policy: {hidden: [2]}, max_steps: 5}
-evolution: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
     out = tmp_path / "out"
     result = _cli("run", path, "--out", out)
     assert result.exit_code == 2
     assert "went down to -5" in result.output
-    assert "--set evolution.fitness_map.name=boltzmann" in result.output
+    assert "--set algorithm.fitness_map.name=boltzmann" in result.output
     assert json.loads((out / "environment.json").read_text())["status"].startswith("stopped")
-    advised = _cli("run", path, "--set", "evolution.fitness_map.name=boltzmann", "--out", out / "b")
+    advised = _cli("run", path, "--set", "algorithm.fitness_map.name=boltzmann", "--out", out / "b")
     assert advised.exit_code == 0, advised.output
 
 
@@ -354,22 +354,14 @@ def test_every_sweep_is_valid_and_starts_with_its_command(path):
     assert path.read_text().startswith(f"# diffevo-jax sweep configs/{path.name}\n")
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_names_the_command_that_runs_it(path):
-    command = path.read_text().partition("\n")[0].removeprefix("# ")
-    assert command.startswith("diffevo-jax reproduce --only ")
-    with pytest.raises(cfg.ConfigError, match=command):
-        cfg.load_config(path)
-
-
 def test_the_cart_pole_config_has_the_papers_settings():
     config = cfg.load_config(REPOSITORY / "configs" / "fig4_cartpole.yaml")
     programs = run.build(config)
     assert [program.num_genes for program in programs.values()] == [58, 58, 17_410]
     for method in config.methods.values():
-        assert method.evolution.schedule == cfg.Schedule(name="cosine", num_levels=10)
-        assert method.evolution.fitness_map == cfg.Boltzmann(temperature=1.0)
-        assert (method.evolution.eta, method.evolution.floor) == (1.0, 1e-9)
+        assert method.algorithm.schedule.model_dump() == {"name": "cosine", "num_levels": 10}
+        assert method.algorithm.fitness_map.model_dump() == {"name": "boltzmann", "temperature": 1}
+        assert (method.algorithm.eta, method.algorithm.floor) == (1.0, 1e-9)
     assert config.population == 256
 
 
@@ -383,9 +375,9 @@ def test_yaml_numbers_are_numbers():
     [
         ("repeats: 3", "repeat: 3", "unknown key 'repeat'; did you mean 'repeats'?"),
         ("temperature: 1e-1", "temprature: 1", "did you mean 'temperature'?"),
-        ("name: cosine", "name: cosin", "evolution.schedule.name: expected one of linear, cosine"),
+        ("name: cosine", "name: cosin", "algorithm.schedule.name: expected one of linear, cosine"),
         ("name: cosine", "name: cosin", "seen 'cosin'; did you mean 'cosine'?"),
-        ("name: boltzmann", "name: boltzman", "evolution.fitness_map.name: expected one of"),
+        ("name: boltzmann", "name: boltzman", "algorithm.fitness_map.name: expected one of"),
         ("name: two_peaks", "name: two_peak", "did you mean 'two_peaks'?"),
         ("kind: function", "kind: fun", "problem.kind: expected one of function, control"),
         ("kind: function, ", "", "problem: missing key 'kind'"),
@@ -395,18 +387,18 @@ def test_yaml_numbers_are_numbers():
         ("repeats: 3", "repeats: true", "repeats: expected integer; seen bool True"),
         ("population: 16", "population: 1", "population: expected greater than or equal to 2"),
         ("population: 16\n", "", "population: missing"),
-        ("num_levels: 4", "num_levels: 1", "evolution.schedule.num_levels: expected greater"),
-        ("1e-1", "-1", "evolution.fitness_map.temperature: expected greater than 0"),
-        ("1e-1", ".nan", "evolution.fitness_map.temperature"),
-        ("latent_dim: 1", "latent_dim: 0", "methods.latent.evolution.latent_dim: expected greater"),
-        ("latent_dim: 1", "latent_dim: 3", "methods.latent: evolution.latent_dim: expected 1 to 2"),
+        ("num_levels: 4", "num_levels: 1", "algorithm.schedule.num_levels: expected greater"),
+        ("1e-1", "-1", "algorithm.fitness_map.temperature: expected greater than 0"),
+        ("1e-1", ".nan", "algorithm.fitness_map.temperature"),
+        ("latent_dim: 1", "latent_dim: 0", "methods.latent.algorithm.latent_dim: expected greater"),
+        ("latent_dim: 1", "latent_dim: 3", "methods.latent: algorithm.latent_dim: expected 1 to"),
         ("repeats: 3", "repeats: 3\nrepeats: 4", "line 5: key 'repeats' is given twice"),
         ("repeats: 3", "repeats: [3", "tiny.yaml: line"),
         ("repeats: 3", "3: 3", "line 4: key 3 is not a string"),
         ("name: tiny", "name: ../tiny", "name: expected"),
         ("plain: {", "a/b: {", "methods"),
         ("plain: {", "a.b: {", "expected letters, digits, - and _; seen"),
-        ("population: 16", "population: 16\nevoluton: 3", "did you mean 'evolution'?"),
+        ("population: 16", "population: 16\nalgoritm: 3", "did you mean 'algorithm'?"),
         ("description: two peaks", "description: 2024-13-45", "not readable as YAML"),
         ("description: two peaks", "description: &a b\nname: *a", "aliases"),
         ("success: 0.5", "success: .nan", "success"),
@@ -442,9 +434,9 @@ def test_a_bad_environment_lists_the_known_ones_and_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("evolution.etta=1", "evolution: unknown key 'etta'; did you mean 'eta'?"),
-        ("evolution.eta=2", "evolution.eta: expected less than or equal to 1; seen int 2"),
-        ("evolution.eta", "--set evolution.eta: expected a.b=c"),
+        ("algorithm.etta=1", "evolution: unknown key 'etta'; did you mean 'eta'?"),
+        ("algorithm.eta=2", "algorithm.eta: expected less than or equal to 1; seen int 2"),
+        ("algorithm.eta", "--set algorithm.eta: expected a.b=c"),
         ("=1", "--set =1: expected a.b=c"),
         ("a..b=1", "--set a..b=1: expected a.b=c"),
         ("repeats=[1", "--set repeats=[1: line 1"),
@@ -458,31 +450,32 @@ def test_a_bad_override_is_named(tiny, override, message):
 
 
 def test_a_wrong_override_that_reaches_several_methods_is_said_once(tiny):
-    output = _cli("run", tiny, "--set", "evolution.etta=1").output
+    output = _cli("run", tiny, "--set", "algorithm.etta=1").output
     assert output.count("etta") == 1
-    assert "did you mean 'eta'? Keys here: schedule" in output
+    assert "did you mean 'eta'? Keys here: name, schedule" in output
 
 
 def test_another_choice_replaces_its_section_and_nothing_else(tiny):
-    overridden = cfg.load_config(tiny, ["evolution.fitness_map.name=identity"])
-    assert overridden.methods["latent"].evolution.fitness_map == cfg.Identity()
-    renamed = cfg.load_config(tiny, ["name=other", "evolution.schedule.name=linear"])
+    overridden = cfg.load_config(tiny, ["algorithm.fitness_map.name=identity"])
+    fitness_map = overridden.methods["latent"].algorithm.fitness_map
+    assert fitness_map.model_dump() == {"name": "identity"}
+    renamed = cfg.load_config(tiny, ["name=other", "algorithm.schedule.name=linear"])
     assert (renamed.name, renamed.repeats) == ("other", 3)
-    assert renamed.methods["plain"].evolution.schedule == cfg.Schedule(name="linear", num_levels=4)
-    assert cfg.load_config(tiny, ["problem.name=beale"]).methods["plain"].problem == cfg.Function(
-        kind="function", name="beale", success=0.5
-    )
+    schedule = renamed.methods["plain"].algorithm.schedule
+    assert schedule.model_dump() == {"name": "linear", "num_levels": 4}
+    problem = cfg.load_config(tiny, ["problem.name=beale"]).methods["plain"].problem
+    assert (problem.kind, problem.name, problem.success) == ("function", "beale", 0.5)
 
 
 def test_an_override_of_a_shared_setting_reaches_the_methods_that_state_it(tiny, tmp_path):
-    latent = cfg.load_config(tiny, ["evolution.latent_dim=2"]).methods
-    assert [method.evolution.latent_dim for method in latent.values()] == [2, 2]
+    latent = cfg.load_config(tiny, ["algorithm.latent_dim=2"]).methods
+    assert [method.algorithm.latent_dim for method in latent.values()] == [2, 2]
     _run(tiny, tmp_path / "a")
     resolved = tmp_path / "a" / "config.yaml"  # states everything in every method
-    for method in cfg.load_config(resolved, ["evolution.eta=0.25"]).methods.values():
-        assert method.evolution.eta == 0.25
-    later = cfg.load_config(resolved, ["evolution.eta=0.25", "methods.plain.evolution.eta=0.75"])
-    assert [method.evolution.eta for method in later.methods.values()] == [0.75, 0.25]
+    for method in cfg.load_config(resolved, ["algorithm.eta=0.25"]).methods.values():
+        assert method.algorithm.eta == 0.25
+    later = cfg.load_config(resolved, ["algorithm.eta=0.25", "methods.plain.algorithm.eta=0.75"])
+    assert [method.algorithm.eta for method in later.methods.values()] == [0.75, 0.25]
 
 
 def test_what_looks_like_a_number_or_markup_survives_a_run(tiny, tmp_path):

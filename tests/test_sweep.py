@@ -32,12 +32,12 @@ name: tiny
 description: two peaks, swept
 population: 8
 problem: {kind: function, name: two_peaks, success: 0.5}
-evolution:
+algorithm:
   schedule: {name: cosine, num_levels: 3}
   fitness_map: {name: boltzmann, temperature: 0.1}
 """
-GRID = "{grid: {evolution.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
-TWO_SHAPES = "{grid: {population: [8, 12], evolution.eta: [0.0, 1.0]}, seeds: 1}"
+GRID = "{grid: {algorithm.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
+TWO_SHAPES = "{grid: {population: [8, 12], algorithm.eta: [0.0, 1.0]}, seeds: 1}"
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
     assert seen == [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (1.0, 2.0)]
     method = points[2].config.methods["diffusion_evolution"]
     assert isinstance(method.problem, cfg.Function)
-    assert (method.evolution.eta, method.problem.scale) == (1.0, 1.0)
+    assert (method.algorithm.eta, method.problem.scale) == (1.0, 1.0)
     assert points[2].config.repeats == 3
 
 
 def test_a_list_takes_its_mappings_one_by_one(tiny):
-    _write(tiny, "{list: [{evolution.eta: 0.5, population: 16}, {seed: 7}]}")
+    _write(tiny, "{list: [{algorithm.eta: 0.5, population: 16}, {seed: 7}]}")
     points = load_sweep(tiny).points
     assert [point.config.population for point in points] == [16, 8]
     assert [point.config.seed for point in points] == [0, 7]
@@ -103,8 +103,8 @@ def test_a_list_takes_its_mappings_one_by_one(tiny):
 def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
     def points(num: int, seed: int = 0) -> list[dict]:
         draw = (
-            "{evolution.eta: {uniform: [0.2, 0.4]}, population: {choice: [8, 16]}, "
-            "evolution.fitness_map.temperature: {log_uniform: [0.01, 10]}}"
+            "{algorithm.eta: {uniform: [0.2, 0.4]}, population: {choice: [8, 16]}, "
+            "algorithm.fitness_map.temperature: {log_uniform: [0.01, 10]}}"
         )
         _write(tiny, f"{{random: {{points: {num}, seed: {seed}, draw: {draw}}}}}")
         return [point.settings for point in load_sweep(tiny).points]
@@ -130,14 +130,14 @@ def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
         ("{grid: {seed: 1}}", "grid.seed: expected list; seen int 1"),
         ("{grid: {seed: []}}", "grid.seed: expected at least one"),
         ("{grid: {a..b: [1]}}", "expected letters"),
-        ("{grid: {evolution.etta: [1]}}", "point 0 (evolution.etta=1): evolution: unknown key"),
-        ("{grid: {evolution.eta: [0, 2]}}", "point 1 (evolution.eta=2): evolution.eta: expected"),
+        ("{grid: {algorithm.etta: [1]}}", "point 0 (algorithm.etta=1): evolution: unknown key"),
+        ("{grid: {algorithm.eta: [0, 2]}}", "point 1 (algorithm.eta=2): algorithm.eta: expected"),
         ("{grid: {methods.diffusion: [1]}}", "methods.diffusion"),
         ("{grid: {repeats: [1, 2]}}", "repeats: every point has the same; state sweep.seeds"),
         ("{grid: {name: [a, b]}}", "name: expected a setting of the evolution or its problem"),
         (
-            "{grid: {evolution.latent_dim: [1, 9]}}",
-            "point 1 (evolution.latent_dim=9): tiny: method",
+            "{grid: {algorithm.latent_dim: [1, 9]}}",
+            "point 1 (algorithm.latent_dim=9): tiny: method",
         ),
         ("{grid: {seed: [1]}, seeds: 0}", "seeds: expected greater than or equal to 1"),
         ("{random: {points: 2}}", "random.draw: missing"),
@@ -163,8 +163,8 @@ def test_a_bad_sweep_gets_one_clear_message_before_anything_runs(tiny, tmp_path,
 
 
 def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
-    _write(tiny, "{grid: {methods.latnt.evolution.eta: [0.5]}}")
-    methods = "methods={plain: {label: plain}, latent: {evolution: {latent_dim: 1}}}"
+    _write(tiny, "{grid: {methods.latnt.algorithm.eta: [0.5]}}")
+    methods = "methods={plain: {label: plain}, latent: {algorithm: {latent_dim: 1}}}"
     with pytest.raises(cfg.ConfigError, match="no such method; did you mean 'latent'"):
         load_sweep(tiny, [methods])
 
@@ -185,7 +185,7 @@ def test_run_and_sweep_name_each_other(tiny):
 
 def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
-    _write(tiny, "{grid: {evolution.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
+    _write(tiny, "{grid: {algorithm.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
     traced = []
     make_program = programs.make_program
     monkeypatch.setattr(
@@ -205,7 +205,7 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     run.run(config, run.build(config), folder)
     fitness = np.load(folder / "diffusion_evolution.npz")["fitness"]
     seen = [row for row in rows if row["point"] == "3"]
-    assert {(row["evolution.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
+    assert {(row["algorithm.eta"], row["seed"]) for row in seen} == {("0.7", "4294967295")}
     means = [float(row["fitness_mean"]) for row in seen]
     # A number as data rounds otherwise than one compiled in.
     np.testing.assert_allclose(means, fitness[:, -1].mean(axis=1), rtol=1e-4)
@@ -230,16 +230,16 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     }
     bare = tiny.with_name("bare.yaml")
     bare.write_text(HEAD)
-    base = cfg.load_config(bare, ["evolution.floor=1e-8"])
+    base = cfg.load_config(bare, ["algorithm.floor=1e-8"])
     shape, numbers = sweep_job.split(base.methods["diffusion_evolution"])
     assert numbers == {
-        "evolution.eta": 1.0,
-        "evolution.floor": 1e-8,
-        "evolution.fitness_map.temperature": 0.1,
+        "algorithm.eta": 1.0,
+        "algorithm.floor": 1e-8,
+        "algorithm.fitness_map.temperature": 0.1,
         "problem.scale": 1.0,
     }
     for key, value in methods.items():
-        overrides = ["evolution.floor=1e-8", f"evolution.{key}={value}"]
+        overrides = ["algorithm.floor=1e-8", f"evolution.{key}={value}"]
         other = cfg.load_config(bare, overrides)
         same = sweep_job.split(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
@@ -255,14 +255,14 @@ name: cartpole
 description: scaling as data
 population: 4
 problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
-evolution: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
+algorithm: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
 sweep: {grid: {problem.scaling: [1.0, 30.0]}}
 """
     )
     loaded = load_sweep(path)
     assert len(sweep.group(loaded)) == 1
     program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
-    numbers = {name: jnp.ones(2) for name in ("evolution.eta", "problem.scaling")}
+    numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scaling")}
     kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
     assert kept["fitness"].shape == (2, 4)
 
@@ -308,8 +308,8 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
         result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 1
     for line in (
-        "failed: point 2 (population=12, evolution.eta=0.0): MemoryError: too large\n",
-        "failed: point 3 (population=12, evolution.eta=1.0): MemoryError: too large\n",
+        "failed: point 2 (population=12, algorithm.eta=0.0): MemoryError: too large\n",
+        "failed: point 3 (population=12, algorithm.eta=1.0): MemoryError: too large\n",
     ):
         assert line in result.output
     assert [row["point"] for row in _rows(out, "failed.csv")] == ["2", "3"]
@@ -330,13 +330,13 @@ def test_a_point_whose_fitness_has_no_weight_fails_alone(tiny, tmp_path, monkeyp
     monkeypatch.setattr(
         de.problems.functions, "two_peaks", lambda x: 10 - jnp.sum(x**2, axis=1), raising=True
     )
-    _write(tiny, "{grid: {problem.scale: [0.1, 100.0], evolution.eta: [0.0, 1.0]}}")
+    _write(tiny, "{grid: {problem.scale: [0.1, 100.0], algorithm.eta: [0.0, 1.0]}}")
     out = tmp_path / "out"
-    failed, said = _sweep(tiny, out, "evolution.fitness_map={name: identity}")
+    failed, said = _sweep(tiny, out, "algorithm.fitness_map={name: identity}")
     assert "jobs: 1" in said[0]  # all four are one program
     assert [line.split(":")[0] for line in failed] == [
-        "point 2 (problem.scale=100.0, evolution.eta=0.0)",
-        "point 3 (problem.scale=100.0, evolution.eta=1.0)",
+        "point 2 (problem.scale=100.0, algorithm.eta=0.0)",
+        "point 3 (problem.scale=100.0, algorithm.eta=1.0)",
     ]
     assert "Use boltzmann" in failed[0]
     assert {row["point"] for row in _rows(out)} == {"0", "1"}
@@ -349,8 +349,8 @@ def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monke
 
     monkeypatch.setattr(de.problems.functions, "two_peaks", faulty)
     out = tmp_path / "out"
-    _write(tiny, "{grid: {evolution.eta: [1.0]}, seeds: 2}")
-    methods = "methods={plain: {label: p}, latent: {label: l, evolution: {latent_dim: 1}}}"
+    _write(tiny, "{grid: {algorithm.eta: [1.0]}, seeds: 2}")
+    methods = "methods={plain: {label: p}, latent: {label: l, algorithm: {latent_dim: 1}}}"
     assert _sweep(tiny, out, methods)[0] == []
     rows = _rows(out)
     assert [row["method"] for row in rows] == ["plain", "plain", "latent", "latent"]
@@ -363,7 +363,7 @@ def test_the_folder_of_another_sweep_is_refused_and_the_keys_named(tiny, tmp_pat
     _sweep(tiny, out, only=[0])
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for overrides, message in (
-        (["evolution.eta=0.5"], "they differ in evolution.eta. Choose"),
+        (["algorithm.eta=0.5"], "they differ in algorithm.eta. Choose"),
         (["sweep.seeds=4", "seed=2"], "they differ in sweep.seeds, seed. Choose"),
     ):
         with pytest.raises(cfg.ConfigError, match=re.escape(message)):

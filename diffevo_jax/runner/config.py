@@ -64,12 +64,13 @@ class Checkpoint(Section):
 class Method(Section):
     """One line of the figure: its settings, complete.
 
-    problem, algorithm: sections of the `registry`.
+    population: individuals. problem, algorithm: sections of the `registry`.
     save_populations: of how many repeats the final population is kept; null keeps all.
     save_x0: whether the estimates x0 of the last update are kept with them.
     """
 
     label: str
+    population: Annotated[int, Field(ge=2, lt=2**31)]
     problem: Any
     algorithm: Any
     save_populations: Annotated[int, Field(ge=0)] | None = None
@@ -80,13 +81,14 @@ class Method(Section):
 class RunConfig(Section):
     """A whole run: every method over every repeat. `methods` differ from the top level."""
 
-    also_here: ClassVar[tuple[str, ...]] = ("problem", "algorithm", "save_populations", "save_x0")
+    also_here: ClassVar[tuple[str, ...]] = (
+        *("population", "problem", "algorithm", "save_populations", "save_x0"),
+    )
 
     name: Name
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Count = 1
-    population: Annotated[int, Field(ge=2, lt=2**31)]
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     checkpoint: Checkpoint = Checkpoint()
     figure: Figure = Figure()

@@ -51,16 +51,16 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
     programs = {}
     for name, method in config.methods.items():
         try:
-            programs[name] = make_program(method, config.population, mesh=mesh)
+            programs[name] = make_program(method, mesh=mesh)
         except ValueError as error:
             raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
     return programs
 
 
-def make_program(method: cfg.Method, population: int, *, mesh: Mesh | None = None) -> Program:
+def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     """Turn a method into a program; the numbers of its sections may be traced.
 
-    population: N. Raises ValueError, naming the setting that does not fit.
+    Raises ValueError, naming the setting that does not fit.
     """
     problem: de.problems.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
 
@@ -71,7 +71,7 @@ def make_program(method: cfg.Method, population: int, *, mesh: Mesh | None = Non
             "algorithm",
             key=key,
             num_genes=problem.num_genes,
-            population_size=population,
+            population_size=method.population,
             mesh=mesh,
         )
 
@@ -80,7 +80,7 @@ def make_program(method: cfg.Method, population: int, *, mesh: Mesh | None = Non
 
     def start(key: jax.Array) -> tuple[Carry, jax.Array]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
-        genomes = jax.random.normal(key_init, (population, problem.num_genes))
+        genomes = jax.random.normal(key_init, (method.population, problem.num_genes))
         running = de.begin(make_algorithm(key_algorithm), genomes)
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()

@@ -1,7 +1,8 @@
 """A sweep's folder: points in, jobs out through submitit, one table.
 
 config.yaml     the sweep as it was called
-points/         a file a point, written whole when the point is finished or has failed
+points/         a file a point, written whole when the point is finished or has failed; and its
+                arrays, where populations are saved
 jobs/           submitit's files: scripts and logs
 results.csv     tidy: a row per finished point, method and repeat; the settings as columns
 failed.csv      a row per failed point, with its error
@@ -23,8 +24,11 @@ from diffevo_jax.runner import folders, plugins, program, yaml_loader
 from diffevo_jax.runner.config import ConfigError, read_config
 from diffevo_jax.runner.folders import write_whole
 from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
+from diffevo_jax.runner.results import read_arrays
 from diffevo_jax.runner.sweep_job import (
     Job,
+    Ran,
+    arrays_path,
     is_finished,
     read_record,
     record_path,
@@ -97,6 +101,17 @@ def sweep(
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 
+def load(folder: Path) -> list[Ran]:
+    """Read the finished points of a sweep's folder, with what arrays they saved."""
+    found = []
+    for point in load_sweep(folder / "config.yaml").points:
+        record, path = read_record(folder, point), arrays_path(folder, point)
+        if record is not None and record.status == "finished":
+            arrays = read_arrays(path) if path.exists() else {}
+            found.append(Ran(point, record.rows, arrays, ""))
+    return found
+
+
 def group(loaded: Sweep) -> list[list[Point]]:
     """Put points of one shape together, at most `points_per_job` of them: the jobs.
 
@@ -105,7 +120,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
     shapes: dict[str, list[Point]] = {}
     for point in loaded.points:
         methods = {name: split(method)[0] for name, method in point.config.methods.items()}
-        shape = json.dumps([point.config.population, point.config.repeats, methods])
+        shape = json.dumps([point.config.repeats, methods])
         if shape not in shapes:
             try:
                 program.build(point.config)

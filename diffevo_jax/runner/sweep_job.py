@@ -175,10 +175,10 @@ class _Program:
 
     def __init__(self, config: cfg.RunConfig, name: str, devices: Sequence[Any]):
         self.name, self.compiled = name, None
-        method, population = config.methods[name], config.population
+        method = config.methods[name]
 
         def one_run(key: jax.Array, numbers: dict[str, jax.Array]) -> dict[str, Any]:
-            program = programs.make_program(with_numbers(method, numbers), population)
+            program = programs.make_program(with_numbers(method, numbers))
             carry, keys = program.start(key)
             carry, kept = program.advance(carry, keys)
             fitness = kept["fitness"]
