@@ -414,7 +414,7 @@ def kill_at_every_step(folder: Path) -> None:
         patch.setattr(results, "environment", lambda: record)
         patch.setattr(run, "_run_repeats", made_up)
         patch.setattr(sweep, "program", SimpleNamespace(build=lambda _: None))
-        patch.setattr(sweep_job, "run_points", lambda points, **_: ((p, [], "") for p in points))
+        patch.setattr(sweep_job, "run_points", lambda points, **_: (sweep_job.Ran(p, [], {}, "") for p in points))
         patch.setattr(reproduce, "find", {"fig2": part}.get)
         patch.setattr(reproduce.report, "write", lambda *_, **__: [])
         for start in (_start_run, _start_sweep, _start_report):

@@ -201,7 +201,7 @@ def whole(tmp_path_factory) -> Path:
     path.write_text(TINY.replace("repeats: 2\n", "") + "sweep: {grid: {seed: [1, 2, 3]}}\n")
     with pytest.MonkeyPatch.context() as patch:
         row = {"method": "diffusion_evolution", "repeat": 0}
-        patch.setattr(sweep_job, "run_points", lambda points, **_: ((p, [row], "") for p in points))
+        patch.setattr(sweep_job, "run_points", lambda points, **_: (sweep_job.Ran(p, [row], {}, "") for p in points))
         sweep.sweep(path, executor="debug", out=folder / "sweep", say=lambda _: None)
     (folder / "sweep" / "submitted.json").write_text('{"7": [0]}')
     part = folder / "report" / "fig4"

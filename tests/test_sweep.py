@@ -1,7 +1,6 @@
 """Sweeps: points, batched programs, jobs and tables, and going on from what is finished."""
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from typer.testing import CliRunner
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import program as programs
-from diffevo_jax.runner import results, run, sweep, sweep_job
+from diffevo_jax.runner import folders, results, run, sweep, sweep_job
 from diffevo_jax.runner.cli import app
 from diffevo_jax.runner.sweep_config import load_sweep
 
@@ -57,7 +56,7 @@ def pretend(monkeypatch):
     def run_points(points, *, runs_per_call):
         for point in points:
             row = {"method": "made_up", "repeat": 0, "fitness_mean": 0.5}
-            yield point, [row], ""
+            yield sweep_job.Ran(point, [row], {}, "")
 
     monkeypatch.setattr(sweep_job, "run_points", run_points)
 
@@ -88,7 +87,6 @@ def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
     seen = [tuple(point.settings.values()) for point in points]
     assert seen == [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (1.0, 2.0)]
     method = points[2].config.methods["diffusion_evolution"]
-    assert isinstance(method.problem, cfg.Function)
     assert (method.algorithm.eta, method.problem.scale) == (1.0, 1.0)
     assert points[2].config.repeats == 3
 
@@ -96,7 +94,8 @@ def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
 def test_a_list_takes_its_mappings_one_by_one(tiny):
     _write(tiny, "{list: [{algorithm.eta: 0.5, population: 16}, {seed: 7}]}")
     points = load_sweep(tiny).points
-    assert [point.config.population for point in points] == [16, 8]
+    methods = [point.config.methods["diffusion_evolution"] for point in points]
+    assert [method.population for method in methods] == [16, 8]
     assert [point.config.seed for point in points] == [0, 7]
 
 
@@ -130,11 +129,11 @@ def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
         ("{grid: {seed: 1}}", "grid.seed: expected list; seen int 1"),
         ("{grid: {seed: []}}", "grid.seed: expected at least one"),
         ("{grid: {a..b: [1]}}", "expected letters"),
-        ("{grid: {algorithm.etta: [1]}}", "point 0 (algorithm.etta=1): evolution: unknown key"),
+        ("{grid: {algorithm.etta: [1]}}", "point 0 (algorithm.etta=1): algorithm: unknown key"),
         ("{grid: {algorithm.eta: [0, 2]}}", "point 1 (algorithm.eta=2): algorithm.eta: expected"),
         ("{grid: {methods.diffusion: [1]}}", "methods.diffusion"),
-        ("{grid: {repeats: [1, 2]}}", "repeats: every point has the same; state sweep.seeds"),
-        ("{grid: {name: [a, b]}}", "name: expected a setting of the evolution or its problem"),
+        ("{grid: {repeats: [1, 2]}, seeds: 2}", "repeats and sweep.seeds mean the same"),
+        ("{grid: {name: [a, b]}}", "name: expected a setting of the algorithm or its problem"),
         (
             "{grid: {algorithm.latent_dim: [1, 9]}}",
             "point 1 (algorithm.latent_dim=9): tiny: method",
@@ -239,7 +238,7 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
         "problem.scale": 1.0,
     }
     for key, value in methods.items():
-        overrides = ["algorithm.floor=1e-8", f"evolution.{key}={value}"]
+        overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
         other = cfg.load_config(bare, overrides)
         same = sweep_job.split(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
@@ -299,7 +298,7 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
     run_points = sweep_job.run_points
 
     def fails(points, **settings):
-        if points[0].config.population == 12:
+        if points[0].config.methods["diffusion_evolution"].population == 12:
             raise MemoryError("too large\nby far")
         return run_points(points, **settings)
 
@@ -401,11 +400,8 @@ def test_a_damaged_or_an_older_point_is_named_before_anything_runs(
 def test_two_calls_at_once_do_not_share_a_folder(tiny, tmp_path, pretend):
     out = tmp_path / "out"
     _sweep(tiny, out, only=[0])
-    handle = os.open(out, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(cfg.ConfigError, match="another call is at work in it"):
+    with folders.lock(out / "lock", out, print), pytest.raises(cfg.ConfigError, match="in use by"):
         _sweep(tiny, out)
-    os.close(handle)
     assert _sweep(tiny, out)[0] == []
 
 
@@ -414,7 +410,7 @@ def test_a_job_queued_again_goes_on_with_what_is_left(tiny, tmp_path, pretend):
     _sweep(tiny, out)
     (out / "points" / "0002.json").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (out / "points").iterdir()}
-    sweep_job.Job(out, (0, 1, 2, 3), None, False).checkpoint().result()
+    sweep_job.Job(out, (0, 1, 2, 3), None, False, False).checkpoint().result()
     assert (out / "points" / "0002.json").exists()
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
@@ -428,7 +424,7 @@ def test_a_job_sees_the_devices_that_the_caller_saw(tiny, tmp_path, monkeypatch,
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     for seen in ("0,1", None):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as submitit leaves it
-        sweep_job.Job(out, (), seen, False)()
+        sweep_job.Job(out, (), seen, False, False)()
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
 
 
@@ -566,7 +562,7 @@ def test_no_slurm_bad_options_and_no_submitit_are_said(tiny, tmp_path, cluster, 
         _sweep(tiny, out, executor="slurm")
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(cfg.ConfigError, match=r'pip install "diffevo-jax\[sweep\]"'):
-        _sweep(tiny, out)
+        _sweep(tiny, out, executor="local")
     assert list((out / "points").iterdir()) == []
 
 

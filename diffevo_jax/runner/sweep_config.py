@@ -195,7 +195,7 @@ def _check_key(key: str, base: dict[str, Any], where: str) -> None:
     """Refuse a key that no point may set, or that a slip turned into a new method."""
     first, *rest = key.split(".")
     if first in ("name", "description", "figure", "sweep"):
-        raise ConfigError(f"{where}: {key}: expected a setting of the evolution or its problem")
+        raise ConfigError(f"{where}: {key}: expected a setting of the algorithm or its problem")
     methods = base.get("methods")
     if first == "methods" and rest and isinstance(methods, dict) and rest[0] not in methods:
         hint = nearest(rest[0], methods) or "."
