@@ -43,7 +43,8 @@ def _gymnasium_episode(name, task, policy, genome, state):
     environment.reset(seed=0)
     fields = [field for field in vars(state) if field not in ("time", "last_u")]
     environment.state = np.array([float(getattr(state, field)) for field in fields])
-    act = jax.jit(lambda o: task.act(policy.apply(policy.unflatten(genome), task.scale(o))))
+    weights = policy.unflatten(genome)
+    act = jax.jit(lambda o: task.act(policy.apply(weights, (), task.observe(o))[0]))
     observation = task.environment.get_obs(state)
     observations, rewards = [observation], []
     for _ in range(task.max_steps):
@@ -95,7 +96,7 @@ def test_cart_pole_observations_follow_gymnasium_step_by_step():
     weights = policy.unflatten(genome)
     observation = task.environment.get_obs(state)
     for expected in observations[1:30]:
-        action = task.act(policy.apply(weights, task.scale(observation)))
+        action = task.act(policy.apply(weights, (), task.observe(observation))[0])
         observation, state, *_ = task.environment.step_env(KEY, state, action, task.params)
         np.testing.assert_allclose(observation, expected, atol=1e-5)
 
@@ -340,8 +341,8 @@ def test_scaling_multiplies_the_genome():
 def test_observations_are_scaled_as_published():
     observation = jnp.array([4.8, 1.5, -0.41887903, -2.0])
     expected = np.sqrt(3) * np.array([1, 1.5, -1, -2.0])
-    np.testing.assert_allclose(_setup()[0].scale(observation), expected, rtol=1e-6)
-    car = _setup("MountainCar-v0")[0].scale(jnp.array([0.6, -0.07]))
+    np.testing.assert_allclose(_setup()[0].observe(observation), expected, rtol=1e-6)
+    car = _setup("MountainCar-v0")[0].observe(jnp.array([0.6, -0.07]))
     np.testing.assert_allclose(car, np.sqrt(3) * np.array([1, -1]), rtol=1e-5)
 
 
@@ -350,6 +351,69 @@ def test_continuous_actions_are_tanh_times_a_factor(name, factor):
     action = _setup(name)[0].act(jnp.array([0.7]))
     assert action.shape == (1,)
     np.testing.assert_allclose(action, factor * np.tanh(0.7), rtol=1e-6)
+
+
+def test_raw_observations_keep_their_numbers_and_their_shape():
+    car = control.make_task("MountainCar-v0", observations="raw")
+    np.testing.assert_array_equal(
+        car.observe(jnp.array([0.6, -0.07])), np.array([0.6, -0.07], np.float32)
+    )
+    game = control.make_task("Breakout-MinAtar", observations="raw")
+    assert game.input_shape == (10, 10, 4)
+    seen = game.observe(jnp.ones((10, 10, 4), bool))
+    assert (seen.shape, seen.dtype) == ((10, 10, 4), jnp.float32)
+    scaled = _setup("Breakout-MinAtar")[0]
+    assert (scaled.input_shape, scaled.num_inputs) == ((400,), 400)
+
+
+@pytest.mark.parametrize("observations", ["scaled", "raw"])
+def test_discrete_observations_are_one_hot(observations):
+    task = control.make_task("FrozenLake-misc", observations=observations)
+    assert task.input_shape == (16,)
+    np.testing.assert_array_equal(task.observe(jnp.asarray(3)), np.eye(16)[3])
+
+
+def test_success_is_a_return_reached_in_an_individuals_episodes():
+    task, policy = _setup(max_steps=30)
+    population = jax.random.normal(KEY, (24, policy.num_genes))
+    returns = jax.jit(control.make_returns(task, policy, num_episodes=3))(KEY, population)
+    # A threshold may be traced.
+    run = jax.jit(
+        lambda success: control.make_fitness(task, policy, num_episodes=3, success=success)(
+            KEY, population
+        )
+    )
+    fitness, aux = run(20.0)
+    np.testing.assert_allclose(fitness, returns.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(aux["success"], (returns >= 20).mean(axis=1), rtol=1e-6)
+    assert 0.1 < float(aux["success"].mean()) < 0.9
+    plain, nothing = jax.jit(control.make_fitness(task, policy, num_episodes=3))(KEY, population)
+    np.testing.assert_array_equal(plain, fitness)
+    assert nothing == {}
+
+
+def test_success_is_a_goal_reached_before_the_limit():
+    # One pushes along the velocity and arrives, the other pushes to the left alone.
+    population = jnp.zeros((2, 9)).at[0, 6].set(-1.0).at[0, 8].set(1.0)
+    policy = de.policies.mlp((2, 3))
+    for max_steps, expected in ((None, [1, 0]), (50, [0, 0])):
+        task = control.make_task("MountainCar-v0", max_steps=max_steps)
+        run = jax.jit(control.make_fitness(task, policy, num_episodes=2, success="goal"))
+        fitness, aux = run(KEY, population)
+        np.testing.assert_array_equal(aux["success"], expected)
+        np.testing.assert_array_equal(fitness > -task.max_steps, expected)
+
+
+def test_devices_share_out_individuals_and_their_success():
+    task, policy = _setup(hidden=(), max_steps=20)
+    population = jax.random.normal(KEY, (5, policy.num_genes))
+    whole = control.make_fitness(task, policy, num_episodes=2, success=10.0)
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("individuals",))
+    fitness, aux = jax.jit(whole)(KEY, population)
+    assert 0 < float(aux["success"].mean()) < 1
+    seen, seen_aux = jax.jit(de.sharding.over_individuals(whole, mesh))(KEY, population)
+    np.testing.assert_array_equal(seen, fitness)
+    np.testing.assert_array_equal(seen_aux["success"], aux["success"])
 
 
 def test_the_environments_own_limit_holds_below_the_cut():
@@ -401,8 +465,26 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
             "policy: expected 2 outputs for CartPole-v1; seen 3",
         ),
         (
+            lambda: control.make_returns(
+                control.make_task("Breakout-MinAtar", observations="raw"),
+                de.policies.mlp((400, 3)),
+            ),
+            r"inputs of shape \(10, 10, 4\) for Breakout-MinAtar; seen \(400,\)",
+        ),
+        (
+            lambda: control.make_task("CartPole-v1", observations="pixels"),  # pyright: ignore
+            "observations: expected 'scaled' or 'raw'; seen 'pixels'",
+        ),
+        (
+            lambda: control.make_fitness(*_setup(), success="best"),  # pyright: ignore
+            "success: expected a return, 'goal' or None; seen 'best'",
+        ),
+        (lambda: control.make_fitness(*_setup(), success=float("nan")), "success: .* seen nan"),
+        (lambda: control.make_fitness(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
+        (lambda: control.make_returns(*_setup(), scaling=0.0), "scaling: .* seen 0"),
+        (
             lambda: control.make_returns(_setup()[0], de.policies.mlp((3, 2))),
-            "policy: expected 4 inputs for CartPole-v1; seen 3",
+            r"policy: expected inputs of shape \(4,\) for CartPole-v1; seen \(3,\)",
         ),
         (lambda: control.make_returns(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
         (lambda: control.make_returns(*_setup(), chunk=0), "chunk: .* seen 0"),

@@ -19,13 +19,19 @@ def _step(key, state, outputs):
     return jnp.stack([x, noise]), (x, count + 1), x * noise, x > 2
 
 
+def _apply(weights, memory, observations):
+    """Outputs `[1, ...]` of a policy that remembers what it has seen, fading."""
+    outputs = jnp.sum(weights * observations, axis=0) + memory["seen"][0]
+    seen = 0.5 * memory["seen"] + 0.2 * jnp.stack([observations[0], outputs])
+    return outputs[None], {"seen": seen}
+
+
 EPISODES = Episodes(
     reset=_reset,
     step=_step,
-    load=lambda genomes: genomes.T,
-    apply=lambda weights, observations: jnp.sum(
-        weights[:, None] * observations, axis=0, keepdims=True
-    ),
+    memory={"seen": jnp.array([0.3, -0.1])},
+    load=lambda genomes: genomes.T[:, None],
+    apply=_apply,
     max_steps=9,
 )
 POPULATION = 0.5 * jax.random.normal(jax.random.key(0), (13, 2))
@@ -35,15 +41,15 @@ KEYS = jax.random.split(jax.random.key(1), (13, 2))
 @pytest.fixture(scope="module")
 def loop():
     """Total, steps and last state of each individual's episodes."""
-    one_step = jax.jit(_step)
+    one_step, one_apply = jax.jit(_step), jax.jit(_apply)
     told = np.zeros((3, 13, 2))
     for i, e in np.ndindex(13, 2):
         key_reset, key_steps = jax.random.split(KEYS[i, e])
         observation, state = _reset(key_reset)
-        total, steps, ended = 0.0, 0, False
+        memory, total, steps, ended = EPISODES.memory, 0.0, 0, False
         while not ended and steps < 9:
             key = jax.random.fold_in(key_steps, steps)
-            outputs = jnp.sum(POPULATION[i] * observation)[None]
+            outputs, memory = one_apply(POPULATION[i], memory, observation)
             observation, state, reward, ended = one_step(key, state, outputs)
             total, steps = total + float(reward), steps + 1
         assert int(state[1]) == steps

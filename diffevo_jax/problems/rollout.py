@@ -15,28 +15,33 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.batch import individual_keys
+
 
 class Episodes(NamedTuple):
     """What an environment and its policies are to the lanes.
 
-    reset: key -> (observation `[O]`, state) of one episode.
-    step: (key, state, outputs `[A]`) -> (observation `[O]`, state, reward, ended).
+    reset: key -> (observation, state) of one episode.
+    step: (key, state, outputs `[A]`) -> (observation, state, reward, ended).
+    memory: what a policy carries from step to step, as an episode begins; () for nothing.
     load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
-    apply: (weights, observations `[O, E, L]`) -> outputs `[A, E, L]`.
+    apply: (weights, memory `[..., E, L]`, observations `[..., E, L]`) -> (outputs `[A, E, L]`,
+        memory).
     max_steps: steps after which an episode is cut off.
     """
 
     reset: Callable[[jax.Array], tuple[jax.Array, Any]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any, jax.Array, jax.Array]]
+    memory: Any
     load: Callable[[jax.Array], Any]
-    apply: Callable[[Any, jax.Array], jax.Array]
+    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
     max_steps: int
 
 
 class Lanes(NamedTuple):
     """Episodes under way; E and L are the last axes of all but `individual`, `[L]`.
 
-    individual: its index; N in a lane that has none.
+    individual: its index; N in a lane that has none. memory: of the policy.
     started: clock at which the episode began. length: steps that it has taken, once it has ended.
     """
 
@@ -45,6 +50,7 @@ class Lanes(NamedTuple):
     started: jax.Array
     observation: jax.Array
     state: Any
+    memory: Any
     total: jax.Array
     length: jax.Array
     ended: jax.Array
@@ -71,7 +77,7 @@ def rollout(
     # All episodes' starts at once, so that a lane only picks up the next one: drawing random
     # numbers in the loop took longer than the first steps of an untrained population.
     key_reset, key_steps = jnp.moveaxis(jax.vmap(jax.vmap(jax.random.split))(keys), -1, 0)
-    starts = (key_steps.T, *_over_lanes(episodes.reset)(key_reset.T))
+    starts = (key_steps.T, *over_lanes(episodes.reset)(key_reset.T))
 
     def known(individual: jax.Array) -> jax.Array:
         return jnp.minimum(individual, num_individuals - 1)
@@ -86,15 +92,19 @@ def rollout(
             started=jnp.broadcast_to(clock, zeros.shape),
             observation=observation,
             state=state,
+            memory=jax.tree.map(
+                lambda x: jnp.broadcast_to(x[..., None, None], (*x.shape, *zeros.shape)),
+                episodes.memory,
+            ),
             total=zeros,
             length=zeros.astype(jnp.int32),
             ended=jnp.broadcast_to(individual >= num_individuals, zeros.shape),
         )
 
     def step(lane: Lanes, weights: Any, clock: jax.Array) -> Lanes:
-        outputs = episodes.apply(weights, lane.observation)
+        outputs, memory = episodes.apply(weights, lane.memory, lane.observation)
         key = jax.vmap(jax.vmap(jax.random.fold_in))(lane.key, clock - lane.started)
-        observation, state, reward, ended = _over_lanes(episodes.step)(key, lane.state, outputs)
+        observation, state, reward, ended = over_lanes(episodes.step)(key, lane.state, outputs)
         taken = clock + 1 - lane.started
 
         def running(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -103,6 +113,7 @@ def rollout(
         return lane._replace(
             observation=observation,
             state=jax.tree.map(running, state, lane.state),
+            memory=memory,
             total=lane.total + jnp.where(lane.ended, 0, reward),
             length=running(taken, lane.length),
             ended=lane.ended | ended | (taken >= episodes.max_steps),
@@ -170,6 +181,15 @@ def rollout(
     return results
 
 
-def _over_lanes(function: Callable) -> Callable:
+def episode_keys(key: jax.Array, num_individuals: int, num_episodes: int) -> jax.Array:
+    """Keys `[N, E]`: an individual's depend on its index and N, not on the others.
+
+    key: one for all, or one an individual, `[N]`.
+    """
+    keys = individual_keys(key, num_individuals)
+    return jax.vmap(lambda key: jax.random.split(key, num_episodes))(keys)
+
+
+def over_lanes(function: Callable) -> Callable:
     """Map over episodes and lanes, the last two axes of every argument and result."""
     return jax.vmap(jax.vmap(function, -1, -1), -1, -1)

@@ -1,0 +1,129 @@
+"""What a policy is, and any pure function as one."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax import genome
+
+
+class Lanes(NamedTuple):
+    """A network for L genomes at once, each on its own E observations.
+
+    load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
+    apply: (weights, state `[..., E, L]`, observations `[..., E, L]`) -> (outputs `[A, E, L]`,
+        state).
+    """
+
+    load: Callable[[jax.Array], Any]
+    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+
+
+class Policy(NamedTuple):
+    """A network to evolve.
+
+    input_shape: shape of an observation, (O,) for a vector. num_outputs: output size A.
+    num_genes: D. unflatten: genome `[D]` -> parameters.
+    apply: (parameters, state, observation) -> (outputs `[A]`, state).
+    initial_state: what `apply` carries from step to step, as an episode begins: any pytree; () for
+        a network without memory.
+    lanes: the same network for many genomes at once, where it can be faster than `apply` under
+        `vmap`; None where there is no such form. Both give the same up to rounding.
+    """
+
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    num_genes: int
+    unflatten: Callable[[jax.Array], Any]
+    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+    initial_state: Any = ()
+    lanes: Lanes | None = None
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.input_shape)
+
+
+def from_apply(
+    apply: Callable[..., Any],
+    template: Any,
+    input_shape: int | Sequence[int],
+    *,
+    initial_state: Any = (),
+) -> Policy:
+    """Make a policy of any pure function.
+
+    apply: (parameters, observation) -> outputs `[A]`, or with an initial state
+        (parameters, state, observation) -> (outputs `[A]`, state).
+    template: parameters, or their shapes, as `genome.codec` takes them.
+    input_shape: of an observation; a number O stands for (O,).
+    initial_state: state of a recurrent network as an episode begins, a pytree of arrays.
+
+    For Flax NNX, where `rest` holds what is not evolved, such as the averages of BatchNorm and the
+    keys of Dropout:
+
+        model.eval()
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        from_apply(lambda params, obs: nnx.merge(graphdef, params, rest)(obs), params, num_inputs)
+
+    and for a recurrent one, whose carry comes first as in Flax's cells:
+
+        def apply(params, state, obs):
+            state, outputs = nnx.merge(graphdef, params, rest)(state, obs)
+            return outputs, state
+
+        from_apply(apply, params, num_inputs, initial_state=jnp.zeros(hidden))
+
+    Raises ValueError when the template holds more than parameters, the outputs are no vector, or
+    the state changes its structure, shapes or types from one step to the next.
+    """
+    params = genome.codec(template)
+    shape = as_shape(input_shape)
+    initial_state = jax.tree.map(jnp.asarray, initial_state)
+    recurrent = bool(jax.tree.leaves(initial_state))
+
+    def step(params: Any, state: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        return apply(params, state, observation) if recurrent else (apply(params, observation), ())
+
+    observation = jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype)
+    result = jax.eval_shape(step, template, initial_state, observation)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise ValueError(f"apply: expected (outputs, state); seen {_shapes(result)}")
+    outputs, state = result
+    if getattr(outputs, "ndim", None) != 1:
+        raise ValueError(
+            f"apply: expected outputs of shape [A] from an observation of shape {shape}; "
+            f"seen {_shapes(outputs)}"
+        )
+    expected, seen = _shapes(initial_state), _shapes(state)
+    if recurrent and seen != expected:
+        raise ValueError(
+            f"apply: expected a state that stays as the initial one, {expected}; seen {seen}"
+        )
+    return Policy(shape, outputs.shape[0], params.num_genes, params.unflatten, step, initial_state)
+
+
+def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """A number O as (O,); raise ValueError unless all sizes are 1 or more."""
+    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+    if any(size < 1 for size in shape):
+        raise ValueError(f"input_shape: expected sizes of 1 or more; seen {shape}")
+    return shape
+
+
+def check_genomes(policy: Policy, population: jax.Array) -> None:
+    """Raise ValueError unless a population is `[N, D]` with the policy's D."""
+    if population.ndim != 2 or population.shape[1] != policy.num_genes:
+        raise ValueError(
+            f"population: expected shape [N, D] with D = {policy.num_genes} genes; "
+            f"seen {population.shape}"
+        )
+
+
+def _shapes(tree: Any) -> Any:
+    """A pytree with types and shapes for leaves, to compare and to print."""
+    return jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
