@@ -33,12 +33,12 @@ notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-report: $(VENV)/.installed-baselines  ## every figure and table with all repeats; kept in docs/report
+report: $(VENV)/.installed  ## every figure and table with all repeats; kept in docs/report
 	$(BIN)/diffevo-jax reproduce --out runs/reproduce
 	rm -rf docs/report && mkdir docs/report
 	cd runs/reproduce && tar -cf - report.md */*.png */*.gif | tar -xf - -C ../../docs/report
 
-bench: $(VENV)/.installed-baselines  ## error, speed and memory: JSON under experiments/benchmarks/results
+bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experiments/benchmarks/results
 	$(BIN)/python experiments/benchmarks/estimator.py
 	$(BIN)/python experiments/benchmarks/rollouts.py
 	$(BIN)/python experiments/benchmarks/loop.py
@@ -59,15 +59,11 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing diffevo-jax into $(VENV): a minute, once ..."
-	$(INSTALL) --editable .
+	$(INSTALL) --editable ".[all]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable ".[test]"
-	@touch $@
-
-$(VENV)/.installed-baselines: $(VENV)/.installed-test
-	$(INSTALL) --editable ".[baselines]"
 	@touch $@
 
 $(VENV)/.installed-mutants: $(VENV)/.installed-test

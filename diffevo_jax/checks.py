@@ -1,6 +1,8 @@
 """Types of settings, and checks that look at values only where they are known, for tracing."""
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 import jax
@@ -75,3 +77,11 @@ def check_population(population) -> jax.Array:
         if bad:
             raise ValueError(f"population: expected finite genomes; seen {bad} rows with others")
     return population
+
+
+def nearest(word: str, choices: Iterable) -> str:
+    """Say "; did you mean ...?" where a choice begins with the word, or is close, else nothing."""
+    choices = [str(choice) for choice in choices]
+    close = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
+    close += difflib.get_close_matches(word, choices, 1, 0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

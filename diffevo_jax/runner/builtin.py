@@ -74,6 +74,9 @@ def mlp(
     return de.policies.mlp(sizes, activation=getattr(jax.nn, activation))
 
 
+register("policy", "gru", de.policies.gru)
+
+
 @register("problem", "function", traced=["scale", "temperature", "success"])
 def function(
     *,
@@ -111,24 +114,24 @@ def control(
     *,
     environment: str,
     policy: Callable[..., de.policies.Policy],
+    observations: Literal["scaled", "raw"] = "scaled",
     num_episodes: Count = 1,
     scaling: Positive = 1.0,
     max_steps: Count | None = 500,
     fast_trig: bool = True,
-    success: float | None = None,
+    success: float | Literal["goal"] | None = None,
     mesh=None,
 ) -> Problem:
-    """A Gymnax task with a policy, see `problems.control.make_task` and `make_returns`."""
-    task = de.problems.control.make_task(environment, max_steps=max_steps, fast_trig=fast_trig)
-    network = policy(num_inputs=task.num_inputs, num_outputs=task.num_outputs)
-    returns = de.problems.control.make_returns(
-        task, network, num_episodes=num_episodes, scaling=scaling
+    """A Gymnax task with a policy, see `problems.control.make_task` and `make_fitness`."""
+    task = de.problems.control.make_task(
+        environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
     )
-
-    def fitness_fn(key: jax.Array, population: jax.Array):
-        fitness = returns(key, population).mean(axis=1)
-        return fitness, {} if success is None else {"success": fitness >= success}
-
+    network = policy(
+        input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
+    )
+    fitness_fn = de.problems.control.make_fitness(
+        task, network, num_episodes=num_episodes, scaling=scaling, success=success
+    )
     if mesh is not None:
         fitness_fn = de.sharding.over_individuals(fitness_fn, mesh)
     return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True)

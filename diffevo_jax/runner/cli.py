@@ -40,11 +40,6 @@ _BAD_INPUT = 2
 _INTERRUPTED = 130
 
 
-def main() -> None:
-    """Entry point of the `diffevo-jax` command."""
-    app()
-
-
 @app.command()
 def run(
     config: Annotated[
@@ -331,14 +326,16 @@ def _errors_for_people():
     """Turn what a user can mend into one message and exit code 2."""
     try:
         yield
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError, ModuleNotFoundError) as error:
         from diffevo_jax.runner.config import ConfigError
         from diffevo_jax.runner.run import Stopped
 
         message = str(error)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in message:
             message = f"out of memory; a smaller population or genome may fit\n{message}"
-        elif not isinstance(error, ConfigError | Stopped | OSError):
+        elif (
+            not isinstance(error, ConfigError | Stopped | OSError) and "pip install" not in message
+        ):
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(_BAD_INPUT) from None
@@ -358,4 +355,4 @@ def _kept(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -1,11 +1,12 @@
 """What is said of a bad config: a line an error, with its key, what was expected and seen."""
 
-import difflib
 import re
 import reprlib
 from typing import Any
 
 from pydantic import ValidationError
+
+from diffevo_jax.checks import nearest as nearest
 
 
 def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
@@ -95,11 +96,3 @@ def kind(value: Any) -> str:
         return "nothing"
     text = reprlib.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def nearest(word: str, choices) -> str:
-    """Say "; did you mean ...?" where a choice begins with the word, or is close, else nothing."""
-    choices = [str(choice) for choice in choices]
-    close = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
-    close += difflib.get_close_matches(word, choices, 1, 0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""

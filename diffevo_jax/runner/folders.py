@@ -44,29 +44,33 @@ def holds_only(folder: Path, *names: str) -> bool:
 
 @contextmanager
 def lock(path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder alone by a file in it; the system frees it however the process ends.
+    """Hold a folder alone by a file in it, or by itself; freed however the process ends.
 
-    A file system without locks is named and stops nothing.
+    A file says who holds it. A file system without locks is named and stops nothing.
     Raises ConfigError when another process holds it.
     """
     import fcntl  # of Unix
 
+    named = path != folder
     path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as file:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT if named else os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            holder = os.read(handle, 1000).decode() if named else ""
             raise ConfigError(
-                f"{folder}: in use by {file.read() or 'another process'}; wait until it ends, or "
+                f"{folder}: in use by {holder or 'another process'}; wait until it ends, or "
                 "choose another folder"
             ) from None
         except OSError as error:
             say(f"note: {folder} can't be locked ({error.strerror}): see that one process uses it")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        if named:
+            os.truncate(path, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
+    finally:
+        os.close(handle)
 
 
 def differences(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:

@@ -33,11 +33,12 @@ class Summary(NamedTuple):
 class Repeats:
     """The finished repeats of a method, in order.
 
-    name: of the method. folder: where `save` puts them, a file for those since the last one.
+    name: of the method. limit: of how many the endings are kept; None keeps all.
+    folder: where `save` puts them, a file for those since the last one.
     """
 
-    def __init__(self, name: str, method: cfg.Method, folder: Path):
-        self.name, self.method, self.folder = name, method, folder
+    def __init__(self, name: str, limit: int | None, folder: Path):
+        self.name, self.limit, self.folder = name, limit, folder
         self.kept: list[dict[str, np.ndarray]] = []
         self.endings: list[dict[str, np.ndarray]] = []
         self.num_saved = 0
@@ -48,8 +49,7 @@ class Repeats:
 
     def num_wanted(self, count: int) -> int:
         """Of how many of the next `count` repeats the final population is kept."""
-        limit = self.method.save_populations
-        return count if limit is None else min(count, max(0, limit - len(self)))
+        return count if self.limit is None else min(count, max(0, self.limit - len(self)))
 
     def add(self, kept: dict[str, np.ndarray], endings: dict[str, np.ndarray]) -> None:
         """Take in n repeats.

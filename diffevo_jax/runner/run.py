@@ -129,7 +129,8 @@ def _run_methods(run: _Run, programs: dict[str, Program], kept: dict[str, Any]) 
 def _run_method(run: _Run, name: str, program: Program) -> dict[str, np.ndarray]:
     """Run the repeats that are not finished; save all, however it ends. Returns what is kept."""
     place = run.folder / "checkpoints" / "repeats" / name
-    repeats = on_first(Repeats(name, run.config.methods[name], place).load, run.say)
+    limit = run.config.methods[name].save_populations
+    repeats = on_first(Repeats(name, limit, place).load, run.say)
     names = ("trace_seconds", "compile_seconds", "run_seconds", "finished_repeats")
     times = run.record["methods"].setdefault(name, dict.fromkeys(names, 0))
 
@@ -158,14 +159,13 @@ def _run_method(run: _Run, name: str, program: Program) -> dict[str, np.ndarray]
 def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, save: Callable):
     """Run the repeats, a call after the other, each for as many as `_per_call` says."""
     config, name = run.config, repeats.name
+    method = config.methods[name]
     num_levels = program.num_levels
     # A population that is split over a mesh has all devices for itself.
     devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
     per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
     start, advance = _compile(name, program, devices, times)
-    stops = _stops(
-        num_levels, config.checkpoint.every, _longest(repeats.method.population, program)
-    )
+    stops = _stops(num_levels, config.checkpoint.every, _longest(method.population, program))
     before = run.generations_before[name]
     first = len(repeats)
     run.progress(name, first, 0, True)
@@ -183,7 +183,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
                 continue
             done = stop - call.generation
             call = _advanced(call, advance, stop)
-            check_fitness(repeats.method, call.kept[-1]["fitness"])
+            check_fitness(method, call.kept[-1]["fitness"])
             run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
                 _take_in(repeats, call, program.ending)

@@ -23,8 +23,8 @@ import diffevo_jax as de
 from diffevo_jax.runner import folders, plugins, program, yaml_loader
 from diffevo_jax.runner.config import ConfigError, read_config
 from diffevo_jax.runner.folders import write_whole
-from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
 from diffevo_jax.runner.results import read_arrays
+from diffevo_jax.runner.sweep_config import Point, Sweep, load_sweep
 from diffevo_jax.runner.sweep_job import (
     Job,
     Ran,
@@ -42,7 +42,7 @@ Submitted = tuple[Any, tuple[int, ...]]
 METRICS = ("fitness_mean", "fitness_best", "success_rate", "num_invalid", "seconds")
 # How the points are shared out may change between calls into one folder.
 _FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
-_SUBMITTED, _LOCK = "submitted.json", "lock"
+_SUBMITTED = "submitted.json"
 _DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
 
 
@@ -240,7 +240,7 @@ def _opened(folder: Path, loaded: Sweep, sources: dict[str, str], say: Callable[
     if folder.exists():
         _check_folder(folder, loaded, sources)
     folder.mkdir(parents=True, exist_ok=True)
-    with folders.lock(folder / _LOCK, folder, say):
+    with folders.lock(folder, folder, say):
         yield
 
 
@@ -257,7 +257,7 @@ def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
     kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
-    if folders.holds_only(folder, "points", "config.yaml.partial", _LOCK, "plugins", *kept):
+    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", *kept):
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
