@@ -37,7 +37,9 @@ key_init, key_run = jax.random.split(jax.random.key(0))
 population = jax.random.normal(key_init, (512, 2))
 
 evolution = de.diffusion_evolution(de.schedules.linear(100), eta=0.1)
-state, info = de.evolve(key_run, evolution, de.problems.two_peaks, population)
+state, info, best = de.evolve(
+    key_run, evolution, de.problems.two_peaks, population, keep=lambda info: info
+)
 
 print(f"mean fitness: {info.fitness[0].mean():.2f} -> {info.fitness[-1].mean():.2f}")
 for peak in (1, -1):
@@ -88,8 +90,8 @@ def final_fitness(key, eta, temperature):
     evolution = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
     key_init, key_run = jax.random.split(key)
     population = jax.random.normal(key_init, (128, 2))
-    state, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
-    return de.problems.two_peaks(state.population).mean()
+    state, fitness, best = de.evolve(key_run, evolution, de.problems.two_peaks, population)
+    return fitness[-1].mean()
 
 
 over_keys = jax.vmap(final_fitness, (0, None, None))
@@ -143,10 +145,10 @@ def mean_return(key, population):
 @jax.jit
 def evolve_policies(key):
     population = jax.random.normal(key_init, (256, policy.num_genes))
-    return de.evolve(key, evolution, mean_return, population, transform=lambda info: info.fitness)
+    return de.evolve(key, evolution, mean_return, population, has_key=True)
 
 
-state, fitness = evolve_policies(key_run)
+state, fitness, best = evolve_policies(key_run)
 for generation, values in enumerate(fitness, start=1):
     print(
         f"generation {generation:2}: median {jnp.median(values):5.0f}, at 500: {jnp.mean(values >= 500):.0%}"

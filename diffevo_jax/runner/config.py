@@ -131,6 +131,8 @@ def read_config(
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+    for text in overrides or []:
+        data = override(data, *_parse_override(text))
     if ("sweep" in data) != sweep:
         raise ConfigError(
             f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
@@ -138,8 +140,6 @@ def read_config(
             if sweep
             else f"{path}: a sweep; run it with `diffevo-jax sweep {path}`"
         )
-    for text in overrides or []:
-        data = override(data, *_parse_override(text))
     return data
 
 

@@ -121,8 +121,7 @@ def snapshot() -> dict[str, dict[str, Entry]]:
 
 def restore(entries: dict[str, dict[str, Entry]]) -> None:
     """Take the registry back to a snapshot."""
-    _entries.clear()
-    _entries.update(entries)
+    _entries.update({kind: dict(names) for kind, names in entries.items()})
     _sections.clear()
 
 

@@ -47,7 +47,7 @@ METRICS = (
 )
 # What a run that was killed before its config.yaml may leave.
 _BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
-_VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "numpy")
+_VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "evosax", "numpy")
 
 
 def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
@@ -197,7 +197,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _VERSIONS},
+            **{name: _version(name) for name in _VERSIONS},
         },
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
@@ -207,6 +207,14 @@ def environment() -> dict[str, Any]:
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "git_commit": _git_commit(),
     }
+
+
+def _version(name: str) -> str | None:
+    """Version of a package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

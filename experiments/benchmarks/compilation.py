@@ -41,8 +41,8 @@ def evolve() -> tuple[Callable, tuple]:
             evolution,
             lambda x: -jnp.sum(x**2, axis=1),
             population,
-            transform=lambda info: info.fitness.mean(),
-        )
+            keep=lambda info: info.fitness.mean(),
+        ).kept
 
     return run, (KEY, jax.random.normal(KEY, (512, 2)))
 

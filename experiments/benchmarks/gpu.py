@@ -218,10 +218,10 @@ def evolve() -> Rows:
     )
 
     def run(key, x):
-        state, _ = de.evolve(
-            key, algorithm, lambda x: -jnp.sum(x**2, axis=1), x, transform=lambda info: info.t
+        evolved = de.evolve(
+            key, algorithm, lambda x: -jnp.sum(x**2, axis=1), x, keep=lambda info: info.t
         )
-        return state.population
+        return evolved.state.population
 
     (x, _), key = population(512), jax.random.key(0)
     keys = jax.random.split(key, 64 if ON_GPU else 2)

@@ -37,14 +37,14 @@ def our_run(hidden: tuple[int, ...]) -> tuple[Callable[[jax.Array], jax.Array], 
     def run(key: jax.Array) -> jax.Array:
         key_init, key_run = jax.random.split(key)
         population = jax.random.normal(key_init, (POPULATION, policy.num_genes))
-        _, fitness = de.evolve(
+        return de.evolve(
             key_run,
             evolution,
             lambda key, population: returns(key, population).mean(axis=1),
             population,
-            transform=lambda info: info.fitness.mean(),
-        )
-        return fitness
+            has_key=True,
+            keep=lambda info: info.fitness.mean(),
+        ).kept
 
     return run, policy.num_genes
 

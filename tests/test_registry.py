@@ -1,0 +1,341 @@
+"""The registry: settings from signatures, plugins, and what both say of bad input."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from test_runner import TINY
+from typer.testing import CliRunner
+
+import diffevo_jax as de
+from diffevo_jax.checks import Count, Positive
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import registry, sweep, sweep_job
+from diffevo_jax.runner.cli import app
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+PLUGIN = '''\
+import jax.numpy as jnp
+import diffevo_jax as de
+from diffevo_jax.checks import Positive
+from diffevo_jax.runner.registry import register
+
+@register("fitness_map", "steep", traced=["power"])
+def steep(power: Positive = 2.0):
+    """Weight = f^power."""
+    return lambda fitness: power * jnp.log(fitness)
+
+@register("problem", "bowl")
+def bowl(*, centre: float = 0.0):
+    """A bowl in three dimensions."""
+    def fitness_fn(population):
+        return jnp.exp(-jnp.sum((population - centre) ** 2, axis=1))
+    return de.problems.Problem(3, fitness_fn)
+
+@register("denoiser", "growing")
+def growing():
+    """A memory that gains a number a step."""
+    inner = de.denoisers.posterior_mean()
+    def estimate(key, memory, x_t, weights, level):
+        posterior, _ = inner.estimate(key, (), x_t, weights, level)
+        return posterior, jnp.append(memory, 0.0)
+    return de.Denoiser(lambda population: jnp.zeros(1), estimate)
+
+@register("policy", "swelling")
+def swelling(*, num_inputs: int, num_outputs: int):
+    """A state that gains a number a step."""
+    def apply(params, state, observation):
+        return params @ observation, jnp.append(state, 0.0)
+    template = jnp.zeros((num_outputs, num_inputs))
+    return de.policies.from_apply(apply, template, num_inputs, initial_state=jnp.zeros(1))
+'''
+STEEP = ("--set", "algorithm.fitness_map={name: steep}")
+
+
+@pytest.fixture(autouse=True)
+def _forgets(monkeypatch):
+    """Leave the registry as it was."""
+    from diffevo_jax.runner import plugins
+
+    before = registry.snapshot()
+    monkeypatch.setattr(plugins, "_loaded", {})
+    yield
+    registry.restore(before)
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("  plain: {label: plain}\n", ""))
+    return path
+
+
+@pytest.fixture
+def plugin(tmp_path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def _cli(*args, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+# Settings
+
+
+def test_settings_are_the_parameters_of_the_factory():
+    @registry.register("fitness_map", "many")
+    def many(
+        *,
+        key,
+        size: Count,
+        scale: Positive = 2.0,
+        shape: Literal["round", "square"] = "round",
+        sizes: list[Count] | None = None,
+        table: dict[str, float] | None = None,
+        loud: bool = False,
+        func=abs,
+    ):
+        return size, scale, shape, sizes, table, loud, func
+
+    kind = registry.section_type("fitness_map")
+    from pydantic import TypeAdapter
+
+    section = TypeAdapter(kind).validate_python({"name": "many", "size": 3, "table": {"a": 1.5}})
+    assert section.model_dump() == {
+        "name": "many",
+        "size": 3,
+        "scale": 2.0,
+        "shape": "round",
+        "sizes": None,
+        "table": {"a": 1.5},
+        "loud": False,
+    }
+    built = registry.build("fitness_map", section, "here", key=None)
+    assert built == (3, 2.0, "round", None, {"a": 1.5}, False, abs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("{size: 0}", "size: expected greater than or equal to 1; seen int 0"),
+        ("{size: 1.5}", "size: expected integer; seen float 1.5"),
+        ("{}", "size: missing"),
+        ("{size: 1, scale: 0}", "scale: expected greater than 0; seen int 0"),
+        ("{size: 1, scale: .inf}", "scale: expected a finite number; seen float inf"),
+        ("{size: 1, shape: rond}", "shape: expected one of round, square; seen 'rond'; did you"),
+        ("{size: 1, sizes: 3}", "sizes: expected list; seen int 3"),
+        ("{size: 1, sizes: [0]}", "sizes.0: expected greater than or equal to 1; seen int 0"),
+        ("{size: 1, sclae: 2}", "unknown key 'sclae'; did you mean 'scale'? Keys here: name, size"),
+        ("{size: 1, key: 2}", "unknown key 'key'"),
+        ("{size: 7}", "algorithm.fitness_map.size: expected no seven; seen 7"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected_and_seen(tiny, changes, message):
+    @registry.register("fitness_map", "picky")
+    def picky(
+        *,
+        key,
+        size: Count,
+        scale: Positive = 2.0,
+        shape: Literal["round", "square"] = "round",
+        sizes: list[Count] | None = None,
+    ):
+        if size == 7:
+            raise ValueError("size: expected no seven; seen 7")
+        return de.fitness.identity
+
+    override = f"algorithm.fitness_map={changes.replace('{', '{name: picky, ', 1)}"
+    output = _cli("run", tiny, "--set", override, code=2)
+    assert f"algorithm.fitness_map{'.' if not message.startswith('unknown') else ': '}" in output
+    assert message in output
+    assert "tiny" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("schedul", "mine"), "kind: expected one of problem, policy, algorithm"),
+        (("fitness_map", "identity"), "fitness_map 'identity': registered already, by "),
+    ],
+)
+def test_a_bad_registration_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        registry.register(*arguments, lambda: None)
+
+
+def test_a_factory_that_a_config_cannot_call_is_refused():
+    def unannotated(size):
+        return size
+
+    def many(*sizes: int):
+        return sizes
+
+    for factory, message in ((unannotated, "parameter 'size': expected an annot"), (many, "named")):
+        with pytest.raises(ValueError, match=message):
+            registry.register("fitness_map", "mine", factory)
+    with pytest.raises(ValueError, match="traced 'speed' is none of its settings"):
+        registry.register("fitness_map", "mine", de.fitness.boltzmann, traced=["speed"])
+    assert "mine" not in registry.snapshot()["fitness_map"]
+
+
+def test_every_part_of_an_algorithm_is_a_section(tiny):
+    override = (
+        "algorithm={name: denoising_evolution, schedule: {num_levels: 4}, "
+        "fitness_map: {name: boltzmann}, denoiser: {name: posterior_mean, latent_dim: 1}, "
+        "sampler: {name: ddim, eta: 0.5}}"
+    )
+    config = cfg.load_config(tiny, [override, "methods={latent: {algorithm: {}}}"])
+    (method,) = config.methods.values()
+    shape, numbers = sweep_job.split(method)
+    assert numbers == {
+        "algorithm.fitness_map.temperature": 1.0,
+        "algorithm.sampler.eta": 0.5,
+        "problem.scale": 1.0,
+        "problem.success": 0.5,
+    }
+    assert "denoiser" in shape
+
+
+# Plugins
+
+
+def test_a_plugin_is_run_kept_and_compared_on_resume(tiny, plugin, tmp_path):
+    out = tmp_path / "out"
+    assert "names of your own: --plugin FILE" in _cli("run", tiny, *STEEP, code=2)
+    command = ("run", tiny, "--out", out, "--plugin", plugin, *STEEP)
+    assert "success" in _cli(*command)
+    assert (out / "plugins" / "mine.py").read_text() == PLUGIN
+    assert "complete already" in _cli("run", out, "--resume", "--plugin", plugin)
+    kept = out / "plugins" / "mine.py"
+    assert "complete already" in _cli("run", out, "--resume", "--plugin", kept)
+    assert "figure.png" in _cli("figure", out)  # drawn without it
+
+
+def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, tmp_path):
+    out = tmp_path / "out"
+    without = registry.snapshot()
+    _cli("run", tiny, "--out", out, "--plugin", plugin, *STEEP)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    registry.restore(without)
+    plugin.write_text(PLUGIN + "\n")
+    output = _cli("run", out, "--resume", "--plugin", plugin, code=2)
+    assert "made with plugin mine.py, and this call has other text" in output
+    assert f"--plugin {out / 'plugins' / 'mine.py'}" in output
+    registry.restore(without)
+    assert "--plugin FILE" in _cli("run", out, "--resume", code=2)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_such\n", "mine.py, line 1: ModuleNotFoundError: No module named"),
+        ("x = 1\n\ny = 1 / 0\n", "mine.py, line 3: ZeroDivisionError: division by zero"),
+        ("def f(:\n", "mine.py, line 1: SyntaxError"),
+        ("x = 1\n", "mine.py: registers nothing"),
+        (PLUGIN.replace('"steep"', '"power"'), "line 6: fitness_map 'power': registered already"),
+        (PLUGIN.replace('"problem"', '"problm"'), "kind: expected one of problem, policy"),
+        (PLUGIN.replace(": Positive = 2.0", ""), "parameter 'power': expected an annotation"),
+    ],
+)
+def test_a_plugin_that_fails_is_named_with_its_line(tiny, plugin, tmp_path, text, message):
+    plugin.write_text(text)
+    before = registry.snapshot()
+    output = _cli("run", tiny, "--out", tmp_path / "out", "--plugin", plugin, code=2)
+    assert f"error: --plugin {plugin}" in output
+    assert message in output
+    assert registry.snapshot() == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plugin_that_is_missing_names_its_neighbour(tiny, plugin):
+    output = _cli("run", tiny, "--plugin", plugin.with_name("mines.py"), code=2)
+    assert f"no such file; did you mean '{plugin}'?" in output
+
+
+def test_a_problem_of_ones_own_runs(tiny, plugin, tmp_path):
+    _cli(
+        *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin),
+        *("--set", "problem={kind: bowl, centre: 0.5}"),
+    )
+    saved = np.load(tmp_path / "out" / "latent.npz")
+    assert saved["final_population"].shape == (3, 16, 3)
+    expected = np.exp(-np.sum((saved["final_population"] - 0.5) ** 2, axis=2))
+    np.testing.assert_allclose(saved["fitness"][:, -1], expected, rtol=1e-4)
+
+
+def test_a_memory_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
+    output = _cli(
+        *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin),
+        *("--set", "methods.latent.algorithm={name: denoising_evolution, schedule: "),
+        code=2,
+    )
+    assert "--set" in output  # half a value
+    output = _cli(
+        *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin),
+        "--set",
+        "methods.latent.algorithm={name: denoising_evolution, schedule: {num_levels: 3}, "
+        "fitness_map: {name: identity}, denoiser: {name: growing}, sampler: {name: ddim}}",
+        code=2,
+    )
+    assert "methods.latent: denoiser: expected a memory that keeps its structure" in output
+    assert "float32[1]" in output
+    assert "float32[2]" in output
+
+
+def test_a_policys_state_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
+    output = _cli(
+        *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin, "--set"),
+        "problem={kind: control, environment: CartPole-v1, policy: {name: swelling}}",
+        code=2,
+    )
+    assert "problem.policy" in output
+    assert "state" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
+    out, without = tmp_path / "out", registry.snapshot()
+    overrides = ["sweep.grid={algorithm.fitness_map.power: [1.0, 2.0]}", STEEP[1]]
+
+    def call(**settings):
+        registry.restore(without)
+        return sweep.sweep(
+            tiny, overrides, executor="local", out=out, say=lambda line: None, **settings
+        )
+
+    assert call(plugin=[plugin]) == []
+    assert len(sweep.load(out)) == 2
+    assert (out / "plugins" / "mine.py").read_text() == PLUGIN
+    with pytest.raises(cfg.ConfigError, match="names of your own: --plugin FILE"):
+        call()
+    from diffevo_jax.runner import plugins
+
+    plugins._loaded.clear()
+    plugin.write_text(PLUGIN + "\n")
+    with pytest.raises(
+        cfg.ConfigError, match=r"made with plugin mine\.py, and this call has other"
+    ):
+        call(plugin=[plugin])
+
+
+def test_the_readmes_example_runs_as_a_run_and_as_a_sweep(tmp_path):
+    folder = REPOSITORY / "experiments"
+    small = [
+        *("population=8", "repeats=1", "problem.max_steps=3", "algorithm.schedule.num_levels=2"),
+    ]
+    command = [folder / "my_problem.yaml", "--plugin", folder / "my_problem.py"]
+    sets = [part for setting in small for part in ("--set", setting)]
+    _cli("run", *command, *sets, "--out", tmp_path / "run")
+    assert np.load(tmp_path / "run" / "diffusion_evolution.npz")["fitness"].shape == (1, 2, 8)
+    grid = "sweep.grid={problem.policy.channels: [1, 2]}"
+    _cli("sweep", *command, *sets, "--set", grid, "--out", tmp_path / "s", "--executor", "debug")
+    assert (tmp_path / "s" / "results.csv").read_text().count("\n") == 3
