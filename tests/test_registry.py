@@ -87,6 +87,12 @@ def _cli(*args, code: int = 0) -> str:
     return result.output
 
 
+def _results(out: Path) -> dict[Path, bytes]:
+    """The files of a run but for the lock."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name != "lock")
+    return {path: path.read_bytes() for path in files}
+
+
 # Settings
 
 
@@ -223,7 +229,7 @@ def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, t
     out = tmp_path / "out"
     without = registry.snapshot()
     _cli("run", tiny, "--out", out, "--plugin", plugin, *STEEP)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = _results(out)
     registry.restore(without)
     plugin.write_text(PLUGIN + "\n")
     output = _cli("run", out, "--resume", "--plugin", plugin, code=2)
@@ -231,7 +237,7 @@ def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, t
     assert f"--plugin {out / 'plugins' / 'mine.py'}" in output
     registry.restore(without)
     assert "--plugin FILE" in _cli("run", out, "--resume", code=2)
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert before == _results(out)
 
 
 @pytest.mark.parametrize(
