@@ -1,188 +1,526 @@
-"""Baselines: a law table for all, pycma as the oracle of CMA-ES, the paper's claims (slow)."""
+"""Baselines: laws of all, `cma` and evosax as oracles, all of evosax, the paper's claims (slow)."""
 
+import csv
 import functools
+import sys
+from pathlib import Path
+from typing import Any
 
+import chex
 import cma
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from evosax.algorithms import CMA_ES
+from evosax.algorithms import PGPE, algorithms, population_based_algorithms
+from jax.sharding import NamedSharding, PartitionSpec
 
 import diffevo_jax as de
-from experiments import baselines, cmaes, fig3, study
 
-SETTINGS = study.load(fig3.Fig3, "fig3")
-
-
-def himmelblau(points):
-    return de.problems.himmelblau(points)
-
-
-def small(name, fitness_fn, dim=2):
-    """A baseline as published but for its length, so that a test takes seconds."""
-    settings = dict(getattr(SETTINGS, name))
-    shorter = {"open_es": {"generations": 200}, "map_elites": {"evaluations": 1024}}
-    return getattr(baselines, name)(fitness_fn, dim, **(settings | shorter.get(name, {})))
-
-
-# Of each baseline: the generations of `small`, and its final number of points.
-BASELINES = {
-    "cma_es": (25, 512),
-    "open_es": (200, 512),
-    "pepg": (25, 512),
-    "map_elites": (3, 1024),
+SIZES: dict[str, Any] = {"population_size": 16, "num_genes": 4, "num_levels": 4}
+KEY = jax.random.key(3)
+POPULATION = jax.random.normal(jax.random.key(1), (16, 4))
+NAMED = {
+    "cma_es": de.baselines.cma_es,
+    "open_es": functools.partial(de.baselines.open_es, learning_rate=0.1),
+    "pepg": functools.partial(de.baselines.pepg, elite_share=0.25),
+    "map_elites": de.baselines.map_elites,
 }
+BASELINES = NAMED | {
+    "xNES": functools.partial(de.baselines.evosax, "xNES"),
+    "PSO": functools.partial(de.baselines.evosax, "PSO"),
+}
+every_baseline = pytest.mark.parametrize("name", BASELINES)
+
+
+def sphere(population):
+    return -jnp.sum((population - 0.5) ** 2, axis=1)
 
 
 @functools.cache
-def searched(name):
-    """Searches on Himmelblau's function with the keys 0, 1 and 0."""
-    run = jax.jit(lambda keys: de.batch.run_many(small(name, himmelblau), keys))
-    return run(jnp.stack([jax.random.key(0), jax.random.key(1), jax.random.key(0)]))
+def compiled(name):
+    """A baseline, its compiled step, and its compiled run of a key."""
+    algorithm = BASELINES[name](**SIZES)
+    run = lambda key: de.evolve(key, algorithm, sphere, POPULATION, keep=lambda info: info)  # noqa: E731
+    return algorithm, jax.jit(algorithm.step), jax.jit(run)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_run_improves_evaluates_its_points_and_is_its_keys_alone(name):
-    generations, num_points = BASELINES[name]
-    searches = searched(name)
-    assert searches.points.shape == (3, num_points, 2)
-    assert searches.best.shape == searches.mean.shape == (3, generations)
-    np.testing.assert_array_equal(searches.points[0], searches.points[2])
-    assert not np.array_equal(searches.points[0], searches.points[1])
-    alive = np.isfinite(searches.fitness)
-    expected = np.stack([himmelblau(points) for points in searches.points])
-    # exp of a large distance amplifies float32 rounding between compilations
-    np.testing.assert_allclose(searches.fitness[alive], expected[alive], atol=1e-5)
-    if name == "map_elites":
-        assert np.all(np.diff(searches.best) >= 0)  # an archive never forgets
-        assert np.all(searches.best[:, -1] > 0.9)
-    else:
-        assert np.all(searches.mean[:, -1] > searches.mean[:, 0] + 0.3)
+@every_baseline
+def test_a_run_starts_at_the_population_given_and_a_finished_one_is_a_fixed_point(name):
+    _, step, run = compiled(name)
+    state, info, best = run(KEY)
+    first = POPULATION
+    if name == "pepg":  # mirrored pairs
+        first = jnp.concatenate([POPULATION[:8], -POPULATION[:8]])
+    np.testing.assert_array_equal(info.population[0], first)
+    assert info.fitness.shape == (4, 16)
+    assert np.all(np.abs(np.diff(info.population, axis=0)).max(axis=(1, 2)) > 1e-3)
+    np.testing.assert_array_equal(info.population[-1], state.population)
+    np.testing.assert_allclose(best.fitness, info.fitness.max(), rtol=1e-6)
+    assert int(state.t) == 0
+    again, _ = step(jax.random.key(9), state, info.fitness[-1])
+    chex.assert_trees_all_equal(again, state)
 
 
-def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
-    search = jax.tree.map(lambda leaf: leaf[1], searched("map_elites"))
-    points, fitness = np.asarray(search.points), np.asarray(himmelblau(search.points))
-    cells = [tuple(cell) for cell in np.round(points)]
-    best = {}
-    for cell, value in zip(cells, fitness, strict=True):
-        best[cell] = max(value, best.get(cell, -1))
-    alive = np.isfinite(search.fitness)
-    assert len(set(np.array(cells)[alive].view("f4,f4").ravel().tolist())) == alive.sum()
-    assert alive.sum() == len(best) < 1024
-    kept = {cell: f for cell, f, a in zip(cells, fitness, alive, strict=True) if a}
-    for cell, value in best.items():
-        assert kept[cell] == pytest.approx(value, abs=1e-5)  # as above
+@every_baseline
+def test_a_compiled_step_is_the_plain_one(name):
+    algorithm, step, _ = compiled(name)
+    state = algorithm.init(POPULATION)
+    # Sums of 16 numbers of order 1, an eigendecomposition of a matrix near I: rounding.
+    chex.assert_trees_all_close(
+        step(KEY, state, sphere(POPULATION)),
+        algorithm.step(KEY, state, sphere(POPULATION)),
+        atol=1e-4,
+    )
 
 
-def test_map_elites_refuses_a_broken_batch():
-    with pytest.raises(ValueError, match="evaluations: expected initial = 256 and a multiple"):
-        baselines.map_elites(himmelblau, 2, **(SETTINGS.map_elites | {"evaluations": 1000}))  # pyright: ignore[reportArgumentType]
+@every_baseline
+def test_runs_in_pieces_and_after_a_checkpoint_go_on_as_in_one(name):
+    algorithm, _, run = compiled(name)
+    generation = jax.jit(de.make_generation(algorithm, sphere))
+    running = de.begin(algorithm, POPULATION)
+    for leaf in jax.tree.leaves(running):
+        assert isinstance(leaf, jax.Array)
+        assert not leaf.weak_type
+    structure = jax.tree.structure(running)
+    for key in jax.random.split(KEY, 4):
+        saved = [np.asarray(leaf) for leaf in jax.tree.leaves(running)]
+        running, _ = generation(jax.tree.unflatten(structure, saved), key)
+    chex.assert_trees_all_close(running.state, run(KEY).state, atol=1e-3)  # as above, four times
+
+
+@every_baseline
+def test_runs_mapped_over_keys_are_the_runs_alone(name):
+    _, _, run = compiled(name)
+    keys = jax.random.split(KEY, 2)
+    together = jax.jit(jax.vmap(lambda key: run(key).kept.population))(keys)
+    for i in range(2):
+        np.testing.assert_allclose(together[i], run(keys[i]).kept.population, atol=1e-3)
+    assert np.abs(together[0, 1:] - together[1, 1:]).max(axis=(1, 2)).min() > 1e-3
+
+
+@every_baseline
+def test_a_population_over_a_mesh_of_eight_devices_steps_the_same(name):
+    algorithm, step, _ = compiled(name)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("individuals",))
+    over_mesh = jax.device_put(POPULATION, NamedSharding(mesh, PartitionSpec("individuals")))
+    state, info = step(KEY, algorithm.init(over_mesh), sphere(over_mesh))
+    alone, _ = step(KEY, algorithm.init(POPULATION), sphere(POPULATION))
+    assert len(info.population.sharding.device_set) == 8
+    chex.assert_trees_all_close(state, alone, atol=1e-4)
+
+
+@every_baseline
+def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothing(name):
+    algorithm, step, _ = compiled(name)
+    state = algorithm.init(POPULATION)
+    fitness = sphere(state.population)
+    bad = fitness.at[:3].set(jnp.array([jnp.nan, jnp.inf, -jnp.inf]))
+    told, info = step(KEY, state, bad)
+    assert int(info.num_invalid) == 3
+    if name != "map_elites":  # which leaves them out
+        worst, _ = step(KEY, state, fitness.at[:3].set(fitness[3:].min()))
+        chex.assert_trees_all_close(told, worst, atol=1e-5)
+    for before in (state, told):
+        after, _ = step(jax.random.key(9), before, jnp.full(16, jnp.nan))
+        assert bool(jnp.all(jnp.isfinite(after.population)))
+        assert not np.array_equal(before.population, after.population)
+        for part in ("mean", "std", "fitness_best"):
+            if hasattr(before[2], part):
+                chex.assert_trees_all_equal(getattr(before[2], part), getattr(after[2], part))
+        if name == "map_elites":
+            np.testing.assert_array_equal(before.archive.fitness, after.archive.fitness)
+
+
+@every_baseline
+def test_what_is_told_is_what_was_evaluated(name):
+    algorithm, step, _ = compiled(name)
+    state = algorithm.init(POPULATION)
+    clipped = jnp.clip(POPULATION, -0.5, 0.5)
+    told, info = step(KEY, state, sphere(clipped), clipped)
+    np.testing.assert_array_equal(info.population, clipped)
+    plain, _ = step(KEY, algorithm.init(clipped), sphere(clipped))
+    if name != "pepg":  # which would have mirrored them
+        chex.assert_trees_all_close(told, plain, atol=1e-5)
+    with pytest.raises(ValueError, match=r"population: expected .* \(16, 4\); seen \(8, 4\)"):
+        algorithm.step(KEY, state, sphere(clipped), clipped[:8])
+    with pytest.raises(ValueError, match=r"fitness: expected shape \(16,\).* seen \(8,\)"):
+        algorithm.step(KEY, state, sphere(clipped)[:8])
+    with pytest.raises(ValueError, match=r"population: expected shape .* seen \(8, 4\)"):
+        algorithm.init(POPULATION[:8])
+
+
+# Settings on the points of Fig. 3, and what they are in units of the genome, a quarter of a point.
+POINTS = {
+    "cma_es": ({"sigma": 4.0, "penalty": 0.001}, {"sigma": 1.0, "penalty": 0.016}),
+    "open_es": (
+        {"sigma": 4.0, "learning_rate": 16.0},
+        {"sigma": 1.0, "learning_rate": 1.0},
+    ),
+    "pepg": ({"sigma": 4.0, "penalty": 0.01}, {"sigma": 1.0, "penalty": 0.16}),
+    "map_elites": ({"sigma": 0.5, "cell": 1.0}, {"sigma": 0.125, "cell": 0.25}),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_settings_on_points_translate_and_may_be_traced(name):
+    def run(settings, scale):
+        algorithm = NAMED[name](**SIZES, **settings)
+        landscape = lambda population: sphere(scale * population)  # noqa: E731
+        return de.evolve(KEY, algorithm, landscape, 4 / scale * POPULATION).state.population
+
+    on_points, on_genomes = POINTS[name]
+    traced = {k: jnp.stack([on_points[k], on_genomes[k]]) for k in on_points}
+    points, genomes = jax.jit(jax.vmap(run))(traced, jnp.array([1.0, 4.0]))
+    np.testing.assert_allclose(points, 4 * genomes, atol=1e-3)  # rounding, over 4 generations
+    np.testing.assert_allclose(jax.jit(lambda: run(on_genomes, 4.0))(), genomes, atol=1e-3)
 
 
 @pytest.mark.parametrize("dim", [2, 32])
 def test_cma_es_updates_as_pycma_does(x64, dim):
     """The same populations told to both: mean, step size and covariance stay together."""
-    algorithm = CMA_ES(512, jnp.zeros(dim))
-    params = cmaes.parameters(algorithm, 4.0)
-    state = algorithm.init(jax.random.key(0), jnp.zeros(dim), params)
-
-    @jax.jit
-    def update(state, points):
-        # The published penalty: without it half the population ties outside the box.
-        loss = 0.001 * jnp.mean(points**2, axis=1) - himmelblau(points[:, :2])
-        _, state = algorithm.ask(jax.random.key(1), state, params)  # decomposes the covariance
-        return algorithm.tell(jax.random.key(2), points, loss, state, params)[0], loss
-
+    algorithm = de.baselines.cma_es(
+        population_size=512,
+        num_genes=dim,
+        num_levels=9,
+        sigma=4.0,
+        penalty=0.001,
+        elitist=False,
+    )
+    step = jax.jit(algorithm.step)
     oracle = cma.CMAEvolutionStrategy([0] * dim, 4, {"popsize": 512, "seed": 1, "verbose": -9})
-    for _ in range(8):
+    state = algorithm.init(jnp.zeros((512, dim)))
+    for key in jax.random.split(KEY, 8):
         points = np.array(oracle.ask())
-        state, loss = update(state, points)
-        oracle.tell(list(points), np.asarray(loss).tolist())
-        np.testing.assert_allclose(state.mean, oracle.mean, rtol=1e-6, atol=1e-9)
+        fitness = de.problems.himmelblau(jnp.asarray(points[:, :2]))
+        state, _ = step(key, state, fitness, points)
+        # The published penalty: without it half the population ties outside the box.
+        oracle.tell(list(points), (0.001 * np.mean(points**2, axis=1) - fitness).tolist())
+        strategy = state.strategy
+        np.testing.assert_allclose(strategy.mean, oracle.mean, rtol=1e-6, atol=1e-9)
         # pycma's rate of the covariance has a term of 1/4 beside some 130.
-        assert state.std == pytest.approx(oracle.sigma, rel=1e-3)
-        ours = np.asarray(state.std**2 * state.C)
+        assert strategy.std == pytest.approx(oracle.sigma, rel=1e-3)
+        ours = np.asarray(strategy.std**2 * strategy.C)
         np.testing.assert_allclose(
             ours, oracle.sigma**2 * np.asarray(oracle.C), rtol=5e-3, atol=5e-3 * ours.max()
         )
 
 
+def test_the_tutorials_constants_are_evosaxs():
+    tutorial = de.baselines.cma_es(**SIZES, constants="tutorial")
+    plain = de.baselines.evosax("CMA_ES", **SIZES)
+    stepped = [
+        float(step(KEY, tutorial.init(POPULATION), sphere(POPULATION))[0].strategy.std)
+        for step in (jax.jit(tutorial.step), compiled("cma_es")[1])
+    ]
+    state, _ = jax.jit(plain.step)(KEY, plain.init(POPULATION), sphere(POPULATION))
+    assert stepped[0] == pytest.approx(float(state.strategy.std), rel=1e-5)  # float32
+    assert abs(stepped[1] / stepped[0] - 1) > 1e-3
+
+
 def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
-    def noise(key, genomes):
-        fitness = jax.random.normal(key, (32,))
-        return fitness, (genomes, fitness)
+    sizes: dict[str, Any] = {"population_size": 32, "num_genes": 3, "num_levels": 3}
 
     def runs(elitist):
-        run = cmaes.make_run(noise, 3, population=32, generations=3, elitist=elitist)
-        return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))[1]
+        def run(key):
+            algorithm = de.baselines.cma_es(**sizes, elitist=elitist)
+            noise = lambda key, population: jax.random.normal(key, (32,))  # noqa: E731
+            population = jax.random.normal(key, (32, 3))
+            evolved = de.evolve(
+                key, algorithm, noise, population, has_key=True, keep=lambda info: info
+            )
+            return evolved.state.best, evolved.kept
 
-    (genomes, fitness), (plain, _) = runs(True), runs(False)
+        return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))
+
+    (best, info), (_, plain) = runs(True), runs(False)
+    genomes, fitness = info.population, info.fitness
     # The two are compiled differently, and round differently: up to 1e-6 of genes of order 1.
-    np.testing.assert_allclose(genomes[:, :2], plain[:, :2], atol=1e-4)  # nothing is lost before
+    np.testing.assert_allclose(genomes[:, :2], plain.population[:, :2], atol=1e-4)  # none is lost
     lost = fitness[:, 0].max(axis=1) > fitness[:, 1].max(axis=1)
     assert 2 < lost.sum() < 14
-    np.testing.assert_allclose(genomes[~lost, 2], plain[~lost, 2], atol=1e-4)
-    assert np.all(np.abs(genomes - plain)[lost, 2].max(axis=(1, 2)) > 1e-2)
-    best = genomes[jnp.arange(16), 0, fitness[:, 0].argmax(axis=1)]
-    towards = best - genomes[:, 1].mean(axis=1)
-    moved = genomes[:, 2].mean(axis=1) - plain[:, 2].mean(axis=1)
+    np.testing.assert_allclose(genomes[~lost, 2], plain.population[~lost, 2], atol=1e-4)
+    assert np.all(np.abs(genomes - plain.population)[lost, 2].max(axis=(1, 2)) > 1e-2)
+    first = genomes[jnp.arange(16), 0, fitness[:, 0].argmax(axis=1)]
+    towards = first - genomes[:, 1].mean(axis=1)
+    moved = genomes[:, 2].mean(axis=1) - plain.population[:, 2].mean(axis=1)
     assert np.all(np.sum(towards * moved, axis=1)[lost] > 0)
+    np.testing.assert_allclose(best.genome[lost], first[lost])
+    np.testing.assert_allclose(best.fitness, fitness[:, :2].max(axis=(1, 2)))
+
+
+def test_open_es_follows_the_mean_of_fitness_times_noise_with_momentum():
+    algorithm = de.baselines.open_es(
+        **SIZES, sigma_decay=0.1, learning_rate=2.0, learning_rate_decay=0.01, momentum=0.5
+    )
+    step, state = jax.jit(algorithm.step), algorithm.init(POPULATION)
+    mean, velocity = np.zeros(4), np.zeros(4)
+    for count, key in enumerate(jax.random.split(KEY, 3)):
+        std = 0.1 ** (max(count - 1, 0) / 4)  # evosax's schedule sets in one generation late
+        population, fitness = np.asarray(state.population, float), sphere(state.population)
+        gradient = np.asarray(fitness) @ (population - mean) / std**2 / 16
+        velocity = 0.5 * gradient + 0.5 * velocity
+        mean = mean + 2.0 * 0.01 ** (count / 4) * velocity
+        state, info = step(key, state, fitness)
+        assert info.strategy.std == pytest.approx(std)
+        np.testing.assert_allclose(state.strategy.mean, mean, rtol=1e-4, atol=1e-5)  # float32
+
+
+def test_pepg_updates_as_evosaxs_pgpe_told_the_elite():
+    """PGPE follows a gradient; an elite's fitness of -16 / 4 at rate 1 makes that its mean."""
+
+    def elite(population, loss, state, params):
+        rank = jnp.argsort(jnp.argsort(-loss)) / 15 - 0.5
+        chosen = jax.lax.top_k(rank - 0.5 * jnp.mean(population**2, axis=1), 4)[1]
+        return jnp.zeros(16).at[chosen].set(-4)
+
+    algorithm = de.baselines.pepg(
+        **SIZES, elite_share=0.25, penalty=0.5, sigma_decay=0.5, sigma_learning_rate=0.1
+    )
+    oracle = PGPE(16, jnp.zeros(4), optimizer=optax.sgd(1.0), fitness_shaping_fn=elite)
+    params = oracle.default_params.replace(std_lr=0.1)
+    theirs = oracle.init(KEY, jnp.zeros(4), params)
+    step, state = jax.jit(algorithm.step), algorithm.init(POPULATION)
+    for key in jax.random.split(KEY, 3):
+        population, fitness = state.population, sphere(state.population)
+        theirs, _ = oracle.tell(key, population, -fitness, theirs, params)
+        theirs = theirs.replace(std=0.5 ** (1 / 4) * theirs.std)
+        state, _ = step(key, state, fitness)
+        np.testing.assert_allclose(state.strategy.mean, theirs.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(state.strategy.std, theirs.std, rtol=1e-4)
+        pairs = state.population[:8] + state.population[8:]
+        np.testing.assert_allclose(pairs, jnp.broadcast_to(2 * theirs.mean, (8, 4)), atol=1e-4)
+
+
+def test_pepg_takes_odd_sizes():
+    algorithm = de.baselines.pepg(population_size=5, num_genes=4, num_levels=2)
+    state = algorithm.init(POPULATION[:5])
+    state, _ = jax.jit(algorithm.step)(KEY, state, sphere(POPULATION[:5]))
+    np.testing.assert_allclose(state.population[1] + state.population[4], 2 * state.strategy.mean)
+
+
+def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
+    algorithm = de.baselines.map_elites(population_size=64, num_genes=2, num_levels=6)
+    landscape = lambda population: de.problems.himmelblau(4 * population)  # noqa: E731
+    population = jax.random.normal(jax.random.key(1), (64, 2))
+    run = jax.jit(lambda: de.evolve(KEY, algorithm, landscape, population, keep=lambda info: info))
+    (_, _, archive), info, _ = run()
+    np.testing.assert_array_equal(archive.points, info.population.reshape(-1, 2))
+    assert np.all(np.diff(info.strategy.fitness.max(axis=1)) >= 0)  # an archive never forgets
+    cells = [tuple(cell) for cell in np.round(np.asarray(archive.points) / 0.25)]
+    best = {}
+    for cell, value in zip(cells, np.ravel(info.fitness), strict=True):
+        best[cell] = max(value, best.get(cell, -1))
+    alive = np.isfinite(archive.fitness)
+    kept = {cell: f for cell, f in zip(cells, np.asarray(archive.fitness), strict=True) if f > -1}
+    assert len(kept) == alive.sum() < 384
+    assert kept == best
+    # Children lie around parents of the archive: 5 sigma of 0.125 in 2 x 64 draws.
+    points, children = np.asarray(archive.points), np.asarray(info.population[1:])
+    for before, population in zip(np.asarray(info.strategy.fitness[:-1]), children, strict=True):
+        apart = population[:, None] - points[np.isfinite(before)]
+        assert np.linalg.norm(apart, axis=2).min(axis=1).max() < 5 * 0.125
+
+
+# Every algorithm of evosax, with the options that it cannot do without.
+OPTIONS = {"SV_CMA_ES": {"num_populations": 2}, "SV_Open_ES": {"num_populations": 2}}
+
+
+@pytest.mark.parametrize("name", algorithms)
+def test_every_algorithm_of_evosax_steps(name):
+    population = POPULATION[:8]
+    algorithm = de.baselines.evosax(
+        name, population_size=8, num_genes=4, num_levels=3, options=OPTIONS.get(name)
+    )
+    step = jax.jit(algorithm.step)
+    before = state = algorithm.init(population)
+    keys = jax.random.split(KEY, 3)
+    for generation, key in enumerate(keys):
+        before = state
+        state, info = step(key, before, sphere(before.population))
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, before)
+        assert bool(jnp.all(jnp.isfinite(state.population)))
+        learnt = generation if name in population_based_algorithms else generation + 1
+        if generation < 2:
+            assert not np.array_equal(before.population, state.population)
+            np.testing.assert_array_equal(state.strategy.generation_counter, learnt)
+            # evosax's own record of the best, in its sign
+            best = -float(info.fitness.max())
+            assert float(jnp.min(state.strategy.best_fitness)) <= best
+    chex.assert_trees_all_equal(state, before)
+
+
+def test_what_a_strategy_starts_from_is_drawn_with_the_runs_key():
+    algorithm = de.baselines.evosax("CR_FM_NES", **SIZES)
+    state = algorithm.init(POPULATION)
+    drawn = [algorithm.step(jax.random.key(i), state, sphere(POPULATION))[1] for i in (0, 1)]
+    assert not np.allclose(drawn[0].strategy.v, drawn[1].strategy.v)
+
+
+def test_parameters_and_options_reach_the_strategy():
+    algorithm = de.baselines.evosax("SNES", **SIZES, params={"std_init": 0.25})
+    np.testing.assert_allclose(algorithm.init(POPULATION).strategy.std, 0.25)
+    frozen = de.baselines.evosax("SNES", **SIZES, options={"optimizer": optax.sgd(0.0)})
+    state, _ = frozen.step(KEY, frozen.init(POPULATION), sphere(POPULATION))
+    np.testing.assert_array_equal(state.strategy.mean, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("CMAES", {}, r"strategy: expected one of ARS, .*; seen 'CMAES'; did you mean 'CMA_ES'\?"),
+        ("cma_es", {}, r"did you mean 'CMA_ES'\?"),
+        ("SNES", {"params": {"std": 1.0}}, r"params: .*; seen 'std'; did you mean 'std_init'\?"),
+        ("SNES", {"params": {"std_init": "1"}}, "params.std_init: expected a number; seen '1'"),
+        ("SNES", {"params": {"weights": 1.0}}, "params: expected one of std_init, .* 'weights'"),
+        ("SNES", {"options": {"optimiser": 1}}, r"options: .* did you mean 'optimizer'\?"),
+        ("SV_CMA_ES", {}, "options: SV_CMA_ES needs num_populations"),
+        ("Open_ES", {"population_size": 7}, "population_size = 7 .*must be even"),
+        ("ESMC", {"population_size": 7}, "population_size: ESMC makes 6 of 7"),
+        ("LM_MA_ES", {"population_size": 12}, "LM_MA_ES is defined up to 2 num_genes = 8; seen 12"),
+        ("SNES", {"num_levels": 0}, "num_levels: expected a whole number of 1 or more; seen 0"),
+    ],
+)
+def test_what_a_strategy_does_not_take_is_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        de.baselines.evosax(name, **({**SIZES, "population_size": 8} | settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cma_es", {"sigma": 0.0}, r"sigma: expected a finite number above 0; seen 0.0"),
+        ("cma_es", {"penalty": -1.0}, "penalty: expected"),
+        (
+            "cma_es",
+            {"constants": "cma"},
+            "constants: expected one of tutorial, cma-4.5; seen 'cma'",
+        ),
+        ("open_es", {"sigma_decay": 0.0}, "sigma_decay: expected"),
+        ("open_es", {"momentum": 1.5}, "momentum: expected"),
+        ("pepg", {"elite_share": 0.0}, r"elite_share: expected a number in \(0, 1\]"),
+        ("pepg", {"sigma_learning_rate": -1.0}, "sigma_learning_rate: expected"),
+        ("map_elites", {"cell": 0.0}, "cell: expected"),
+        ("map_elites", {"sigma": -1.0}, "sigma: expected"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(de.baselines, name)(**SIZES, **settings)
+
+
+def test_without_evosax_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "evosax.algorithms", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "diffevo-jax\[baselines\]"'):
+        de.baselines.cma_es(**SIZES)
+
+
+# The paper's claims, with its settings, which are the defaults.
+
+PLANE = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
+METHODS = {"diffusion": "diffevo", "cma_es": "cmaes", "open_es": "openes"} | {
+    "pepg": "pepg",
+    "map_elites": "mapelite",
+}
+
+
+def as_published(name):
+    """A method of Fig. 3 in the plane, and its population."""
+    if name == "diffusion":
+        return de.diffusion_evolution(de.schedules.cosine(25), eta=0.1, floor=1e-9), 512
+    size = 256 if name == "map_elites" else 512
+    levels = 1000 if name == "open_es" else 25
+    settings: dict[str, Any] = {"population_size": size, "num_genes": 2, "num_levels": levels}
+    if name == "cma_es":
+        settings |= {"penalty": 0.016, "elitist": False}
+    return getattr(de.baselines, name)(**settings), size
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fig3")
-    functions, repeats = list(study.PLANE.values()), SETTINGS.repeats.full
-    for method in fig3.METHODS:
-        fig3.run_method(folder, SETTINGS, method, 2, functions, repeats)
-    found = fig3.load_measured(folder)
-    return {key: {q: v.mean() for q, v in values.items()} for key, values in found.items()}
+def measured():
+    """Means over 100 seeds of what Table 1 has of a method and objective."""
+    minima = np.array(
+        [(3, 2), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126)]
+    )
+
+    def run(name, objective, key):
+        key_init, key_run = jax.random.split(key)
+        algorithm, size = as_published(name)
+        fitness_fn = lambda genomes: getattr(de.problems, objective)(4 * genomes)  # noqa: E731
+        population = jax.random.normal(key_init, (size, 2))
+        keep = lambda info: info.x0 if name == "diffusion" else info.fitness  # noqa: E731
+        evolved = de.evolve(key_run, algorithm, fitness_fn, population, keep=keep)
+        points, fitness = 4 * evolved.state.population, evolved.kept[-1]
+        if name == "diffusion":  # as published: of the estimates of the last update
+            fitness = fitness_fn(evolved.kept[-2])
+        if name == "map_elites":
+            points, fitness = 4 * evolved.state.archive.points, evolved.state.archive.fitness
+        top, top_fitness = de.metrics.best(points, fitness, 64)
+        return {
+            "entropy": de.metrics.grid_entropy(top, cell=0.1),
+            "fitness": top_fitness.mean(),
+            "qd_score": de.metrics.qd_score(
+                points, jnp.where(fitness > -jnp.inf, fitness, jnp.nan)
+            ),
+            "modes": de.metrics.modes_found(points, minima, radius=0.5),
+        }
+
+    keys = de.batch.seed_keys(0, 100)
+    mean = functools.partial(jax.tree.map, lambda leaf: float(leaf.mean()))
+    return {
+        (name, objective): mean(
+            jax.jit(functools.partial(de.batch.run_many, functools.partial(run, name, objective)))(
+                keys
+            )
+        )
+        for name in METHODS
+        for objective in PLANE
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["rosenbrock", "beale", "himmelblau"])
 def test_the_baselines_end_on_one_point_where_diffusion_stays_diverse(measured, objective):
-    diverse = measured["diffusion", objective, 2]["entropy"]
+    diverse = measured["diffusion", objective]["entropy"]
     for name in ("cma_es", "open_es", "pepg"):
-        assert measured[name, objective, 2]["entropy"] < diverse - 2
-    assert measured["cma_es", objective, 2]["entropy"] < 0.1
+        assert measured[name, objective]["entropy"] < diverse - 2
+    assert measured["cma_es", objective]["entropy"] < 0.1
 
 
 @pytest.mark.slow
 def test_diffusion_finds_the_modes_of_himmelblau_and_the_baselines_one(measured):
-    modes = {name: measured[name, "himmelblau", 2]["modes_himmelblau"] for name in fig3.METHODS}
+    modes = {name: measured[name, "himmelblau"]["modes"] for name in METHODS}
     assert modes["diffusion"] > 3
     for name in ("cma_es", "open_es", "pepg"):
-        assert modes[name] <= 1
+        assert modes[name] <= 1.03, name  # a run in 100 may end between two
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", study.FUNCTIONS)
+@pytest.mark.parametrize("objective", PLANE)
 def test_map_elites_is_more_diverse_at_lower_fitness(measured, objective):
-    ours, theirs = measured["diffusion", objective, 2], measured["map_elites", objective, 2]
+    ours, theirs = measured["diffusion", objective], measured["map_elites", objective]
     assert theirs["entropy"] > ours["entropy"]
     assert theirs["qd_score"] > ours["qd_score"]
-    assert theirs["fitness"] < ours["fitness"]  # Rastrigin: 0.61 and 0.64
+    assert theirs["fitness"] < ours["fitness"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["entropy", "fitness", "qd_score"])
-@pytest.mark.parametrize("objective", study.FUNCTIONS)
+@pytest.mark.parametrize("objective", PLANE)
 def test_methods_come_in_the_published_order(measured, objective, quantity):
     """Every pair that the reference puts apart by more than a tenth of the quantity's scale."""
-    reference = {
-        name: float(
-            study.find_row(
-                "benchmarks.csv", method=theirs, objective=objective, variant="named_dim"
-            )[f"{quantity}_mean"]
-        )
-        for name, theirs in fig3.METHODS.items()
-    }
-    ours = {name: measured[name, objective, 2][quantity] for name in fig3.METHODS}
+    table = Path(__file__).parent.parent / "experiments" / "data" / "benchmarks.csv"
+    with table.open() as file:
+        rows = {
+            row["method"]: float(row[f"{quantity}_mean"])
+            for row in csv.DictReader(line for line in file if not line.startswith("#"))
+            if row["objective"] == objective and row["variant"] == "named_dim"
+        }
+    reference = {name: rows[theirs] for name, theirs in METHODS.items()}
+    ours = {name: measured[name, objective][quantity] for name in METHODS}
     scale = max(reference.values())
     pairs = [(a, b) for a in ours for b in ours if reference[a] > reference[b] + 0.1 * scale]
-    assert len(pairs) >= 4
+    assert len(pairs) >= 2
     for a, b in pairs:
         assert ours[a] > ours[b], (a, b)

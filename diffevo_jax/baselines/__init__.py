@@ -1,0 +1,23 @@
+"""Other optimisers as `Algorithm`s: the paper's baselines, MAP-Elites, and any of evosax by name.
+
+They search in units of the genome, from an initial population drawn from N(0, I). The landscapes of
+the paper's Fig. 3 see points 4 times the genome: what was published for points x = 4 u becomes, for
+genomes u,
+
+    sigma, cell                     divided by 4
+    penalty on the mean of squares  times 16
+    learning rate of OpenES         divided by 16: one 4 for the slope, one for the step
+    PEPG's learning rate of sigma, decays, momentum, elite's share: as they are
+
+and the runs are the same but for rounding. These are the defaults; only CMA-ES's, of the control
+tasks, differ from Fig. 3's penalty=0.016, elitist=False.
+"""
+
+from diffevo_jax.baselines.cma_es import cma_es as cma_es
+from diffevo_jax.baselines.generation import Info as Info
+from diffevo_jax.baselines.generation import State as State
+from diffevo_jax.baselines.map_elites import Archive as Archive
+from diffevo_jax.baselines.map_elites import map_elites as map_elites
+from diffevo_jax.baselines.open_es import open_es as open_es
+from diffevo_jax.baselines.pepg import pepg as pepg
+from diffevo_jax.baselines.strategies import evosax as evosax
