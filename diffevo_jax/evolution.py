@@ -138,8 +138,10 @@ def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
     fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).astype(best.fitness.dtype)
     first = jnp.argmax(fitness)
     better = fitness[first] > best.fitness
+    # An array of indices: with a number, each device of a mesh would hold the whole population.
+    genome = population[first[None]][0]
     return Best(
-        jnp.where(better, population[first], best.genome),
+        jnp.where(better, genome, best.genome),
         jnp.where(better, fitness[first], best.fitness),
     )
 

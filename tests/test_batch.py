@@ -22,8 +22,8 @@ def _final_fitness(key, setting: Any = None):
     )
     key_init, key_run = jax.random.split(key)
     population = jax.random.normal(key_init, (16, 2)) * setting.get("scaling", 1.0)
-    state, info = de.evolve(key_run, evolution, de.problems.two_peaks, population)
-    return state.population, info.fitness
+    state, fitness, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
+    return state.population, fitness
 
 
 def test_a_seed_draws_the_same_numbers_alone_or_in_a_batch():

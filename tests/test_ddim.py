@@ -1,5 +1,7 @@
 """The DDIM step: its two ends and its noise."""
 
+import importlib
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -38,13 +40,32 @@ def test_the_step_is_the_formula_in_float64(levels):
             np.testing.assert_allclose(x_prev, expected, atol=2e-6)
 
 
+def test_the_mean_and_sigma_of_a_move_are_those_of_what_it_drew():
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))
+    sampler = de.samplers.ddim(0.8)
+    move, memory = sampler.move(KEY, sampler.init(x_t), x_t, x0, level)
+    assert memory == ()
+    settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=0.8)
+    np.testing.assert_allclose(move.mean, de.ddim_mean(x_t, x0, **settings), rtol=1e-5)
+    np.testing.assert_allclose(move.population, de.ddim_step(KEY, x_t, x0, **settings), rtol=1e-5)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
+    # The difference cancels: float32's digits of genomes of size 1.
+    np.testing.assert_allclose(move.population - move.mean, move.sigma * noise, atol=1e-6)
+    np.testing.assert_array_equal(
+        de.ddim_mean(x_t, x0, **{**settings, "eta": 0.0}),
+        de.ddim_step(KEY, x_t, x0, **{**settings, "eta": 0.0}),
+    )
+
+
 def test_a_large_population_moves_in_blocks_as_it_does_at_once(monkeypatch):
     def step(key, x_t):
         return de.ddim_step(key, x_t, 0.5 * x_t, alpha_t=0.3, alpha_prev=0.6, eta=1.0)
 
     x_t = jax.random.normal(KEY, (7, 3))
     at_once = step(KEY, x_t)
-    monkeypatch.setattr("diffevo_jax.ddim.CPU_BLOCK", 8)
+    module = importlib.import_module("diffevo_jax.samplers.ddim")
+    monkeypatch.setattr(module, "CPU_BLOCK", 8)
     np.testing.assert_allclose(step(KEY, x_t), at_once, rtol=1e-6)  # the same sums
     jax.export.export(jax.jit(step), platforms=["cuda"])(KEY, x_t)
 

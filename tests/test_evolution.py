@@ -1,5 +1,7 @@
 """The loop: laws, transformations, and what happens to bad fitness."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.export
@@ -15,15 +17,25 @@ POPULATION = jax.random.normal(jax.random.key(1), (64, 2))
 COSINE = de.schedules.cosine(12)
 
 
+def _everything(info):
+    return info
+
+
 def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.problems.two_peaks, **kw):
-    return de.evolve(key, de.diffusion_evolution(schedule, **kw), fitness_fn, population)
+    """State and info of a run; settings are the optimiser's, has_key is `evolve`'s."""
+    has_key = kw.pop("has_key", False)
+    algorithm = de.diffusion_evolution(schedule, **kw)
+    state, info, _ = de.evolve(
+        key, algorithm, fitness_fn, population, has_key=has_key, keep=_everything
+    )
+    return state, info
 
 
 def _first(fitness_fn):
     """The population after one generation, without compiling a whole run."""
     algorithm = de.diffusion_evolution(COSINE)
-    state, _ = de.make_generation(algorithm, fitness_fn)(algorithm.init(POPULATION), KEY)
-    return state.population
+    generation = de.make_generation(algorithm, fitness_fn)
+    return generation(de.begin(algorithm, POPULATION), KEY)[0].state.population
 
 
 def test_the_quick_start_finds_both_peaks():
@@ -101,12 +113,140 @@ def test_a_square_projection_of_full_rank_keeps_the_distances():
     np.testing.assert_allclose(plain[0].population, rotated[0].population, atol=1e-4)
 
 
-def test_transform_chooses_what_is_stacked():
+def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
+    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    evaluated = jnp.clip(POPULATION, -1, 1)
+    fitness = de.problems.two_peaks(evaluated)
+    seen = algorithm.step(KEY, algorithm.init(POPULATION), fitness, evaluated)
+    expected = algorithm.step(KEY, algorithm.init(evaluated), fitness)
+    chex.assert_trees_all_equal(seen, expected)
+
+
+# What `evolve` keeps, and how it is told to start
+
+
+def test_fitness_is_kept_unless_something_else_is_asked_for():
     algorithm = de.diffusion_evolution(COSINE)
-    _, best = de.evolve(
-        KEY, algorithm, de.problems.two_peaks, POPULATION, transform=lambda i: i.fitness.max()
+    fitness = _run()[1].fitness
+    evolve = partial(de.evolve, KEY, algorithm, de.problems.two_peaks, POPULATION)
+    # Three programs, each with its own rounding.
+    np.testing.assert_allclose(evolve().kept, fitness, atol=1e-5)
+    best = evolve(keep=lambda info: info.fitness.max()).kept
+    np.testing.assert_allclose(best, fitness.max(axis=1), atol=1e-5)
+
+
+def test_the_best_is_the_best_of_all_generations():
+    def fades(key, population):  # the first generation is the best one
+        return de.problems.two_peaks(population) * jax.random.uniform(key)
+
+    algorithm = de.diffusion_evolution(COSINE)
+    _, info, best = de.evolve(KEY, algorithm, fades, POPULATION, has_key=True, keep=_everything)
+    level, individual = np.unravel_index(np.argmax(info.fitness), info.fitness.shape)
+    assert level < 11  # measured: the best of the last generation is not the best of all
+    assert float(best.fitness) == float(info.fitness.max())
+    np.testing.assert_array_equal(best.genome, info.population[level, individual])
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_fitness_that_is_no_number_is_no_best(bad):
+    def fitness_fn(population):
+        return de.problems.two_peaks(population).at[0].set(bad)
+
+    algorithm = de.diffusion_evolution(COSINE)
+    _, info, best = de.evolve(KEY, algorithm, fitness_fn, POPULATION, keep=_everything)
+    assert float(best.fitness) == float(info.fitness[:, 1:].max())
+    _, _, none = de.evolve(KEY, algorithm, lambda x: jnp.full(len(x), bad), POPULATION)
+    assert float(none.fitness) == -jnp.inf
+
+
+def test_a_run_from_a_level_is_the_end_of_a_whole_run():
+    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    running = de.begin(algorithm, POPULATION, start=4)
+    assert int(running.state.t) == 4
+    running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
+    seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=4, keep=_everything)
+    np.testing.assert_array_equal(seen.kept.t, np.arange(4, -1, -1))
+    np.testing.assert_array_equal(seen.kept.alpha, COSINE.alpha[4::-1])
+    chex.assert_trees_all_close(seen.state, running.state, atol=1e-5)
+    assert int(seen.state.t) == 0
+
+
+def test_a_start_at_the_first_level_is_a_whole_run():
+    algorithm = de.diffusion_evolution(COSINE)
+    seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=11)
+    chex.assert_trees_all_close(seen.state, _run()[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [-1, 12])
+def test_a_start_that_is_no_level_is_refused(start):
+    algorithm = de.diffusion_evolution(COSINE)
+    with pytest.raises(ValueError, match=rf"start: expected a level from 0 to 11; seen {start}"):
+        de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=start)
+
+
+def test_what_is_repaired_is_what_is_evaluated_and_selected():
+    def unrepaired(population):
+        return jnp.where(jnp.any(population > 0.5, axis=1), 9.0, de.problems.two_peaks(population))
+
+    algorithm = de.diffusion_evolution(COSINE)
+    state, info, best = de.evolve(
+        KEY,
+        algorithm,
+        unrepaired,
+        POPULATION,
+        repair=lambda population: jnp.minimum(population, 0.5),
+        keep=_everything,
     )
-    np.testing.assert_allclose(best, _run()[1].fitness.max(axis=1), rtol=1e-6)
+    assert float(info.population.max()) == 0.5
+    assert float(best.fitness) < 9
+    assert float(best.genome.max()) <= 0.5
+    # Estimates are averages of what was evaluated; the state is what comes before the repair.
+    assert float(info.x0.max()) <= 0.5 + 1e-6
+    np.testing.assert_array_equal(info.population[-1], jnp.minimum(state.population, 0.5))
+
+
+def test_what_a_fitness_tells_beside_is_there_to_be_kept():
+    def fitness_fn(population):
+        return de.problems.two_peaks(population), {"norm": jnp.linalg.norm(population, axis=1)}
+
+    algorithm = de.diffusion_evolution(COSINE)
+    fitness, norm = de.evolve(
+        KEY,
+        algorithm,
+        fitness_fn,
+        POPULATION,
+        has_aux=True,
+        keep=lambda info, aux: (info.fitness, aux["norm"]),
+    ).kept
+    info = _run()[1]
+    np.testing.assert_allclose(fitness, info.fitness, atol=1e-5)
+    np.testing.assert_allclose(norm, jnp.linalg.norm(info.population, axis=2), atol=1e-5)
+    kept = de.evolve(KEY, algorithm, fitness_fn, POPULATION, has_aux=True).kept
+    np.testing.assert_allclose(kept, fitness, atol=1e-5)  # fitness, and not what is beside it
+
+
+def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
+    """The move splits the step's key among individuals, which is folding in their numbers."""
+    seen = []
+
+    def estimate(key, memory, x_t, weights, level):
+        seen.append(jax.random.key_data(key))
+        return posterior_mean.estimate(key, memory, x_t, weights, level)
+
+    posterior_mean = de.denoisers.posterior_mean()
+    algorithm = de.denoising_evolution(
+        COSINE,
+        fitness_map=de.fitness.identity,
+        denoiser=posterior_mean._replace(estimate=estimate),
+        sampler=de.samplers.ddim(),
+    )
+    fitness = de.problems.two_peaks(POPULATION)
+    for key in jax.random.split(KEY):
+        algorithm.step(key, algorithm.init(POPULATION), fitness)
+        individuals = jax.random.key_data(jax.random.split(key, 2**16)).tolist()
+        assert seen[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
+    assert seen[0].tolist() != seen[1].tolist()  # fresh in each generation
 
 
 # Fitness functions
@@ -116,7 +256,7 @@ def test_a_keyed_fitness_gets_a_fresh_key_each_generation():
     def noisy(key, population):
         return jnp.broadcast_to(jax.random.uniform(key), population.shape[:1])
 
-    _, info = _run(fitness_fn=noisy)
+    _, info = _run(fitness_fn=noisy, has_key=True)
     assert len(set(np.asarray(info.fitness[:, 0]).tolist())) == 12
 
 
@@ -128,33 +268,30 @@ def test_a_default_argument_does_not_make_a_fitness_keyed():
 
 
 @pytest.mark.parametrize(
-    "fitness_fn",
+    ("fitness_fn", "has_key", "takes"),
     [
-        lambda population, key: population[:, 0],
-        lambda population, key=None: population[:, 0],
+        (lambda key, population: population[:, 0], False, r"\(population\)"),
+        (lambda population: population[:, 0], True, r"\(key, population\)"),
+        (lambda a, b, c: a, False, r"\(population\)"),
+        (lambda a, b, c: a, True, r"\(key, population\)"),
+        (lambda: 0, False, r"\(population\)"),
     ],
 )
-def test_a_key_in_another_place_is_refused(fitness_fn):
-    with pytest.raises(ValueError, match=r"expected .* fitness_fn\(key, population\)"):
-        _run(fitness_fn=fitness_fn)
+def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, takes):
+    message = rf"fitness_fn: expected a function of {takes}, as has_key={has_key} says; seen \("
+    with pytest.raises(ValueError, match=message):
+        _run(fitness_fn=fitness_fn, has_key=has_key)
 
 
 def test_jitted_partial_and_bound_fitness_functions_fit():
-    import functools
-
     class Lab:
         def measure(self, population):
             return de.problems.two_peaks(population)
 
     expected = _first(de.problems.two_peaks)
-    partial = functools.partial(lambda scale, population: de.problems.two_peaks(population), 1.0)
-    for fitness_fn in (jax.jit(de.problems.two_peaks), partial, Lab().measure):
+    scaled = partial(lambda scale, population: de.problems.two_peaks(population), 1.0)
+    for fitness_fn in (jax.jit(de.problems.two_peaks), scaled, Lab().measure):
         chex.assert_trees_all_close(_first(fitness_fn), expected, atol=1e-5)
-
-
-def test_a_fitness_function_of_three_arguments_is_refused():
-    with pytest.raises(ValueError, match=r"fitness_fn\(key, population\); seen \(a, b, c\)"):
-        _run(fitness_fn=lambda a, b, c: a)
 
 
 # Bad fitness
@@ -264,7 +401,7 @@ def test_gradients_of_a_whole_run_agree_with_finite_differences():
         def loss(eta, temperature):
             fitness_map = de.fitness.boltzmann(temperature)
             algorithm = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
-            state, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, population)
+            state, _, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, population)
             return de.problems.two_peaks(state.population).mean()
 
         gradient = jax.jit(jax.grad(loss, (0, 1)))(0.5, 0.3)
@@ -302,15 +439,16 @@ def test_optax_tunes_the_temperature_through_a_whole_run():
 
 def test_evolve_runs_inside_another_scan_and_in_pieces():
     algorithm = de.diffusion_evolution(COSINE, eta=0.5)
-    whole, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION)
+    whole = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION)
     generation = de.make_generation(algorithm, de.problems.two_peaks)
     keys = jax.random.split(KEY, 12)
-    half, _ = jax.lax.scan(generation, algorithm.init(POPULATION), keys[:5])
-    pieces, _ = jax.lax.scan(generation, half, keys[5:])
-    chex.assert_trees_all_close(pieces, whole, atol=1e-5)
+    half, first = jax.lax.scan(generation, de.begin(algorithm, POPULATION), keys[:5])
+    pieces, second = jax.lax.scan(generation, half, keys[5:])
+    chex.assert_trees_all_close(pieces, de.Running(whole.state, whole.best), atol=1e-5)
+    np.testing.assert_allclose(jnp.concatenate([first, second]), whole.kept, atol=1e-5)
 
     def restart(population, key):
-        state, _ = de.evolve(key, algorithm, de.problems.two_peaks, population)
+        state, _, _ = de.evolve(key, algorithm, de.problems.two_peaks, population)
         return state.population, state.population.mean()
 
     _, means = jax.lax.scan(restart, POPULATION, jax.random.split(KEY, 3))
@@ -339,7 +477,7 @@ def test_float64_populations_stay_float64():
         (dict(population=jnp.ones((5, 2), int)), "floating-point genomes; seen int32"),
         (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows with others"),
         (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
-        (dict(floor=-1.0), "floor"),
+        (dict(floor=-1.0), "floor: expected a finite number of 0 or more; seen -1.0"),
         (dict(eta="0.1"), "eta: expected a number; seen '0.1'"),
         (dict(eta=None), "eta: expected a number; seen None"),
         (dict(projection=jnp.full((2, 1), jnp.nan)), "projection: expected finite"),
@@ -374,7 +512,9 @@ def test_no_individual_ever_turns_nan():
 
     for floor in (0.0, 1e-9):
         for fitness_map in (de.fitness.identity, de.fitness.boltzmann(0.1)):
-            state, info = _run(fitness_fn=broken, fitness_map=fitness_map, floor=floor)
+            state, info = _run(
+                fitness_fn=broken, has_key=True, fitness_map=fitness_map, floor=floor
+            )
             assert bool(jnp.all(jnp.isfinite(state.population)))
             assert bool(jnp.all(info.num_invalid > 0))
 
@@ -392,7 +532,7 @@ def test_the_step_lowers_for_accelerators(platform):
 def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
     def loss(eta):
         algorithm = de.diffusion_evolution(COSINE, eta=eta)
-        state = de.State(POPULATION, jnp.asarray(0, jnp.int32))
+        state = de.State(POPULATION, jnp.asarray(0, jnp.int32), (), ())
         return jnp.sum(algorithm.step(KEY, state, POPULATION[:, 0] ** 2)[0].population)
 
     assert float(jax.grad(loss)(0.5)) == 0
@@ -400,7 +540,7 @@ def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
 
 def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
     algorithm = de.diffusion_evolution(schedule, **settings)
-    state = de.State(population, jnp.asarray(t, jnp.int32))
+    state = de.State(population, jnp.asarray(t, jnp.int32), (), ())
     return algorithm.step(KEY, state, fitness)
 
 
@@ -494,15 +634,10 @@ def test_positional_arguments_may_have_any_names():
         return jax.random.uniform(key, population.shape[:1])
 
     algorithm = de.diffusion_evolution(COSINE)
-    _, info = de.make_generation(algorithm, positional)(algorithm.init(POPULATION), KEY)
+    generation = de.make_generation(algorithm, positional, has_key=True)
+    _, fitness = generation(de.begin(algorithm, POPULATION), KEY)
     expected = jax.random.uniform(jax.random.split(KEY)[0], (64,))
-    np.testing.assert_array_equal(info.fitness, expected)
-
-
-@pytest.mark.parametrize("fitness_fn", [lambda: 0.0, lambda key: key])
-def test_what_takes_no_population_is_refused(fitness_fn):
-    with pytest.raises(ValueError, match=r"expected fitness_fn\(population\) or"):
-        _run(fitness_fn=fitness_fn)
+    np.testing.assert_array_equal(fitness, expected)
 
 
 @pytest.mark.parametrize(

@@ -214,10 +214,10 @@ def _run(mesh: Mesh | None):
 def test_a_run_on_many_devices_is_the_run_on_one(choose, way, devices):
     """The same random numbers included; each step adds float32's rounding."""
     choose(way)
-    (seen, info), (expected, expected_info) = _run(_mesh(devices)), _run(None)
+    (seen, fitness, _), (expected, expected_fitness, _) = _run(_mesh(devices)), _run(None)
     # Two programs, whose sums round otherwise: seen 8e-6 of a spread of 1 after six levels.
     np.testing.assert_allclose(seen.population, expected.population, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(info.fitness, expected_info.fitness, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(fitness, expected_fitness, rtol=0, atol=2e-5)
     assert int(seen.t) == 0
 
 
@@ -228,9 +228,9 @@ def _compiled_step(devices: int, n: int, genes: int):
         de.schedules.cosine(5), fitness_map=de.fitness.boltzmann(1.0), mesh=mesh
     )
     generation = de.make_generation(
-        evolution, lambda x: -jnp.sum(x**2, axis=1), transform=lambda info: info.x0
+        evolution, lambda x: -jnp.sum(x**2, axis=1), keep=lambda info: info.x0
     )
-    step = jax.jit(lambda x, key: generation(evolution.init(x), key))
+    step = jax.jit(lambda x, key: generation(de.begin(evolution, x), key))
     population = jax.ShapeDtypeStruct((n, genes), jnp.float32, sharding=rows)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return step.lower(population, key).compile(compiler_options=QUICK), rows
@@ -240,8 +240,8 @@ def test_a_device_holds_its_share_of_everything(ring):
     """Of population, estimate and random numbers, at any time of a step."""
     n, genes = 16_384, 48
     compiled, rows = _compiled_step(8, n, genes)
-    state, x0 = compiled.output_shardings
-    assert state.population.is_equivalent_to(rows, 2)
+    running, x0 = compiled.output_shardings
+    assert running.state.population.is_equivalent_to(rows, 2)
     assert x0.is_equivalent_to(rows, 2)
     # Arrays of all genes, or of their random bits, whole or in halves.
     whole = [f"[{n},{genes}]", f"[{genes},{n}]", f"[{n * genes}]", f"[{n * genes // 2}]"]
