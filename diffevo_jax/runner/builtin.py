@@ -59,6 +59,8 @@ register(
     traced=["eta", "floor"],
 )
 register("algorithm", "denoising_evolution", de.denoising_evolution)
+for _name in ("cma_es", "open_es", "pepg", "map_elites", "evosax"):
+    register("algorithm", _name, getattr(de.baselines, _name))
 
 
 @register("policy", "mlp")
