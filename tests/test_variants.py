@@ -1,0 +1,554 @@
+"""Denoisers and samplers: laws that all of them obey, one line each, then those of each."""
+
+import importlib
+import re
+from collections.abc import Callable
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from jax.sharding import Mesh
+
+import diffevo_jax as de
+from diffevo_jax import denoisers, samplers
+from diffevo_jax.denoisers.archive import log_transition
+
+# A new variant adds one line: what makes it of a number in (0, 1], which is traced, and a mesh.
+DENOISERS: dict[str, Callable[..., de.Denoiser]] = {
+    "posterior_mean": lambda x, **mesh: denoisers.posterior_mean(floor=1e-3 * x, **mesh),
+    "archive": lambda x, **mesh: denoisers.archive(generations=2, **mesh),
+    "broadened": lambda x, **mesh: denoisers.broadened(share=x, **mesh),
+    "heavy_tailed": lambda x, **mesh: denoisers.heavy_tailed(dof=10 * x, **mesh),
+}
+SAMPLERS: dict[str, Callable[..., de.Sampler]] = {
+    "ddim": lambda eta, **mesh: samplers.ddim(eta, **mesh),
+    "dpm_solver": lambda eta, **mesh: samplers.dpm_solver(),
+}
+VARIANTS = [*DENOISERS, *(name for name in SAMPLERS if name != "ddim")]  # every denoiser's
+
+KEY = jax.random.key(7)
+POPULATION = jax.random.normal(jax.random.key(1), (16, 2))
+SCHEDULE = de.schedules.cosine(4)
+KEYS = jax.random.split(KEY, 4)  # of a run with KEY
+SETTING = {"number": jnp.float32(0.6), "eta": jnp.float32(0.5), "temperature": jnp.float32(0.3)}
+STILL = {**SETTING, "eta": jnp.float32(0)}  # deterministic
+FRAME = jnp.array([[0.6, 0.8], [-0.8, 0.6]])
+ROUNDING = 1e-4  # of four levels in float32 that divide by 1 - alpha, in two programs
+
+
+def _algorithm(name: str, setting=SETTING, **mesh) -> de.Algorithm:
+    return de.denoising_evolution(
+        SCHEDULE,
+        fitness_map=de.fitness.boltzmann(setting["temperature"]),
+        denoiser=DENOISERS.get(name, DENOISERS["posterior_mean"])(setting["number"], **mesh),
+        sampler=SAMPLERS.get(name, SAMPLERS["ddim"])(setting["eta"], **mesh),
+        **mesh,
+    )
+
+
+def _run(name, key, population, setting, frame, **mesh):
+    """The final state; frame: a rotation of the plane, in which the peaks are given."""
+
+    def fitness_fn(x):
+        return de.problems.two_peaks(x @ frame)
+
+    return de.evolve(key, _algorithm(name, setting, **mesh), fitness_fn, population).state
+
+
+@cache
+def _compiled(name: str):
+    return jax.jit(partial(_run, name))
+
+
+def _final(name, *, key=KEY, population=POPULATION, setting=SETTING, frame=None):
+    frame = jnp.eye(2) if frame is None else frame
+    return _compiled(name)(key, population, setting, frame)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_jit_is_eager(name):
+    algorithm = _algorithm(name)
+    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    running = de.begin(algorithm, POPULATION)
+    for key in KEYS:
+        running, _ = generation(running, key)
+    seen = _final(name)
+    chex.assert_trees_all_close(seen, running.state, atol=ROUNDING)
+    assert not np.allclose(seen.population, POPULATION, atol=0.1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
+    settings = {
+        "number": jnp.array([0.2, 0.5, 0.9]),
+        "eta": jnp.array([0.0, 0.5, 1.0]),
+        "temperature": jnp.array([0.1, 0.3, 1.0]),
+    }
+
+    def mean_fitness(setting, key):
+        state = _run(name, key, POPULATION, setting, jnp.eye(2))
+        return de.problems.two_peaks(state.population).mean(), state
+
+    batch = jax.jit(jax.vmap(jax.grad(mean_fitness, has_aux=True)))
+    slopes, states = batch(settings, KEYS[:3])
+    for i, key in enumerate(KEYS[:3]):
+        setting, seen = jax.tree.map(lambda leaf, i=i: leaf[i], (settings, states))
+        chex.assert_trees_all_close(seen, _final(name, key=key, setting=setting), atol=ROUNDING)
+    assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes.values()), slopes
+    assert bool(jnp.all(slopes["temperature"] != 0))
+    if name != "dpm_solver":
+        assert bool(jnp.all(slopes["eta"][1:] != 0))
+    # The share's gradient is none: its beta is taken as given.
+    assert bool(jnp.any(slopes["number"] != 0)) == (name not in ("archive", "broadened"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_mesh_of_eight_devices_computes_what_one_does(name):
+    mesh = Mesh(jax.devices()[:8], ("individuals",))
+    seen = jax.jit(partial(_run, name, mesh=mesh))(KEY, POPULATION, SETTING, jnp.eye(2))
+    chex.assert_trees_all_close(seen, _final(name), atol=ROUNDING)
+    rows = de.sharding.rows(mesh)
+    for leaf in jax.tree.leaves(seen):
+        assert leaf.ndim == 0 or leaf.sharding.is_equivalent_to(rows, leaf.ndim)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_pieces_are_one_run_and_a_finished_run_is_a_fixed_point(name):
+    algorithm = _algorithm(name)
+    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    piece = jax.jit(lambda running, keys: jax.lax.scan(generation, running, keys)[0])
+    running = piece(piece(de.begin(algorithm, POPULATION), KEYS[:2]), KEYS[2:])
+    chex.assert_trees_all_close(running.state, _final(name), atol=ROUNDING)
+    again = piece(running, KEYS[:2])
+    assert int(again.state.t) == 0
+    chex.assert_trees_all_equal(again, running)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_permuted_individuals_evolve_the_same_way(name):
+    order = jax.random.permutation(KEY, len(POPULATION))
+    whole = _final(name, setting=STILL)
+    permuted = _final(name, population=POPULATION[order], setting=STILL)
+    expected = jax.tree.map(lambda leaf: leaf[order] if jnp.ndim(leaf) else leaf, whole)
+    chex.assert_trees_all_close(permuted, expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_without_a_projection_a_rotated_problem_is_solved_by_a_rotated_run(name):
+    whole = _final(name, setting=STILL)
+    rotated = _final(name, population=POPULATION @ FRAME.T, setting=STILL, frame=FRAME)
+    np.testing.assert_allclose(rotated.population @ FRAME, whole.population, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_genomes_keep_their_precision(name, dtype, wide):
+    """And memories theirs, or the step would refuse them; wide: where numbers are float64."""
+    with jax.enable_x64(wide):
+        population = jax.ShapeDtypeStruct(POPULATION.shape, jax.dtypes.canonicalize_dtype(dtype))
+        shapes = jax.eval_shape(partial(_run, name), KEY, population, SETTING, jnp.eye(2))
+    assert shapes.population.dtype == population.dtype
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_a_projection_of_full_rank_keeps_the_distances(name):
+    factory, given = getattr(denoisers, name), {"generations": 2} if name == "archive" else {}
+    plain, rotated = (
+        _estimate(factory(projection=projection, **given), t=2)[0] for projection in (None, FRAME)
+    )
+    chex.assert_trees_all_close(rotated, plain, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"projection: expected shape \[D, d\] with D = 2"):
+        factory(projection=jnp.ones((3, 1)), **given).init(POPULATION)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_nobody_without_fitness_takes_part(name):
+    fitness = _fitness(POPULATION).at[3].set(jnp.nan)
+    denoiser = DENOISERS[name](0.5)
+    posterior, _ = _estimate(denoiser, t=2, fitness=fitness)
+    others = np.delete(np.arange(16), 3)
+    alone, _ = _estimate(
+        denoiser, t=2, population=POPULATION[others], fitness=_fitness(POPULATION[others])
+    )
+    np.testing.assert_allclose(posterior.x0[others], alone.x0, atol=1e-5)
+    assert bool(jnp.all(jnp.isfinite(posterior.x0)))
+
+
+# What they share in the tests below
+
+
+def _fitness(population):
+    return de.problems.two_peaks(population) + 0.1
+
+
+def _level(t: int, schedule=SCHEDULE) -> de.Level:
+    before = max(t - 1, 0)
+    alpha, rest = schedule
+    return de.Level(jnp.asarray(t), alpha[t], rest[t], alpha[before], rest[before])
+
+
+def _weights(fitness) -> de.Weights:
+    return de.Weights(de.fitness.identity(fitness), fitness, de.fitness.identity)
+
+
+def _estimate(denoiser, *, t, population=POPULATION, fitness=None, memory=None, schedule=SCHEDULE):
+    fitness = _fitness(population) if fitness is None else fitness
+    memory = denoiser.init(population) if memory is None else memory
+    return denoiser.estimate(KEY, memory, population, _weights(fitness), _level(t, schedule))
+
+
+def _double(*arrays):
+    return [np.asarray(array, np.float64) for array in arrays]
+
+
+def _loop(query, support, log_weight, log_kernel):
+    """Float64 sums, one query at a time: x0, log-evidence, effective sample size."""
+    rows = []
+    for row in query:
+        log_w = log_weight + log_kernel(row)
+        evidence = np.logaddexp.reduce(log_w)
+        w = np.exp(log_w - evidence)
+        rows.append((w @ support, evidence, 1 / np.sum(w**2)))
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
+# Broadened
+
+
+def test_a_share_of_nothing_is_the_posterior_mean():
+    for t in (0, 1, 3):
+        seen, _ = _estimate(denoisers.broadened(share=1e-6), t=t)
+        expected, _ = _estimate(denoisers.posterior_mean(), t=t)
+        chex.assert_trees_all_close(seen, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("latent", [None, 2])
+def test_the_kernel_is_as_broad_as_the_share_wants_it(latent):
+    population = jax.random.normal(KEY, (64, 12))
+    fitness = jnp.exp(population[:, 0])
+    projection = latent and de.latent.random_projection(KEY, 12, latent)
+
+    def sample_size(denoiser):
+        posterior, _ = _estimate(denoiser, t=1, population=population, fitness=fitness)
+        return posterior.effective_sample_size.mean()
+
+    alone = jnp.sum(fitness) ** 2 / jnp.sum(fitness**2)
+    assert float(sample_size(denoisers.posterior_mean(projection=projection)) / alone) < 0.3
+    broadened = jax.jit(lambda x: sample_size(denoisers.broadened(share=x, projection=projection)))
+    for share in (0.3, 0.7, 1.0):
+        # Bisections end .002 in log beta below the largest; sums at a share of 1 have 1e-5.
+        assert float(broadened(share) / alone) == pytest.approx(share, rel=2e-3)
+
+
+# Archive
+
+
+def _moves(sigmas, population=POPULATION):
+    """Populations drawn one after the other around means of their own."""
+    for i, sigma in enumerate(sigmas):
+        key_mean, key_noise = jax.random.split(jax.random.fold_in(KEY, i))
+        mean = jax.random.normal(key_mean, population.shape)
+        noise = sigma * jax.random.normal(key_noise, population.shape)
+        yield de.Move(mean + noise, mean, jnp.asarray(sigma))
+
+
+def _log_normal_mixture(move: de.Move) -> np.ndarray:
+    """Log mean_i N(x; mu_i, sigma^2 I), less D/2 log 2 pi, in float64."""
+    x, mean, sigma = _double(*move)
+    squares = np.sum((x[:, None] - mean) ** 2, axis=2)
+    sums = np.logaddexp.reduce(-squares / (2 * sigma**2), axis=1)
+    return sums - np.log(len(x)) - x.shape[1] * np.log(sigma)
+
+
+@pytest.mark.parametrize("genes", [2, 40])
+@pytest.mark.parametrize("sigma", [2.0, 0.1, 1e-3])
+def test_the_density_is_that_of_the_moves_mixture(sigma, genes):
+    population = jnp.zeros((24, genes))
+    (move,) = _moves([sigma], population)
+    # Places are known to eps beside a noise of sigma, which counts z times in a density.
+    atol = 1e-4 + 40 * genes * np.finfo(np.float32).eps / sigma
+    np.testing.assert_allclose(log_transition(move), _log_normal_mixture(move), atol=atol)
+
+
+def test_the_archive_is_the_last_generations_over_their_densities():
+    denoiser, memory, past = denoisers.archive(generations=2), None, []
+    drawn = [de.Move(POPULATION, POPULATION, jnp.asarray(0.0)), *_moves([0.7, 0.4, 0.2])]
+    for t, move in zip((3, 2, 1, 1), drawn, strict=True):
+        memory = denoiser.init(POPULATION) if memory is None else denoiser.moved(memory, move)
+        x = move.population
+        seen, memory = _estimate(denoiser, t=t, population=x, memory=memory)
+        first = -np.sum(_double(x)[0] ** 2, axis=1) / 2
+        density = _log_normal_mixture(move) if past else first
+        past = [*past, (*_double(x, jnp.log(_fitness(x))), density)][-2:]
+        support, log_g, log_q = (np.concatenate(column) for column in zip(*past, strict=True))
+        (a,) = _double(SCHEDULE.alpha[t])
+
+        def log_kernel(row, support=support, a=a):
+            return -np.sum((row - np.sqrt(a) * support) ** 2, axis=1) / (2 * (1 - a))
+
+        expected = _loop(_double(x)[0], support, log_g - log_q, log_kernel)
+        # 1 - alpha of a float32 alpha: 1e-5 of log weights of tens of nats.
+        for one, other in zip(seen, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_an_archive_of_one_generation_moved_without_noise_is_the_posterior_mean():
+    denoiser = denoisers.archive(generations=1)
+    moved = denoiser.moved(
+        denoiser.init(POPULATION), de.Move(POPULATION, POPULATION, jnp.asarray(0.0))
+    )
+    seen, _ = _estimate(denoiser, t=2, memory=moved)
+    expected, _ = _estimate(denoisers.posterior_mean(), t=2)
+    chex.assert_trees_all_close(seen, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_generations_that_are_not_there_yet_do_not_count():
+    """Not even for maps that compare individuals, or that weigh an unknown fitness."""
+
+    def standardised(fitness):
+        return (fitness - fitness.mean()) / fitness.std()
+
+    fitness = _fitness(POPULATION)
+    weights = de.Weights(standardised(fitness), fitness, standardised)
+    for known in (fitness, jnp.full(16, jnp.nan)):
+        weights = weights._replace(fitness=known)
+        one, many = (
+            denoiser.estimate(KEY, denoiser.init(POPULATION), POPULATION, weights, _level(2))[0]
+            for denoiser in map(lambda k: denoisers.archive(generations=k), (1, 5))
+        )
+        chex.assert_trees_all_close(one, many, rtol=1e-4, atol=1e-5)
+        assert float(many.effective_sample_size.max()) <= 16.001
+        assert float(many.effective_sample_size.min()) >= 0.999  # all weigh one where nobody does
+
+
+def test_the_archive_gives_peaks_their_masses():
+    """Peaks of mass 1/4 and 3/4 at a distance of ten widths; measured .762 +- .029 a run."""
+    width, centre = 0.3, jnp.array([1.5, 0.0])
+
+    def density(x):
+        light, heavy = (jnp.sum((x - c) ** 2, axis=1) / (2 * width**2) for c in (-centre, centre))
+        return jnp.exp(-light) + 3 * jnp.exp(-heavy)
+
+    @partial(jax.jit, static_argnames="denoiser")
+    def share(keys, denoiser):
+        algorithm = de.denoising_evolution(
+            de.schedules.cosine(30),
+            fitness_map=de.fitness.identity,
+            denoiser=denoiser,
+            sampler=samplers.ddim(),
+        )
+
+        def run(key):
+            key_init, key_run = jax.random.split(key)
+            population = jax.random.normal(key_init, (256, 2))
+            return de.evolve(key_run, algorithm, density, population).state.population
+
+        return jnp.mean(jax.lax.map(run, keys)[..., 0] > 0)
+
+    keys = jax.random.split(KEY, 8)
+    # Four standard errors of eight runs.
+    assert float(share(keys, denoisers.archive(generations=2))) == pytest.approx(0.762, abs=0.04)
+    assert float(share(keys, denoisers.posterior_mean())) > 0.9
+
+
+# Heavy tails
+
+
+@pytest.mark.parametrize("one_minus_alpha", [0.999, 0.5, 1e-3, 1e-6])
+@pytest.mark.parametrize("dof", [0.5, 3.0])
+def test_heavy_tails_are_the_formula_in_float64(one_minus_alpha, dof):
+    schedule = de.schedules.from_alpha(1 - np.array([one_minus_alpha, 0.9999]))
+    # Neighbours as near as the kernel is wide, so that more than oneself counts.
+    population = POPULATION * min(1, 10 * one_minus_alpha**0.5) + 1
+    log_g = jnp.log(_fitness(POPULATION)).at[2].set(jnp.nan).at[5].set(-jnp.inf)
+    fitness = jnp.exp(log_g)
+    seen, _ = _estimate(
+        denoisers.heavy_tailed(dof=dof),
+        t=0,
+        population=population,
+        fitness=fitness,
+        schedule=schedule,
+    )
+    x, log_w = _double(population, log_g)
+    log_w = np.where(np.isnan(log_w), -np.inf, log_w)
+
+    def log_kernel(row):
+        squares = np.sum((row - np.sqrt(1 - one_minus_alpha) * x) ** 2, axis=1)
+        return -(dof + 2) / 2 * np.log1p(squares / (dof * one_minus_alpha))
+
+    for one, other in zip(seen, _loop(x, x, log_w, log_kernel), strict=True):
+        # Genomes of size 1 in float32, spread as far as the kernel is wide: 1e-7 / 1e-3.
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
+
+
+def test_many_degrees_of_freedom_are_a_gaussian():
+    for t in (0, 1, 3):
+        seen, _ = _estimate(denoisers.heavy_tailed(dof=1e7), t=t)
+        expected, _ = _estimate(denoisers.posterior_mean(), t=t)
+        # The next term is squares^2 / nu, of squares of up to a hundred at the last level.
+        chex.assert_trees_all_close(seen, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
+    weights = _weights(jnp.zeros(16))
+    denoiser = denoisers.heavy_tailed()
+    posterior, _ = denoiser.estimate(KEY, (), POPULATION, weights, _level(2))
+    np.testing.assert_array_equal(posterior.x0, POPULATION)
+    assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
+    np.testing.assert_array_equal(posterior.effective_sample_size, 0)
+    bad = POPULATION.at[3, 0].set(jnp.nan)
+    posterior, _ = _estimate(denoiser, t=2, population=bad, fitness=_fitness(POPULATION))
+    others = np.delete(np.arange(16), 3)
+    alone, _ = _estimate(denoiser, t=2, population=POPULATION[others])
+    np.testing.assert_allclose(posterior.x0[others], alone.x0, atol=1e-5)
+    assert float(posterior.log_evidence[3]) == -jnp.inf
+
+
+def test_heavy_tails_are_summed_in_blocks_as_they_are_at_once(monkeypatch):
+    module = importlib.import_module("diffevo_jax.denoisers.heavy_tailed")
+    population = POPULATION[:13]
+    at_once, _ = _estimate(denoisers.heavy_tailed(), t=2, population=population)
+    module._posterior.clear_cache()
+    monkeypatch.setattr(module, "BLOCK", 4 * 2 * 13)  # four queries at a time
+    blocks, _ = _estimate(denoisers.heavy_tailed(), t=2, population=population)
+    module._posterior.clear_cache()
+    chex.assert_trees_all_close(blocks, at_once, rtol=1e-5, atol=1e-5)
+
+
+# DPM-Solver
+
+
+def _ends_in_a_millionth(num_levels):  # of noise: a float32 alpha is 1 there, to two digits
+    return de.schedules.from_alpha(1 - np.geomspace(1e-6, 0.9999, num_levels))
+
+
+@pytest.mark.parametrize(
+    "schedule", [de.schedules.cosine, de.schedules.linear, _ends_in_a_millionth]
+)
+def test_dpm_solver_is_its_formula_in_float64(schedule):
+    sampler, num_levels = samplers.dpm_solver(), 8
+    levels = schedule(num_levels)
+    with jax.enable_x64(True):
+        alpha, rest = _double(*schedule(num_levels))
+    x = POPULATION
+    memory, before = sampler.init(x), None
+    for t in range(num_levels - 1, 0, -1):
+        x0 = jax.random.normal(jax.random.fold_in(KEY, t), x.shape)
+        seen, memory = sampler.move(KEY, memory, x, x0, _level(t, levels))
+        (x_t, target), s = _double(x, x0), t - 1
+        h = np.log(alpha[s] * rest[t] / (rest[s] * alpha[t])) / 2
+        if before is not None:
+            x0_last, h_last = before
+            r = h_last / h
+            target = (1 + 1 / (2 * r)) * target - 1 / (2 * r) * x0_last
+        expected = np.sqrt(rest[s] / rest[t]) * x_t
+        expected += np.sqrt(alpha[s]) * (1 - np.exp(-h)) * target
+        # A few roundings of float32, of targets extrapolated up to seven times.
+        np.testing.assert_allclose(seen.population, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(seen.mean, seen.population)
+        assert float(seen.sigma) == 0
+        before, x = (*_double(x0), h), seen.population
+
+
+def test_the_first_step_is_ddims_without_noise():
+    x0 = 0.5 * POPULATION
+    for t in range(1, 4):
+        solver, ddim = samplers.dpm_solver(), samplers.ddim(0.0)
+        seen, _ = solver.move(KEY, solver.init(x0), POPULATION, x0, _level(t))
+        expected, _ = ddim.move(KEY, ddim.init(x0), POPULATION, x0, _level(t))
+        np.testing.assert_allclose(seen.population, expected.population, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "order"), [("dpm_solver", 2), ("ddim", 1)])
+def test_half_the_step_leaves_a_quarter_of_dpm_solvers_error_and_half_of_ddims(name, order):
+    """Of data N(0, s^2), x0 = sqrt(a) s^2 x / (a s^2 + 1 - a), and x / sd stays as it is."""
+    variance = 0.25
+
+    def error(num_levels):
+        log_ratio = np.linspace(6, -6, num_levels + 1)  # equal steps of lambda
+        alpha = 1 / (1 + np.exp(-log_ratio))
+        schedule = de.schedules.from_alpha(alpha)
+        sd = np.sqrt(alpha * variance + 1 - alpha)
+        sampler = SAMPLERS[name](0.0)
+        x = jnp.full((2, 1), sd[-1])
+        memory = sampler.init(x)
+        for t in range(num_levels, 0, -1):
+            x0 = jnp.sqrt(alpha[t]) * variance / sd[t] ** 2 * x
+            move, memory = sampler.move(KEY, memory, x, x0, _level(t, schedule))
+            x = move.population
+        return abs(float(x[0, 0]) - sd[0])
+
+    with jax.enable_x64(True):
+        coarse, fine = error(64), error(128)
+    assert coarse / fine == pytest.approx(2**order, rel=0.1)  # higher orders: one step in 64
+
+
+# Errors, and variants of one's own
+
+
+def _with(**parts):
+    given = {"denoiser": denoisers.posterior_mean(), "sampler": samplers.ddim(), **parts}
+    return de.denoising_evolution(SCHEDULE, fitness_map=de.fitness.identity, **given)
+
+
+def _forgets(memory, after):
+    part = denoisers.posterior_mean()
+    return part._replace(
+        init=lambda population: memory,
+        estimate=lambda *args: (part.estimate(*args)[0], after(args[1])),
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "after"),
+    [
+        (jnp.zeros(3), lambda memory: memory[:2]),
+        (jnp.zeros(3), lambda memory: memory.astype(int)),
+        (jnp.zeros(3), lambda memory: (memory, memory)),
+        ((), lambda memory: jnp.zeros(3)),
+    ],
+)
+def test_a_memory_that_does_not_keep_its_shape_is_refused(memory, after):
+    algorithm = _with(denoiser=_forgets(memory, after))
+    state = algorithm.init(POPULATION)
+    with pytest.raises(ValueError, match="denoiser: expected a memory that keeps its structure"):
+        algorithm.step(KEY, state, _fitness(POPULATION))
+
+
+def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused():
+    ddim = samplers.ddim()
+    algorithm = _with(sampler=ddim._replace(move=lambda *args: (ddim.move(*args)[0], jnp.zeros(1))))
+    with pytest.raises(ValueError, match="sampler: expected a memory that keeps its structure"):
+        algorithm.step(KEY, algorithm.init(POPULATION), _fitness(POPULATION))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: denoisers.broadened(share=0), r"share: expected a number in \(0, 1\]; seen 0"),
+        (lambda: denoisers.broadened(share=1.5), r"share: expected a number in \(0, 1\]; seen 1.5"),
+        (lambda: denoisers.heavy_tailed(dof=0.0), "dof: expected a finite number above 0; seen 0"),
+        (lambda: denoisers.archive(generations=0), "generations: expected an integer of at least"),
+        (lambda: denoisers.archive(generations=2.0), "generations: expected an integer"),  # pyright: ignore
+        (lambda: denoisers.heavy_tailed(mesh=8), "mesh: expected a jax.sharding.Mesh"),  # pyright: ignore
+        (lambda: denoisers.posterior_mean(floor=-1.0), "floor: expected a finite number of 0"),
+        (lambda: samplers.ddim(1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
+    ],
+)
+def test_bad_settings_of_variants_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_documents_own_denoiser_runs():
+    text = (REPOSITORY / "docs" / "variants.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    namespace: dict = {}
+    exec(compile(example, "variants.md", "exec"), namespace)
+    assert float(namespace["evolved"].best.fitness) > 0.9
+    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == {*DENOISERS, *SAMPLERS}
