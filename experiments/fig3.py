@@ -197,7 +197,7 @@ and its latent variant, {agree(others)} of the baselines.
 
 The baselines are not the published code. CMA-ES is evosax's in float32 with the step-size constants
 of the `cma` package 4.5 that the reference ran. OpenES is evosax's with the published
-settings. PEPG is evosax's PGPE: its mean moves to the mean of the elite, as published, but its
+settings. PEPG is our own: its mean moves to the mean of the elite, as published, but its
 sigma follows the elite's fitness where the published one follows all ranks. MAP-Elites is our own:
 children come in batches of 256, whose parents the archive before them provides, where the published
 one adds child after child.

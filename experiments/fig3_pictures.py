@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+import diffevo_jax as de
 from experiments import study
 from experiments.files import BLUE, GREY, ORANGE, RED, in_style, save_figure
 
@@ -43,7 +44,8 @@ def draw_paths(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     side = np.linspace(-4, 4, 201)
     plane = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     for column, name in enumerate(names):
-        fitness = np.asarray(study.PLANE[name](jnp.asarray(plane))).reshape(201, 201)
+        landscape = getattr(de.problems, name)
+        fitness = np.asarray(landscape(jnp.asarray(plane))).reshape(201, 201)
         for row, method in enumerate(methods):
             axes = panels[row, column]
             # The fourth root shows the low slopes too, as a log scale would, and has a 0.

@@ -90,7 +90,7 @@ def final_fitness(key, eta, temperature):
     evolution = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
     key_init, key_run = jax.random.split(key)
     population = jax.random.normal(key_init, (128, 2))
-    state, fitness, best = de.evolve(key_run, evolution, de.problems.two_peaks, population)
+    _, fitness, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
     return fitness[-1].mean()
 
 

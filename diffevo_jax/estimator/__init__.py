@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffevo_jax.checks import check_number, is_traced
+from diffevo_jax.checks import NonNegative, check_number, is_traced
 from diffevo_jax.estimator import kernels
 from diffevo_jax.estimator.posterior import IMPLEMENTATIONS, posterior
 from diffevo_jax.estimator.types import Posterior as Posterior
@@ -22,7 +22,7 @@ def estimate_x0(
     support: jax.Array | None = None,
     z_support: jax.Array | None = None,
     one_minus_alpha=None,
-    floor=0.0,
+    floor: NonNegative = 0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,
@@ -88,7 +88,7 @@ def estimate_posterior(
     support: jax.Array | None = None,
     z_support: jax.Array | None = None,
     one_minus_alpha=None,
-    floor=0.0,
+    floor: NonNegative = 0.0,
     implementation: str = "auto",
     precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,

@@ -50,7 +50,11 @@ register(
     with_latent_dim(de.denoisers.posterior_mean),
     traced=["floor"],
 )
+register("denoiser", "broadened", with_latent_dim(de.denoisers.broadened), traced=["share"])
+register("denoiser", "archive", with_latent_dim(de.denoisers.archive))
+register("denoiser", "heavy_tailed", with_latent_dim(de.denoisers.heavy_tailed), traced=["dof"])
 register("sampler", "ddim", de.samplers.ddim, traced=["eta"])
+register("sampler", "dpm_solver", de.samplers.dpm_solver)
 
 register(
     "algorithm",
