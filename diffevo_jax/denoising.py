@@ -129,10 +129,10 @@ def denoising_evolution(
     num_levels = len(schedule.alpha)
 
     def over_mesh(tree: Any, size: int) -> Any:
-        if mesh is None:
-            return tree
-        individuals = lambda leaf: jnp.ndim(leaf) and len(leaf) == size  # noqa: E731
-        return jax.tree.map(lambda leaf: split(leaf, mesh) if individuals(leaf) else leaf, tree)
+        def of_individuals(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+            return split(leaf, mesh) if jnp.shape(leaf)[:1] == (size,) else leaf
+
+        return tree if mesh is None else jax.tree.map(lambda leaf: of_individuals(leaf, mesh), tree)
 
     def level(t: jax.Array) -> Level:
         before = jnp.maximum(t - 1, 0)

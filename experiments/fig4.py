@@ -125,6 +125,8 @@ def section(folder: Path) -> Section:
         for part, names in (("small", SMALL), ("large", LARGE), ("baseline", BASELINE))
         for name in names
     }
+    for name in ("latent", "latent_large"):
+        saved[name]["projection"] = _projection(folder, saved[name]["final_population"].shape[-1])
     process = load_arrays(folder / "process.npz")
     figures = [
         fig4_draw.process(process, folder / "process.png"),
@@ -136,6 +138,12 @@ def section(folder: Path) -> Section:
             draw(process, path)  # it takes seconds, and the report is written often
         figures.append(path)
     return Section(TITLE, _text(saved), _rows(saved), figures)
+
+
+def _projection(folder: Path, num_genes: int) -> np.ndarray:
+    """The latent space `[D, 2]` of repeat 0, drawn from its key as the runner draws it."""
+    key = de.batch.seed_keys(results.load(folder / "small")[0].seed, 1)[0]
+    return np.asarray(de.latent.random_projection(jax.random.split(key, 3)[1], num_genes, 2))
 
 
 def _rows(saved: dict[str, dict[str, np.ndarray]]) -> list[Row]:

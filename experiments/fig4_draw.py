@@ -92,9 +92,9 @@ def comparison(saved: dict[str, dict[str, np.ndarray]], labels: dict[str, str], 
     rewards.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, 0.93))
 
     # One projection for all of 58 genes; the large network has other genes, and its own.
-    common = saved["latent"]["projection"][0]
+    common = saved["latent"]["projection"]
     for name in ("cmaes", "latent_large", "latent", "raw"):
-        own = saved[name]["projection"][0] if name == "latent_large" else common
+        own = saved[name]["projection"] if name == "latent_large" else common
         z = np.asarray(
             de.latent.project(saved[name]["final_population"][0], jax.numpy.asarray(own))
         )

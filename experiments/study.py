@@ -22,7 +22,7 @@ TOP, ENTROPY_CELL, QD_CELL, LIMIT = 64, 0.1, 1.0, 4.0
 # The last three are points of the plane with the target of the named dimension.
 FUNCTIONS = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
 OBJECTIVES = (*FUNCTIONS, "rastrigin_4d", "rastrigin_32d", "rastrigin_256d")
-COLOURS = dict(
+COLOURS: dict[str, str] = dict(
     zip(
         OBJECTIVES,
         ("#46B3D5", "#E93A01", "#F5851E", "#3B7A57", "#7A5195", "#6F6E6E", "#A0A0A0", "#C8C8C8"),

@@ -3,15 +3,15 @@
 import math
 
 import cma
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffevo_jax as de
-from experiments import control
-from experiments.files import mean_and_error, read_table
+from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runner.sweep_job import run_points
+from experiments.files import CONFIGS, mean_and_error, read_table
 
 
 def published(task, method, scaling):
@@ -26,28 +26,35 @@ def published(task, method, scaling):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["raw", "latent"])
 def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
-    name, repeats = "MountainCarContinuous-v0", 100
+    name = "MountainCarContinuous-v0"
     make_task = de.problems.control.make_task
-    environment = type(gymnax.make(name)[0])
-
-    class Walled(environment):
-        def step_env(self, key, state, action, params):
-            _, new, reward, done, info = super().step_env(key, state, action, params)
-            stopped = (new.position <= params.min_position) & (new.velocity < 0)
-            new = new.replace(velocity=jnp.where(stopped, 0.0, new.velocity))
-            return self.get_obs(new), new, reward, done, info
 
     def walled(*args, **kwargs):
-        return make_task(*args, **kwargs)._replace(environment=Walled())
+        task = make_task(*args, **kwargs)
+
+        def step(key, state, action):
+            _, new, reward, ended, info = task.step(key, state, action)
+            stopped = (new.position <= task.params.min_position) & (new.velocity < 0)
+            new = new.replace(velocity=jnp.where(stopped, 0.0, new.velocity))
+            return task.environment.get_obs(new), new, reward, ended, info
+
+        return task._replace(step=step)
 
     def success():
-        run = control.program(name, method, repeats)
-        for scaling in (1.0, 10.0, 100.0):
-            yield mean_and_error(100 * np.asarray(run(scaling)["success"])[:repeats])
+        points = []
+        for point in load_sweep(CONFIGS / "control.yaml").points:
+            settings = point.config.methods[method]
+            if settings.problem.environment == name and settings.problem.scaling >= 1:
+                alone = point.config.model_copy(update={"methods": {method: settings}})
+                points.append(point._replace(config=alone))
+        for ran in run_points(points, runs_per_call=64):
+            yield mean_and_error([100 * row["success_rate"] for row in ran.rows])
 
     here = list(success())
     monkeypatch.setattr(de.problems.control, "make_task", walled)
-    for (value, error), (other, other_error) in zip(here, success(), strict=True):
+    there = list(success())
+    assert here != there
+    for (value, error), (other, other_error) in zip(here, there, strict=True):
         assert abs(value - other) < 3 * math.hypot(error or 0, other_error or 0)
 
 

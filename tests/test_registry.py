@@ -174,7 +174,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected_and_seen(tiny, changes,
 )
 def test_a_bad_registration_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        registry.register(*arguments, lambda: None)
+        registry.register(arguments[0], arguments[1], lambda: None)
 
 
 def test_a_factory_that_a_config_cannot_call_is_refused():

@@ -18,8 +18,9 @@ from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import cli, figure, results
-from experiments import control, fig3, fig4, fig4_draw, report, reproduce, study
+from diffevo_jax.runner import cli, figure
+from diffevo_jax.runner.folders import write_arrays
+from experiments import control, fig3, fig4, fig4_draw, report, reproduce, schedules, study
 from experiments.rows import Row, Section
 
 # The smallest PNG: one pixel.
@@ -329,7 +330,7 @@ def test_both_reports_hold_numbers_commands_and_what_is_missing(parts, tmp_path)
 # The real parts
 
 
-CHEAP = ("fig2", "temperature", "schedule_study")
+CHEAP = ("fig2", "temperature")
 
 
 @pytest.fixture(scope="module")
@@ -387,46 +388,40 @@ def test_a_quick_run_makes_every_figure_and_table(quick, names):
     assert _page(quick).count("Missing") == len(reproduce.NAMES) - len(names)
 
 
+# What makes a sweep tiny, and the points of it that are run.
+LEVELS = "algorithm.num_levels=4"
+TINY = {
+    "fig3": (
+        (
+            *("population=64", "repeats=2", "algorithm.schedule.num_levels=4"),
+            *(f"methods.{each}.{LEVELS}" for each in ("cma_es", "open_es", "pepg", "map_elites")),
+        ),
+        range(5),
+    ),
+    "schedules": (
+        ("population=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "sweep.seeds=2"),
+        (),
+    ),
+    "control": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
+    "control_large": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
+}
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """Parts of minutes with tiny populations and one repeat or two: their time is compilation."""
-    load_config, load, table = fig4.load_config, study.load, control.settings()
-
-    def of(settings, **changes):
-        return settings.model_copy(update=changes)
-
-    def load_tiny(model, name):
-        settings = load(model, name)
-        return of(
-            settings,
-            repeats=of(settings.repeats, quick=2),
-            dimensions=[],
-            diffusion=of(settings.diffusion, population=64, num_levels=4),
-            open_es={**settings.open_es, "generations": 4},
-            pepg={**settings.pepg, "generations": 4},
-            cma_es={**settings.cma_es, "generations": 4},
-            map_elites={**settings.map_elites, "evaluations": 512},
-        )
-
-    tiny_table = of(
-        table,
-        tasks=[table.quick.task],
-        scalings=[table.quick.scaling_large],
-        max_steps=20,
-        diffusion=of(table.diffusion, population=8),
-        cma_es=of(table.cma_es, population=8),
-    )
+    load_config, run, load = fig4.load_config, study.run, fig3.load_sweep
+    monkeypatch.setattr(study, "run", lambda name, folder, *_: run(name, folder, *TINY[name]))
+    monkeypatch.setattr(fig3, "load_sweep", lambda path: load(path, list(TINY["fig3"][0])))
     monkeypatch.setattr(
         fig4, "load_config", lambda path, more: load_config(path, [*more, "population=26"])
     )
     monkeypatch.setattr(fig4, "QUICK_REPEATS", 2)
     monkeypatch.setattr(fig4, "QUICK_REPEATS_LARGE", 1)
-    monkeypatch.setattr(study, "load", load_tiny)
-    monkeypatch.setattr(control, "settings", lambda: tiny_table)
 
 
 @pytest.mark.usefixtures("drawn", "tiny", "one_device")
-@pytest.mark.parametrize("part", [fig3, fig4, control], ids=["fig3", "fig4", "control"])
+@pytest.mark.parametrize("part", [fig3, fig4, schedules, control], ids=lambda part: part.__name__)
 def test_a_part_of_minutes_runs_and_is_drawn(part, tmp_path):
     part.run(tmp_path, quick=True)
     section = part.section(tmp_path)
@@ -478,7 +473,7 @@ problem: {kind: function, name: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
-    results.write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})
+    write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})
     episode = {"best_length": np.array(5), "best_path": np.zeros((6, 2))}
     backend = matplotlib.get_backend()
     matplotlib.use("svg")  # as a notebook has one of its own

@@ -188,7 +188,7 @@ def _model(problem: Any, algorithm: Any) -> type[RunConfig]:
     method = create_model(
         "Method", __base__=Method, problem=(problem, ...), algorithm=(algorithm, ...)
     )
-    methods = Annotated[dict[MethodName, method], Field(min_length=1)]
+    methods: Any = Annotated[dict[MethodName, method], Field(min_length=1)]
     return create_model("RunConfig", __base__=RunConfig, methods=(methods, ...))
 
 
@@ -219,21 +219,42 @@ def _same_choice(key: str, base: dict, change: dict) -> bool:
 
 
 def override(data: dict, key: str, value: Any) -> dict:
-    """Set a.b.c of a config; a shared setting, in each method that states it too."""
+    """Set a.b.c of a config; a shared setting, in each method that states its section too.
+
+    A method whose section is another choice, another optimiser for example, stays as it is.
+    """
     change = value
     for part in reversed(key.split(".")):
         change = {part: change}
+    shared = {key: value for key, value in change.items() if key in _SHARED}
+    reached = {key: _choice(key, data.get(key)) for key in shared}
     data = merge(data, change)
     methods = data.get("methods")
-    shared = {key: value for key, value in change.items() if key in _SHARED}
     if isinstance(methods, dict) and shared:
         data["methods"] = {
-            name: merge(method, {key: shared[key] for key in shared if key in method})
-            if isinstance(method, dict)
-            else method
+            name: merge(method, {key: shared[key] for key in _stated(method, reached)})
             for name, method in methods.items()
         }
     return data
+
+
+def _stated(method: Any, reached: dict[str, Any]) -> list[str]:
+    """The settings that a method states; of a section, where it is the choice that is reached."""
+    if not isinstance(method, dict):
+        return []
+    return [
+        key
+        for key, choice in reached.items()
+        if key in method and choice in (None, _choice(key, method[key], choice))
+    ]
+
+
+def _choice(key: str, section: Any, default: Any = None) -> Any:
+    """Which one of its kind a section is; where it does not say, the default."""
+    if key not in registry.KINDS:
+        return None
+    tag, usual = registry.KINDS[key]
+    return section.get(tag, default or usual) if isinstance(section, dict) else default or usual
 
 
 def _expand(data: dict) -> dict:

@@ -146,9 +146,7 @@ def section_type(kind: str) -> Any:
             return getattr(value, tag, None)
 
         chosen.__name__ = tag  # as errors show it
-        _sections[kind] = Annotated[
-            reduce(lambda union, choice: union | choice, choices), Discriminator(chosen)
-        ]
+        _sections[kind] = Annotated[typing.Union[tuple(choices)], Discriminator(chosen)]  # noqa: UP007
     return _sections[kind]
 
 
@@ -268,7 +266,7 @@ def _setting(annotation: Any) -> Any:
         inner = [_setting(each) for each in arguments]
         if None in inner:
             return None
-        return (dict if origin is dict else list)[*inner]
+        return dict[inner[0], inner[1]] if origin is dict else list[inner[0]]
     return None
 
 
