@@ -1,0 +1,70 @@
+"""A run of any denoiser, sampler or optimiser goes on from its checkpoint, memory and all."""
+
+import numpy as np
+import pytest
+
+from diffevo_jax.runner import config as cfg
+from diffevo_jax.runner import results, run
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+CONFIG = """\
+name: resumed
+description: every algorithm that a config can name
+repeats: 2
+population: 16
+problem: {kind: function, name: two_peaks}
+algorithm: ALGORITHM
+checkpoint: {every: 2}
+"""
+DENOISING = (
+    "{name: denoising_evolution, schedule: {num_levels: 6}, fitness_map: {name: identity}, "
+    "denoiser: DENOISER, sampler: SAMPLER}"
+)
+ALGORITHMS = {
+    "diffusion_evolution": "{schedule: {num_levels: 6}, latent_dim: 1}",
+    **{
+        name: DENOISING.replace("DENOISER", denoiser).replace("SAMPLER", sampler)
+        for name, denoiser, sampler in (
+            ("broadened", "{name: broadened}", "{name: ddim}"),
+            ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
+            ("heavy_tailed", "{name: heavy_tailed}", "{name: ddim}"),
+            ("dpm_solver", "{name: posterior_mean}", "{name: dpm_solver}"),
+        )
+    },
+    "cma_es": "{name: cma_es, num_levels: 6}",
+    "open_es": "{name: open_es, num_levels: 6}",
+    "pepg": "{name: pepg, num_levels: 6}",
+    "map_elites": "{name: map_elites, num_levels: 6}",
+    "evosax": "{name: evosax, strategy: SNES, num_levels: 6}",
+    "population_based": "{name: evosax, strategy: DifferentialEvolution, num_levels: 6}",
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS.keys())
+def test_an_interrupted_run_goes_on_to_the_same_numbers(algorithm, tmp_path):
+    path = tmp_path / "resumed.yaml"
+    path.write_text(CONFIG.replace("ALGORITHM", algorithm))
+    settings = cfg.load_config(path)
+    programs = run.build(settings)
+    (name,) = programs
+
+    def stop(method, repeats, generations, compiling):
+        if generations >= 8:  # of two repeats: after four of six levels
+            raise KeyboardInterrupt
+
+    for out in ("whole", "cut"):
+        results.create(tmp_path / out, settings.name)
+    run.run(settings, programs, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run.run(settings, programs, tmp_path / "cut", progress=stop)
+    assert list((tmp_path / "cut" / "checkpoints" / "progress").iterdir())
+    seen = []
+    run.run(settings, programs, tmp_path / "cut", progress=lambda *at: seen.append(at[2]))
+    assert 4 <= min(done for done in seen if done) <= 8  # not from the start
+
+    whole, cut = (results.read_arrays(tmp_path / out / f"{name}.npz") for out in ("whole", "cut"))
+    assert set(whole) == set(cut)
+    for key in whole:  # the same programs over the same pieces
+        np.testing.assert_array_equal(cut[key], whole[key], err_msg=key)
+    assert np.isfinite(whole["fitness"]).all()
