@@ -129,10 +129,11 @@ def denoising_evolution(
     num_levels = len(schedule.alpha)
 
     def over_mesh(tree: Any, size: int) -> Any:
-        def of_individuals(leaf: jax.Array, mesh: Mesh) -> jax.Array:
-            return split(leaf, mesh) if jnp.shape(leaf)[:1] == (size,) else leaf
+        def placed(leaf: jax.Array) -> jax.Array:
+            of_individuals = mesh is not None and jnp.shape(leaf)[:1] == (size,)
+            return split(leaf, mesh) if of_individuals else leaf
 
-        return tree if mesh is None else jax.tree.map(lambda leaf: of_individuals(leaf, mesh), tree)
+        return jax.tree.map(placed, tree)
 
     def level(t: jax.Array) -> Level:
         before = jnp.maximum(t - 1, 0)

@@ -29,7 +29,7 @@ TITLE = "Control tasks: success rate and reward"
 COMMAND = "diffevo-jax reproduce --only control"
 
 
-class Method(NamedTuple):
+class Line(NamedTuple):
     """A line of the tables. published: its name there. sweep: the config that runs it."""
 
     label: str
@@ -39,10 +39,10 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "raw": Method("Diffusion Evolution", "DiffEvoRaw", "control", BLUE),
-    "latent": Method("latent", "DiffEvoLatent", "control", RED),
-    "large": Method("latent, large", "DiffEvoLargeLatent", "control_large", ORANGE),
-    "cmaes": Method("CMA-ES", "CMAES", "control", GREY),
+    "raw": Line("Diffusion Evolution", "DiffEvoRaw", "control", BLUE),
+    "latent": Line("latent", "DiffEvoLatent", "control", RED),
+    "large": Line("latent, large", "DiffEvoLargeLatent", "control_large", ORANGE),
+    "cmaes": Line("CMA-ES", "CMAES", "control", GREY),
 }
 TASKS = (
     *("CartPole-v1", "Acrobot-v1", "MountainCar-v0"),
@@ -83,7 +83,7 @@ def load(folder: Path) -> Done:
         for ran in sweep.load(folder / name):
             for method, settings in ran.point.config.methods.items():
                 rows = [row for row in ran.rows if row["method"] == method]
-                cell = Cell(settings.problem.environment, method, settings.problem.scaling)
+                cell = Cell(settings.problem.environment, method, settings.problem.scale)
                 success = [100 * (row["success_rate"] or 0) for row in rows]
                 reward = [row["fitness_mean"] for row in rows]
                 done[cell] = {"success": np.array(success), "reward": np.array(reward)}

@@ -77,8 +77,8 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     policy = registry.build(
         "policy", problem.policy, "policy", num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
-    outcomes = de.problems.control.make_outcomes(task, policy, scaling=problem.scaling)
-    trajectories = de.problems.control.make_trajectories(task, policy, scaling=problem.scaling)
+    outcomes = de.problems.control.make_outcomes(task, policy, scale=problem.scale)
+    trajectories = de.problems.control.make_trajectories(task, policy, scale=problem.scale)
 
     def evaluate(key: jax.Array, population: jax.Array):
         outcome = outcomes(key, population)

@@ -149,7 +149,7 @@ def test_an_mlps_own_form_gives_what_any_network_gives(name, hidden):
     population = jax.random.normal(KEY, (20, policy.num_genes))
     arguments: dict[str, Any] = {"num_episodes": 2, "chunk": 9}
     own = jax.jit(control.make_outcomes(task, policy, **arguments))(KEY, population)
-    any_network = policy._replace(lanes=None)
+    any_network = policy._replace(batched=None)
     outcome = jax.jit(control.make_outcomes(task, any_network, **arguments))(KEY, population)
     np.testing.assert_array_equal(own.returns, outcome.returns)
     for ours, expected in zip(*map(jax.tree.leaves, (own, outcome)), strict=True):
@@ -161,7 +161,7 @@ def test_an_mlps_own_form_gives_what_any_network_gives(name, hidden):
 def test_outcomes_and_trajectories_tell_of_the_same_episodes():
     task, policy = _setup(max_steps=30)
     population = jax.random.normal(KEY, (24, policy.num_genes))
-    arguments: dict[str, Any] = {"num_episodes": 2, "scaling": 0.5}
+    arguments: dict[str, Any] = {"num_episodes": 2, "scale": 0.5}
     outcome = jax.jit(control.make_outcomes(task, policy, **arguments))(KEY, population)
     np.testing.assert_array_equal(outcome.returns, outcome.length)  # a reward of 1 a step
     assert int(outcome.length.min()) < 30 == int(outcome.length.max())
@@ -330,10 +330,10 @@ def test_lanes_are_those_of_the_platform_lowered_for():
         assert f"tensor<8x1x{other}xf32>" not in text
 
 
-def test_scaling_multiplies_the_genome():
+def test_scale_multiplies_the_genome():
     task, policy = _setup("Pendulum-v1", max_steps=20)
     population = jax.random.normal(KEY, (8, policy.num_genes))
-    scaled = jax.jit(control.make_returns(task, policy, scaling=0.1))(KEY, population)
+    scaled = jax.jit(control.make_returns(task, policy, scale=0.1))(KEY, population)
     by_hand = jax.jit(control.make_returns(task, policy))(KEY, 0.1 * population)
     np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
 
@@ -481,7 +481,7 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
         ),
         (lambda: control.make_fitness(*_setup(), success=float("nan")), "success: .* seen nan"),
         (lambda: control.make_fitness(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
-        (lambda: control.make_returns(*_setup(), scaling=0.0), "scaling: .* seen 0"),
+        (lambda: control.make_returns(*_setup(), scale=0.0), "scale: .* seen 0"),
         (
             lambda: control.make_returns(_setup()[0], de.policies.mlp((3, 2))),
             r"policy: expected inputs of shape \(4,\) for CartPole-v1; seen \(3,\)",

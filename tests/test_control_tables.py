@@ -44,7 +44,7 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
         points = []
         for point in load_sweep(CONFIGS / "control.yaml").points:
             settings = point.config.methods[method]
-            if settings.problem.environment == name and settings.problem.scaling >= 1:
+            if settings.problem.environment == name and settings.problem.scale >= 1:
                 alone = point.config.model_copy(update={"methods": {method: settings}})
                 points.append(point._replace(config=alone))
         for ran in run_points(points, runs_per_call=64):
@@ -63,7 +63,7 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
 def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
     task = de.problems.control.make_task(name, max_steps=500)
     policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-    returns = jax.jit(de.problems.control.make_returns(task, policy, scaling=10.0))
+    returns = jax.jit(de.problems.control.make_returns(task, policy, scale=10.0))
     success = []
     for seed in range(50):
         options = {"popsize": 256, "seed": seed + 1, "verbose": -9, "CMA_elitist": True}

@@ -200,7 +200,7 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
     )
     config = cfg.load_config(tiny, [override, "methods={latent: {algorithm: {}}}"])
     (method,) = config.methods.values()
-    shape, numbers = sweep_job.split(method)
+    shape, numbers = sweep_job.take_apart(method)
     assert numbers == {
         "algorithm.fitness_map.temperature": 1.0,
         "algorithm.sampler.eta": 0.5,

@@ -230,7 +230,7 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     bare = tiny.with_name("bare.yaml")
     bare.write_text(HEAD)
     base = cfg.load_config(bare, ["algorithm.floor=1e-8"])
-    shape, numbers = sweep_job.split(base.methods["diffusion_evolution"])
+    shape, numbers = sweep_job.take_apart(base.methods["diffusion_evolution"])
     assert numbers == {
         "algorithm.eta": 1.0,
         "algorithm.floor": 1e-8,
@@ -241,28 +241,28 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     for key, value in methods.items():
         overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
         other = cfg.load_config(bare, overrides)
-        same = sweep_job.split(other.methods["diffusion_evolution"])[0] == shape
+        same = sweep_job.take_apart(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
     without = cfg.load_config(bare).methods["diffusion_evolution"]
-    assert sweep_job.split(without)[0] != shape  # no floor is another program
+    assert sweep_job.take_apart(without)[0] != shape  # no floor is another program
 
 
-def test_scaling_is_data_to_a_control_task(tmp_path):
+def test_scale_is_data_to_a_control_task(tmp_path):
     path = tmp_path / "cartpole.yaml"
     path.write_text(
         """
 name: cartpole
-description: scaling as data
+description: scale as data
 population: 4
 problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
-sweep: {grid: {problem.scaling: [1.0, 30.0]}}
+sweep: {grid: {problem.scale: [1.0, 30.0]}}
 """
     )
     loaded = load_sweep(path)
     assert len(sweep.group(loaded)) == 1
     program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
-    numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scaling")}
+    numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scale")}
     kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
     assert kept["fitness"].shape == (2, 4)
 

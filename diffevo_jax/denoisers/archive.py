@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from diffevo_jax.base import Denoiser, Level, Move, Weights
 from diffevo_jax.checks import Count
 from diffevo_jax.denoisers.posterior_mean import check_projection
-from diffevo_jax.estimator import Posterior, estimate_posterior
+from diffevo_jax.estimator import AUTO, Posterior, estimate_posterior
 from diffevo_jax.latent import project
 
 # 1 - alpha of the call for the density: so small that its kernel is one of plain differences.
@@ -34,7 +34,7 @@ def archive(
     generations: Count,
     projection: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
-    implementation: str = "auto",
+    implementation: str = AUTO,
     mesh: Mesh | None = None,
 ) -> Denoiser:
     """Average the last generations, weighted by fitness over the density each was drawn with.

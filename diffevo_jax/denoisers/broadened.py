@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from diffevo_jax.base import Denoiser, Level, Weights
 from diffevo_jax.checks import Share, check_number
 from diffevo_jax.denoisers.posterior_mean import check_projection
-from diffevo_jax.estimator import Posterior, estimate_posterior
+from diffevo_jax.estimator import AUTO, Posterior, estimate_posterior
 from diffevo_jax.latent import project
 
 # log beta is looked for from -LARGEST to LARGEST, so that beta = 1 is tried first, and cut at 0.
@@ -23,7 +23,7 @@ def broadened(
     share: Share = 0.3,
     projection: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
-    implementation: str = "auto",
+    implementation: str = AUTO,
     mesh: Mesh | None = None,
 ) -> Denoiser:
     """Average as `posterior_mean` does, with a Gaussian broad enough for a wanted sample size.

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.base import Denoiser, Level, Weights
 from diffevo_jax.checks import NonNegative, check_number, concrete
-from diffevo_jax.estimator import Posterior, estimate_posterior
+from diffevo_jax.estimator import AUTO, Posterior, estimate_posterior
 from diffevo_jax.latent import project
 
 
@@ -18,7 +18,7 @@ def posterior_mean(
     projection: jax.Array | None = None,
     floor: NonNegative = 0.0,
     precision: jax.lax.PrecisionLike = None,
-    implementation: str = "auto",
+    implementation: str = AUTO,
     mesh: Mesh | None = None,
 ) -> Denoiser:
     """Average the population, weighted by fitness and by a Gaussian in the distance.

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.checks import NonNegative, check_number, is_traced
 from diffevo_jax.estimator import kernels
+from diffevo_jax.estimator.posterior import AUTO as AUTO
 from diffevo_jax.estimator.posterior import IMPLEMENTATIONS, posterior
 from diffevo_jax.estimator.types import Posterior as Posterior
 from diffevo_jax.sharding import check_mesh, split
@@ -23,7 +24,7 @@ def estimate_x0(
     z_support: jax.Array | None = None,
     one_minus_alpha=None,
     floor: NonNegative = 0.0,
-    implementation: str = "auto",
+    implementation: str = AUTO,
     precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -89,7 +90,7 @@ def estimate_posterior(
     z_support: jax.Array | None = None,
     one_minus_alpha=None,
     floor: NonNegative = 0.0,
-    implementation: str = "auto",
+    implementation: str = AUTO,
     precision: jax.lax.PrecisionLike = None,
     mesh: Mesh | None = None,
     sample_size: bool = True,

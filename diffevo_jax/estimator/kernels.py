@@ -13,7 +13,7 @@ LEAST_COMPUTE_CAPABILITY = 9.0
 LEAST_TENSOR_CAPABILITY = 8.0
 
 
-def by_platform(problem: Problem) -> Sums:
+def fastest(problem: Problem) -> Sums:
     """The fastest for the platform that the function is lowered for.
 
     A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes

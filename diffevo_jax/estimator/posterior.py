@@ -16,8 +16,10 @@ from diffevo_jax.estimator.exp2 import LOG2E
 from diffevo_jax.estimator.geometry import make_frame
 from diffevo_jax.estimator.types import NO_WEIGHT, Posterior, Problem, Sums, merge
 
+# Takes the fastest for the shapes and the platform.
+AUTO = "auto"
 IMPLEMENTATIONS: dict[str, Callable[..., Sums]] = {
-    "auto": kernels.by_platform,
+    AUTO: kernels.fastest,
     "dense": dense.part,
     "gpu": kernels.on_gpu,
     "tiled": kernels.on_xla,

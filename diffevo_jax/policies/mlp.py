@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.policies.linen import linen_policy
-from diffevo_jax.policies.policy import Lanes, Policy
+from diffevo_jax.policies.policy import Batched, Policy
 
 
 class MLP(nn.Module):
@@ -41,8 +41,8 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
             f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {tuple(sizes)}"
         )
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
-    lanes = _narrow_lanes if max(sizes) <= WIDEST_NARROW else _wide_lanes
-    return policy._replace(lanes=lanes(policy, sizes, activation))
+    batched = _narrow if max(sizes) <= WIDEST_NARROW else _wide
+    return policy._replace(batched=batched(policy, sizes, activation))
 
 
 # Sums over fewer inputs are written out, with the lanes as the vectors; longer ones are matrix
@@ -60,7 +60,7 @@ def _layers(policy: Policy, genomes: jax.Array) -> Layers:
     return [(layer["kernel"], layer["bias"]) for layer in layers]
 
 
-def _narrow_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> Lanes:
+def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
     """Lanes as the last axis throughout: a step is a few vector operations of length L."""
 
     def load(genomes: jax.Array) -> Layers:
@@ -73,10 +73,10 @@ def _narrow_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) ->
             x = sum((kernel[j] * x[j] for j in range(1, sizes[i])), kernel[0] * x[0]) + bias
         return x, state
 
-    return Lanes(load, apply)
+    return Batched(load, apply)
 
 
-def _wide_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> Lanes:
+def _wide(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
     """Lanes first: a matrix product by lane, which reads each lane's weights once in order."""
     few = 8  # inputs that are summed written out, and outputs whose kernel is kept transposed
 
@@ -101,4 +101,4 @@ def _wide_lanes(policy: Policy, sizes: Sequence[int], activation: Callable) -> L
             x = x + bias
         return x.T, state
 
-    return Lanes(load, apply)
+    return Batched(load, apply)

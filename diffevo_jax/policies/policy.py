@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from diffevo_jax import genome
 
 
-class Lanes(NamedTuple):
+class Batched(NamedTuple):
     """A network for L genomes at once, each on its own E observations.
 
     load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
@@ -30,7 +30,7 @@ class Policy(NamedTuple):
     apply: (parameters, state, observation) -> (outputs `[A]`, state).
     initial_state: what `apply` carries from step to step, as an episode begins: any pytree; () for
         a network without memory.
-    lanes: the same network for many genomes at once, where it can be faster than `apply` under
+    batched: the same network for many genomes at once, where it can be faster than `apply` under
         `vmap`; None where there is no such form. Both give the same up to rounding.
     """
 
@@ -40,7 +40,7 @@ class Policy(NamedTuple):
     unflatten: Callable[[jax.Array], Any]
     apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
     initial_state: Any = ()
-    lanes: Lanes | None = None
+    batched: Batched | None = None
 
     @property
     def num_inputs(self) -> int:

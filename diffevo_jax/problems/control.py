@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.checks import Count, Number, Positive, check_number
-from diffevo_jax.policies import Lanes, Policy
+from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies.policy import check_genomes
 from diffevo_jax.problems import rollout
 from diffevo_jax.problems.task import Task as Task
@@ -35,7 +35,7 @@ def make_returns(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scaling: Positive = 1.0,
+    scale: Positive = 1.0,
     chunk: Count | None = None,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
@@ -50,7 +50,7 @@ def make_returns(
     policy: from `policies`, with the task's inputs and outputs. `policies.mlp` has its own form
         for many individuals at once; any other network runs under `vmap`.
     num_episodes: episodes per individual, each from a fresh initial state.
-    scaling: factor on the genome before it fills the network.
+    scale: factor on the genome before it fills the network.
     chunk: individuals rolled out together; one that has ended makes room for the next. At most the
         population. None takes, on a CPU, up to 128, fewer for large networks so that their weights
         stay in the cache, and elsewhere the whole population. It changes the time, not the results.
@@ -58,7 +58,7 @@ def make_returns(
     A return is the sum of rewards up to and including the step that ends the episode; truncation
     at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
     """
-    return _roll_out(task, policy, num_episodes, scaling, chunk, lambda lanes: lanes.total)
+    return _roll_out(task, policy, num_episodes, scale, chunk, lambda lanes: lanes.total)
 
 
 def make_outcomes(
@@ -66,7 +66,7 @@ def make_outcomes(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scaling: Positive = 1.0,
+    scale: Positive = 1.0,
     chunk: Count | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outcome]:
     """Make the roll-out that also tells how episodes ended: (key, population) -> Outcome.
@@ -77,7 +77,7 @@ def make_outcomes(
     def read(lanes: rollout.Lanes) -> Outcome:
         return Outcome(lanes.total, lanes.length, lanes.state)
 
-    return _roll_out(task, policy, num_episodes, scaling, chunk, read)
+    return _roll_out(task, policy, num_episodes, scale, chunk, read)
 
 
 def make_fitness(
@@ -85,7 +85,7 @@ def make_fitness(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scaling: Positive = 1.0,
+    scale: Positive = 1.0,
     success: Number | Literal["goal"] | None = None,
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
     """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that tells who succeeded.
@@ -113,7 +113,7 @@ def make_fitness(
             return lanes.total, {"success": terminated(lanes.state)}
         return lanes.total, {"success": lanes.total >= success}
 
-    episodes = _roll_out(task, policy, num_episodes, scaling, None, read)
+    episodes = _roll_out(task, policy, num_episodes, scale, None, read)
 
     def fitness(key: jax.Array, population: jax.Array):
         return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(key, population))
@@ -121,12 +121,12 @@ def make_fitness(
     return fitness
 
 
-def _roll_out(task, policy, num_episodes, scaling, chunk, read):
+def _roll_out(task, policy, num_episodes, scale, chunk, read):
     check_fit(task, policy, num_episodes)
-    check_number("scaling", scaling, 0, math.inf, closed="()")
+    check_number("scale", scale, 0, math.inf, closed="()")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: expected at least 1; seen {chunk}")
-    lanes = policy.lanes or _any_lanes(policy)
+    network = policy.batched or _any_batched(policy)
 
     def reset(key: jax.Array):
         observation, state = task.environment.reset_env(key, task.params)
@@ -141,8 +141,8 @@ def _roll_out(task, policy, num_episodes, scaling, chunk, read):
         reset=reset,
         step=step,
         memory=policy.initial_state,
-        load=lambda genomes: lanes.load(scaling * genomes),
-        apply=lanes.apply,
+        load=lambda genomes: network.load(scale * genomes),
+        apply=network.apply,
         max_steps=task.max_steps,
     )
 
@@ -200,7 +200,7 @@ def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
     return {"lanes": lanes, "narrower": narrower, "steps": STEPS}
 
 
-def _any_lanes(policy: Policy) -> Lanes:
+def _any_batched(policy: Policy) -> Batched:
     """Any network for many genomes at once, by `vmap` over lanes and episodes."""
     over_episodes = jax.vmap(policy.apply, (None, -1, -1), -1)
-    return Lanes(jax.vmap(policy.unflatten), jax.vmap(over_episodes, (0, -1, -1), -1))
+    return Batched(jax.vmap(policy.unflatten), jax.vmap(over_episodes, (0, -1, -1), -1))

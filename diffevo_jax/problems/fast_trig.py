@@ -71,7 +71,7 @@ def _rewrite_equation(equation: JaxprEqn) -> JaxprEqn:
     return equation.replace(primitive=call.primitive, params=call.params)
 
 
-def _by_platform(polynomial: Callable, xla: Callable, derivative: Callable) -> Callable:
+def _fast_on_cpu(polynomial: Callable, xla: Callable, derivative: Callable) -> Callable:
     @jax.custom_jvp
     def function(x: jax.Array) -> jax.Array:
         return jax.lax.platform_dependent(x, cpu=polynomial, default=xla)
@@ -114,5 +114,5 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.int32)
 
 
-sin = _by_platform(_sin_polynomial, jnp.sin, jnp.cos)
-cos = _by_platform(_cos_polynomial, jnp.cos, lambda x: -jnp.sin(x))
+sin = _fast_on_cpu(_sin_polynomial, jnp.sin, jnp.cos)
+cos = _fast_on_cpu(_cos_polynomial, jnp.cos, lambda x: -jnp.sin(x))

@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
 
 
 def make_trajectories(
-    task: Task, policy: Policy, *, num_episodes: Count = 1, scaling: Positive = 1.0
+    task: Task, policy: Policy, *, num_episodes: Count = 1, scale: Positive = 1.0
 ) -> Callable[[jax.Array, jax.Array, jax.Array], Trajectory]:
     """Make the recording of chosen individuals: (key, population, individuals `[K]`) -> Trajectory.
 
@@ -68,7 +68,7 @@ def make_trajectories(
         check_genomes(policy, population)
         individuals = jnp.asarray(individuals)
         keys = episode_keys(key, len(population), num_episodes)[individuals]
-        weights = jax.vmap(policy.unflatten)(scaling * population[individuals])
+        weights = jax.vmap(policy.unflatten)(scale * population[individuals])
         return jax.vmap(jax.vmap(episode, (0, None)))(keys, weights)
 
     return trajectories

@@ -115,14 +115,14 @@ def function(
     return Problem(dim, fitness_fn, has_aux=True)
 
 
-@register("problem", "control", traced=["scaling", "success"])
+@register("problem", "control", traced=["scale", "success"])
 def control(
     *,
     environment: str,
     policy: Callable[..., de.policies.Policy],
     observations: Literal["scaled", "raw"] = "scaled",
     num_episodes: Count = 1,
-    scaling: Positive = 1.0,
+    scale: Positive = 1.0,
     max_steps: Count | None = 500,
     fast_trig: bool = True,
     success: float | Literal["goal"] | None = None,
@@ -136,7 +136,7 @@ def control(
         input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
     fitness_fn = de.problems.control.make_fitness(
-        task, network, num_episodes=num_episodes, scaling=scaling, success=success
+        task, network, num_episodes=num_episodes, scale=scale, success=success
     )
     if mesh is not None:
         fitness_fn = de.sharding.over_individuals(fitness_fn, mesh)

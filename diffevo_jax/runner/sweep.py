@@ -32,7 +32,7 @@ from diffevo_jax.runner.sweep_job import (
     is_finished,
     read_record,
     record_path,
-    split,
+    take_apart,
     write_failure,
 )
 
@@ -119,7 +119,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
     """
     shapes: dict[str, list[Point]] = {}
     for point in loaded.points:
-        methods = {name: split(method)[0] for name, method in point.config.methods.items()}
+        methods = {name: take_apart(method)[0] for name, method in point.config.methods.items()}
         shape = json.dumps([point.config.repeats, methods])
         if shape not in shapes:
             try:

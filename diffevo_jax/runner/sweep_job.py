@@ -200,7 +200,7 @@ class _Program:
         configs = [point.config for point in points]
         seeds = np.array([config.seed for config in configs], np.uint32)
         keys = _keys(seeds, repeats)
-        numbers = [split(config.methods[self.name])[1] for config in configs]
+        numbers = [take_apart(config.methods[self.name])[1] for config in configs]
         arrays = {key: jnp.asarray([each[key] for each in numbers], float) for key in numbers[0]}
         if self.compiled is None:
             self.compiled = self.jitted.lower(keys, arrays).compile()
@@ -215,7 +215,7 @@ def _keys(seeds: jax.Array, repeats: jax.Array) -> jax.Array:
     return jax.vmap(lambda seed, k: jax.random.fold_in(jax.random.key(seed), k))(seeds, repeats)
 
 
-def split(method: cfg.Method) -> tuple[str, dict[str, float]]:
+def take_apart(method: cfg.Method) -> tuple[str, dict[str, float]]:
     """Take a method apart: what its program is compiled for, as text, and the numbers it takes."""
     shape = method.model_dump(exclude={"label", "reference"})
     numbers = {}
