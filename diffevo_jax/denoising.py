@@ -130,8 +130,9 @@ def denoising_evolution(
 
     def over_mesh(tree: Any, size: int) -> Any:
         def placed(leaf: jax.Array) -> jax.Array:
-            of_individuals = mesh is not None and jnp.shape(leaf)[:1] == (size,)
-            return split(leaf, mesh) if of_individuals else leaf
+            if mesh is None or jnp.shape(leaf)[:1] != (size,):
+                return leaf
+            return split(leaf, mesh)
 
         return jax.tree.map(placed, tree)
 

@@ -12,17 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffevo_jax.runner import sweep
+from diffevo_jax.runner.repeats import mean_and_error
 from experiments import study
-from experiments.files import (
-    BLUE,
-    GREY,
-    ORANGE,
-    RED,
-    in_style,
-    mean_and_error,
-    read_table,
-    save_figure,
-)
+from experiments.files import BLUE, GREY, ORANGE, RED, in_style, read_table, save_figure
 from experiments.rows import Row, Section
 
 TITLE = "Control tasks: success rate and reward"

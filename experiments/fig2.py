@@ -20,20 +20,11 @@ from matplotlib.patheffects import withStroke
 import diffevo_jax as de
 from diffevo_jax.runner import registry
 from diffevo_jax.runner.config import load_config
+from diffevo_jax.runner.folders import write_arrays
+from diffevo_jax.runner.repeats import mean_and_error
+from diffevo_jax.runner.results import read_arrays
 from experiments import study
-from experiments.files import (
-    BLUE,
-    CONFIGS,
-    GREY,
-    ORANGE,
-    PALE,
-    RED,
-    in_style,
-    load_arrays,
-    mean_and_error,
-    save_arrays,
-    save_figure,
-)
+from experiments.files import BLUE, CONFIGS, GREY, ORANGE, PALE, RED, in_style, save_figure
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 2: two peaks"
@@ -60,7 +51,7 @@ def run(folder: Path, *, quick: bool) -> None:
     lacking = [name for name in SCENES if not (folder / f"{name}.npz").exists()]
     if lacking:
         for name, kept in zip(lacking, _evolve_all(settings, lacking, repeats), strict=True):
-            save_arrays(folder / f"{name}.npz", **kept)
+            write_arrays(folder / f"{name}.npz", kept)
 
 
 def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str, np.ndarray]]:
@@ -125,7 +116,7 @@ def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str,
 
 def section(folder: Path) -> Section:
     """Draw the process and its companions; give the shares that end on the peaks."""
-    scenes = {name: load_arrays(folder / f"{name}.npz") for name in SCENES}
+    scenes = {name: read_arrays(folder / f"{name}.npz") for name in SCENES}
     first = scenes["two_peaks"]
     rows = []
     for name, (label, *_) in SCENES.items():

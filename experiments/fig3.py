@@ -15,9 +15,11 @@ import numpy as np
 
 import diffevo_jax as de
 from diffevo_jax.runner import registry, sweep
+from diffevo_jax.runner.folders import write_arrays
+from diffevo_jax.runner.results import read_arrays
 from diffevo_jax.runner.sweep_config import load_sweep
 from experiments import fig3_pictures, study
-from experiments.files import CONFIGS, load_arrays, save_arrays
+from experiments.files import CONFIGS
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 3 and Table 1: benchmark functions"
@@ -58,7 +60,7 @@ def run(folder: Path, *, quick: bool) -> None:
     overrides, only = QUICK if quick else ((), ())
     study.run("fig3", folder / "sweep", overrides, only)
     if not (folder / "paths.npz").exists():
-        save_arrays(folder / "paths.npz", **_paths())
+        write_arrays(folder / "paths.npz", _paths())
 
 
 def measured(folder: Path) -> Measured:
@@ -145,7 +147,7 @@ def section(folder: Path) -> Section:
         ]
     rows += _mode_rows(found)
     figures = [
-        fig3_pictures.draw_paths(folder / "fig3.png", load_arrays(folder / "paths.npz")),
+        fig3_pictures.draw_paths(folder / "fig3.png", read_arrays(folder / "paths.npz")),
         fig3_pictures.draw_table(folder / "table1.png", found, METHODS),
     ]
     return Section(TITLE, _text(rows), rows, figures)

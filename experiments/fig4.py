@@ -16,8 +16,11 @@ import diffevo_jax as de
 from diffevo_jax.runner import registry, results
 from diffevo_jax.runner import run as runner
 from diffevo_jax.runner.config import RunConfig, load_config
+from diffevo_jax.runner.folders import write_arrays
+from diffevo_jax.runner.repeats import mean_and_error
+from diffevo_jax.runner.results import read_arrays
 from experiments import fig4_draw
-from experiments.files import CONFIGS, load_arrays, mean_and_error, newer, read_table, save_arrays
+from experiments.files import CONFIGS, newer, read_table
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 4: cart-pole"
@@ -53,7 +56,7 @@ def run(folder: Path, *, quick: bool) -> None:
     _run_config(settings, LARGE, large, folder / "large")
     _run_config(baseline, BASELINE, small, folder / "baseline")
     if not (folder / "process.npz").exists():
-        save_arrays(folder / "process.npz", **_record(settings))
+        write_arrays(folder / "process.npz", _record(settings))
 
 
 def _run_config(settings: RunConfig, methods: tuple[str, ...], repeats: int, folder: Path) -> None:
@@ -121,13 +124,13 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
 def section(folder: Path) -> Section:
     """Hold the reward of each generation against the reference, and draw the figure."""
     saved = {
-        name: load_arrays(folder / part / f"{name}.npz")
+        name: read_arrays(folder / part / f"{name}.npz")
         for part, names in (("small", SMALL), ("large", LARGE), ("baseline", BASELINE))
         for name in names
     }
     for name in ("latent", "latent_large"):
         saved[name]["projection"] = _projection(folder, saved[name]["final_population"].shape[-1])
-    process = load_arrays(folder / "process.npz")
+    process = read_arrays(folder / "process.npz")
     figures = [
         fig4_draw.process(process, folder / "process.png"),
         fig4_draw.comparison(saved, LABELS, folder / "comparison.png"),

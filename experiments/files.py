@@ -1,12 +1,9 @@
-"""What the parts of the report share: arrays saved whole or not at all, pictures with captions."""
+"""What the parts of the report share: reference tables, pictures with captions."""
 
 import csv
-import math
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
 from diffevo_jax.runner.figure import STYLE
@@ -19,30 +16,10 @@ BLUE, RED, ORANGE, GREY, PALE = "#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#E3
 in_style = matplotlib.rc_context(STYLE)
 
 
-def save_arrays(path: Path, /, **arrays: Any) -> None:
-    """Save arrays as .npz; a file that is there is complete."""
-    partial = path.with_name(f"{path.stem}.partial.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read an .npz file whole."""
-    with np.load(path) as file:
-        return {key: file[key] for key in file.files}
-
-
 def read_table(name: str) -> list[dict[str, str]]:
     """Read a CSV file of the reference numbers."""
     with (DATA / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def mean_and_error(values: Any) -> tuple[float, float | None]:
-    """Mean over repeats and its standard error; None for a single repeat."""
-    values = np.asarray(values, np.float64)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-    return float(values.mean()), None if error is None else float(error)
 
 
 def save_figure(figure: Figure, path: Path, caption: str) -> Path:

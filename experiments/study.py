@@ -12,8 +12,9 @@ import numpy as np
 
 import diffevo_jax as de
 from diffevo_jax.runner import sweep
+from diffevo_jax.runner.repeats import mean_and_error
 from diffevo_jax.runner.sweep_job import Ran
-from experiments.files import CONFIGS, mean_and_error, read_table
+from experiments.files import CONFIGS, read_table
 from experiments.rows import Row
 
 # The published measures: fittest individuals, sides of the cells of the entropy and of the QD

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
+from diffevo_jax.runner.repeats import mean_and_error
 from diffevo_jax.runner.sweep_config import load_sweep
 from diffevo_jax.runner.sweep_job import run_points
-from experiments.files import CONFIGS, mean_and_error, read_table
+from experiments.files import CONFIGS, read_table
 
 
 def published(task, method, scaling):

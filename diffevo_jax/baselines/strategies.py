@@ -1,6 +1,5 @@
 """Any algorithm of evosax, by its name there (https://github.com/RobertTLange/evosax)."""
 
-import difflib
 import inspect
 import math
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ from diffevo_jax.baselines.generation import (
     next_state,
     usable,
 )
-from diffevo_jax.checks import Number, check_number
+from diffevo_jax.checks import Number, check_number, nearest
 from diffevo_jax.evolution import Algorithm
 
 # Fields where a strategy remembers the noise of its own draws, which its update reads.
@@ -166,10 +165,9 @@ def _check_names(argument: str, expected: Iterable[str], seen: Iterable[str]) ->
     lower = {name.lower(): name for name in expected}
     for name in seen:
         if name not in lower.values():
-            word = str(name).lower()
-            near = [choice for choice in lower if choice.startswith(word)]
-            near += difflib.get_close_matches(word, lower, 1)
-            hint = f"; did you mean '{lower[near[0]]}'?" if near else ""
+            hint = nearest(str(name).lower(), lower)
+            for word, written in lower.items():
+                hint = hint.replace(f"'{word}'", f"'{written}'")
             raise ValueError(
                 f"{argument}: expected one of {', '.join(lower.values())}; seen '{name}'{hint}"
             )

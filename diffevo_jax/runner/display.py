@@ -59,11 +59,11 @@ def table(summaries, *, with_reference: bool):
         row = [summary.label, f"{summary.num_genes:,}", result]
         if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
-            error = (summary.success[1] ** 2 + expected[1] ** 2) ** 0.5
+            error = math.hypot(summary.success[1] or 0, expected[1])
             published = summary.reference.published
             row.append(_percent(expected))
-            apart = (summary.success[0] - expected[0]) / error if error > 0 else math.nan
-            row.append("-" if math.isnan(apart) else f"{apart:+.1f} s.e.")
+            apart = summary.success[0] - expected[0]
+            row.append(f"{apart / error:+.1f} s.e." if summary.success[1] and error else "-")
             row.append("-" if published is None else f"{100 * published:.1f}")
         shown.add_row(*(Text(cell) for cell in row))
     yield "\nLast generation, mean ± standard error over repeats"
@@ -78,10 +78,10 @@ def _percent(value_and_error) -> str:
     if value_and_error is None:
         return "-"
     value, error = value_and_error
-    return _plus_minus((100 * value, 100 * error), ".1f")
+    return _plus_minus((100 * value, None if error is None else 100 * error), ".1f")
 
 
 def _plus_minus(value_and_error, digits: str) -> str:
     """Value ± standard error; the value alone where a single repeat gives no error."""
     value, error = value_and_error
-    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:.2g}"
+    return f"{value:{digits}}" if error is None else f"{value:{digits}} ± {error:.2g}"

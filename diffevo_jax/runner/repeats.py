@@ -25,8 +25,8 @@ class Summary(NamedTuple):
 
     label: str
     num_genes: int
-    mean: tuple[float, float]
-    success: tuple[float, float] | None
+    mean: tuple[float, float | None]
+    success: tuple[float, float | None] | None
     reference: cfg.Reference | None
 
 
@@ -148,7 +148,8 @@ def describe(fitness: np.ndarray) -> dict[str, Any]:
     }
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean over repeats and its standard error; NaN for a single repeat."""
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(error)
+def mean_and_error(values: Any) -> tuple[float, float | None]:
+    """Mean over repeats and its standard error; None for a single repeat."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    return float(values.mean()), None if error is None else float(error)
