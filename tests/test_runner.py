@@ -227,6 +227,15 @@ def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
     np.testing.assert_allclose(saved, evolve(key_run, population), rtol=1e-4)
 
 
+def test_a_limit_clips_what_is_evaluated_and_what_goes_on(tiny, tmp_path):
+    _run(tiny, tmp_path / "out", "problem.limit=0.5", "problem.scale=2.0")
+    saved = np.load(tmp_path / "out" / "plain.npz")
+    assert np.abs(saved["final_population"]).max() <= 0.25  # where without it they reach 0.5
+    expected = de.problems.two_peaks(2 * saved["final_population"])
+    np.testing.assert_allclose(saved["fitness"][:, -1], expected, rtol=1e-4)
+    assert np.abs(saved["best_genome"]).max() <= 0.25
+
+
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)

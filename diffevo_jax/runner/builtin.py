@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, Positive
@@ -83,7 +85,7 @@ def mlp(
 register("policy", "gru", de.policies.gru)
 
 
-@register("problem", "function", traced=["scale", "temperature", "success"])
+@register("problem", "function", traced=["scale", "temperature", "limit", "success"])
 def function(
     *,
     name: Literal[
@@ -93,10 +95,12 @@ def function(
     scale: Positive = 1.0,
     temperature: Positive | None = None,
     target_dim: Count | None = None,
+    limit: Positive | None = None,
     success: float | None = None,
 ) -> Problem:
     """A landscape of `problems.functions`, of the genome times `scale`.
 
+    limit: points are clipped to [-limit, limit] before they are evaluated; null leaves them.
     success: fitness from which on an individual has solved it.
     """
     landscape = getattr(de.problems.functions, name)
@@ -112,7 +116,10 @@ def function(
         fitness = landscape(scale * population, **given)
         return fitness, {} if success is None else {"success": fitness >= success}
 
-    return Problem(dim, fitness_fn, has_aux=True)
+    if limit is None:
+        return Problem(dim, fitness_fn, has_aux=True)
+    clip = partial(jnp.clip, min=-limit / scale, max=limit / scale)
+    return Problem(dim, fitness_fn, has_aux=True, repair=clip)
 
 
 @register("problem", "control", traced=["scale", "success"])
