@@ -54,3 +54,8 @@ def test_a_notebook_runs_top_to_bottom_and_its_stored_copy_is_the_same(path):
     client = NotebookClient(notebook, timeout=300, kernel_name="python3")
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     client.execute()
+
+
+def test_the_readmes_plugin_is_the_one_in_experiments():
+    (shown,) = re.findall(r"```py\n(.*?)```", README, re.S)
+    assert shown in (REPOSITORY / "experiments" / "my_problem.py").read_text()

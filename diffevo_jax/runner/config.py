@@ -264,10 +264,14 @@ def _expand(data: dict) -> dict:
     methods = rest.get("methods", {"diffusion_evolution": {}})
     if isinstance(methods, dict):
         rest["methods"] = {
-            name: merge({"label": str(name), **shared}, {} if method is None else method)
+            name: merge({"label": _label(name), **shared}, {} if method is None else method)
             for name, method in methods.items()
         }
     return rest
+
+
+def _label(name: Any) -> str:
+    return str(name).replace("_", " ")
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
