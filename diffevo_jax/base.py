@@ -18,7 +18,8 @@ class Level(NamedTuple):
 
     t: index of the level, from T - 1 (noisiest) to 0 (cleanest).
     alpha, one_minus_alpha: signal level, and 1 - alpha to full relative precision.
-    alpha_prev, one_minus_alpha_prev: of level t - 1, where the step goes; at t = 0, of level 0.
+    alpha_prev, one_minus_alpha_prev: of level t - 1, where the step goes; of level 0 at t = 0,
+        where no sampler is called.
     """
 
     t: jax.Array

@@ -5,6 +5,7 @@ x0      = denoiser(population, weights)             `denoisers`
 x_prev  = sampler(population, x0)                   `samplers`
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -124,6 +125,11 @@ def denoising_evolution(
             "schedule: expected alpha and one_minus_alpha of one shape [T]; seen "
             f"{schedule.alpha.shape} and {schedule.one_minus_alpha.shape}"
         )
+    for name, part, kind in (("denoiser", denoiser, Denoiser), ("sampler", sampler, Sampler)):
+        if not isinstance(part, kind):
+            raise ValueError(
+                f"{name}: expected a {kind.__name__}, made by its factory; seen {part!r:.80}"
+            )
     if mesh is not None:
         check_mesh(mesh)
     num_levels = len(schedule.alpha)
@@ -175,13 +181,21 @@ def denoising_evolution(
         )
         running, here = state.t > 0, level(state.t)
         key_denoiser = jax.random.fold_in(key, DENOISER)
-        posterior, denoiser_memory = denoiser.estimate(
-            key_denoiser, state.denoiser, x_t, weights, here
+        posterior, denoiser_memory = _pair(
+            "denoiser: expected estimate to return (Posterior, memory), x0 of shape",
+            denoiser.estimate(key_denoiser, state.denoiser, x_t, weights, here),
+            x_t,
+            lambda posterior: posterior.x0,
         )
         # A finished run moves too, and stays where it is: a branch would have an accelerator's host
         # wait. Any two levels that differ keep the gradient of the move dropped finite.
         there = level(jnp.where(running, state.t, 1))
-        moved, sampler_memory = sampler.move(key, state.sampler, x_t, posterior.x0, there)
+        moved, sampler_memory = _pair(
+            "sampler: expected move to return (a Move, memory), its population of shape",
+            sampler.move(key, state.sampler, x_t, posterior.x0, there),
+            x_t,
+            lambda move: move.population,
+        )
         denoiser_memory = denoiser.moved(denoiser_memory, moved)
         moved = moved.population.astype(x_t.dtype)
         memories = (
@@ -226,6 +240,18 @@ def _evaluated(population: jax.Array, x_t: jax.Array) -> jax.Array:
             f"{x_t.shape}; seen {population.shape}"
         )
     return population.astype(x_t.dtype)
+
+
+def _pair(expected: str, seen: Any, x_t: jax.Array, genomes: Callable) -> tuple[Any, Any]:
+    """What a denoiser or a sampler returns: something with genomes of x_t's shape, and memory."""
+    try:
+        made, memory = seen
+        shape = jnp.shape(genomes(made))
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(f"{expected} {x_t.shape}; seen {seen!r:.80}") from None
+    if shape != x_t.shape:
+        raise ValueError(f"{expected} {x_t.shape}; seen {shape}")
+    return made, memory
 
 
 def _checked(name: str, before: Any, after: Any) -> Any:

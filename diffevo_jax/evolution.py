@@ -91,7 +91,7 @@ def begin(algorithm: Algorithm, population: jax.Array, *, start: int | None = No
     """Make what `make_generation`'s function carries. start: of `evolve`."""
     state = algorithm.init(population)
     if start is not None:
-        if not 0 <= start < algorithm.num_levels:
+        if not isinstance(start, int) or not 0 <= start < algorithm.num_levels:
             raise ValueError(
                 f"start: expected a level from 0 to {algorithm.num_levels - 1}; seen {start}"
             )
@@ -124,7 +124,14 @@ def make_generation(
         fitness = fitness_fn(*([key_fitness] if has_key else []), population)
         aux = ()
         if has_aux:
+            if not (isinstance(fitness, tuple) and len(fitness) == 2):
+                raise ValueError(
+                    "fitness_fn: expected (fitness, aux), as has_aux=True says; seen "
+                    f"{type(fitness).__name__}"
+                )
             fitness, *aux = fitness
+        elif isinstance(fitness, tuple):
+            raise ValueError("fitness_fn: expected fitness [N]; seen a tuple, see has_aux")
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
         best = _better(running.best, info.population, info.fitness)
@@ -156,7 +163,8 @@ def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
     try:
         signature.bind(*takes)
     except TypeError:
+        hint = "" if has_key else ". One of (key, population) needs has_key=True"
         raise ValueError(
             f"fitness_fn: expected a function of ({', '.join(takes)}), as has_key={has_key} says; "
-            f"seen {signature}. One of (key, population) needs has_key=True"
+            f"seen {signature}{hint}"
         ) from None

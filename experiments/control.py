@@ -18,7 +18,6 @@ from experiments.files import BLUE, GREY, ORANGE, RED, in_style, read_table, sav
 from experiments.rows import Row, Section
 
 TITLE = "Control tasks: success rate and reward"
-COMMAND = "diffevo-jax reproduce --only control"
 
 
 class Line(NamedTuple):

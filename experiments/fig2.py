@@ -28,7 +28,6 @@ from experiments.files import BLUE, CONFIGS, GREY, ORANGE, PALE, RED, in_style, 
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 2: two peaks"
-COMMAND = "diffevo-jax reproduce --only fig2"
 
 SHOWN = (80, 55, 30, 5)  # the published figure's levels
 FOCUS_PEAK = 1.0  # the individual followed ends on the peak at (1, 1)

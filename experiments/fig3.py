@@ -23,7 +23,6 @@ from experiments.files import CONFIGS
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 3 and Table 1: benchmark functions"
-COMMAND = "diffevo-jax reproduce --only fig3"
 
 # Our name, and the reference's.
 METHODS = {

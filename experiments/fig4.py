@@ -24,7 +24,6 @@ from experiments.files import CONFIGS, newer, read_table
 from experiments.rows import Row, Section
 
 TITLE = "Fig. 4: cart-pole"
-COMMAND = "diffevo-jax reproduce --only fig4"
 
 # Repeats of the networks of 58 and of 17,410 genes.
 REPEATS, REPEATS_LARGE = 100, 20

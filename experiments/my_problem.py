@@ -32,4 +32,6 @@ def cnn(
     *, input_shape: tuple[int, ...], num_outputs: int, channels: Count = 8
 ) -> de.policies.Policy:
     """A small convolutional network. channels: of its one convolution."""
+    if len(input_shape) != 3:
+        raise ValueError(f"expected a game's grid, with observations: raw; seen {input_shape}")
     return de.policies.linen_policy(CNN(channels, num_outputs), input_shape)

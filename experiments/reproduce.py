@@ -4,7 +4,7 @@
     diffevo-jax reproduce --only fig4     # one part
     diffevo-jax reproduce --quick         # few repeats, into runs/reproduce-quick
 
-A part is a module beside this file with TITLE, COMMAND, run(folder, quick=...), which computes and
+A part is a module beside this file with TITLE, run(folder, quick=...), which computes and
 saves, and section(folder), which reads that folder alone. What is finished is not run again. A part
 that fails does not stop the others.
 """
@@ -23,8 +23,11 @@ from diffevo_jax.runner.config import ConfigError
 from diffevo_jax.runner.config_errors import nearest
 from experiments import report
 
-# In the paper's order.
-NAMES = ("fig2", "fig3", "fig4", "temperature", "schedules", "control")
+# In the paper's order; then any other module that has a section for the report.
+_PAPER = ("fig2", "fig3", "fig4", "temperature", "schedules", "control")
+_MODULES = sorted(Path(__file__).parent.glob("*.py"))
+_FOUND = [path.stem for path in _MODULES if "\ndef section(" in path.read_text(encoding="utf-8")]
+NAMES = (*_PAPER, *(name for name in _FOUND if name not in _PAPER))
 STAMP = "part.json"
 ABSENT = "not in this checkout"
 # Raise it when a part's files change their meaning: folders written before are then left alone.

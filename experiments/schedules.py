@@ -15,7 +15,6 @@ from experiments.files import in_style, save_figure
 from experiments.rows import Row, Section
 
 TITLE = "Schedule study"
-COMMAND = "diffevo-jax reproduce --only schedules"
 
 SCHEDULES = {
     "cosine": (de.schedules.cosine, "#E93A01"),

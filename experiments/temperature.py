@@ -19,7 +19,6 @@ from experiments.files import in_style, save_figure
 from experiments.rows import Row, Section
 
 TITLE = "Temperature study"
-COMMAND = "diffevo-jax reproduce --only temperature"
 
 QUANTITIES = ("final_fitness", "entropy", "qd_score")
 NAMES = {"final_fitness": "final fitness", "entropy": "entropy, bits", "qd_score": "QD score"}

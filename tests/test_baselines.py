@@ -163,7 +163,7 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", POINTS)
 def test_settings_on_points_translate_and_may_be_traced(name):
     def run(settings, scale):
         algorithm = NAMED[name](**SIZES, **settings)

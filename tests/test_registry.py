@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 import pytest
 from conftest import REPOSITORY
@@ -23,7 +24,7 @@ import diffevo_jax as de
 from diffevo_jax.checks import Positive
 from diffevo_jax.runner.registry import register
 
-@register("fitness_map", "steep", traced=["power"])
+@register("fitness_map", "steep")
 def steep(power: Positive = 2.0):
     """Weight = f^power."""
     return lambda fitness: power * jnp.log(fitness)
@@ -107,9 +108,9 @@ def test_settings_are_the_parameters_of_the_factory():
         sizes: list[Count] | None = None,
         table: dict[str, float] | None = None,
         loud: bool = False,
-        func=abs,
+        precision: jax.lax.PrecisionLike = None,
     ):
-        return size, scale, shape, sizes, table, loud, func
+        return lambda fitness: (size, scale, shape, sizes, table, loud, precision)
 
     kind = registry.section_type("fitness_map")
     from pydantic import TypeAdapter
@@ -125,7 +126,8 @@ def test_settings_are_the_parameters_of_the_factory():
         "loud": False,
     }
     built = registry.build("fitness_map", section, "here", key=None)
-    assert built == (3, 2.0, "round", None, {"a": 1.5}, False, abs)
+    assert built(0.0) == (3, 2.0, "round", None, {"a": 1.5}, False, None)
+    assert registry.entry("fitness_map", section).traced == ("scale",)
 
 
 @pytest.mark.parametrize(
@@ -184,12 +186,35 @@ def test_a_factory_that_a_config_cannot_call_is_refused():
     def many(*sizes: int):
         return sizes
 
-    for factory, message in ((unannotated, "parameter 'size': expected an annot"), (many, "named")):
+    def with_default(size=2.0):
+        return size
+
+    def out_of_range(scale: Positive = -1.0):
+        return scale
+
+    def reserved(model_size: int):
+        return model_size
+
+    def named(name: int):
+        return name
+
+    for factory, message in (
+        (unannotated, "parameter 'size': expected an annotation"),
+        (with_default, "parameter 'size': expected an annotation"),
+        (many, "expected named parameters"),
+        (out_of_range, "greater than 0"),
+        (reserved, "'model_size' can be no setting's name"),
+        (named, "'name' can be no setting's name"),
+        (3, "expected a factory, a function; seen 3"),
+    ):
         with pytest.raises(ValueError, match=message):
-            registry.register("fitness_map", "mine", factory)
-    with pytest.raises(ValueError, match="traced 'speed' is none of its settings"):
-        registry.register("fitness_map", "mine", de.fitness.boltzmann, traced=["speed"])
-    assert "mine" not in registry.snapshot()["fitness_map"]
+            registry.register("fitness_map", "mine", factory)  # pyright: ignore[reportArgumentType]
+        assert "mine" not in registry.snapshot()["fitness_map"]
+    for name in ("", "a b", 3):
+        with pytest.raises(ValueError, match="expected a name of letters"):
+            registry.register("fitness_map", name, de.fitness.boltzmann)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"parameter 'key': .* what a run gives, mesh"):
+        registry.register("problem", "mine", lambda *, key: None)  # a problem is one for all
 
 
 def test_every_part_of_an_algorithm_is_a_section(tiny):
@@ -233,7 +258,7 @@ def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, t
     registry.restore(without)
     plugin.write_text(PLUGIN + "\n")
     output = _cli("run", out, "--resume", "--plugin", plugin, code=2)
-    assert "made with plugin mine.py, and this call has other text" in output
+    assert "made with plugin mine.py, and this call has another text" in output
     assert f"--plugin {out / 'plugins' / 'mine.py'}" in output
     registry.restore(without)
     assert "--plugin FILE" in _cli("run", out, "--resume", code=2)
@@ -308,6 +333,75 @@ def test_a_policys_state_that_changes_its_shape_is_one_message(tiny, plugin, tmp
     assert not (tmp_path / "out").exists()
 
 
+WRONG = '''\
+import numpy as np, jax.numpy as jnp, diffevo_jax as de
+from diffevo_jax.runner.registry import register
+
+def raising(fitness):
+    raise TypeError("inner boom")
+
+def problem(fitness_fn, size=2, **settings):
+    return lambda: de.problems.Problem(size, fitness_fn, **settings)
+
+def ones(x):
+    return jnp.ones(len(x))
+
+class Denoises:
+    """A denoiser whose estimate is `result`."""
+    def __new__(cls, result):
+        return lambda: de.Denoiser(lambda x: (), lambda key, memory, x_t, weights, level: result)
+
+register("fitness_map", "raises", lambda: raising)
+register("fitness_map", "none", lambda: None)
+register("algorithm", "none", lambda: None)
+register("problem", "none", lambda: None)
+register("problem", "numpy", problem(lambda x: np.sum(np.asarray(x))))
+register("problem", "no_genes", problem(ones, 0))
+register("problem", "shapeless", problem(lambda x: (ones(x), {"success": "yes"}), has_aux=True))
+register("problem", "no_aux", problem(ones, has_aux=True))
+register("denoiser", "no_pair", Denoises(3))
+register("denoiser", "no_posterior", Denoises((3, ())))
+register("denoiser", "another_shape", Denoises((de.Posterior(jnp.ones(3), 0.0, 0.0), ())))
+register("sampler", "no_move", lambda: de.Sampler(lambda x: (), lambda *_: (jnp.ones(3), ())))
+register("algorithm", "grows", lambda: de.baselines.map_elites(
+    population_size=16, num_genes=2, num_levels=3)._replace(step=lambda *_: ((), ())))
+'''
+DENOISING = (
+    "algorithm={name: denoising_evolution, schedule: {num_levels: 3}, fitness_map: {name: "
+    "identity}, denoiser: {name: DENOISER}, sampler: {name: SAMPLER}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.fitness_map={name: raises}", "TypeError: inner boom (mine.py, line 5)"),
+        ("algorithm.fitness_map={name: none}", "fitness_map: expected its factory to return a f"),
+        ("algorithm={name: none}", "algorithm: expected its factory to return a diffevo_jax Algo"),
+        ("problem={kind: none}", "problem: expected its factory to return a diffevo_jax Problem"),
+        ("problem={kind: numpy}", "TracerArrayConversionError"),
+        ("problem={kind: no_genes}", "problem: expected num_genes of 1 or more; seen 0"),
+        ("problem={kind: shapeless}", "problem: expected success (16,); seen str"),
+        ("problem={kind: no_aux}", "fitness_fn: expected (fitness, aux), as has_aux=True says"),
+        (DENOISING.replace("DENOISER", "no_pair").replace("SAMPLER", "ddim"), "denoiser: expected"),
+        (DENOISING.replace("DENOISER", "no_posterior").replace("SAMPLER", "ddim"), "Posterior"),
+        (DENOISING.replace("DENOISER", "another_shape").replace("SAMPLER", "ddim"), "x0 of shape"),
+        (DENOISING.replace("DENOISER", "posterior_mean").replace("SAMPLER", "no_move"), "a Move"),
+        ("algorithm={name: grows}", "Error"),
+    ],
+)
+def test_what_a_plugin_makes_is_tried_before_anything_is_written(
+    tiny, plugin, tmp_path, override, message
+):
+    plugin.write_text(WRONG)
+    tiny.write_text(TINY.replace("  latent: {label: latent, algorithm: {latent_dim: 1}}\n", ""))
+    command = ("run", tiny, "--out", tmp_path / "out", "--plugin", plugin, "--set", override)
+    output = _cli(*command, code=2)
+    assert message in output
+    assert "methods.plain: " in output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
     out, without = tmp_path / "out", registry.snapshot()
     overrides = ["sweep.grid={algorithm.fitness_map.power: [1.0, 2.0]}", STEEP[1]]
@@ -328,7 +422,7 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
     plugins._loaded.clear()
     plugin.write_text(PLUGIN + "\n")
     with pytest.raises(
-        cfg.ConfigError, match=r"made with plugin mine\.py, and this call has other"
+        cfg.ConfigError, match=r"made with plugin mine\.py, and this call has another"
     ):
         call(plugin=[plugin])
 

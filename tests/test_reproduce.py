@@ -53,7 +53,7 @@ def _fake(name: str, *, fails=False, runs: list | None = None):
         ]
         return Section(f"Part {name}", "First of `a_b`.\n\nSecond.", rows, [picture])
 
-    return SimpleNamespace(TITLE=f"Part {name}", COMMAND="x", run=run, section=section)
+    return SimpleNamespace(TITLE=f"Part {name}", run=run, section=section)
 
 
 @pytest.fixture

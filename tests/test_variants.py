@@ -30,6 +30,9 @@ SAMPLERS: dict[str, Callable[..., de.Sampler]] = {
 }
 VARIANTS = [*DENOISERS, *(name for name in SAMPLERS if name != "ddim")]  # every denoiser's
 
+NO_ETA = ("dpm_solver",)  # samplers without the setting
+NO_SLOPE = ("archive", "broadened")  # denoisers whose number is whole, or taken as given
+
 KEY = jax.random.key(7)
 POPULATION = jax.random.normal(jax.random.key(1), (16, 2))
 SCHEDULE = de.schedules.cosine(4)
@@ -100,10 +103,9 @@ def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
         chex.assert_trees_all_close(seen, _final(name, key=key, setting=setting), atol=ROUNDING)
     assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes.values()), slopes
     assert bool(jnp.all(slopes["temperature"] != 0))
-    if name != "dpm_solver":
+    if name not in NO_ETA:
         assert bool(jnp.all(slopes["eta"][1:] != 0))
-    # The share's gradient is none: its beta is taken as given.
-    assert bool(jnp.any(slopes["number"] != 0)) == (name not in ("archive", "broadened"))
+    assert bool(jnp.any(slopes["number"] != 0)) == (name not in NO_SLOPE)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

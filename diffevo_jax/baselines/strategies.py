@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ def evosax(
     population_size: int,
     num_genes: int,
     num_levels: int,
-    params: dict[str, Number] | None = None,
+    params: Mapping[str, Number] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Algorithm:
     """Configure one of evosax's algorithms: told its generation, then asked for the next.

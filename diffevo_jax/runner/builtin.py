@@ -1,4 +1,4 @@
-"""What configs can name without a plugin: a line each."""
+"""What configs can name without a plugin: what the library's packages export, or a line each."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import diffevo_jax as de
-from diffevo_jax.checks import Count, Positive
+from diffevo_jax.checks import Count, Number, Positive
 from diffevo_jax.problems import Problem
 from diffevo_jax.runner.registry import register
 
@@ -39,34 +39,45 @@ def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
+def factories(module: Any) -> dict[str, Callable[..., Any]]:
+    """The functions that a package exports, by name."""
+    return {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
+
+
 for _name in ("cosine", "linear", "ddpm"):
     register("schedule", _name, getattr(de.schedules, _name))
 
 register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
-register("fitness_map", "power", de.fitness.power, traced=["p", "temperature"], needs_positive=True)
-register("fitness_map", "boltzmann", de.fitness.boltzmann, traced=["temperature"])
+register("fitness_map", "power", de.fitness.power, needs_positive=True)
+register("fitness_map", "boltzmann", de.fitness.boltzmann)
 
-register(
-    "denoiser",
-    "posterior_mean",
-    with_latent_dim(de.denoisers.posterior_mean),
-    traced=["floor"],
-)
-register("denoiser", "broadened", with_latent_dim(de.denoisers.broadened), traced=["share"])
-register("denoiser", "archive", with_latent_dim(de.denoisers.archive))
-register("denoiser", "heavy_tailed", with_latent_dim(de.denoisers.heavy_tailed), traced=["dof"])
-register("sampler", "ddim", de.samplers.ddim, traced=["eta"])
-register("sampler", "dpm_solver", de.samplers.dpm_solver)
+for _name, _factory in factories(de.denoisers).items():
+    register("denoiser", _name, with_latent_dim(_factory))
+for _name, _factory in factories(de.samplers).items():
+    register("sampler", _name, _factory)
 
-register(
-    "algorithm",
-    "diffusion_evolution",
-    with_latent_dim(de.diffusion_evolution),
-    traced=["eta", "floor"],
-)
+register("algorithm", "diffusion_evolution", with_latent_dim(de.diffusion_evolution))
 register("algorithm", "denoising_evolution", de.denoising_evolution)
-for _name in ("cma_es", "open_es", "pepg", "map_elites", "evosax"):
-    register("algorithm", _name, getattr(de.baselines, _name))
+for _name, _factory in factories(de.baselines).items():
+    if _name != "evosax":
+        register("algorithm", _name, _factory)
+
+
+@register("algorithm", "evosax")
+def evosax(
+    *,
+    strategy: str,
+    num_levels: Count,
+    params: dict[str, float] | None = None,
+    options: dict[str, int | float | bool | str] | None = None,
+    population_size: int,
+    num_genes: int,
+) -> de.Algorithm:
+    """Any of evosax's algorithms by name, see `baselines.evosax`."""
+    sizes = {"population_size": population_size, "num_genes": num_genes}
+    return de.baselines.evosax(
+        strategy, num_levels=num_levels, params=params, options=options, **sizes
+    )
 
 
 @register("policy", "mlp")
@@ -85,7 +96,7 @@ def mlp(
 register("policy", "gru", de.policies.gru)
 
 
-@register("problem", "function", traced=["scale", "temperature", "limit", "success"])
+@register("problem", "function")
 def function(
     *,
     name: Literal[
@@ -96,7 +107,7 @@ def function(
     temperature: Positive | None = None,
     target_dim: Count | None = None,
     limit: Positive | None = None,
-    success: float | None = None,
+    success: Number | None = None,
 ) -> Problem:
     """A landscape of `problems.functions`, of the genome times `scale`.
 
@@ -122,7 +133,7 @@ def function(
     return Problem(dim, fitness_fn, has_aux=True, repair=clip)
 
 
-@register("problem", "control", traced=["scale", "success"])
+@register("problem", "control")
 def control(
     *,
     environment: str,
@@ -132,7 +143,7 @@ def control(
     scale: Positive = 1.0,
     max_steps: Count | None = 500,
     fast_trig: bool = True,
-    success: float | Literal["goal"] | None = None,
+    success: Number | Literal["goal"] | None = None,
     mesh=None,
 ) -> Problem:
     """A Gymnax task with a policy, see `problems.control.make_task` and `make_fitness`."""

@@ -32,6 +32,8 @@ def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
                 message += nearest(word, choices) or (
                     "; names of your own: --plugin FILE" if tag else ""
                 )
+            case "union_tag_not_found" if not isinstance(item["input"], dict):
+                message = f"expected keys and values, {{{_tag(context)}: ...}}; seen {seen}"
             case "union_tag_not_found":
                 message = f"missing key '{_tag(context)}'"
             case "missing":

@@ -16,8 +16,9 @@ from diffevo_jax.runner.config_errors import nearest
 from diffevo_jax.runner.folders import write_whole
 
 FOLDER = "plugins"
-# What has been loaded: file name -> source.
+# What has been loaded: file name -> source; and the files themselves.
 _loaded: dict[str, str] = {}
+_files: set[str] = set()
 
 
 def load(paths: Iterable[Path]) -> dict[str, str]:
@@ -31,9 +32,10 @@ def load(paths: Iterable[Path]) -> dict[str, str]:
         try:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            others = [str(other) for other in path.parent.glob("*.py")]
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error
-            raise ConfigError(f"--plugin {path}: {reason}{nearest(str(path), others)}") from None
+            if not isinstance(error, FileNotFoundError):
+                raise ConfigError(f"--plugin {path}: {error}") from None
+            hint = nearest(str(path), [str(other) for other in path.parent.glob("*.py")])
+            raise ConfigError(f"--plugin {path}: no such file{hint}") from None
         if path.name in sources:
             raise ConfigError(f"--plugin {path}: expected files of different names; seen two")
         sources[path.name] = source
@@ -44,8 +46,8 @@ def load(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _run(path: Path) -> None:
-    name = f"diffevo_jax_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name, file = f"diffevo_jax_plugin_{path.stem}", path.resolve()
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
     module = importlib.util.module_from_spec(spec)
@@ -55,16 +57,35 @@ def _run(path: Path) -> None:
         spec.loader.exec_module(module)
         if registry.snapshot() == before:
             raise ValueError("registers nothing; see diffevo_jax.runner.registry.register")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         registry.restore(before)
         del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        here = [line for line, file in zip(lines, files, strict=True) if file == str(path)]
-        line = getattr(error, "lineno", None) or (here[-1] if here else None)
-        where = f", line {line}" if line else ""
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ConfigError(f"--plugin {path}{where}: {kind}{error}") from error
+        line = getattr(error, "lineno", None)  # of a SyntaxError
+        lines = [line] if line else [frame.lineno for frame in _frames(error, {str(file)})]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(f"--plugin {path}{where}: {_said(error)}") from error
+    _files.add(str(file))
+
+
+def located(error: Exception) -> str | None:
+    """What an error says, and where in a plugin it came up; None where no plugin is in use."""
+    if not _files:
+        return None
+    frames = _frames(error, _files)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return _said(error) + where
+
+
+def _said(error: BaseException) -> str:
+    """The beginning of what an error says, after its type where it is none for users."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:297]}..."
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _frames(error: BaseException, files: set[str]) -> list[traceback.FrameSummary]:
+    """The places in some files that an error came through."""
+    return [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
 
 
 def keep(folder: Path, sources: dict[str, str]) -> None:
@@ -85,12 +106,14 @@ def check_same(folder: Path, sources: dict[str, str]) -> None:
     if there == sources:
         return
     for name in {**there, **sources}:
-        if there.get(name) != sources.get(name):
-            seen = "other text" if name in there and name in sources else "one without it"
+        if name not in there:
             raise ConfigError(
-                f"{folder}: made with plugin {name}, and this call has {seen}; go on with "
-                f"--plugin {folder / FOLDER / name}, or choose another folder"
-                if name in there
-                else f"{folder}: made without plugin {name}; leave --plugin out, or choose another "
+                f"{folder}: made without plugin {name}; leave that one out, or choose another "
                 "folder"
+            )
+        if there[name] != sources.get(name):
+            seen = "has another text of it" if name in sources else "does not name it"
+            raise ConfigError(
+                f"{folder}: made with plugin {name}, and this call {seen}; go on with --plugin "
+                f"{folder / FOLDER / name}, or choose another folder"
             )

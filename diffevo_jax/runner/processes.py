@@ -48,6 +48,8 @@ def connect(
             f"--distributed: expected all of {', '.join(given)} or none of them; "
             f"missing {', '.join(missing)}"
         )
+    if processes is not None and processes < 1:
+        raise ConfigError(f"--processes: expected 1 or more; seen {processes}")
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ConfigError(
             f"--process: expected 0 to {processes - 1}, of --processes {processes}; seen {process}"

@@ -1,6 +1,7 @@
 """A method of a config as pure functions of a key."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import registry
+from diffevo_jax.runner import plugins, registry
 
 
 class Program(NamedTuple):
@@ -52,9 +53,18 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
     for name, method in config.methods.items():
         try:
             programs[name] = make_program(method, mesh=mesh)
-        except ValueError as error:
-            raise cfg.ConfigError(f"{config.name}: methods.{name}: {error}") from None
+            jax.eval_shape(partial(_first_generation, programs[name]), jax.random.key(0))
+        except Exception as error:
+            told = str(error) if isinstance(error, ValueError) else plugins.located(error)
+            if told is None:
+                raise
+            raise cfg.ConfigError(f"{config.name}: methods.{name}: {told}") from error
     return programs
+
+
+def _first_generation(program: Program, key: jax.Array) -> Any:
+    carry, keys = program.start(key)
+    return program.advance(carry, keys[:1])
 
 
 def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
@@ -63,6 +73,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     Raises ValueError, naming the setting that does not fit.
     """
     problem: de.problems.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
+    if not isinstance(problem.num_genes, int) or problem.num_genes < 1:
+        raise ValueError(f"problem: expected num_genes of 1 or more; seen {problem.num_genes}")
 
     def make_algorithm(key: jax.Array) -> de.Algorithm:
         return registry.build(
@@ -91,6 +103,9 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         if "effective_sample_size" in kept:
             kept["effective_sample_size"] = jnp.mean(kept["effective_sample_size"])
         if aux and "success" in aux:
+            seen = getattr(aux["success"], "shape", type(aux["success"]).__name__)
+            if seen != info.fitness.shape:
+                raise ValueError(f"problem: expected success {info.fitness.shape}; seen {seen}")
             kept["success_rate"] = jnp.mean(aux["success"])
         return kept
 
@@ -124,7 +139,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         }
         if method.save_x0:
             left["final_x0"] = carry.x0
-        if hasattr(state, "archive"):
+        if isinstance(getattr(state, "archive", None), de.baselines.Archive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 

@@ -1,15 +1,17 @@
 """Names of a config -> factories: one registry for what is built in and what users bring.
 
-    @register("fitness_map", "steep", traced=["power"])
+    @register("fitness_map", "steep")
     def steep(power: Positive = 2.0) -> de.fitness.FitnessMap: ...
 
 makes `fitness_map: {name: steep, power: 3}` part of every config. The settings of a section are the
-parameters of its factory: their types, ranges and defaults are read from its signature. What the
-run itself knows is no setting: a factory that has a parameter of one of the names in `GIVEN` is
-given it.
+parameters of its factory: their types, ranges and defaults are read from its signature. A number
+that may be traced says so by its type, `checks.Positive` and the like: a sweep over it is one
+program; one that Python looks at is a plain `float`. What the run itself knows is no setting: a
+factory that has a parameter of one of the names in `GIVEN` is given it.
 """
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -23,17 +25,25 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    TypeAdapter,
+    ValidationError,
     create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+import diffevo_jax as de
 from diffevo_jax.checks import Interval
 from diffevo_jax.runner.config_errors import nearest
 
-# What a run gives to a factory that asks for it: a PRNG key of the repeat, genes D, individuals N,
-# the mesh or None; and to a policy's, from its problem, the shapes that it has to fit.
-GIVEN = ("key", "num_genes", "population_size", "mesh", "num_inputs", "num_outputs", "input_shape")
+# What a run gives to the factories of each kind that ask for it: a PRNG key of the repeat, genes D,
+# individuals N, the mesh or None; to a policy's, from its problem, the shapes that it has to fit.
+_OF_A_RUN = ("key", "num_genes", "population_size", "mesh")
+GIVEN = {
+    "problem": ("mesh",),
+    "policy": ("num_inputs", "num_outputs", "input_shape"),
+    **dict.fromkeys(("algorithm", "schedule", "fitness_map", "denoiser", "sampler"), _OF_A_RUN),
+}
 
 # Each kind of section: the key that tells which one it is, and the one that it is without.
 KINDS = {
@@ -70,7 +80,7 @@ class Entry(NamedTuple):
     """A factory and what the runner must know of it.
 
     traced: settings that are numbers to the compiled program, so that a sweep over them compiles
-        once. One whose default is 0 is left out of the program where it is 0.
+        once. One that is off at 0 by default, as a floor, is no part of the program where it is 0.
     needs_positive: of a fitness map, that it has no weight for a negative fitness.
     """
 
@@ -88,28 +98,27 @@ def register(
     name: str,
     factory: Callable[..., Any] | None = None,
     *,
-    traced: Sequence[str] = (),
     needs_positive: bool = False,
 ) -> Any:
     """Give a factory a name in configs; a decorator where no factory is given.
 
-    kind: one of `KINDS`. name: new among those of its kind. The rest: of `Entry`.
-    Raises ValueError on another kind, a name that is taken, and a factory whose parameters a config
-    can't give.
+    kind: one of `KINDS`. name: new among those of its kind. needs_positive: of `Entry`.
+    Raises ValueError on another kind, a name that is taken or no word, and a factory whose
+    parameters a config can't give.
     """
     if factory is None:
-        return lambda factory: register(
-            kind, name, factory, traced=traced, needs_positive=needs_positive
-        )
+        return lambda factory: register(kind, name, factory, needs_positive=needs_positive)
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}; seen {kind!r}")
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
+        raise ValueError(f"{kind}: expected a name of letters, digits, _, - and .; seen {name!r}")
+    if not callable(factory):
+        raise ValueError(f"{kind} {name!r}: expected a factory, a function; seen {factory!r}")
     if name in _entries[kind]:
         raise ValueError(f"{kind} {name!r}: registered already, by {_home(_entries[kind][name])}")
     settings = _settings(kind, name, factory)
-    unknown = [each for each in traced if each not in settings]
-    if unknown:
-        raise ValueError(f"{kind} {name!r}: traced {unknown[0]!r} is none of its settings")
-    _entries[kind][name] = Entry(factory, tuple(traced), needs_positive)
+    traced = tuple(each for each in settings if _may_be_traced(factory, each))
+    _entries[kind][name] = Entry(factory, traced, needs_positive)
     _sections.clear()
     return factory
 
@@ -172,13 +181,30 @@ def build(kind: str, section: Any, path: str, **given: Any) -> Any:
         elif name in given:
             arguments[name] = given[name]
     try:
-        return factory(**arguments)
+        made = factory(**arguments)
     except ValueError as error:
         message = str(error)
         if message.startswith(path):  # of a section in it
             raise
         named = message.partition(":")[0] in arguments
         raise ValueError(f"{path}{'.' if named else ': '}{message}") from error
+    wanted = _made_by(kind)
+    if not (callable(made) if wanted is None else isinstance(made, wanted)):
+        what = "a function" if wanted is None else f"a diffevo_jax {wanted.__name__}"
+        raise ValueError(f"{path}: expected its factory to return {what}; seen {made!r:.60}")
+    return made
+
+
+def _made_by(kind: str) -> type | None:
+    """What factories of a kind return; None is any function."""
+    return {
+        "problem": de.problems.Problem,
+        "policy": de.policies.Policy,
+        "algorithm": de.Algorithm,
+        "schedule": de.schedules.Schedule,
+        "denoiser": de.Denoiser,
+        "sampler": de.Sampler,
+    }.get(kind)
 
 
 def _later(kind: str, section: Any, path: str) -> Callable[..., Any]:
@@ -202,8 +228,10 @@ def _settings(kind: str, name: str, factory: Callable) -> dict[str, Any]:
     hints = typing.get_type_hints(factory, include_extras=True)
     settings = {}
     for parameter in inspect.signature(factory).parameters.values():
-        if parameter.name in GIVEN:
+        if parameter.name in GIVEN[kind]:
             continue
+        if parameter.name.startswith(("_", "model_")) or parameter.name == KINDS[kind][0]:
+            raise ValueError(f"{kind} {name!r}: {parameter.name!r} can be no setting's name")
         default = ... if parameter.default is parameter.empty else parameter.default
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ValueError(f"{kind} {name!r}: expected named parameters; seen {parameter}")
@@ -211,17 +239,42 @@ def _settings(kind: str, name: str, factory: Callable) -> dict[str, Any]:
             inner = Any  # until all names are known, see `_model`
             settings[parameter.name] = inner, default
             continue
-        setting = _setting(hints.get(parameter.name))
+        hint = hints.get(parameter.name)
+        setting = _setting(hint)
         if setting is not None:
             settings[parameter.name] = setting, default
-        elif default is ...:
+            if default is not ...:
+                _check_default(f"{kind} {name!r}: parameter {parameter.name!r}", setting, default)
+        elif default is ... or hint is None:
             raise ValueError(
                 f"{kind} {name!r}: parameter {parameter.name!r}: expected an annotation that a "
-                f"config can give (int, float, bool, str, Literal, list, dict or one of "
-                f"diffevo_jax.checks), a default, or one of {', '.join(GIVEN)}; seen "
-                f"{hints.get(parameter.name, 'none')}"
+                "config can give (int, float, bool, str, Literal, list, dict or one of "
+                f"diffevo_jax.checks), or the name of what a run gives, {', '.join(GIVEN[kind])}; "
+                f"seen {'none' if hint is None else hint}"
             )
     return settings
+
+
+def _check_default(where: str, setting: Any, default: Any) -> None:
+    try:
+        TypeAdapter(setting).validate_python(default, strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise ValueError(
+            f"{where}: expected a default that is {reason}; seen {default!r}"
+        ) from None
+
+
+def _may_be_traced(factory: Callable, name: str) -> bool:
+    """Whether a parameter's type says that it may be a number that is traced."""
+
+    def holds_array(annotation: Any) -> bool:
+        arguments = typing.get_args(annotation)
+        if typing.get_origin(annotation) not in (Annotated, typing.Union, types.UnionType):
+            return annotation is jax.Array
+        return any(holds_array(each) for each in arguments)
+
+    return holds_array(typing.get_type_hints(factory, include_extras=True).get(name))
 
 
 def _model(kind: str, name: str, factory: Callable) -> type[Section]:
