@@ -277,9 +277,10 @@ def _log_weight(fitness_map: FitnessMap, fitness: jax.Array) -> jax.Array:
     worst = jnp.min(fitness, where=finite, initial=jnp.inf)
     stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
     log_weight = fitness_map(jnp.where(finite, fitness, stand_in))
-    if log_weight.shape != fitness.shape:
+    shape = getattr(log_weight, "shape", type(log_weight).__name__)
+    if shape != fitness.shape:
         raise ValueError(
             f"fitness_map: expected log weights of the fitness's shape {fitness.shape}; "
-            f"seen {log_weight.shape}"
+            f"seen {shape}"
         )
     return jnp.where(finite & (log_weight < jnp.inf), log_weight, jnp.nan)
