@@ -5,6 +5,7 @@ x0      = denoiser(population, weights)             `denoisers`
 x_prev  = sampler(population, x0)                   `samplers`
 """
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -166,7 +167,7 @@ def denoising_evolution(
             )
         # Genes that are not finite stay where they are: their individual takes no part.
         usable = jnp.all(jnp.isfinite(x_t), axis=1)
-        log_weight = jnp.where(usable, _log_weight(fitness_map, fitness), jnp.nan)
+        log_weight = _log_weight(fitness_map, fitness, usable)
         selected = jnp.any(log_weight > -jnp.inf)
         weights = Weights(
             jnp.where(selected, log_weight, jnp.where(usable, 0, jnp.nan)),
@@ -242,15 +243,19 @@ def _checked(name: str, before: Any, after: Any) -> Any:
     return after
 
 
-def _log_weight(fitness_map: FitnessMap, fitness: jax.Array) -> jax.Array:
+def _log_weight(
+    fitness_map: FitnessMap, fitness: jax.Array, usable: jax.Array | bool = True
+) -> jax.Array:
     """Log weight `[N]`: NaN wherever the fitness, or its weight, is no usable number."""
     fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
-    finite = jnp.isfinite(fitness)
+    finite = jnp.isfinite(fitness) & usable
     # The map sees a finite number in every place, so that one bad fitness cannot spread or
     # spoil gradients; the worst valid one moves neither a maximum nor a rank.
     worst = jnp.min(fitness, where=finite, initial=jnp.inf)
     stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
-    log_weight = fitness_map(jnp.where(finite, fitness, stand_in))
+    compares = "where" in inspect.signature(fitness_map).parameters
+    where = {"where": finite} if compares else {}
+    log_weight = fitness_map(jnp.where(finite, fitness, stand_in), **where)
     if log_weight.shape != fitness.shape:
         raise ValueError(
             f"fitness_map: expected log weights of the fitness's shape {fitness.shape}; "

@@ -40,6 +40,8 @@ def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
 for _name in ("cosine", "linear", "ddpm"):
     register("schedule", _name, getattr(de.schedules, _name))
 
+register("fitness_map", "standardised", de.fitness.standardised, traced=["temperature"])
+register("fitness_map", "rank", de.fitness.rank, traced=["sharpness"])
 register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
 register("fitness_map", "power", de.fitness.power, traced=["p", "temperature"], needs_positive=True)
 register("fitness_map", "boltzmann", de.fitness.boltzmann, traced=["temperature"])
