@@ -1,5 +1,6 @@
 """The loop: laws, transformations, and what happens to bad fitness."""
 
+import warnings
 from functools import partial
 
 import chex
@@ -323,6 +324,34 @@ def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
     flat, flat_info = _run(fitness_fn=lambda population: jnp.ones(len(population)))
     assert bool(flat_info.selected.all())
     chex.assert_trees_all_close(state, flat, atol=1e-5)
+
+
+def _warned(**settings) -> list[str]:
+    """What a run of costs, in units of 1e6, says outside jit."""
+    algorithm = de.diffusion_evolution(COSINE, **settings)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        de.evolve(KEY, algorithm, lambda x: -1e6 * (x**2).sum(1), POPULATION)
+    return [str(warning.message) for warning in seen]
+
+
+def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
+    (nobody,) = _warned(fitness_map=de.fitness.identity)
+    assert "nothing was selected" in nobody
+    assert "fitness.standardised()" in nobody
+    (alone,) = _warned(fitness_map=de.fitness.boltzmann(1.0))
+    assert "effective sample size stayed at 1" in alone
+    assert _warned(fitness_map=de.fitness.standardised()) == []
+
+
+def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():
+    algorithm = de.diffusion_evolution(COSINE, fitness_map=de.fitness.boltzmann(1.0))
+    run = partial(de.evolve, algorithm=algorithm, fitness_fn=lambda x: -1e6 * (x**2).sum(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.jit(lambda key: run(key, population=POPULATION).kept)(KEY)
+        jax.vmap(lambda key: run(key, population=POPULATION).kept)(KEY[None])
+        run(KEY, population=POPULATION, start=2)  # where kernels are narrow
 
 
 def test_a_negative_fitness_under_identity_is_counted_as_invalid():

@@ -227,6 +227,17 @@ def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
     np.testing.assert_allclose(saved, evolve(key_run, population), rtol=1e-4)
 
 
+def test_a_run_that_does_not_select_says_what_to_change(tiny, tmp_path):
+    said = []
+    nobody = "algorithm.fitness_map={name: identity}", "problem.scale=1e6"  # far from the peaks
+    tiny.write_text(TINY.split("  latent")[0])
+    _run(tiny, tmp_path / "a", *nobody, say=said.append)
+    _run(tiny, tmp_path / "b", "algorithm.fitness_map.temperature=1e-9", say=said.append)
+    assert len(said) == 2
+    assert said[0].startswith("plain: in 3 of 3 repeats nothing was selected")
+    assert said[1].startswith("plain: in 3 of 3 repeats no individual learned from others")
+
+
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
