@@ -17,10 +17,12 @@ from diffevo_jax.base import Denoiser, Level, Sampler, Weights
 from diffevo_jax.checks import Fraction, NonNegative, check_population
 from diffevo_jax.denoisers.posterior_mean import posterior_mean
 from diffevo_jax.evolution import Algorithm
-from diffevo_jax.fitness import FitnessMap, identity
+from diffevo_jax.fitness import FitnessMap, standardised
 from diffevo_jax.samplers.ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 from diffevo_jax.sharding import check_mesh, split
+
+STANDARDISED = standardised()  # what fitness is weighed by unless said
 
 
 class State(NamedTuple):
@@ -66,7 +68,7 @@ class Info(NamedTuple):
 def diffusion_evolution(
     schedule: Schedule | ArrayLike,
     *,
-    fitness_map: FitnessMap = identity,
+    fitness_map: FitnessMap = STANDARDISED,
     eta: Fraction = 1.0,
     projection: jax.Array | None = None,
     floor: NonNegative = 0.0,
@@ -79,8 +81,8 @@ def diffusion_evolution(
 
     schedule: from `schedules`, or alpha `[T]` of your own, strictly decreasing inside (0, 1).
     fitness_map: fitness `[N]`, higher is better, to log weight `[N]`; from `fitness`. The default,
-        `identity`, needs fitness of 0 or more: it leaves negative ones out, and when all are
-        negative nothing is selected (`Info.num_invalid`, `Info.selected`). `boltzmann` takes any.
+        `standardised`, takes fitness of any sign and unit. The paper's are `identity`, which leaves
+        negative fitness out (`Info.num_invalid`, `Info.selected`), and `boltzmann`.
     eta: noise, in [0, 1]. The paper's control tasks use 1, its benchmarks 0.1; 0 is deterministic.
     projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
         None takes them in genome space.
@@ -103,7 +105,7 @@ def diffusion_evolution(
 def denoising_evolution(
     schedule: Schedule | ArrayLike,
     *,
-    fitness_map: FitnessMap,
+    fitness_map: FitnessMap = STANDARDISED,
     denoiser: Denoiser,
     sampler: Sampler,
     mesh: Mesh | None = None,

@@ -42,7 +42,7 @@ def standardised(temperature: Positive = 0.1) -> FitnessMap:
     return log_weight
 
 
-def rank(sharpness: Positive = 20.0) -> FitnessMap:
+def rank(sharpness: Positive = 50.0) -> FitnessMap:
     """Weight = exp(sharpness r / (N - 1)), r the rank from 0, the worst: only the order matters.
 
     Ties share their mean rank; N and r are of the valid individuals of a generation.
