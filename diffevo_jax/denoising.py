@@ -5,6 +5,7 @@ x0      = denoiser(population, weights)             `denoisers`
 x_prev  = sampler(population, x0)                   `samplers`
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ from diffevo_jax.base import Denoiser, Level, Sampler, Weights
 from diffevo_jax.checks import Fraction, NonNegative, check_population
 from diffevo_jax.denoisers.posterior_mean import posterior_mean
 from diffevo_jax.evolution import Algorithm
-from diffevo_jax.fitness import FitnessMap, identity
+from diffevo_jax.fitness import FitnessMap, standardised
 from diffevo_jax.samplers.ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 from diffevo_jax.sharding import check_mesh, split
+
+STANDARDISED = standardised()  # what fitness is weighed by unless said
 
 
 class State(NamedTuple):
@@ -66,7 +69,7 @@ class Info(NamedTuple):
 def diffusion_evolution(
     schedule: Schedule | ArrayLike,
     *,
-    fitness_map: FitnessMap = identity,
+    fitness_map: FitnessMap = STANDARDISED,
     eta: Fraction = 1.0,
     projection: jax.Array | None = None,
     floor: NonNegative = 0.0,
@@ -79,8 +82,8 @@ def diffusion_evolution(
 
     schedule: from `schedules`, or alpha `[T]` of your own, strictly decreasing inside (0, 1).
     fitness_map: fitness `[N]`, higher is better, to log weight `[N]`; from `fitness`. The default,
-        `identity`, needs fitness of 0 or more: it leaves negative ones out, and when all are
-        negative nothing is selected (`Info.num_invalid`, `Info.selected`). `boltzmann` takes any.
+        `standardised`, takes fitness of any sign and unit. The paper's are `identity`, which leaves
+        negative fitness out (`Info.num_invalid`, `Info.selected`), and `boltzmann`.
     eta: noise, in [0, 1]. The paper's control tasks use 1, its benchmarks 0.1; 0 is deterministic.
     projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
         None takes them in genome space.
@@ -103,7 +106,7 @@ def diffusion_evolution(
 def denoising_evolution(
     schedule: Schedule | ArrayLike,
     *,
-    fitness_map: FitnessMap,
+    fitness_map: FitnessMap = STANDARDISED,
     denoiser: Denoiser,
     sampler: Sampler,
     mesh: Mesh | None = None,
@@ -172,7 +175,7 @@ def denoising_evolution(
             )
         # Genes that are not finite stay where they are: their individual takes no part.
         usable = jnp.all(jnp.isfinite(x_t), axis=1)
-        log_weight = jnp.where(usable, _log_weight(fitness_map, fitness), jnp.nan)
+        log_weight = _log_weight(fitness_map, fitness, usable)
         selected = jnp.any(log_weight > -jnp.inf)
         weights = Weights(
             jnp.where(selected, log_weight, jnp.where(usable, 0, jnp.nan)),
@@ -268,15 +271,19 @@ def _checked(name: str, before: Any, after: Any) -> Any:
     return after
 
 
-def _log_weight(fitness_map: FitnessMap, fitness: jax.Array) -> jax.Array:
+def _log_weight(
+    fitness_map: FitnessMap, fitness: jax.Array, usable: jax.Array | bool = True
+) -> jax.Array:
     """Log weight `[N]`: NaN wherever the fitness, or its weight, is no usable number."""
     fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
-    finite = jnp.isfinite(fitness)
+    finite = jnp.isfinite(fitness) & usable
     # The map sees a finite number in every place, so that one bad fitness cannot spread or
     # spoil gradients; the worst valid one moves neither a maximum nor a rank.
     worst = jnp.min(fitness, where=finite, initial=jnp.inf)
     stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
-    log_weight = fitness_map(jnp.where(finite, fitness, stand_in))
+    compares = "where" in inspect.signature(fitness_map).parameters
+    where = {"where": finite} if compares else {}
+    log_weight = fitness_map(jnp.where(finite, fitness, stand_in), **where)
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
     if shape != fitness.shape:
         raise ValueError(

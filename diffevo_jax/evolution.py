@@ -1,11 +1,15 @@
 """What every optimiser is, and the loop around it: Algorithm, evolve."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from diffevo_jax.checks import concrete
+from diffevo_jax.selection import advice, signs
 
 
 class Algorithm(NamedTuple):
@@ -74,16 +78,26 @@ def evolve(
     start: level to start at, 0 to T - 1, for T' = start + 1 generations; None is the first, T - 1.
 
     Returns the final state, what `keep` kept, stacked along a leading axis of T whose entry -1
-    describes the final population, and the best individual seen.
+    describes the final population, and the best individual seen. Warns, outside jit, where a whole
+    run selected nobody, or no individual learned from others: `selection.advice`.
     Raises ValueError on a fitness_fn of other arguments, and on a start out of range.
     """
     generation = make_generation(
-        algorithm, fitness_fn, has_key=has_key, has_aux=has_aux, keep=keep, repair=repair
+        algorithm,
+        fitness_fn,
+        has_key=has_key,
+        has_aux=has_aux,
+        keep=lambda info, *aux: (keep(info, *aux), signs(info)),
+        repair=repair,
     )
     running = begin(algorithm, population, start=start)
     num_levels = algorithm.num_levels if start is None else start + 1
     keys = jax.random.split(key, num_levels)
-    running, kept = jax.lax.scan(generation, running, keys)
+    running, (kept, seen) = jax.lax.scan(generation, running, keys)
+    known = [known for value in seen if (known := concrete(value)) is not None]
+    message = advice(*known) if len(known) == 2 and start is None else None
+    if message is not None:
+        warnings.warn(message, stacklevel=2)
     return Evolved(running.state, kept, running.best)
 
 

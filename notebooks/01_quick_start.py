@@ -36,7 +36,9 @@ import diffevo_jax as de
 key_init, key_run = jax.random.split(jax.random.key(0))
 population = jax.random.normal(key_init, (512, 2))
 
-evolution = de.diffusion_evolution(de.schedules.linear(100), eta=0.1)
+evolution = de.diffusion_evolution(
+    de.schedules.linear(100), fitness_map=de.fitness.identity, eta=0.1
+)
 state, info, best = de.evolve(
     key_run, evolution, de.problems.two_peaks, population, keep=lambda info: info
 )

@@ -428,7 +428,9 @@ METHODS = {"diffusion": "diffevo", "cma_es": "cmaes", "open_es": "openes"} | {
 def as_published(name):
     """A method of Fig. 3 in the plane, and its population."""
     if name == "diffusion":
-        return de.diffusion_evolution(de.schedules.cosine(25), eta=0.1, floor=1e-9), 512
+        return de.diffusion_evolution(
+            de.schedules.cosine(25), fitness_map=de.fitness.identity, eta=0.1, floor=1e-9
+        ), 512
     size = 256 if name == "map_elites" else 512
     levels = 1000 if name == "open_es" else 25
     settings: dict[str, Any] = {"population_size": size, "num_genes": 2, "num_levels": levels}

@@ -1,5 +1,6 @@
 """The loop: laws, transformations, and what happens to bad fitness."""
 
+import warnings
 from functools import partial
 
 import chex
@@ -24,16 +25,21 @@ def _everything(info):
 def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.problems.two_peaks, **kw):
     """State and info of a run; settings are the optimiser's, has_key is `evolve`'s."""
     has_key = kw.pop("has_key", False)
-    algorithm = de.diffusion_evolution(schedule, **kw)
+    algorithm = _evolution(schedule, **kw)
     state, info, _ = de.evolve(
         key, algorithm, fitness_fn, population, has_key=has_key, keep=_everything
     )
     return state, info
 
 
+def _evolution(schedule, **settings):
+    """The published weights, which the fitness itself is."""
+    return de.diffusion_evolution(schedule, **{"fitness_map": de.fitness.identity, **settings})
+
+
 def _first(fitness_fn):
     """The population after one generation, without compiling a whole run."""
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     generation = de.make_generation(algorithm, fitness_fn)
     return generation(de.begin(algorithm, POPULATION), KEY)[0].state.population
 
@@ -61,7 +67,7 @@ def test_t_levels_are_t_evaluations_and_t_minus_one_updates():
 
 
 def test_a_finished_run_is_a_fixed_point_of_step():
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     state, _ = _run()
     assert int(state.t) == 0
     for key in jax.random.split(KEY, 3):
@@ -95,7 +101,7 @@ def test_an_offset_of_boltzmann_fitness_changes_nothing():
 
 
 def test_the_step_is_the_estimate_and_the_ddim_step():
-    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    algorithm = _evolution(COSINE, eta=0.5)
     state = algorithm.init(POPULATION)
     fitness = de.problems.two_peaks(POPULATION)
     stepped, info = algorithm.step(KEY, state, fitness)
@@ -114,7 +120,7 @@ def test_a_square_projection_of_full_rank_keeps_the_distances():
 
 
 def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
-    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    algorithm = _evolution(COSINE, eta=0.5)
     evaluated = jnp.clip(POPULATION, -1, 1)
     fitness = de.problems.two_peaks(evaluated)
     seen = algorithm.step(KEY, algorithm.init(POPULATION), fitness, evaluated)
@@ -126,7 +132,7 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
 
 
 def test_fitness_is_kept_unless_something_else_is_asked_for():
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     fitness = _run()[1].fitness
     evolve = partial(de.evolve, KEY, algorithm, de.problems.two_peaks, POPULATION)
     # Three programs, each with its own rounding.
@@ -139,7 +145,7 @@ def test_the_best_is_the_best_of_all_generations():
     def fades(key, population):  # the first generation is the best one
         return de.problems.two_peaks(population) * jax.random.uniform(key)
 
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     _, info, best = de.evolve(KEY, algorithm, fades, POPULATION, has_key=True, keep=_everything)
     level, individual = np.unravel_index(np.argmax(info.fitness), info.fitness.shape)
     assert level < 11  # measured: the best of the last generation is not the best of all
@@ -152,7 +158,7 @@ def test_fitness_that_is_no_number_is_no_best(bad):
     def fitness_fn(population):
         return de.problems.two_peaks(population).at[0].set(bad)
 
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     _, info, best = de.evolve(KEY, algorithm, fitness_fn, POPULATION, keep=_everything)
     assert float(best.fitness) == float(info.fitness[:, 1:].max())
     _, _, none = de.evolve(KEY, algorithm, lambda x: jnp.full(len(x), bad), POPULATION)
@@ -160,7 +166,7 @@ def test_fitness_that_is_no_number_is_no_best(bad):
 
 
 def test_a_run_from_a_level_is_the_end_of_a_whole_run():
-    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    algorithm = _evolution(COSINE, eta=0.5)
     generation = de.make_generation(algorithm, de.problems.two_peaks)
     running = de.begin(algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
@@ -173,14 +179,14 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
 
 
 def test_a_start_at_the_first_level_is_a_whole_run():
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=11)
     chex.assert_trees_all_close(seen.state, _run()[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("start", [-1, 12])
 def test_a_start_that_is_no_level_is_refused(start):
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     with pytest.raises(ValueError, match=rf"start: expected a level from 0 to 11; seen {start}"):
         de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=start)
 
@@ -189,7 +195,7 @@ def test_what_is_repaired_is_what_is_evaluated_and_selected():
     def unrepaired(population):
         return jnp.where(jnp.any(population > 0.5, axis=1), 9.0, de.problems.two_peaks(population))
 
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     state, info, best = de.evolve(
         KEY,
         algorithm,
@@ -210,7 +216,7 @@ def test_what_a_fitness_tells_beside_is_there_to_be_kept():
     def fitness_fn(population):
         return de.problems.two_peaks(population), {"norm": jnp.linalg.norm(population, axis=1)}
 
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     fitness, norm = de.evolve(
         KEY,
         algorithm,
@@ -297,6 +303,16 @@ def test_jitted_partial_and_bound_fitness_functions_fit():
 # Bad fitness
 
 
+def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
+    fitness = de.problems.two_peaks(POPULATION)
+    default = de.diffusion_evolution(COSINE)
+    named = de.diffusion_evolution(COSINE, fitness_map=de.fitness.standardised(0.1))
+    expected = named.step(KEY, named.init(POPULATION), fitness)[1].log_weight
+    for unit, offset in ((1, 0), (1e-6, 0), (1e6, -3e6)):
+        _, info = default.step(KEY, default.init(POPULATION), unit * fitness + offset)
+        np.testing.assert_allclose(info.log_weight, expected, atol=1e-3)  # float32's at 3 ranges
+
+
 @pytest.mark.parametrize("fitness_map", [de.fitness.identity, de.fitness.boltzmann(1.0)])
 @pytest.mark.parametrize("floor", [0.0, 1e-9])
 def test_fitness_that_is_no_number_weighs_nothing_and_is_counted(fitness_map, floor):
@@ -323,6 +339,34 @@ def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
     flat, flat_info = _run(fitness_fn=lambda population: jnp.ones(len(population)))
     assert bool(flat_info.selected.all())
     chex.assert_trees_all_close(state, flat, atol=1e-5)
+
+
+def _warned(**settings) -> list[str]:
+    """What a run of costs, in units of 1e6, says outside jit."""
+    algorithm = de.diffusion_evolution(COSINE, **settings)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        de.evolve(KEY, algorithm, lambda x: -1e6 * (x**2).sum(1), POPULATION)
+    return [str(warning.message) for warning in seen]
+
+
+def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
+    (nobody,) = _warned(fitness_map=de.fitness.identity)
+    assert "nothing was selected" in nobody
+    assert "fitness.standardised()" in nobody
+    (alone,) = _warned(fitness_map=de.fitness.boltzmann(1.0))
+    assert "effective sample size stayed at 1" in alone
+    assert _warned(fitness_map=de.fitness.standardised()) == []
+
+
+def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():
+    algorithm = de.diffusion_evolution(COSINE, fitness_map=de.fitness.boltzmann(1.0))
+    run = partial(de.evolve, algorithm=algorithm, fitness_fn=lambda x: -1e6 * (x**2).sum(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.jit(lambda key: run(key, population=POPULATION).kept)(KEY)
+        jax.vmap(lambda key: run(key, population=POPULATION).kept)(KEY[None])
+        run(KEY, population=POPULATION, start=2)  # where kernels are narrow
 
 
 def test_a_negative_fitness_under_identity_is_counted_as_invalid():
@@ -352,7 +396,7 @@ def _final_fitness(key, eta, temperature, schedule=COSINE):
 
 
 def test_jit_equals_eager_and_traces_once():
-    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    algorithm = _evolution(COSINE, eta=0.5)
     step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))
     fast = slow = algorithm.init(POPULATION)
     for key in jax.random.split(KEY, 11):
@@ -438,7 +482,7 @@ def test_optax_tunes_the_temperature_through_a_whole_run():
 
 
 def test_evolve_runs_inside_another_scan_and_in_pieces():
-    algorithm = de.diffusion_evolution(COSINE, eta=0.5)
+    algorithm = _evolution(COSINE, eta=0.5)
     whole = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION)
     generation = de.make_generation(algorithm, de.problems.two_peaks)
     keys = jax.random.split(KEY, 12)
@@ -521,7 +565,7 @@ def test_no_individual_ever_turns_nan():
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_step_lowers_for_accelerators(platform):
-    algorithm = de.diffusion_evolution(COSINE, floor=1e-9, projection=jnp.ones((2, 1)))
+    algorithm = _evolution(COSINE, floor=1e-9, projection=jnp.ones((2, 1)))
     state = algorithm.init(POPULATION)
     exported = jax.export.export(jax.jit(algorithm.step), platforms=[platform])(
         KEY, state, POPULATION[:, 0]
@@ -531,7 +575,7 @@ def test_the_step_lowers_for_accelerators(platform):
 
 def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
     def loss(eta):
-        algorithm = de.diffusion_evolution(COSINE, eta=eta)
+        algorithm = _evolution(COSINE, eta=eta)
         state = de.State(POPULATION, jnp.asarray(0, jnp.int32), (), ())
         return jnp.sum(algorithm.step(KEY, state, POPULATION[:, 0] ** 2)[0].population)
 
@@ -539,7 +583,7 @@ def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
 
 
 def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
-    algorithm = de.diffusion_evolution(schedule, **settings)
+    algorithm = _evolution(schedule, **settings)
     state = de.State(population, jnp.asarray(t, jnp.int32), (), ())
     return algorithm.step(KEY, state, fitness)
 
@@ -626,14 +670,14 @@ def test_a_fitness_map_sees_no_bad_fitness_and_no_stranger_to_the_good():
 
 
 def test_two_individuals_are_enough():
-    assert de.diffusion_evolution(COSINE).init(POPULATION[:2]).population.shape == (2, 2)
+    assert _evolution(COSINE).init(POPULATION[:2]).population.shape == (2, 2)
 
 
 def test_positional_arguments_may_have_any_names():
     def positional(key, population, /):
         return jax.random.uniform(key, population.shape[:1])
 
-    algorithm = de.diffusion_evolution(COSINE)
+    algorithm = _evolution(COSINE)
     generation = de.make_generation(algorithm, positional, has_key=True)
     _, fitness = generation(de.begin(algorithm, POPULATION), KEY)
     expected = jax.random.uniform(jax.random.split(KEY)[0], (64,))
@@ -652,12 +696,12 @@ def test_positional_arguments_may_have_any_names():
             r"of one shape \[T\]; seen \(2, 3\)",
         ),
         (
-            lambda: de.diffusion_evolution(COSINE).init(POPULATION.at[:2, 0].set(jnp.inf)),
+            lambda: _evolution(COSINE).init(POPULATION.at[:2, 0].set(jnp.inf)),
             "finite genomes; seen 2 rows",
         ),
-        (lambda: de.diffusion_evolution(COSINE).init(POPULATION[0]), r"seen \(2,\)"),
+        (lambda: _evolution(COSINE).init(POPULATION[0]), r"seen \(2,\)"),
         (
-            lambda: de.diffusion_evolution(COSINE).init(jnp.ones((5, 2), int)),
+            lambda: _evolution(COSINE).init(jnp.ones((5, 2), int)),
             "population: expected floating-point genomes; seen int32",
         ),
     ],

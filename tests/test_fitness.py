@@ -8,6 +8,8 @@ import pytest
 import diffevo_jax as de
 
 FITNESS = jnp.array([0.0, 0.5, 2.0, 3.0])
+# Maps that compare individuals, of a setting that may be traced.
+COMPARING = [de.fitness.standardised, de.fitness.rank]
 
 
 def test_identity_weighs_by_the_fitness():
@@ -41,18 +43,111 @@ def test_a_negative_fitness_has_no_weight_under_identity_and_power():
         assert bool(jnp.isnan(fitness_map(jnp.array([-1.0]))[0]))
 
 
+def test_standardised_weighs_by_standard_deviations_below_the_best():
+    seen = de.fitness.standardised(0.5)(FITNESS)
+    np.testing.assert_allclose(seen, (FITNESS - 3) / (0.5 * np.std(FITNESS)), rtol=1e-5)
+    assert de.fitness.standardised()(FITNESS) == pytest.approx(np.asarray(5 * seen), rel=1e-5)
+
+
+def test_rank_weighs_by_the_order_and_ties_share_their_mean_rank():
+    np.testing.assert_allclose(de.fitness.rank(3.0)(FITNESS[::-1]), [3, 2, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(de.fitness.rank(3.0)(FITNESS**3), [0, 1, 2, 3], rtol=1e-6)
+    tied = de.fitness.rank(4.0)(jnp.array([7.0, 2.0, 7.0, -1.0, 7.0]))
+    np.testing.assert_allclose(tied, [3, 1, 3, 0, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", COMPARING)
+def test_neither_unit_nor_offset_of_fitness_matters(make):
+    fitness = jax.random.normal(jax.random.key(0), (50,))
+    expected = make(2.0)(fitness)
+    for unit in (1e-30, 1e-6, 1e6, 1e30):
+        np.testing.assert_allclose(make(2.0)(unit * fitness), expected, rtol=1e-5, atol=1e-5)
+    moved = make(2.0)(jnp.round(1024 * fitness) / 1024 + 1e4)  # exact in float32
+    np.testing.assert_allclose(moved, make(2.0)(jnp.round(1024 * fitness)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", COMPARING)
+@pytest.mark.parametrize("value", [-3e38, 0.0, 1e-30, 1e4])
+def test_equals_and_a_single_one_weigh_the_same(make, value):
+    log_weight = make(2.0)(jnp.full(5, value))
+    np.testing.assert_array_equal(log_weight, jnp.full(5, log_weight[0]))
+    assert np.isfinite(float(log_weight[0]))
+    alone = make(2.0)(jnp.array([jnp.nan, value]))
+    assert np.isnan(alone).tolist() == [True, False]
+
+
+def test_the_widest_gap_of_floats_keeps_its_shape():
+    for make in COMPARING:
+        seen = make(1.0)(jnp.array([3e38, -3e38, 0.0]))
+        np.testing.assert_allclose(seen, make(1.0)(jnp.array([3.0, -3.0, 0.0])), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", COMPARING)
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_others_without_a_fitness_change_no_weight(make, bad):
+    """Here, and in a step, where a number stands in their place."""
+    expected = make(2.0)(FITNESS)
+    fitness = jnp.concatenate([jnp.full(4, bad), FITNESS])
+    np.testing.assert_allclose(make(2.0)(fitness)[4:], expected, rtol=1e-6)
+    population = jax.random.normal(jax.random.key(0), (8, 2))
+    algorithm = de.diffusion_evolution(de.schedules.cosine(3), fitness_map=make(2.0))
+    _, info = algorithm.step(jax.random.key(1), algorithm.init(population), fitness)
+    np.testing.assert_allclose(info.log_weight[4:], expected, rtol=1e-6)
+    assert bool(jnp.all(jnp.isnan(info.log_weight[:4])))
+    state = algorithm.init(population)
+    state = state._replace(population=population.at[:4, 1].set(bad))
+    step = jax.jit(algorithm.step)  # such genes are refused where they are known
+    _, info = step(jax.random.key(1), state, jnp.concatenate([9 * FITNESS, FITNESS]))
+    np.testing.assert_allclose(info.log_weight[4:], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", COMPARING)
+def test_a_batch_of_settings_is_a_loop(make):
+    settings, fitness = jnp.array([0.5, 2.0]), jnp.stack([FITNESS, FITNESS**2])
+    batch = jax.jit(jax.vmap(lambda setting, fitness: make(setting)(fitness)))(settings, fitness)
+    loop = [make(setting)(each) for setting, each in zip(settings, fitness, strict=True)]
+    np.testing.assert_allclose(batch, jnp.stack(loop), rtol=1e-5)
+    assert float(jax.grad(lambda setting: make(setting)(FITNESS).sum())(1.0)) != 0
+
+
+def test_standardised_has_the_gradient_of_its_differences():
+    def weight(fitness):
+        return jnp.sum(jnp.exp(de.fitness.standardised(0.5)(fitness)))
+
+    gradient = jax.grad(weight)(FITNESS)
+    for i in range(4):
+        step = jnp.zeros(4).at[i].set(1e-2)
+        slope = (weight(FITNESS + step) - weight(FITNESS - step)) / 2e-2
+        assert float(gradient[i]) == pytest.approx(float(slope), abs=2e-3)  # float32's, halved
+
+
 @pytest.mark.parametrize(
-    "fitness_map", [de.fitness.identity, de.fitness.power(2.0), de.fitness.boltzmann(2.0)]
+    "fitness_map",
+    [
+        *(de.fitness.identity, de.fitness.power(2.0), de.fitness.boltzmann(2.0)),
+        *(de.fitness.standardised(2.0), de.fitness.rank(2.0)),
+    ],
 )
 def test_gradients_are_finite_even_at_zero(fitness_map):
     gradient = jax.grad(lambda fitness: jnp.sum(jnp.exp(fitness_map(fitness))))(FITNESS)
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
+@pytest.mark.parametrize("make", COMPARING)
+def test_gradients_pass_by_equals_and_by_those_without_a_fitness(make):
+    for fitness in (jnp.ones(4), jnp.array([1.0, jnp.nan, 2.0, 1.0])):
+        gradient = jax.grad(lambda f: jnp.nansum(jnp.exp(make(2.0)(f))))(fitness)
+        assert bool(jnp.all(jnp.isfinite(gradient)))
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperatures_and_powers_are_above_zero(value):
     with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
         de.fitness.boltzmann(value)
+    with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
+        de.fitness.standardised(value)
+    with pytest.raises(ValueError, match="sharpness: expected a finite number above 0; seen"):
+        de.fitness.rank(value)
     with pytest.raises(ValueError, match="p: expected a finite number above 0; seen"):
         de.fitness.power(value)
     with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):

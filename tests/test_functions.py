@@ -102,7 +102,9 @@ def test_evolution_reaches_the_measured_fitness_of_the_published_code(name):
     @jax.jit
     def repeat(key):
         key_init, key_run = jax.random.split(key)
-        algorithm = de.diffusion_evolution(de.schedules.cosine(25), eta=0.1, floor=1e-9)
+        algorithm = de.diffusion_evolution(
+            de.schedules.cosine(25), fitness_map=de.fitness.identity, eta=0.1, floor=1e-9
+        )
         population = jax.random.normal(key_init, (512, 2))
         state, x0, _ = de.evolve(
             key_run, algorithm, fitness_fn, population, keep=lambda info: info.x0

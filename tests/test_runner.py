@@ -236,6 +236,31 @@ def test_a_limit_clips_what_is_evaluated_and_what_goes_on(tiny, tmp_path):
     assert np.abs(saved["best_genome"]).max() <= 0.25
 
 
+def test_a_run_that_does_not_select_says_what_to_change(tiny, tmp_path):
+    said = []
+    nobody = "algorithm.fitness_map={name: identity}", "problem.scale=1e6"  # far from the peaks
+    tiny.write_text(TINY.split("  latent")[0])
+    _run(tiny, tmp_path / "a", *nobody, say=said.append)
+    _run(tiny, tmp_path / "b", "algorithm.fitness_map.temperature=1e-9", say=said.append)
+    assert len(said) == 2
+    assert said[0].startswith("plain: in 3 of 3 repeats nothing was selected")
+    assert said[1].startswith("plain: in 3 of 3 repeats no individual learned from others")
+
+
+def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny, tmp_path):
+    plain = TINY.split("  latent")[0].replace(", success: 0.5", "")
+    tiny.write_text(plain.replace("  fitness_map: {name: boltzmann, temperature: 1e-1}\n", ""))
+    overrides = "problem.name=rastrigin", "algorithm.fitness_map={temperature: 0.3}"
+    (method,) = cfg.load_config(tiny, list(overrides)).methods.values()
+    expected = {"name": "standardised", "temperature": 0.3}
+    assert method.algorithm.fitness_map.model_dump() == expected
+    _run(tiny, tmp_path / "default")
+    tiny.write_text(plain.replace("name: boltzmann", "name: standardised"))
+    _run(tiny, tmp_path / "named")
+    a, b = (np.load(tmp_path / name / "plain.npz")["fitness"] for name in ("default", "named"))
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)

@@ -47,6 +47,8 @@ def factories(module: Any) -> dict[str, Callable[..., Any]]:
 for _name in ("cosine", "linear", "ddpm"):
     register("schedule", _name, getattr(de.schedules, _name))
 
+register("fitness_map", "standardised", de.fitness.standardised)
+register("fitness_map", "rank", de.fitness.rank)
 register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
 register("fitness_map", "power", de.fitness.power, needs_positive=True)
 register("fitness_map", "boltzmann", de.fitness.boltzmann)

@@ -51,7 +51,7 @@ KINDS = {
     "policy": ("name", "mlp"),
     "algorithm": ("name", "diffusion_evolution"),
     "schedule": ("name", "cosine"),
-    "fitness_map": ("name", None),
+    "fitness_map": ("name", "standardised"),
     "denoiser": ("name", "posterior_mean"),
     "sampler": ("name", "ddim"),
 }

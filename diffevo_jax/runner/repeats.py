@@ -10,6 +10,7 @@ import numpy as np
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import results
 from diffevo_jax.runner.folders import write_arrays
+from diffevo_jax.selection import advice
 
 # Of what is kept of each generation, what the results hold as arrays; the rest is in metrics.csv.
 ARRAYS = ("fitness", "success_rate")
@@ -94,6 +95,17 @@ class Repeats:
     def stacked(self) -> dict[str, np.ndarray]:
         """What the results hold of all generations, `[S, T, ...]`."""
         return {key: value for key, value in _stack(self.kept).items() if key in ARRAYS}
+
+    def advice(self) -> str | None:
+        """Say what to change where repeats did not select; None where all of them did."""
+        names = ("selected", "effective_sample_size")
+        each = [
+            advice(*(kept[name] for name in names))
+            for kept in self.kept
+            if all(name in kept for name in names)
+        ]
+        said = [message for message in each if message is not None]
+        return f"{self.name}: in {len(said)} of {len(self)} repeats {said[0]}" if said else None
 
     def write(self, folder: Path) -> None:
         """Write all as the method's results into the run folder. Raises OSError."""

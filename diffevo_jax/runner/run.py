@@ -80,7 +80,7 @@ def run(
     programs: of `build`. folder: of `results.create`. source: what the config was made from.
     sources: of `plugins.load`.
     progress: called as (method, finished repeats, finished generations beyond them, compiling).
-    say: called with a line on what can't be saved or read, or needs no run.
+    say: called with a line on what can't be saved or read, needs no run, or did not select.
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
@@ -153,6 +153,9 @@ def _run_method(run: _Run, name: str, program: Program) -> dict[str, np.ndarray]
             repeats.write(run.folder)
         raise
     on_first(write)
+    advice = repeats.advice()
+    if advice is not None and is_first():
+        run.say(advice)
     return repeats.stacked()
 
 

@@ -1,0 +1,41 @@
+"""Whether a run selects at all, and what to change where it does not."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# A mean effective sample size below this is that of individuals that see nobody but themselves, or
+# the best one alone.
+ALONE = 1.05
+
+NOBODY_SELECTED = (
+    "nothing was selected: in no generation did an individual have a valid weight. The fitness is "
+    "not finite, or it is negative under a fitness map that needs 0 or more (identity, power); "
+    "fitness.standardised() takes any sign and any unit"
+)
+NOBODY_SHARED = (
+    "no individual learned from others: their mean effective sample size stayed at 1. Select less "
+    "sharply (fitness.standardised(), a higher temperature) or, with many genes, broaden the "
+    "kernel: a projection (latent_dim), or denoisers.broadened()"
+)
+
+
+def signs(info: Any) -> tuple[jax.Array, ...]:
+    """Take from a generation's info what `advice` needs, numbers `[]`; () where it tells none."""
+    if not (hasattr(info, "selected") and hasattr(info, "effective_sample_size")):
+        return ()
+    return info.selected, jnp.mean(info.effective_sample_size)
+
+
+def advice(selected: np.ndarray, effective_sample_size: np.ndarray) -> str | None:
+    """Say what to change where a run did not select; None where it did.
+
+    selected, effective_sample_size: `signs` of every generation, `[T]`.
+    """
+    if not np.any(selected):
+        return NOBODY_SELECTED
+    if np.all(effective_sample_size < ALONE):
+        return NOBODY_SHARED
+    return None
