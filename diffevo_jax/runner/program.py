@@ -90,6 +90,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         kept = {name: getattr(info, name) for name in KEPT if hasattr(info, name)}
         if "effective_sample_size" in kept:
             kept["effective_sample_size"] = jnp.mean(kept["effective_sample_size"])
+        if aux and "returns" in aux:
+            kept["fitness"] = aux["returns"]
         if aux and "success" in aux:
             kept["success_rate"] = jnp.mean(aux["success"])
         return kept
