@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffevo_jax import latent as latent
     from diffevo_jax import metrics as metrics
     from diffevo_jax import policies as policies
+    from diffevo_jax import presets as presets
     from diffevo_jax import problems as problems
     from diffevo_jax import samplers as samplers
     from diffevo_jax import schedules as schedules
@@ -58,7 +59,7 @@ __version__ = "0.1.0"
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
 _MODULES = (
     *("baselines", "batch", "denoisers", "fitness", "genome", "latent"),
-    *("metrics", "policies", "problems", "samplers", "schedules", "sharding"),
+    *("metrics", "policies", "presets", "problems", "samplers", "schedules", "sharding"),
 )
 _HOMES = {
     "Denoiser": "base",

@@ -10,7 +10,8 @@ from diffevo_jax.runner.figure import STYLE
 
 DATA = Path(__file__).parent / "data"
 CONFIGS = Path(__file__).parent.parent / "configs"
-BLUE, RED, ORANGE, GREY, PALE = "#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#E3E3E3"
+BLUE, RED, ORANGE, GREEN = "#46B3D5", "#E93A01", "#F5851E", "#3B7A57"
+GREY, PALE = "#6F6E6E", "#E3E3E3"
 # A decorator: the house's style while a function draws and saves. Figures are made without pyplot,
 # whose backend and settings are the caller's.
 in_style = matplotlib.rc_context(STYLE)

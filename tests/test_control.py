@@ -404,6 +404,28 @@ def test_success_is_a_goal_reached_before_the_limit():
         np.testing.assert_array_equal(fitness > -task.max_steps, expected)
 
 
+def test_shared_starts_are_the_episodes_of_every_mth_and_their_luck_is_taken_out():
+    task, policy = _setup(hidden=(), max_steps=40)
+    population = jax.random.normal(KEY, (11, policy.num_genes)).at[4].set(0).at[7].set(0)
+    make = functools.partial(control.make_fitness, task, policy, num_episodes=2, success=20.0)
+    fitness, aux = jax.jit(make(shared_starts=3))(KEY, population)
+    keys = jax.random.split(KEY, 3)[jnp.arange(11) % 3]
+    returns = control.make_returns(task, policy, num_episodes=2)(keys, population)
+    np.testing.assert_allclose(aux["returns"], returns.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(aux["success"], (returns >= 20).mean(1), rtol=1e-6)
+    assert float(aux["returns"][4]) == float(aux["returns"][7])  # of one start
+    groups = [np.median(aux["returns"][start::3]) for start in range(3)]
+    assert len(set(groups)) > 1
+    expected = aux["returns"] - np.resize(groups, 11) + np.median(aux["returns"])
+    np.testing.assert_allclose(fitness, expected, rtol=1e-6)
+    other = jax.jit(make(shared_starts=3))(jax.random.key(6), population)[1]["returns"]
+    assert not np.array_equal(other, aux["returns"])  # fresh in each call
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("individuals",))
+    split, split_aux = jax.jit(make(shared_starts=3, mesh=mesh))(KEY, population)
+    np.testing.assert_allclose(split, fitness, rtol=1e-6)
+    np.testing.assert_array_equal(split_aux["success"], aux["success"])
+
+
 def test_devices_share_out_individuals_and_their_success():
     task, policy = _setup(hidden=(), max_steps=20)
     population = jax.random.normal(KEY, (5, policy.num_genes))
@@ -413,6 +435,8 @@ def test_devices_share_out_individuals_and_their_success():
     assert 0 < float(aux["success"].mean()) < 1
     seen, seen_aux = jax.jit(de.sharding.over_individuals(whole, mesh))(KEY, population)
     np.testing.assert_array_equal(seen, fitness)
+    own = control.make_fitness(task, policy, num_episodes=2, success=10.0, mesh=mesh)
+    np.testing.assert_array_equal(jax.jit(own)(KEY, population)[0], fitness)
     np.testing.assert_array_equal(seen_aux["success"], aux["success"])
 
 
@@ -480,6 +504,14 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
             "success: expected a return, 'goal' or None; seen 'best'",
         ),
         (lambda: control.make_fitness(*_setup(), success=float("nan")), "success: .* seen nan"),
+        (
+            lambda: control.make_fitness(*_setup(), shared_starts=0),
+            "shared_starts: expected at least 1; seen 0",
+        ),
+        (
+            lambda: control.make_fitness(*_setup(), shared_starts=3)(KEY, jnp.zeros((4, 58))),
+            "shared_starts: expected at most half of the population's 4 individuals; seen 3",
+        ),
         (lambda: control.make_fitness(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
         (lambda: control.make_returns(*_setup(), scale=0.0), "scale: .* seen 0"),
         (

@@ -404,6 +404,7 @@ TINY = {
     ),
     "control": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
     "control_large": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
+    "control_preset": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (2,)),
 }
 
 

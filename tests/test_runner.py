@@ -392,7 +392,11 @@ def test_the_cart_pole_config_has_the_papers_settings():
     programs = run.build(config)
     assert [program.num_genes for program in programs.values()] == [58, 58, 17_410]
     for method in config.methods.values():
-        assert method.algorithm.schedule.model_dump() == {"name": "cosine", "num_levels": 10}
+        assert method.algorithm.schedule.model_dump() == {
+            "name": "cosine",
+            "num_levels": 10,
+            "clean": False,
+        }
         assert method.algorithm.fitness_map.model_dump() == {"name": "boltzmann", "temperature": 1}
         assert (method.algorithm.eta, method.algorithm.floor) == (1.0, 1e-9)
         assert method.population == 256

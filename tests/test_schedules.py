@@ -56,6 +56,23 @@ def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha):
         de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))
 
 
+def test_a_clean_end_has_the_last_generation_at_its_estimates():
+    clean, noisy = de.schedules.cosine(8, clean=True), de.schedules.cosine(8)
+    np.testing.assert_array_equal(clean.alpha[1:], noisy.alpha[1:])
+    assert float(clean.one_minus_alpha[0]) == pytest.approx(1e-9)
+    population = jax.random.normal(jax.random.key(0), (16, 2))
+
+    def apart(schedule):
+        algorithm, fitness_fn = de.diffusion_evolution(schedule), de.problems.two_peaks
+        info = de.evolve(
+            jax.random.key(1), algorithm, fitness_fn, population, keep=lambda i: i
+        ).kept
+        return float(jnp.max(jnp.abs(info.population[-1] - info.x0[-2])))
+
+    assert apart(clean) < 1e-3  # noise of 3e-5, times what 32 draws come to
+    assert apart(noisy) > 0.01
+
+
 @pytest.mark.parametrize(
     ("alpha", "message"),
     [

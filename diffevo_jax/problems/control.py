@@ -6,7 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from diffevo_jax.batch import individual_keys
 from diffevo_jax.checks import Count, Number, Positive, check_number
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies.policy import check_genomes
@@ -16,6 +18,7 @@ from diffevo_jax.problems.task import check_fit
 from diffevo_jax.problems.task import make_task as make_task
 from diffevo_jax.problems.trajectories import Trajectory as Trajectory
 from diffevo_jax.problems.trajectories import make_trajectories as make_trajectories
+from diffevo_jax.sharding import over_individuals
 
 
 class Outcome(NamedTuple):
@@ -87,16 +90,22 @@ def make_fitness(
     num_episodes: Count = 1,
     scale: Positive = 1.0,
     success: Number | Literal["goal"] | None = None,
+    shared_starts: Count | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
     """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that tells who succeeded.
 
     It is (key, population `[N, D]`) -> (mean return `[N]`, {"success": share of an individual's
-    episodes, `[N]`}). Keys and episodes are those of `make_returns`, so that it may be split by
-    `sharding.over_individuals`.
+    episodes, `[N]`}). Keys and episodes are those of `make_returns`.
 
     success: an episode succeeds with at least this return, or with "goal" where the task's own rule
         ends it, `task.terminated`, by its last step: for tasks that end at a goal, not at a fall.
         None tells nothing, {}.
+    shared_starts: M; individual i has the episodes, starts and noise, of i mod M, fresh in each
+        call. Its fitness is its mean return less the median of those with the same episodes, plus
+        that of all: luck at the start does not select. The mean return itself is aux "returns".
+        None gives each individual episodes of its own.
+    mesh: split the individuals over all axes of this mesh; None keeps them where they are.
 
     Raises ValueError when policy and task do not fit, and on another success.
     """
@@ -113,12 +122,37 @@ def make_fitness(
             return lanes.total, {"success": terminated(lanes.state)}
         return lanes.total, {"success": lanes.total >= success}
 
+    if shared_starts is not None and shared_starts < 1:
+        raise ValueError(f"shared_starts: expected at least 1; seen {shared_starts}")
     episodes = _roll_out(task, policy, num_episodes, scale, None, read)
 
-    def fitness(key: jax.Array, population: jax.Array):
-        return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(key, population))
+    def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
+        return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(*individuals))
 
-    return fitness
+    run = mean_outcome if mesh is None else over_individuals(mean_outcome, mesh)
+
+    def fitness(key: jax.Array, population: jax.Array):
+        return run(key, (individual_keys(key, len(population)), population))
+
+    if shared_starts is None:
+        return fitness
+
+    def relative(key: jax.Array, population: jax.Array):
+        size = len(population)
+        if 2 * shared_starts > size:
+            raise ValueError(
+                f"shared_starts: expected at most half of the population's {size} individuals; "
+                f"seen {shared_starts}"
+            )
+        start = jnp.arange(size) % shared_starts
+        keys = jax.random.split(key, shared_starts)[start]
+        returns, aux = run(key, (keys, population))
+        # A column a start; NaN fills up the last row.
+        rows = jnp.pad(returns, (0, -size % shared_starts), constant_values=jnp.nan)
+        baseline = jnp.nanmedian(rows.reshape(-1, shared_starts), axis=0)[start]
+        return returns - baseline + jnp.nanmedian(returns), {**aux, "returns": returns}
+
+    return relative
 
 
 def _roll_out(task, policy, num_episodes, scale, chunk, read):

@@ -13,7 +13,8 @@ class Problem(NamedTuple):
     fitness_fn: population `[N, D]` -> fitness `[N]`, higher is better.
     has_key: fitness_fn takes (key, population).
     has_aux: fitness_fn returns (fitness, aux), aux a dict; the runner keeps its entry `success`,
-        `[N]`, as the share of individuals that have solved the problem.
+        `[N]`, as the share of individuals that have solved the problem, and its entry `returns`,
+        `[N]`, where fitness is relative: tables and figures show it in the place of the fitness.
     repair: population -> the population to evaluate in its place; None takes it as it is.
     """
 

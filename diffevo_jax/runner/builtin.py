@@ -146,6 +146,7 @@ def control(
     max_steps: Count | None = 500,
     fast_trig: bool = True,
     success: Number | Literal["goal"] | None = None,
+    shared_starts: Count | None = None,
     mesh=None,
 ) -> Problem:
     """A Gymnax task with a policy, see `problems.control.make_task` and `make_fitness`."""
@@ -156,8 +157,12 @@ def control(
         input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
     fitness_fn = de.problems.control.make_fitness(
-        task, network, num_episodes=num_episodes, scale=scale, success=success
+        task,
+        network,
+        num_episodes=num_episodes,
+        scale=scale,
+        success=success,
+        shared_starts=shared_starts,
+        mesh=mesh,
     )
-    if mesh is not None:
-        fitness_fn = de.sharding.over_individuals(fitness_fn, mesh)
     return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True)

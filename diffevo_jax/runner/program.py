@@ -102,6 +102,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         kept = {name: getattr(info, name) for name in KEPT if hasattr(info, name)}
         if "effective_sample_size" in kept:
             kept["effective_sample_size"] = jnp.mean(kept["effective_sample_size"])
+        if aux and "returns" in aux:
+            kept["fitness"] = aux["returns"]
         if aux and "success" in aux:
             seen = getattr(aux["success"], "shape", type(aux["success"]).__name__)
             if seen != info.fitness.shape:
