@@ -252,6 +252,21 @@ def test_maximize_returns_all_optima_with_their_values():
     np.testing.assert_allclose(places, [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-3)  # the root of 1e-5
 
 
+def test_the_pure_search_runs_under_jit_and_vmap():
+    def run(key: jax.Array, shift: jax.Array) -> de.optimize.Optimum:
+        return de.optimize.search(
+            key,
+            lambda p: jnp.sum((p["x"] - shift) ** 2),
+            {"x": (np.zeros(6), np.ones(6))},
+            evaluations=1200,
+        )
+
+    keys, shifts = jax.random.split(jax.random.key(0), 3), jnp.array([0.2, 0.5, 0.9])
+    found = jax.jit(jax.vmap(run))(keys, shifts)
+    assert np.all(found.cost < 1e-6)
+    np.testing.assert_allclose(found.x["x"], shifts[:, None] + np.zeros(6), atol=1e-3)
+
+
 BAD_SETTINGS: dict[str, tuple[Any, str]] = {
     "reversed": ({"bounds": [(1, 0), (0, 1)]}, r"bounds: .* low < high; seen \(1, 0\) .* 0"),
     "infinite": ({"bounds": [(0, np.inf)]}, "bounds: expected finite"),

@@ -6,7 +6,7 @@ NaN for those without one, and never ends by itself: whoever drives it counts ev
 
 import itertools
 from collections.abc import Callable, Generator
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ def one_optimum(
     for number in itertools.count():
         key, key_stage, key_polish = jax.random.split(key, 3)
         samples = yield from explore(key_stage, size * 2**number, levels, num_genes)
-        start, spread = start_of(samples)
+        start, spread = start_of(*samples)
         if number == 0 and first_cost < np.fmin.reduce(samples.costs, initial=np.inf):
             start = first
         search = polish(key_polish, start, spread, default_size(num_genes) * 2**number)
@@ -116,17 +116,18 @@ def _step(
     return state, jax.scipy.special.ndtr(state.population)
 
 
-def start_of(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+def start_of(points: Any, costs: Any) -> tuple[Any, Any]:
     """Where CMA-ES starts, `[D]`, and how far it looks, `[D]`: of the stage's best fifth.
 
     Its mean, weighted as CMA-ES weighs ranks, sees past single basins to where they lead; a share
-    of its deviation is enough to go on from there.
+    of its deviation is enough to go on from there. In NumPy or JAX as the points come.
     """
-    order = np.argsort(samples.costs)  # NaN comes last
-    best = samples.points[order[: max(2, len(order) // 5)]]
+    xp = points.__array_namespace__()
+    best = points[xp.argsort(costs)[: max(2, len(costs) // 5)]]  # NaN comes last
     weights = np.log(len(best) + 0.5) - np.log(np.arange(len(best)) + 1)
-    deviation = SPREAD * np.sqrt(np.mean(np.var(best, axis=0)))
-    return np.average(best, axis=0, weights=weights), np.full(best.shape[1], max(deviation, 1e-3))
+    deviation = SPREAD * xp.sqrt(xp.mean(xp.var(best, axis=0)))
+    spread = xp.full(best.shape[1], xp.maximum(deviation, 1e-3))
+    return (weights / weights.sum()).astype(best.dtype) @ best, spread
 
 
 def until_flat(search: Search, scale: float) -> Search:
@@ -155,64 +156,3 @@ def unit_costs(costs: np.ndarray) -> np.ndarray:
     known = finite(costs)
     scale = np.ptp(known)
     return (costs - known.min()) / (scale if scale > 0 else 1.0)
-
-
-def reflect(points: np.ndarray) -> np.ndarray:
-    """Fold all of space into the unit cube, as mirrors at its sides do."""
-    folded = np.mod(points, 2.0)
-    return np.minimum(folded, 2.0 - folded)
-
-
-def pycma(key: jax.Array, start: np.ndarray, spread: np.ndarray, size: int) -> Search:
-    """Follow pycma's CMA-ES in its own frame, start + spread N(0, I), for functions in NumPy."""
-    import cma
-
-    random = np.random.RandomState(np.asarray(jax.random.key_data(key)))
-    options = {
-        "popsize": size,
-        "randn": random.randn,
-        "seed": np.nan,  # leaves NumPy's own generator alone
-        "tolfun": 0,
-        "tolfunhist": 0,
-        "verbose": -9,
-    }
-    strategy = cma.CMAEvolutionStrategy(np.zeros(len(start)), 1.0, options)
-    while not strategy.stop():
-        asked = strategy.ask()
-        costs = yield reflect(start + spread * np.asarray(asked))
-        # Those without a cost count as this generation's worst.
-        strategy.tell(asked, np.where(np.isfinite(costs), costs, finite(costs).max()))
-
-
-def evosax(key: jax.Array, start: np.ndarray, spread: np.ndarray, size: int) -> Search:
-    """Follow evosax's CMA-ES in its own frame, start + spread N(0, I), for functions in JAX."""
-    init, step, reach = strategy(size, len(start))
-    key, key_init = jax.random.split(key)
-    state = init(key_init)
-    precision = np.finfo(state.population.dtype).eps
-    while reach(state) * spread.max() > precision / 10:
-        costs = yield reflect(start + spread * np.asarray(state.population, float))
-        key, key_step = jax.random.split(key)
-        state = step(key_step, state, -unit_costs(costs))
-
-
-@cache
-def strategy(size: int, num_genes: int) -> tuple[Callable, Callable, Callable]:
-    """Compile evosax's CMA-ES: key -> state, (key, state, fitness) -> state, state -> its reach."""
-    from diffevo_jax.baselines import cma_es
-
-    algorithm = cma_es(
-        population_size=size, num_genes=num_genes, num_levels=2**31 - 1, elitist=False
-    )
-
-    def init(key: jax.Array) -> Any:
-        return algorithm.init(jax.random.normal(key, (size, num_genes)))
-
-    def step(key: jax.Array, state: Any, fitness: jax.Array) -> Any:
-        return algorithm.step(key, state, fitness)[0]
-
-    def reach(state: Any) -> jax.Array:
-        searching = state.strategy
-        return searching.std * jnp.sqrt(jnp.max(jnp.diag(searching.C)))
-
-    return jax.jit(init), jax.jit(step), jax.jit(reach)

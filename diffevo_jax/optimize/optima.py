@@ -17,10 +17,9 @@ from diffevo_jax.optimize.engine import (
     default_size,
     explore,
     finite,
-    reflect,
-    strategy,
     unit_costs,
 )
+from diffevo_jax.optimize.local import reflect, strategy
 
 # Rounds that share the evaluations; more of the same size follow where basins were few.
 ROUNDS = 3
@@ -28,7 +27,7 @@ SAMPLED = 0.4
 LEVELS = 10
 TEMPERATURE = 0.3
 # A polished optimum: of the cube's side, and of the range of all sampled costs.
-PRECISE = 1e-7
+PRECISE = 1e-9
 FLAT = 1e-11
 MERGED = 1e-3
 
@@ -128,7 +127,7 @@ def merged(found: Found) -> list[int]:
 
 @cache
 def side_by_side(size: int, num_genes: int) -> tuple[Any, Any, Any]:
-    """`engine.strategy` of several searches; init takes which of them begin anew, and the state."""
+    """`local.strategy` of several searches; init takes which of them begin anew, and the state."""
     init, step, reach = strategy(size, num_genes)
 
     @jax.jit

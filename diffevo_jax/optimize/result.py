@@ -10,7 +10,7 @@ class Optimum(NamedTuple):
     """One of the optima: its parameters, as the cost function takes them, and its cost."""
 
     x: Any
-    cost: float
+    cost: Any
 
 
 class Result(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from diffevo_jax.optimize.engine import Search, default_size, evosax, one_optimum, pycma
+from diffevo_jax.optimize.engine import Search, default_size, one_optimum
+from diffevo_jax.optimize.local import evosax, pycma
 from diffevo_jax.optimize.optima import Found, all_optima, merged
 from diffevo_jax.optimize.result import Optimum, Result
 from diffevo_jax.optimize.space import Space, as_taken, make_space, parameters, unit_of
