@@ -13,6 +13,7 @@ from diffevo_jax.optimize.engine import Samples
 
 NEIGHBOURS = 6
 BETWEEN = np.linspace(0, 1, 7)[1:-1]
+BESIDE = 3  # samples at each place between, of which one that is no worse will do
 RIVALS = 3  # near ones that a sample is compared with
 
 
@@ -36,7 +37,7 @@ def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray) -> Samp
             others = np.asarray(centres)
             near = np.argsort(np.sum((others - point) ** 2, axis=1))[:RIVALS]
             way = point + BETWEEN[:, None] * (others[near] - point)[:, None]
-            between = costs[tree.query(way)[1]].max(axis=1)
+            between = costs[tree.query(way, BESIDE)[1]].min(axis=-1).max(axis=1)
             highest = np.maximum(costs[place], np.asarray(heights)[near])
             if np.any(between <= highest):
                 continue

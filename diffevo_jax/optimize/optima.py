@@ -22,13 +22,13 @@ from diffevo_jax.optimize.engine import (
 from diffevo_jax.optimize.local import reflect, strategy
 
 # Rounds that share the evaluations; more of the same size follow where basins were few.
-ROUNDS = 3
-SAMPLED = 0.4
+ROUNDS = 2
+SAMPLED = 0.3
 LEVELS = 10
 TEMPERATURE = 0.3
 # A polished optimum: of the cube's side, and of the range of all sampled costs.
 PRECISE = 1e-9
-FLAT = 1e-11
+FLAT = 1e-9
 MERGED = 1e-3
 
 
@@ -55,15 +55,16 @@ def all_optima(key: jax.Array, first: np.ndarray, evaluations: int, found: Found
 
 
 def elsewhere(stage: Search, found: Found) -> Search:
-    """Follow a search that is told of no cost where optima have been found."""
-    points = next(stage)
+    """Follow a stage that is told of no cost where optima have been found; return its samples."""
+    points, seen = next(stage), []
     while True:
         costs = yield points
+        seen.append(costs)
+        away = ~near_found(points, np.reshape(found.points, (-1, points.shape[1])))
         try:
-            away = ~near_found(points, np.reshape(found.points, (-1, points.shape[1])))
             points = stage.send(np.where(away, costs, np.nan))
         except StopIteration as end:
-            return end.value
+            return end.value._replace(costs=np.concatenate(seen))
 
 
 def polish(key: jax.Array, samples: Samples, found: Found, evaluations: int) -> Search:
