@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffevo_jax import genome as genome
     from diffevo_jax import latent as latent
     from diffevo_jax import metrics as metrics
+    from diffevo_jax import optimize as optimize
     from diffevo_jax import policies as policies
     from diffevo_jax import presets as presets
     from diffevo_jax import problems as problems
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from diffevo_jax.evolution import begin as begin
     from diffevo_jax.evolution import evolve as evolve
     from diffevo_jax.evolution import make_generation as make_generation
+    from diffevo_jax.optimize.api import maximize as maximize
+    from diffevo_jax.optimize.api import minimize as minimize
+    from diffevo_jax.optimize.result import Result as Result
     from diffevo_jax.samplers.ddim import ddim_mean as ddim_mean
     from diffevo_jax.samplers.ddim import ddim_sigma as ddim_sigma
     from diffevo_jax.samplers.ddim import ddim_step as ddim_step
@@ -59,7 +63,8 @@ __version__ = "0.1.0"
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
 _MODULES = (
     *("baselines", "batch", "denoisers", "fitness", "genome", "latent"),
-    *("metrics", "policies", "presets", "problems", "samplers", "schedules", "sharding"),
+    *("metrics", "optimize", "policies", "presets", "problems", "samplers", "schedules"),
+    "sharding",
 )
 _HOMES = {
     "Denoiser": "base",
@@ -81,6 +86,9 @@ _HOMES = {
     "begin": "evolution",
     "evolve": "evolution",
     "make_generation": "evolution",
+    "maximize": "optimize.api",
+    "minimize": "optimize.api",
+    "Result": "optimize.result",
     "ddim_mean": "samplers.ddim",
     "ddim_sigma": "samplers.ddim",
     "ddim_step": "samplers.ddim",

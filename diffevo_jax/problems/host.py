@@ -83,7 +83,7 @@ def pool(
         genomes = np.asarray(population)
         if genomes.ndim != 2:
             raise ValueError(f"population: expected shape [N, D]; seen {genomes.shape}")
-        fitness = np.full(len(genomes), np.nan, np.float32)
+        fitness = np.full(len(genomes), np.nan)
         failures = []
         results = executor.map(_evaluate, genomes, chunksize=chunk)
         for individual in range(len(genomes)):

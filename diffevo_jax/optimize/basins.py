@@ -1,0 +1,67 @@
+"""Which samples lie in basins of their own: neighbours and valleys, without another evaluation.
+
+A sample that is better than its nearest neighbours has its nearest better one farther away than
+they are: the filter of nearest-better clustering (Preuss 2010, 10.1145/1830761.1830777). Two of
+them share a basin when the samples between them are no worse (as Ursem's hill-valley test,
+10.1109/CEC.1999.785498, has it of new evaluations).
+"""
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from diffevo_jax.optimize.engine import Samples
+
+NEIGHBOURS = 6
+BETWEEN = np.linspace(0, 1, 7)[1:-1]
+BESIDE = 3  # samples at each place between, of which one that is no worse will do
+RIVALS = 3  # near ones that a sample is compared with
+
+
+def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray) -> Samples:
+    """Pick the best sample of each basin that has none of the found optima `[K, D]`; best first.
+
+    Returns their points `[M, D]`, with the distance to their last neighbour in place of costs.
+    """
+    costs = np.where(np.isnan(samples.costs), np.inf, samples.costs)
+    tree = KDTree(samples.points)
+    neighbours = min(NEIGHBOURS, len(costs) - 1)
+    distances, places = tree.query(samples.points, neighbours + 1)
+    least = np.all(costs[:, None] <= costs[places], axis=1) & np.isfinite(costs)
+    order = np.flatnonzero(least)
+    order = order[np.argsort(costs[order])]
+    centres, heights = list(found), list(found_costs)
+    chosen = []
+    for place in order:
+        point = samples.points[place]
+        if centres:
+            others = np.asarray(centres)
+            near = np.argsort(np.sum((others - point) ** 2, axis=1))[:RIVALS]
+            way = point + BETWEEN[:, None] * (others[near] - point)[:, None]
+            between = costs[tree.query(way, BESIDE)[1]].min(axis=-1).max(axis=1)
+            highest = np.maximum(costs[place], np.asarray(heights)[near])
+            if np.any(between <= highest):
+                continue
+        centres.append(point)
+        heights.append(costs[place])
+        chosen.append(place)
+    return Samples(samples.points[chosen], distances[chosen, -1])
+
+
+def near_found(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Which points `[N, D]` are nearer to an optimum than half the way to the next one, `[N]`."""
+    if len(found) < 2:
+        return np.zeros(len(points), bool)
+    tree = KDTree(found)
+    apart = tree.query(found, 2)[0][:, 1]
+    distance, place = tree.query(points)
+    return distance < apart[place] / 2
+
+
+def distinct(points: np.ndarray, costs: np.ndarray, tolerance: float) -> np.ndarray:
+    """Indices of optima, best first, without those within `tolerance` of a better one."""
+    kept: list[int] = []
+    for place in np.argsort(costs):
+        apart = np.abs(points[kept] - points[place])
+        if not np.any(np.all(apart < tolerance, axis=1)):
+            kept.append(int(place))
+    return np.array(kept, int)

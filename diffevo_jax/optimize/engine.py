@@ -1,0 +1,147 @@
+"""Searches of the unit cube: Diffusion Evolution for the basin, then CMA-ES for its bottom.
+
+A search is a generator. It yields unit points `[N, D]`, is sent their costs `[N]`, lower is better,
+NaN for those without one, and never ends by itself: whoever drives it counts evaluations.
+"""
+
+import itertools
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffevo_jax import schedules
+from diffevo_jax.checks import Positive
+from diffevo_jax.denoising import diffusion_evolution
+from diffevo_jax.evolution import Algorithm
+from diffevo_jax.fitness import standardised
+
+Search = Generator[np.ndarray, np.ndarray, Any]
+
+# Of the first round, measured by experiments/benchmarks/minimize.py; each round doubles the sizes.
+SHARE = 0.2
+LEVELS = 15
+LEAST_SIZE = 5
+TEMPERATURE = 0.1
+SPREAD = 0.2
+# CMA-ES has converged when its best costs change by less than this share of the stage's range.
+FLAT = 1e-13
+
+
+class Samples(NamedTuple):
+    """Everything a stage evaluated: unit points `[M, D]`, and costs `[M]` with NaN."""
+
+    points: np.ndarray
+    costs: np.ndarray
+
+
+def diffusion(levels: int, temperature: Positive = TEMPERATURE) -> Algorithm:
+    """Configure the global stage: its genomes are y ~ N(0, I) at the start, its points Phi(y)."""
+    return diffusion_evolution(
+        schedules.cosine(levels), fitness_map=standardised(temperature), eta=1.0
+    )
+
+
+def one_optimum(
+    key: jax.Array, first: np.ndarray, evaluations: int, polish: Callable[..., Search]
+) -> Search:
+    """Search for one optimum: rounds of both stages, the next with populations twice as large.
+
+    first: a point to begin with, `[D]`.
+    polish: (key, start `[D]`, spread `[D]`, size) -> search that ends when it has converged.
+    """
+    num_genes = len(first)
+    (first_cost,) = yield first[None]
+    size, levels = stage_sizes(evaluations)
+    for number in itertools.count():
+        key, key_stage, key_polish = jax.random.split(key, 3)
+        samples = yield from explore(key_stage, size * 2**number, levels, num_genes)
+        start, spread = start_of(*samples)
+        if number == 0 and first_cost < np.fmin.reduce(samples.costs, initial=np.inf):
+            start = first
+        search = polish(key_polish, start, spread, default_size(num_genes) * 2**number)
+        yield from until_flat(search, np.ptp(finite(samples.costs)))
+
+
+def stage_sizes(evaluations: int) -> tuple[int, int]:
+    """Individuals and levels of the first global stage."""
+    size = max(LEAST_SIZE, round(SHARE * evaluations / LEVELS))
+    return size, int(np.clip(SHARE * evaluations // size, 2, LEVELS))
+
+
+def default_size(num_genes: int) -> int:
+    """CMA-ES's own choice of its population (Hansen, https://arxiv.org/abs/1604.00772)."""
+    return 4 + int(3 * np.log(num_genes))
+
+
+def explore(
+    key: jax.Array, size: int, levels: int, num_genes: int, temperature: float = TEMPERATURE
+) -> Generator[np.ndarray, np.ndarray, Samples]:
+    """Run one Diffusion Evolution; return all that it evaluated."""
+    key_init, key_run = jax.random.split(key)
+    state, points = _begin(key_init, size, levels, num_genes)
+    seen = []
+    for key_step in jax.random.split(key_run, levels):
+        unit = np.asarray(points, float)
+        costs = yield unit
+        seen.append(Samples(unit, costs))
+        state, points = _step(key_step, state, -unit_costs(costs), temperature, levels)
+    return Samples(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _begin(key: jax.Array, size: int, levels: int, num_genes: int) -> tuple[Any, jax.Array]:
+    state = diffusion(levels).init(jax.random.normal(key, (size, num_genes)))
+    return state, jax.scipy.special.ndtr(state.population)
+
+
+@partial(jax.jit, static_argnums=4)
+def _step(
+    key: jax.Array, state: Any, fitness: jax.Array, temperature: jax.Array, levels: int
+) -> tuple[Any, jax.Array]:
+    state, _ = diffusion(levels, temperature).step(key, state, fitness)
+    return state, jax.scipy.special.ndtr(state.population)
+
+
+def start_of(points: Any, costs: Any) -> tuple[Any, Any]:
+    """Where CMA-ES starts, `[D]`, and how far it looks, `[D]`: of the stage's best fifth.
+
+    Its mean, weighted as CMA-ES weighs ranks, sees past single basins to where they lead; a share
+    of its deviation is enough to go on from there. In NumPy or JAX as the points come.
+    """
+    xp = points.__array_namespace__()
+    best = points[xp.argsort(costs)[: max(2, len(costs) // 5)]]  # NaN comes last
+    weights = np.log(len(best) + 0.5) - np.log(np.arange(len(best)) + 1)
+    deviation = SPREAD * xp.sqrt(xp.mean(xp.var(best, axis=0)))
+    spread = xp.full(best.shape[1], xp.maximum(deviation, 1e-3))
+    return (weights / weights.sum()).astype(best.dtype) @ best, spread
+
+
+def until_flat(search: Search, scale: float) -> Search:
+    """Follow a search until it ends, or its best costs stay within FLAT of `scale`."""
+    points, bests = next(search), []
+    while True:
+        costs = yield points
+        bests.append(np.min(finite(costs), initial=np.inf))
+        window = bests[-10 - 30 * points.shape[1] // len(points) :]
+        if len(window) < len(bests) and np.ptp(window) <= FLAT * scale:
+            return
+        try:
+            points = search.send(costs)
+        except StopIteration:
+            return
+
+
+def finite(costs: np.ndarray) -> np.ndarray:
+    """The costs that are numbers; 0 where none is."""
+    costs = costs[np.isfinite(costs)]
+    return costs if len(costs) else np.zeros(1)
+
+
+def unit_costs(costs: np.ndarray) -> np.ndarray:
+    """Costs in [0, 1], so that float32 holds their differences whatever their unit and offset."""
+    known = finite(costs)
+    scale = np.ptp(known)
+    return (costs - known.min()) / (scale if scale > 0 else 1.0)

@@ -1,0 +1,144 @@
+"""Searches of the unit cube for every optimum: sample, pick the basins, polish them side by side.
+
+Rounds of it, until whoever drives the search ends it; a later round samples and polishes away from
+what the earlier ones have found.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffevo_jax.optimize.basins import basins, distinct, near_found
+from diffevo_jax.optimize.engine import (
+    Samples,
+    Search,
+    default_size,
+    explore,
+    finite,
+    unit_costs,
+)
+from diffevo_jax.optimize.local import reflect, strategy
+
+# Rounds that share the evaluations; more of the same size follow where basins were few.
+ROUNDS = 2
+SAMPLED = 0.3
+LEVELS = 10
+TEMPERATURE = 0.3
+# A polished optimum: of the cube's side, and of the range of all sampled costs.
+PRECISE = 1e-9
+FLAT = 1e-9
+MERGED = 1e-3
+
+
+class Found(NamedTuple):
+    """Optima that were polished to the end, points `[D]` and costs; they grow during a search."""
+
+    points: list[np.ndarray]
+    costs: list[float]
+
+
+def all_optima(key: jax.Array, first: np.ndarray, evaluations: int, found: Found) -> Search:
+    """Search for all optima from a first point `[D]`; those polished are added to `found`."""
+    num_genes, share = len(first), evaluations / ROUNDS
+    half = max(2 * LEVELS, int(SAMPLED * share / 2))
+    samples = Samples(first[None], (yield first[None]))
+    while True:
+        key, key_uniform, key_stage, key_polish = jax.random.split(key, 4)
+        points = np.asarray(jax.random.uniform(key_uniform, (half, num_genes)), float)
+        costs = yield points
+        stage = explore(key_stage, half // LEVELS, LEVELS, num_genes, TEMPERATURE)
+        parts = samples, Samples(points, costs), (yield from elsewhere(stage, found))
+        samples = Samples(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        yield from polish(key_polish, samples, found, int((1 - SAMPLED) * share))
+
+
+def elsewhere(stage: Search, found: Found) -> Search:
+    """Follow a stage that is told of no cost where optima have been found; return its samples."""
+    points, seen = next(stage), []
+    while True:
+        costs = yield points
+        seen.append(costs)
+        away = ~near_found(points, np.reshape(found.points, (-1, points.shape[1])))
+        try:
+            points = stage.send(np.where(away, costs, np.nan))
+        except StopIteration as end:
+            return end.value._replace(costs=np.concatenate(seen))
+
+
+def polish(key: jax.Array, samples: Samples, found: Found, evaluations: int) -> Search:
+    """Run a CMA-ES in each basin, several side by side, until all are done or evaluations spent."""
+    num_genes, scale = samples.points.shape[1], np.ptp(finite(samples.costs))
+    known = np.reshape(found.points, (-1, num_genes))
+    starts, radii = basins(samples, known, np.array(found.costs))
+    if len(starts) == 0:
+        return
+    size, generations = default_size(num_genes), 60 + 30 * num_genes
+    slots = int(np.clip(evaluations // (100 * size), 1, 256))
+    init, step, reach = side_by_side(size, num_genes)
+    niche = np.full(slots, -1)  # which basin each slot works in
+    age, used, waiting = np.zeros(slots, int), 0, 0
+    best, cost = np.zeros((slots, num_genes)), np.full(slots, np.inf)
+    state = None
+    while True:
+        idle = np.flatnonzero(niche < 0)[: len(starts) - waiting]
+        if used >= evaluations or (waiting == len(starts) and np.all(niche < 0)):
+            return
+        niche[idle] = waiting + np.arange(len(idle))
+        waiting += len(idle)
+        age[idle], cost[idle] = 0, np.inf
+        key, key_init, key_step = jax.random.split(key, 3)
+        state = init(jax.random.split(key_init, slots), np.isin(np.arange(slots), idle), state)
+        busy = np.flatnonzero(niche >= 0)
+        start, spread = starts[niche], np.maximum(radii[niche] / 2, 1e-6)
+        asked = start[:, None] + spread[:, None, None] * np.asarray(state.population, float)
+        points = reflect(asked)
+        told = np.full((slots, size), np.nan)
+        told[busy] = (yield points[busy].reshape(-1, num_genes)).reshape(-1, size)
+        used, age = used + size * len(busy), age + 1
+        least = np.argmin(np.where(np.isnan(told), np.inf, told), axis=1)
+        lowest = told[np.arange(slots), least]
+        better = lowest < cost
+        best[better], cost[better] = points[np.arange(slots), least][better], lowest[better]
+        fitness = -np.stack([unit_costs(row) for row in told])
+        state = step(jax.random.split(key_step, slots), state, fitness)
+        wide = spread * np.asarray(reach(state))
+        flat = np.ptp(told, axis=1) <= FLAT * scale
+        for slot in busy:
+            if flat[slot] or wide[slot] < PRECISE:
+                found.points.append(best[slot].copy())
+                found.costs.append(float(cost[slot]))
+            elif age[slot] < generations and not _taken(slot, busy, best, cost, wide, found):
+                continue
+            niche[slot] = -1
+
+
+def _taken(slot, busy, best, cost, wide, found: Found) -> bool:
+    """Whether a better niche, or a found optimum, is within this niche's reach."""
+    rivals = busy[cost[busy] < cost[slot]]
+    others = np.concatenate([best[rivals], np.reshape(found.points, (-1, best.shape[1]))])
+    return bool(np.any(np.all(np.abs(others - best[slot]) < wide[slot], axis=1)))
+
+
+def merged(found: Found) -> list[int]:
+    """Indices of the distinct optima, best first."""
+    return list(distinct(np.array(found.points), np.array(found.costs), MERGED))
+
+
+@cache
+def side_by_side(size: int, num_genes: int) -> tuple[Any, Any, Any]:
+    """`local.strategy` of several searches; init takes which of them begin anew, and the state."""
+    init, step, reach = strategy(size, num_genes)
+
+    @jax.jit
+    def renew(keys: jax.Array, anew: jax.Array, state: Any) -> Any:
+        def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jax.numpy.where(anew.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(chosen, jax.vmap(init)(keys), state)
+
+    def begin(keys: jax.Array, anew: np.ndarray, state: Any) -> Any:
+        return renew(keys, anew, jax.vmap(init)(keys) if state is None else state)
+
+    return begin, jax.jit(jax.vmap(step)), jax.jit(jax.vmap(reach))

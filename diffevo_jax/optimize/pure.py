@@ -1,0 +1,79 @@
+"""The search for one optimum as a pure function, for `jit`, `vmap` and programs around it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.evolution import evolve
+from diffevo_jax.optimize.engine import default_size, diffusion, stage_sizes, start_of
+from diffevo_jax.optimize.local import reflect, strategy
+from diffevo_jax.optimize.result import Optimum
+from diffevo_jax.optimize.space import as_taken, make_space, parameters
+
+
+def search(
+    key: jax.Array,
+    cost_fn: Callable[..., jax.Array],
+    bounds: Any,
+    *,
+    evaluations: int,
+    integers: Sequence[int | str] = (),
+    log: Sequence[int | str] = (),
+) -> Optimum:
+    """Minimise a JAX function inside a compiled program, with the engine of `minimize`.
+
+    cost_fn: parameters -> cost `[]`, lower is better, mapped over the population; NaN is survived.
+    evaluations: at most so many; a last generation that is not whole is left out.
+    Other arguments as for `minimize`. One generation size for the whole run: CMA-ES that has
+    converged starts again anywhere in the box, with a fifth of it as spread.
+
+    Returns the best parameters, as cost_fn takes them, and their cost; inf where none was finite.
+    Raises ValueError as `minimize`.
+    """
+    space = make_space(bounds, integers, log)
+    num_genes, (levels_size, levels) = len(space.low), stage_sizes(evaluations)
+    size = default_size(num_genes)
+    generations = (evaluations - levels_size * levels) // size
+    if generations < 1:
+        raise ValueError(
+            f"evaluations: expected more than {evaluations} for {num_genes} parameters"
+        )
+    key_draw, key_stage, key_init, key_run = jax.random.split(key, 4)
+
+    def costs_of(unit: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: cost_fn(as_taken(space, x)))(parameters(space, unit))
+
+    def fitness(genomes: jax.Array) -> jax.Array:
+        return -costs_of(jax.scipy.special.ndtr(genomes))
+
+    population = jax.random.normal(key_draw, (levels_size, num_genes))
+    _, seen, (genome, most) = evolve(
+        key_stage, diffusion(levels), fitness, population, keep=lambda i: (i.population, i.fitness)
+    )
+    samples = jax.scipy.special.ndtr(seen[0].reshape(-1, num_genes))
+    init, step, reach = strategy(size, num_genes)
+    precision = jnp.finfo(population.dtype).eps
+
+    def generation(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        state, start, spread, best, lowest = carry
+        unit = reflect(start + spread * state.population)
+        costs = costs_of(unit)
+        finite = jnp.where(jnp.isfinite(costs), costs, jnp.inf)
+        place = jnp.argmin(finite)
+        best = jnp.where(finite[place] < lowest, unit[place], best)
+        lowest = jnp.minimum(finite[place], lowest).astype(lowest.dtype)
+        key_step, key_again, key_start = jax.random.split(key, 3)
+        after = step(key_step, state, -costs)
+        done = (reach(after) * jnp.max(spread) < precision) | (jnp.ptp(finite) == 0)
+        fresh = init(key_again), jax.random.uniform(key_start, (num_genes,)), 0.2 + 0 * spread
+        moved = jax.tree.map(
+            lambda new, old: jnp.where(done, new, old), fresh, (after, start, spread)
+        )
+        return (*moved, best, lowest), None
+
+    start, spread = start_of(samples, -seen[1].reshape(-1))
+    carry = init(key_init), start, spread, jax.scipy.special.ndtr(genome), -most
+    (*_, best, lowest), _ = jax.lax.scan(generation, carry, jax.random.split(key_run, generations))
+    return Optimum(as_taken(space, parameters(space, best)), lowest)

@@ -1,0 +1,318 @@
+"""Answers in one call: budgets, bounds, failures, units, and what is found."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffevo_jax as de
+from diffevo_jax.optimize.space import make_space, parameters, unit_of
+
+SHIFT = np.linspace(0.3, 3, 12)
+BOX = [(-5, 5)] * 12
+PLANE = [(-1, 3), (-2, 2)]
+
+
+def sphere(x: np.ndarray) -> float:
+    return float(np.sum((x - SHIFT[: len(x)]) ** 2))
+
+
+def jax_sphere(x: jax.Array) -> jax.Array:
+    return jnp.sum((x - SHIFT[: len(x)]) ** 2)
+
+
+def one_in_four_fails(x: np.ndarray) -> float:
+    if x[0] < 0:
+        raise RuntimeError("the simulator broke")
+    return np.nan if x[1] < 0 else sphere(x)
+
+
+def counted(function, **settings) -> tuple[int, de.Result]:
+    points = []
+
+    def cost(x):
+        points.append(x)
+        return function(x)
+
+    result = de.minimize(cost, PLANE, **settings)
+    return len(points), result
+
+
+@pytest.mark.parametrize("evaluations", [12, 137, 400])
+def test_a_host_function_is_called_exactly_as_often_as_asked(evaluations):
+    calls, result = counted(sphere, evaluations=evaluations)
+    assert calls == result.evaluations == len(result.costs) == len(result.population) == evaluations
+
+
+def test_a_function_of_operators_alone_is_not_traced():
+    calls, result = counted(lambda x: ((x - 0.5) ** 2).sum(), evaluations=150)
+    assert calls == result.evaluations == 150
+
+
+def test_a_jax_function_is_evaluated_exactly_as_often_as_asked():
+    calls = []
+
+    def cost(x: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda x: calls.append(x), x)
+        return jnp.sum(x**2)
+
+    result = de.minimize(cost, PLANE, evaluations=137)
+    jax.effects_barrier()
+    assert len(calls) == result.evaluations == len(result.costs) == 137
+
+
+def test_a_batched_function_gets_whole_generations():
+    sizes = []
+
+    def cost(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return np.sum(x**2, axis=1)
+
+    result = de.minimize(cost, PLANE, evaluations=201, batched=True)
+    assert sum(sizes) == result.evaluations == 201
+    assert len(sizes) < 60
+    assert result.cost < 1e-3
+
+
+def test_processes_give_what_this_process_gives():
+    settings: Any = {"evaluations": 60, "seed": 3}
+    pooled = de.minimize(one_in_four_fails, PLANE, workers=2, **settings)
+    here = de.minimize(one_in_four_fails, PLANE, **settings)
+    np.testing.assert_array_equal(pooled.costs, here.costs)  # the same operations in float64
+    assert pooled.failures == here.failures > 0
+    assert "the simulator broke" in pooled.message
+
+
+def test_failures_are_counted_and_survived():
+    result = de.minimize(one_in_four_fails, BOX, evaluations=2000)
+    assert result.failures == np.sum(np.isnan(result.costs)) > 0
+    assert result.evaluations == 2000
+    assert result.cost < 1e-6
+
+
+def test_the_sphere_in_12_dimensions_is_solved():
+    for cost in (sphere, jax_sphere):
+        result = de.minimize(cost, BOX, evaluations=2000, seed=1)
+        assert result.cost < 1e-6
+        np.testing.assert_allclose(result.x, SHIFT, atol=1e-3)  # the root of 1e-6
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e4)])
+def test_the_unit_and_the_offset_of_the_cost_change_nothing(scale, offset):
+    settings: Any = {"evaluations": 600, "seed": 2}
+    plain = de.minimize(sphere, PLANE, **settings)
+    other = de.minimize(lambda x: scale * sphere(x) + offset, PLANE, **settings)
+    # 1e4 leaves 12 digits behind the point.
+    assert (other.cost - offset) / scale == pytest.approx(plain.cost, abs=1e-10)
+    np.testing.assert_allclose(other.population[:200], plain.population[:200], atol=1e-4)
+
+
+def test_maximize_is_minimize_of_the_negative():
+    least = de.minimize(sphere, PLANE, evaluations=200, target=0.01)
+    most = de.maximize(lambda x: -sphere(x), PLANE, evaluations=200, target=-0.01)
+    np.testing.assert_array_equal(most.population, least.population)
+    np.testing.assert_array_equal(most.costs, -least.costs)
+    assert most.cost == -least.cost >= -0.01
+    assert most.optima[0].cost == most.cost
+    np.testing.assert_array_equal(most.history, least.history * [1, -1])
+
+
+def test_whole_numbers_and_logarithms_stay_inside_bounds():
+    def cost(x: np.ndarray) -> float:
+        return (x[0] - 3) ** 2 + abs(np.log10(x[1]) + 3) + (x[2] - 40) ** 2
+
+    bounds = [(1, 9), (1e-6, 1.0), (1, 1000)]
+    result = de.minimize(cost, bounds, evaluations=600, integers=[0, 2], log=[1, 2])
+    assert result.x[0] == 3
+    assert result.x[1] == pytest.approx(1e-3, rel=0.1)
+    assert result.x[2] == 40
+    assert np.all(result.population[:, [0, 2]] % 1 == 0)
+    assert np.all(np.array(bounds)[:, 0] <= result.population)
+    assert np.all(np.array(bounds)[:, 1] >= result.population)
+    assert set(result.population[:, 0]) == set(range(1, 10))
+
+
+def test_every_whole_number_has_an_equal_share_of_its_side():
+    space = make_space([(1, 4)], integers=[0])
+    x = parameters(space, np.linspace(0, 1, 4001)[:, None])
+    counts = np.unique(x, return_counts=True)[1]
+    assert np.ptp(counts) <= 2  # places on an edge fall to either side
+
+
+def test_a_place_in_the_cube_is_found_again():
+    space = make_space([(1, 9), (1e-6, 1.0), (-5, 5)], integers=[0], log=[1])
+    x = np.array([4.0, 1e-2, 2.5])
+    np.testing.assert_allclose(parameters(space, unit_of(space, x)), x, rtol=1e-12)  # rounding
+
+
+def test_a_template_gives_the_function_its_own_structure():
+    bounds = {"net": {"rate": (1e-4, 1.0), "layers": (1, 8)}, "bias": (np.zeros(3), np.ones(3))}
+
+    def cost(p) -> float:
+        assert isinstance(p["net"]["layers"], np.integer)
+        assert p["bias"].shape == (3,)
+        far = abs(np.log(p["net"]["rate"] / 0.01)) + (p["net"]["layers"] - 5) ** 2
+        return float(far + np.sum((p["bias"] - 0.5) ** 2))
+
+    settings: Any = {"evaluations": 500, "integers": ["net/layers"], "log": ["net/rate"]}
+    result = de.minimize(cost, bounds, **settings)
+    assert result.x["net"]["layers"] == 5
+    assert result.cost == cost(result.x) < 0.1
+    assert result.population["bias"].shape == (500, 3)
+    assert "net/layers=5" in repr(result)
+
+
+def test_a_template_of_a_jax_function_is_mapped():
+    def cost(p) -> jax.Array:
+        return jnp.sum(jnp.square(p["a"] - 0.25)) + p["b"] ** 2
+
+    bounds = {"a": np.array([[0, 1], [0, 1]]), "b": (-1, 2)}
+    result = de.minimize(cost, bounds, evaluations=400)
+    assert result.cost < 1e-6
+    np.testing.assert_allclose(result.x["a"], 0.25, atol=1e-3)  # the root of 1e-6
+
+
+def test_the_callback_sees_the_result_so_far_and_ends_it():
+    seen = []
+
+    def callback(result: de.Result) -> bool:
+        seen.append(result)
+        return result.evaluations >= 100
+
+    result = de.minimize(sphere, PLANE, evaluations=1000, callback=callback)
+    assert 100 <= result.evaluations < 150
+    assert result.message == "the callback ended it"
+    costs = [result.cost for result in seen]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_target_ends_it():
+    result = de.minimize(sphere, PLANE, evaluations=1000, target=0.05)
+    assert result.cost <= 0.05
+    assert result.evaluations < 1000
+
+
+def test_an_interrupt_returns_the_best_so_far():
+    def cost(x: np.ndarray) -> float:
+        if len(seen) == 50:
+            raise KeyboardInterrupt
+        seen.append(sphere(x))
+        return seen[-1]
+
+    seen = []
+    result = de.minimize(cost, PLANE, evaluations=1000)
+    assert result.message == "interrupted"
+    assert min(seen) <= result.cost <= np.sort(seen)[10]  # of the whole generations before
+
+
+def test_ask_and_tell_give_what_minimize_gives():
+    settings: Any = {"evaluations": 300, "seed": 4, "initial": np.ones(2)}
+    search = de.optimize.ask_tell(PLANE, **settings)
+    while (points := search.ask()) is not None:
+        search.tell([sphere(point) for point in points])
+    np.testing.assert_array_equal(
+        search.result().population, de.minimize(sphere, PLANE, **settings).population
+    )
+    assert np.all(search.result().population[0] == 1)
+
+
+def test_history_counts_evaluations_and_never_rises():
+    result = de.minimize(sphere, PLANE, evaluations=300)
+    assert np.all(np.diff(result.history[:, 0]) > 0)
+    assert np.all(np.diff(result.history[:, 1]) <= 0)
+    assert tuple(result.history[-1]) == (300, result.cost)
+
+
+def himmelblau(x):
+    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
+
+
+FOUR = np.array([[3, 2], [-2.805118, 3.131313], [-3.77931, -3.283186], [3.584428, -1.848127]])
+
+
+@pytest.mark.parametrize("function", [himmelblau, lambda x: himmelblau(jnp.asarray(x))])
+def test_all_four_optima_of_himmelblau_are_found_once_each(function):
+    result = de.minimize(function, [(-6, 6)] * 2, evaluations=20_000, optima="all")
+    assert result.evaluations == len(result.costs) == 20_000
+    assert len(result.optima) == 4
+    assert result.optima[0].cost == result.cost
+    assert all(optimum.cost < 1e-5 for optimum in result.optima)
+    apart = np.abs(np.array([optimum.x for optimum in result.optima])[:, None] - FOUR).max(axis=2)
+    assert np.all(apart.min(axis=0) < 1e-3)  # the root of 1e-5, over the curvature of about 30
+    assert "optima       4 of cost" in repr(result)
+
+
+def test_maximize_returns_all_optima_with_their_values():
+    result = de.maximize(
+        lambda x: jnp.sin(5 * jnp.pi * x[0]) ** 6, [(0, 1)], evaluations=3000, optima="all"
+    )
+    places = np.sort([optimum.x[0] for optimum in result.optima if optimum.cost > 1 - 1e-5])
+    np.testing.assert_allclose(places, [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-3)  # the root of 1e-5
+
+
+def test_the_pure_search_runs_under_jit_and_vmap():
+    def run(key: jax.Array, shift: jax.Array) -> de.optimize.Optimum:
+        return de.optimize.search(
+            key,
+            lambda p: jnp.sum((p["x"] - shift) ** 2),
+            {"x": (np.zeros(6), np.ones(6))},
+            evaluations=1200,
+        )
+
+    keys, shifts = jax.random.split(jax.random.key(0), 3), jnp.array([0.2, 0.5, 0.9])
+    found = jax.jit(jax.vmap(run))(keys, shifts)
+    assert np.all(found.cost < 1e-6)
+    np.testing.assert_allclose(found.x["x"], shifts[:, None] + np.zeros(6), atol=1e-3)
+
+
+BAD_SETTINGS: dict[str, tuple[Any, str]] = {
+    "reversed": ({"bounds": [(1, 0), (0, 1)]}, r"bounds: .* low < high; seen \(1, 0\) .* 0"),
+    "infinite": ({"bounds": [(0, np.inf)]}, "bounds: expected finite"),
+    "shape": ({"bounds": [(0, 1, 2)]}, r"bounds: expected shape \[D, 2\].*seen \(1, 3\)"),
+    "text": ({"bounds": "0 1"}, "bounds: expected"),
+    "leaf": ({"bounds": {"a": (0, 1), "b": 3}}, "bounds: .* parameter 'b'; seen 3"),
+    "index": ({"integers": [2]}, r"integers: .*indices from 0 to 1; seen \[2\]"),
+    "name": ({"bounds": {"a": (0, 1)}, "log": ["b"]}, r"log: .*names out of a; seen \['b'\]"),
+    "broken": ({"bounds": [(0.5, 3)], "integers": [0]}, "integers: expected bounds that are whole"),
+    "negative": ({"log": [0]}, "log: expected bounds above 0"),
+    "few": ({"evaluations": 5}, "evaluations: expected at least"),
+    "fraction": ({"evaluations": 100.5}, "evaluations: expected a whole number"),
+    "optima": ({"optima": "some"}, "optima: expected"),
+    "keys": ({"key": jax.random.key(0), "seed": 1}, "key, seed: expected one"),
+    "workers": ({"workers": 0}, "workers: expected"),
+    "outside": ({"initial": [9, 9]}, "initial: expected a point inside bounds"),
+    "length": ({"initial": [1, 1, 1]}, "initial: expected parameters as in bounds"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_bad_settings_are_named(case):
+    settings, message = BAD_SETTINGS[case]
+    with pytest.raises(ValueError, match=message):
+        de.minimize(sphere, **{"bounds": PLANE, "evaluations": 100} | settings)
+
+
+def raises(x):
+    raise OSError("no licence")
+
+
+BAD_FUNCTIONS = {
+    "vector": (lambda x: x, r"cost_fn: expected a real number; .*shape \(2,\)"),
+    "text": (lambda x: "low", "cost_fn: expected a real number; seen 'low', str"),
+    "nothing": (lambda x: None, "cost_fn: expected a real number; seen None"),
+    "complex": (lambda x: 1j, "cost_fn: expected a real number; seen 1j"),
+    "jax vector": (lambda x: jnp.asarray(x), r"cost_fn: .*shape \(2,\)"),
+    "nan": (lambda x: np.nan, "cost_fn: expected a finite number somewhere"),
+    "raises": (raises, "cost_fn: raised at all of the first .* OSError: no licence"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FUNCTIONS)
+def test_bad_functions_are_described(case):
+    function, message = BAD_FUNCTIONS[case]
+    with pytest.raises(ValueError, match=message):
+        de.minimize(function, PLANE, evaluations=100)
+    with pytest.raises(ValueError, match="cost_fn: expected a function"):
+        de.minimize(3, PLANE, evaluations=100)  # pyright: ignore
