@@ -327,7 +327,14 @@ def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated()
 OPTIONS = {"SV_CMA_ES": {"num_populations": 2}, "SV_Open_ES": {"num_populations": 2}}
 
 
-@pytest.mark.parametrize("name", algorithms)
+# One of each kind in every run of the tests; all of them before a release.
+QUICK = ("CMA_ES", "SNES", "Open_ES", "PGPE", "SV_CMA_ES", "DifferentialEvolution", "PSO")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in algorithms],
+)
 def test_every_algorithm_of_evosax_steps(name):
     population = POPULATION[:8]
     algorithm = de.baselines.evosax(

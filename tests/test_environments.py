@@ -14,7 +14,17 @@ KEY = jax.random.key(0)
 TASKS = [name for name in gymnax.registered_envs if name not in REFUSED]
 
 
-@pytest.mark.parametrize("name", TASKS)
+# One of each kind of observations and actions in every run of the tests; all before a release.
+QUICK = (
+    *("CartPole-v1", "MountainCarContinuous-v0", "Breakout-MinAtar", "MemoryChain-bsuite"),
+    *("DeepSea-bsuite", "FourRooms-misc", "Reacher-misc", "FrozenLake-misc"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TASKS],
+)
 def test_every_environment_takes_a_generation(name):
     task = de.problems.control.make_task(name, max_steps=3)
     policy = de.policies.mlp((task.num_inputs, 2, task.num_outputs))

@@ -20,7 +20,17 @@ from typer.testing import CliRunner
 import diffevo_jax as de
 from diffevo_jax.runner import cli, figure
 from diffevo_jax.runner.folders import write_arrays
-from experiments import control, fig3, fig4, fig4_draw, report, reproduce, schedules, study
+from experiments import (
+    control,
+    fig3,
+    fig4,
+    fig4_draw,
+    report,
+    reproduce,
+    schedules,
+    study,
+    temperature,
+)
 from experiments.rows import Row, Section
 
 # The smallest PNG: one pixel.
@@ -330,7 +340,7 @@ def test_both_reports_hold_numbers_commands_and_what_is_missing(parts, tmp_path)
 # The real parts
 
 
-CHEAP = ("fig2", "temperature")
+CHEAP = ("fig2",)
 
 
 @pytest.fixture(scope="module")
@@ -398,6 +408,13 @@ TINY = {
         ),
         range(5),
     ),
+    "temperature": (
+        (
+            *("population=64", "sweep.seeds=2", "sweep.grid={problem.temperature: [0.5, 1.0]}"),
+            "sweep.grid={problem: [{name: beale}, {name: rastrigin, target_dim: 32}]}",
+        ),
+        (),
+    ),
     "schedules": (
         ("population=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "sweep.seeds=2"),
         (),
@@ -417,12 +434,23 @@ def tiny(monkeypatch):
     monkeypatch.setattr(
         fig4, "load_config", lambda path, more: load_config(path, [*more, "population=26"])
     )
+    monkeypatch.setattr(control, "QUICK", {"control": control.QUICK["control"]})
     monkeypatch.setattr(fig4, "QUICK_REPEATS", 2)
     monkeypatch.setattr(fig4, "QUICK_REPEATS_LARGE", 1)
 
 
 @pytest.mark.usefixtures("drawn", "tiny", "one_device")
-@pytest.mark.parametrize("part", [fig3, fig4, schedules, control], ids=lambda part: part.__name__)
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(fig3, marks=pytest.mark.slow),
+        fig4,
+        temperature,
+        schedules,
+        control,
+    ],  # fig3: 30 programs
+    ids=lambda part: part.__name__,
+)
 def test_a_part_of_minutes_runs_and_is_drawn(part, tmp_path):
     part.run(tmp_path, quick=True)
     section = part.section(tmp_path)

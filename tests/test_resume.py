@@ -41,7 +41,17 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS.keys())
+# Those that remember more than a population; the others before a release.
+QUICK = ("archive", "dpm_solver", "cma_es", "map_elites", "population_based")
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(each, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, each in ALGORITHMS.items()
+    ],
+)
 def test_an_interrupted_run_goes_on_to_the_same_numbers(algorithm, tmp_path):
     path = tmp_path / "resumed.yaml"
     path.write_text(CONFIG.replace("ALGORITHM", algorithm))
