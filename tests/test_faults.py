@@ -180,7 +180,7 @@ def test_100_broken_configs_are_refused_with_a_message(tmp_path, checks_only):
         shutil.rmtree(folder / "out", ignore_errors=True)
         assert _files(folder) == before, case
     # Some mutations leave a config valid; most do not.
-    assert codes.count(2) > 200
+    assert codes.count(2) > 66
 
 
 @pytest.fixture(scope="module")
