@@ -104,7 +104,7 @@ class AsEvosax(base.PopulationBasedAlgorithm):
             generation_counter=0,
             key=key,
             mean=genome,
-            deviation=jnp.nan,
+            deviation=jnp.asarray(jnp.nan),
             inner=None,
         )
 
