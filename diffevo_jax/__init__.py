@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffevo_jax import denoisers as denoisers
     from diffevo_jax import fitness as fitness
     from diffevo_jax import genome as genome
+    from diffevo_jax import interop as interop
     from diffevo_jax import latent as latent
     from diffevo_jax import metrics as metrics
     from diffevo_jax import optimize as optimize
@@ -62,8 +63,8 @@ __version__ = "0.1.0"
 
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
 _MODULES = (
-    *("baselines", "batch", "denoisers", "fitness", "genome", "latent"),
-    *("metrics", "optimize", "policies", "presets", "problems", "samplers", "schedules"),
+    *("baselines", "batch", "denoisers", "fitness", "genome", "interop"),
+    *("latent", "metrics", "optimize", "policies", "presets", "problems", "samplers", "schedules"),
     "sharding",
 )
 _HOMES = {

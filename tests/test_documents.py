@@ -59,3 +59,35 @@ def test_a_notebook_runs_top_to_bottom_and_its_stored_copy_is_the_same(path):
 def test_the_readmes_plugin_is_the_one_in_experiments():
     (shown,) = re.findall(r"```py\n(.*?)```", README, re.S)
     assert shown in (REPOSITORY / "experiments" / "my_problem.py").read_text()
+
+
+def _neighbours(fence: str) -> str:
+    text = (REPOSITORY / "docs" / "neighbours.md").read_text()
+    return "\n".join(re.findall(rf"```{fence}\n(.*?)```", text, re.S))
+
+
+def _printed(code: str) -> str:
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(code, "neighbours.md", "exec"), {})
+    return printed.getvalue()
+
+
+@pytest.mark.slow
+def test_the_neighbours_code_runs_and_prints_what_it_says():
+    assert _printed(_neighbours("python")) == _neighbours("text").replace("\n\n", "\n")
+
+
+def test_the_pyribs_recipe_is_the_benchmarks():
+    script = (REPOSITORY / "experiments" / "benchmarks" / "pyribs.py").read_text()
+    assert _neighbours("py").partition("\nfrom ribs")[0] in script
+
+
+@pytest.mark.slow
+def test_the_pyribs_recipe_fills_an_archive():
+    pytest.importorskip("ribs")  # 270 MB with numba: in no extra
+    imports = "import jax\nimport numpy as np\nimport diffevo_jax as de\n"
+    imports += "from ribs.emitters import EmitterBase\n"
+    coverage = re.search(r"coverage (\d+)%", _printed(imports + _neighbours("py")))
+    assert coverage is not None
+    assert int(coverage[1]) > 50

@@ -416,7 +416,7 @@ def test_yaml_numbers_are_numbers():
         ("name: cosine", "name: cosin", "seen 'cosin'; did you mean 'cosine'?"),
         ("name: boltzmann", "name: boltzman", "algorithm.fitness_map.name: expected one of"),
         ("name: two_peaks", "name: two_peak", "did you mean 'two_peaks'?"),
-        ("kind: function", "kind: fun", "problem.kind: expected one of function, control"),
+        ("kind: function", "kind: fun", "problem.kind: expected one of function, bbob, control"),
         ("kind: function, ", "", "problem: missing key 'kind'"),
         ("repeats: 3", "repeats: 0", "repeats: expected greater than or equal to 1; seen int 0"),
         ("repeats: 3", "repeats: many", "repeats: expected integer; seen str 'many'"),

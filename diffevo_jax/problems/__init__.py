@@ -1,5 +1,6 @@
-"""Problems to evolve on: landscapes (`functions`), control tasks (`control`), Python (`host`)."""
+"""Problems to evolve on: landscapes (`functions`, `bbob`), tasks (`control`), Python (`host`)."""
 
+from diffevo_jax.problems import bbob as bbob
 from diffevo_jax.problems import control as control
 from diffevo_jax.problems import functions as functions
 from diffevo_jax.problems import host as host

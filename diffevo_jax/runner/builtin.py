@@ -125,8 +125,44 @@ def function(
             raise ValueError(f"{key}: expected none, {name} has no such setting; seen {given[key]}")
     jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, dim), float))
 
+    return _landscape(partial(landscape, **given), dim, scale, limit, success)
+
+
+@register("problem", "bbob")
+def bbob(
+    *,
+    function: int | str,
+    dim: Count = 10,
+    instance: int = 0,
+    scale: Positive = 2.5,
+    limit: Positive | None = None,
+    success: Number | None = None,
+) -> Problem:
+    """A function of `problems.bbob`, of the genome times `scale`: fitness is -(f - f_opt).
+
+    instance: seed of its optimum and rotations.
+    limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
+    success: fitness from which on an individual has solved it, such as -1e-3.
+    """
+    drawn = de.problems.bbob.make_instance(function, dim=dim, seed=instance)
+
+    def fitness(points: jax.Array) -> jax.Array:
+        return drawn.f_opt - jax.vmap(drawn.cost_fn)(points)
+
+    return _landscape(fitness, dim, scale, limit, success)
+
+
+def _landscape(
+    function: Callable[[jax.Array], jax.Array],
+    dim: int,
+    scale: Number,
+    limit: Number | None,
+    success: Number | None,
+) -> Problem:
+    """Points `[N, dim]` -> fitness, as a problem of genomes."""
+
     def fitness_fn(population: jax.Array):
-        fitness = landscape(scale * population, **given)
+        fitness = function(scale * population)
         return fitness, {} if success is None else {"success": fitness >= success}
 
     if limit is None:

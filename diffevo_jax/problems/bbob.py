@@ -1,0 +1,69 @@
+"""The 24 noiseless functions of BBOB, from bbobax (https://github.com/maxencefaldor/bbobax).
+
+Hansen, Finck, Ros, Auger: Real-Parameter Black-Box Optimization Benchmarking 2009: Noiseless
+Functions Definitions (INRIA RR-6829). f1 to f24 by number, or by bbobax's name.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.checks import Count, nearest
+
+LIMIT = 5.0  # the box is [-LIMIT, LIMIT]^D
+
+
+class Instance(NamedTuple):
+    """A function of BBOB with an optimum and rotations of its own.
+
+    cost_fn: point `[D]` -> cost `[]`, lower is better, in JAX. It is defined outside the box too,
+        where about half of the functions add a penalty.
+    bounds: the box, `[D, 2]`. x_opt, f_opt: the optimum, `[D]`, and its cost, `[]`.
+    """
+
+    cost_fn: Callable[[jax.Array], jax.Array]
+    bounds: jax.Array
+    x_opt: jax.Array
+    f_opt: jax.Array
+
+
+def make_instance(function: int | str, *, dim: Count = 10, seed: int | jax.Array = 0) -> Instance:
+    """Draw an instance of one of the 24 functions.
+
+    function: its number, 1 to 24, also as "f15", or its name in bbobax, "rastrigin_rotated".
+    dim: D, 2 or more. seed: of optimum and rotations; may be traced, for `vmap` over instances.
+
+        sphere = make_instance("sphere", dim=12)
+        result = minimize(sphere.cost_fn, sphere.bounds, evaluations=2000)
+        evolve(key, algorithm, lambda x: -jax.vmap(sphere.cost_fn)(2.5 * x), population)
+
+    f_opt is 0; BBOB's target of 1e-8 wants `jax_enable_x64`.
+    Raises ValueError on another function or dimension, ModuleNotFoundError without bbobax:
+    `pip install "diffevo-jax[bbob]"`.
+    """
+    try:
+        from bbobax import BBOB_PROBLEMS
+    except ModuleNotFoundError as error:
+        message = f'bbobax is missing ({error}): pip install "diffevo-jax[bbob]"'
+        raise ModuleNotFoundError(message) from None
+    if dim < 2:
+        raise ValueError(f"dim: expected 2 or more; seen {dim}")
+    names = list(BBOB_PROBLEMS)
+    numbers = {f"{f}{i}": name for i, name in enumerate(names, 1) for f in ("", "f")}
+    name = numbers.get(str(function), str(function))
+    if name not in names:
+        raise ValueError(
+            f"function: expected 1 to 24 or one of {', '.join(names)}; seen {function!r}"
+            f"{nearest(name, names)}"
+        )
+    problem = BBOB_PROBLEMS[name](num_dims=dim)
+    key = jax.random.key(seed)
+    params = problem.sample(key)
+
+    def cost_fn(point: jax.Array) -> jax.Array:
+        return problem.evaluate(key, point, params).fitness  # the key is for noise: there is none
+
+    bounds = jnp.tile(jnp.array([-LIMIT, LIMIT]), (dim, 1))
+    return Instance(cost_fn, bounds, params.x_opt, params.f_opt)
