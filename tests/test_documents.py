@@ -1,6 +1,7 @@
 """What the README and the notebooks say, run."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -11,6 +12,8 @@ import nbformat
 import pytest
 from conftest import REPOSITORY
 from nbclient import NotebookClient
+
+from experiments.benchmarks import settings
 
 README = (REPOSITORY / "README.md").read_text()
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
@@ -59,3 +62,10 @@ def test_a_notebook_runs_top_to_bottom_and_its_stored_copy_is_the_same(path):
 def test_the_readmes_plugin_is_the_one_in_experiments():
     (shown,) = re.findall(r"```py\n(.*?)```", README, re.S)
     assert shown in (REPOSITORY / "experiments" / "my_problem.py").read_text()
+
+
+def test_the_settings_pages_tables_are_of_the_numbers_measured():
+    page, parts = settings.PAGE.read_text(), json.loads(settings.RESULTS.read_text())
+    assert set(parts) == set(settings.PARTS)
+    assert set(re.findall(r"<!-- (?!end)(.+) -->", page)) == set(settings.tables(parts))
+    assert settings.write_page(page, parts) == page
