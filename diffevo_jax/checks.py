@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
@@ -61,6 +62,17 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
     inside = seen.shape == () and low <= seen <= high
     if not inside or (seen == low and closed[0] == "(") or (seen == high and closed[1] == ")"):
         raise ValueError(f"{name}: expected {wanted}; seen {value}")
+
+
+def check_count(name: str, value, least: int = 1) -> int:
+    """Return `value`, an integer of any kind; raise ValueError unless it is `least` or more."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}; seen {value}")
+    return count
 
 
 def check_population(population) -> jax.Array:

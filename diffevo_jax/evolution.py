@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffevo_jax.checks import concrete
 from diffevo_jax.selection import advice, signs
@@ -105,7 +106,8 @@ def begin(algorithm: Algorithm, population: jax.Array, *, start: int | None = No
     """Make what `make_generation`'s function carries. start: of `evolve`."""
     state = algorithm.init(population)
     if start is not None:
-        if not isinstance(start, int) or not 0 <= start < algorithm.num_levels:
+        known = isinstance(start, int | np.integer)
+        if not known or not 0 <= start < algorithm.num_levels:
             raise ValueError(
                 f"start: expected a level from 0 to {algorithm.num_levels - 1}; seen {start}"
             )

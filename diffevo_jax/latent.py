@@ -15,8 +15,8 @@ def random_projection(key: jax.Array, genome_dim: int, latent_dim: int) -> jax.A
     """
     if not 1 <= latent_dim <= genome_dim:
         raise ValueError(
-            f"latent_dim: expected 1 to genome_dim = {genome_dim}; seen {latent_dim} "
-            "(leave the projection out to take distances in genome space)"
+            f"latent_dim: expected 1 to {genome_dim}, the number of genes; seen {latent_dim} "
+            "(leave it out, and the projection, to take distances in genome space)"
         )
     directions = jax.random.normal(key, (genome_dim, latent_dim))
     return directions / jnp.linalg.norm(directions, axis=0, keepdims=True)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import Interval, concrete, is_traced
+from diffevo_jax.checks import Interval, check_count, concrete, is_traced
 
 # A schedule of a million levels is a slip.
 Levels = Annotated[int, Interval(2, 1_000_000)]
@@ -73,7 +73,7 @@ def _check_alpha(alpha: np.ndarray) -> None:
 
 def linear(num_levels: Levels) -> Schedule:
     """Alpha equally spaced from 1 - 1e-4 down to 1e-8 (the published code's default)."""
-    _check(num_levels)
+    num_levels = check_count("num_levels", num_levels, least=2)
     return from_alpha(np.linspace(1 - 1e-4, 1e-8, num_levels))
 
 
@@ -85,7 +85,7 @@ def cosine(num_levels: Levels, *, clean: bool = False) -> Schedule:
     clean: end at alpha = 1 - 1e-9 instead: the last generation evaluated is x0 itself, where 0.999
         leaves noise of 0.03.
     """
-    _check(num_levels)
+    num_levels = check_count("num_levels", num_levels, least=2)
     t = np.arange(num_levels)
     alpha = ((1 + np.cos(np.pi * t / (num_levels - 1))) / 2 + 1e-3) * 0.999 / 1.001
     return from_alpha(np.where(clean & (t == 0), 1 - 1e-9, alpha))
@@ -97,15 +97,10 @@ def ddpm(num_levels: Levels) -> Schedule:
     alpha_t = exp(-b s - g s^2) with s = (t + 1) / T, b and g such that alpha falls from 1 - 1e-4
     to 1e-4.
     """
-    _check(num_levels)
+    num_levels = check_count("num_levels", num_levels, least=2)
     end = 1e-4
     log_start = -np.log1p(-end)
     b = (num_levels**2 * log_start + np.log(end)) / (num_levels - 1)
     g = -num_levels * (num_levels * log_start + np.log(end)) / (num_levels - 1)
     s = (np.arange(num_levels) + 1) / num_levels
     return from_alpha(np.exp(-b * s - g * s**2))
-
-
-def _check(num_levels: int) -> None:
-    if not isinstance(num_levels, int) or num_levels < 2:
-        raise ValueError(f"num_levels: expected an integer of at least 2; seen {num_levels}")

@@ -22,9 +22,13 @@ NOBODY_SHARED = (
 )
 
 
+# Of a generation's info, what `advice` needs; of the second the mean.
+SIGNS = ("selected", "effective_sample_size")
+
+
 def signs(info: Any) -> tuple[jax.Array, ...]:
     """Take from a generation's info what `advice` needs, numbers `[]`; () where it tells none."""
-    if not (hasattr(info, "selected") and hasattr(info, "effective_sample_size")):
+    if not all(hasattr(info, name) for name in SIGNS):
         return ()
     return info.selected, jnp.mean(info.effective_sample_size)
 

@@ -1,6 +1,7 @@
 """What the README and the notebooks say, run."""
 
 import io
+import json
 import os
 import re
 import sys
@@ -11,6 +12,8 @@ import nbformat
 import pytest
 from conftest import REPOSITORY
 from nbclient import NotebookClient
+
+from experiments.benchmarks import settings
 
 README = (REPOSITORY / "README.md").read_text()
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
@@ -91,3 +94,10 @@ def test_the_pyribs_recipe_fills_an_archive():
     coverage = re.search(r"coverage (\d+)%", _printed(imports + _neighbours("py")))
     assert coverage is not None
     assert int(coverage[1]) > 50
+
+
+def test_the_settings_pages_tables_are_of_the_numbers_measured():
+    page, parts = settings.PAGE.read_text(), json.loads(settings.RESULTS.read_text())
+    assert set(parts) == set(settings.PARTS)
+    assert set(re.findall(r"<!-- (?!end)(.+) -->", page)) == set(settings.tables(parts))
+    assert settings.write_page(page, parts) == page

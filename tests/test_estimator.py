@@ -432,6 +432,23 @@ def test_the_platform_chooses_the_implementation():
     assert "tpu_custom_call" not in program("tpu", x=many)
 
 
+@pytest.mark.parametrize("name", ["gpu", "tpu"])
+def test_a_kernel_on_another_machine_says_what_to_take(name):
+    x = jnp.ones((8, 2))
+    match = f"implementation: '{name}' is a kernel for a .* runs on: cpu; 'auto' takes the fastest"
+
+    def generations(x):
+        def generation(x, alpha):
+            return de.estimate_x0(x, jnp.zeros(8), alpha, implementation=name), None
+
+        return jax.lax.scan(generation, x, jnp.array([0.3, 0.6]))[0]
+
+    with pytest.raises(ValueError, match=match):
+        de.estimate_x0(x, jnp.zeros(8), 0.5, implementation=name)
+    with pytest.raises(ValueError, match=match):
+        jax.jit(jax.vmap(generations))(x[None])
+
+
 def test_a_kernel_names_what_it_does_not_take():
     x = jnp.ones((8, 20))
     for name, most in (("gpu", "16 dimensions and 64 genes"), ("tpu", "64 dimensions and 512")):

@@ -170,6 +170,8 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
     generation = de.make_generation(algorithm, de.problems.two_peaks)
     running = de.begin(algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
+    again = de.begin(algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
+    assert int(again.state.t) == 4
     running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
     seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=4, keep=_everything)
     np.testing.assert_array_equal(seen.kept.t, np.arange(4, -1, -1))

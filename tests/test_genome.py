@@ -110,7 +110,7 @@ def test_a_projection_is_taken_at_full_precision():
         (lambda: de.policies.mlp((4,)), r"sizes: .* seen \(4,\)"),
         (lambda: de.policies.mlp((4, 0, 2)), "each >= 1"),
         (lambda: de.policies.from_apply(lambda p, o: p.sum(), jnp.ones(3), 4), "shape \\[A\\]"),
-        (lambda: de.latent.random_projection(KEY, 4, 5), "1 to genome_dim = 4; seen 5"),
+        (lambda: de.latent.random_projection(KEY, 4, 5), "latent_dim: expected 1 to 4.*; seen 5"),
         (lambda: de.latent.random_projection(KEY, 4, 0), "seen 0"),
     ],
 )

@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY, with_default_options
+from rich.console import Console
 from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import figure, results, run, startup, yaml_loader
+from diffevo_jax.runner import display, figure, results, run, startup, yaml_loader
 from diffevo_jax.runner.cli import app
+from diffevo_jax.runner.repeats import mean_and_error
 from diffevo_jax.runner.sweep_config import load_sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -265,6 +267,80 @@ def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
     assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness", "success_rate"]
+
+
+CONTROL = """\
+name: again
+description: a small network on cart-pole
+repeats: 2
+seed: 5
+population: 8
+problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, success: 15}
+algorithm: {schedule: {num_levels: 4}}
+checkpoint: {every: 2}
+"""
+
+
+def test_the_best_individual_of_a_control_task_is_rolled_out_again(tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(CONTROL)
+    (whole,) = _run(path, tmp_path / "whole")
+    saved = np.load(tmp_path / "whole" / "diffusion_evolution.npz")
+    best = saved["final_population"][[0, 1], saved["fitness"][:, -1].argmax(axis=1)]
+    np.testing.assert_array_equal(saved["reevaluated_genome"], best)
+
+    task = de.problems.control.make_task("CartPole-v1", max_steps=500)
+    returns = jax.jit(de.problems.control.make_returns(task, de.policies.mlp((4, 2, 2))))
+    for repeat, key in enumerate(de.batch.seed_keys(5, 2)):
+        expected = returns(jax.random.fold_in(key, 3), np.tile(best[repeat], (100, 1)))[:, 0]
+        np.testing.assert_array_equal(saved["reevaluated_return"][repeat], expected)
+    success = saved["reevaluated_return"] >= 15
+    np.testing.assert_array_equal(saved["reevaluated_success"], success)
+    assert whole.again == mean_and_error(saved["reevaluated_return"].mean(axis=1, dtype=float))
+    assert whole.again_success == mean_and_error(success.mean(axis=1))
+    console = Console(record=True, width=100)
+    console.print(*display.table([whole], with_reference=False))
+    shown = console.export_text().split("Its best individual over 100 fresh episodes")[1]
+    assert f"{saved['reevaluated_return'].mean(dtype=float):.4g} ±" in shown
+    assert f"{100 * success.mean():.1f} ±" in shown
+
+
+@pytest.mark.slow
+def test_a_control_task_killed_at_its_end_goes_on_to_the_same_numbers(tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(CONTROL)
+    (whole,) = _run(path, tmp_path / "whole")
+    saved = np.load(tmp_path / "whole" / "diffusion_evolution.npz")
+
+    def stop(_: str, repeats: int, generations: int, __: bool) -> None:
+        if (repeats, generations) == (0, 2 * 4):
+            raise KeyboardInterrupt
+
+    config = cfg.load_config(path)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(config, run.build(config), results.create(tmp_path / "cut", ""), progress=stop)
+    assert list((tmp_path / "cut" / "checkpoints" / "progress").iterdir())
+    assert run.run(config, run.build(config), tmp_path / "cut") == [whole]
+    again = np.load(tmp_path / "cut" / "diffusion_evolution.npz")
+    assert again.files == saved.files
+    for name in again.files:
+        np.testing.assert_array_equal(again[name], saved[name])
+
+
+def test_a_latent_space_of_too_many_dimensions_is_named_as_the_config_names_it(tiny, tmp_path):
+    config = cfg.load_config(tiny, ["methods.latent.algorithm.latent_dim=3"])
+    with pytest.raises(cfg.ConfigError, match=r"algorithm\.latent_dim: expected 1 to 2, .*seen 3"):
+        run.build(config)
+
+
+def test_a_kernel_for_another_machine_stops_the_run_with_advice(tiny, tmp_path):
+    tiny.write_text(
+        TINY.split("methods:")[0].split("algorithm:")[0]
+        + "algorithm: {name: denoising_evolution, schedule: {num_levels: 4}, "
+        "denoiser: {implementation: gpu}, sampler: {}}\n"
+    )
+    with pytest.raises(run.Stopped, match=r"'gpu' is a kernel .* runs on: cpu; 'auto' takes"):
+        _run(tiny, tmp_path / "out")
 
 
 def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):

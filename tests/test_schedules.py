@@ -91,6 +91,12 @@ def test_what_is_no_schedule_is_refused(alpha, message):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.asarray])
+def test_an_integer_of_any_kind_counts_levels(schedule, kind):
+    np.testing.assert_array_equal(schedule(kind(300)).alpha, schedule(300).alpha)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_fewer_than_two_levels_are_refused(schedule):
     for few in (1, 10.0):
         with pytest.raises(ValueError, match=f"expected an integer of at least 2; seen {few}"):

@@ -219,6 +219,41 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     assert alone == [_numbers(row) for row in rows if row["point"] == "2"]  # bit for bit
 
 
+@pytest.mark.slow
+def test_a_sweep_rolls_the_best_individual_out_again_as_its_runs_do(tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(
+        """
+name: again
+description: a small network on cart-pole
+population: 8
+problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
+algorithm: {schedule: {num_levels: 3}}
+sweep: {list: [{problem.success: 15}], seeds: 2}
+"""
+    )
+    assert _sweep(path, tmp_path / "out")[0] == []
+    rows = _rows(tmp_path / "out")
+    config = load_sweep(path).points[0].config
+    folder = results.create(tmp_path / "run", "run")
+    run.run(config, run.build(config), folder)
+    saved = np.load(folder / "diffusion_evolution.npz")
+    for name in ("reevaluated_return", "reevaluated_success"):
+        seen = [float(row[name]) for row in rows]
+        np.testing.assert_allclose(seen, saved[name].mean(axis=1), rtol=1e-6)
+
+
+def test_a_sweep_names_the_points_that_selected_nobody(tiny, tmp_path):
+    _write(tiny, "{list: [{problem.scale: 1.0}, {problem.scale: 1e6}, {problem.scale: 2e6}]}")
+    nobody = HEAD.replace("{name: boltzmann, temperature: 0.1}", "{name: identity}")
+    tiny.write_text(tiny.read_text().replace(HEAD, nobody))
+    _, said = _sweep(tiny, tmp_path / "out")
+    advice = [line for line in said if "nothing was selected" in line]
+    assert [line.partition(":")[0] for line in advice] == ["points 1, 2"]
+    _, again = _sweep(tiny, tmp_path / "out")  # nothing is left to run
+    assert advice[0] in again
+
+
 def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     methods = {
         "eta": 0.3,
@@ -265,6 +300,7 @@ sweep: {grid: {problem.scale: [1.0, 30.0]}}
     numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scale")}
     kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
     assert kept["fitness"].shape == (2, 4)
+    assert kept["reevaluated_return"].shape == (2,)  # a mean over episodes
 
 
 def test_points_per_job_cuts_a_shape_into_jobs(tiny):

@@ -547,6 +547,12 @@ def test_bad_settings_of_variants_are_named(call, message):
         call()
 
 
+def test_an_integer_of_any_kind_counts_generations():
+    denoiser = denoisers.archive(generations=np.int64(3))  # pyright: ignore
+    memory = denoiser.init(jnp.zeros((4, 2)))
+    assert jax.tree.leaves(memory)[0].shape == (4, 3, 2)
+
+
 def test_the_documents_own_denoiser_runs():
     text = (REPOSITORY / "docs" / "variants.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.base import Denoiser, Level, Move, Weights
-from diffevo_jax.checks import Count
+from diffevo_jax.checks import Count, check_count
 from diffevo_jax.denoisers.posterior_mean import check_projection
 from diffevo_jax.estimator import AUTO, Posterior, estimate_posterior
 from diffevo_jax.latent import project
@@ -55,8 +55,7 @@ def archive(
     The fitness map weighs all generations at once. Settings but K may be traced. Raises ValueError,
     here or in `init`, naming the argument.
     """
-    if not isinstance(generations, int) or generations < 1:
-        raise ValueError(f"generations: expected an integer of at least 1; seen {generations}")
+    generations = check_count("generations", generations)
     check_projection(projection)
     projection = None if projection is None else jnp.asarray(projection)
 

@@ -1,9 +1,14 @@
 """Which implementation runs on which platform."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
+from typing import Any, NoReturn
 
 import jax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
 from diffevo_jax.estimator import tiled
 from diffevo_jax.estimator.types import Problem, Sums
@@ -52,13 +57,33 @@ def _tiles() -> dict[str, Callable[[Problem, jax.Array | None], Sums]]:
 
 
 def on_gpu(problem: Problem) -> Sums:
-    """The Mosaic GPU kernel."""
-    return _gpu().part(problem)
+    """The Mosaic GPU kernel. Raises ValueError where it is lowered for anything but CUDA."""
+    return jax.lax.platform_dependent(problem, cuda=_gpu().part, default=partial(_refused, "gpu"))
 
 
 def on_tpu(problem: Problem) -> Sums:
-    """The Pallas TPU kernel."""
-    return _tpu().part(problem)
+    """The Pallas TPU kernel. Raises ValueError where it is lowered for anything but a TPU."""
+    return jax.lax.platform_dependent(problem, tpu=_tpu().part, default=partial(_refused, "tpu"))
+
+
+def _refused(implementation: str, problem: Problem) -> Sums:
+    alpha = _elsewhere.bind(problem.alpha, implementation=implementation)
+    return tiled.part(replace(problem, alpha=alpha), blocks=tiled.ACCELERATOR)
+
+
+def _refuse(context: Any, *_: Any, implementation: str) -> NoReturn:
+    seen = ", ".join(context.module_context.platforms)
+    raise ValueError(
+        f"implementation: {implementation!r} is a kernel for a {implementation.upper()}, and this "
+        f"runs on: {seen}; 'auto' takes the fastest of each platform, 'tiled' runs on all"
+    )
+
+
+# Which platform it will be is known when a function is lowered, and no earlier.
+_elsewhere = Primitive("elsewhere")
+_elsewhere.def_abstract_eval(lambda alpha, **_: alpha)
+batching.defvectorized(_elsewhere)
+mlir.register_lowering(_elsewhere, _refuse)
 
 
 def check(implementation: str, dim: int, genes: int, dtype) -> None:

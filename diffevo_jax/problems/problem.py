@@ -16,6 +16,9 @@ class Problem(NamedTuple):
         `[N]`, as the share of individuals that have solved the problem, and its entry `returns`,
         `[N]`, where fitness is relative: tables and figures show it in the place of the fitness.
     repair: population -> the population to evaluate in its place; None takes it as it is.
+    fresh: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode of
+        each individual's own, by which the runner re-evaluates the best individual of the last
+        generation; None where the fitness needs no second look.
     """
 
     num_genes: int
@@ -23,3 +26,4 @@ class Problem(NamedTuple):
     has_key: bool = False
     has_aux: bool = False
     repair: Callable[[jax.Array], jax.Array] | None = None
+    fresh: Callable[..., Any] | None = None

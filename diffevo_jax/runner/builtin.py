@@ -201,4 +201,5 @@ def control(
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True)
+    fresh = de.problems.control.make_fitness(task, network, scale=scale, success=success)
+    return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True, fresh=fresh)

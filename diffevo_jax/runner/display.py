@@ -8,6 +8,8 @@ from rich import progress as bars
 from rich.table import Table
 from rich.text import Text
 
+from diffevo_jax.runner.program import EPISODES
+
 
 @contextmanager
 def progress_bar(settings, lengths, console):
@@ -44,7 +46,7 @@ def progress_bar(settings, lengths, console):
 
 
 def table(summaries, *, with_reference: bool):
-    """The last generation of each method, beside the reference where there is one."""
+    """The last generation of each method, beside the reference where there is one, and its best."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     success = any(summary.success for summary in summaries)
     with_reference = with_reference and any(summary.reference for summary in summaries)
@@ -72,6 +74,23 @@ def table(summaries, *, with_reference: bool):
         for summary in summaries:
             if summary.reference:
                 yield f"reference, {summary.label}: {summary.reference.source}"
+    if any(summary.again for summary in summaries):
+        yield f"\nIts best individual over {EPISODES} fresh episodes"
+        yield _of_best(summaries)
+
+
+def _of_best(summaries) -> Table:
+    """Return and success of each method's best individual, re-evaluated."""
+    success = any(summary.again_success for summary in summaries)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("method")
+    for heading in ("return", *(["success, %"] if success else [])):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries:
+        row = [summary.label, "-" if summary.again is None else _plus_minus(summary.again, ".4g")]
+        row += [_percent(summary.again_success)] if success else []
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown
 
 
 def _percent(value_and_error) -> str:

@@ -20,6 +20,9 @@ class Program(NamedTuple):
     start: key -> (carry, keys of the generations `[T]`).
     advance: (carry, keys of k generations `[k]`) -> (carry, kept of k generations).
     ending: carry -> what a finished repeat leaves; of one repeat or many.
+    reevaluate: (key of the repeat, carry at its end) -> outcomes of `EPISODES` fresh episodes of
+        the last generation's best individual, return and success, `[E]`; None where the problem
+        has none.
     mesh: of the devices that share each population; None: each repeat has one device.
     """
 
@@ -28,6 +31,7 @@ class Program(NamedTuple):
     start: Callable[[jax.Array], Any]
     advance: Callable[..., tuple[Any, dict[str, jax.Array]]]
     ending: Callable[[Any], dict[str, jax.Array]]
+    reevaluate: Callable[[jax.Array, Any], dict[str, jax.Array]] | None = None
     mesh: Mesh | None = None
 
 
@@ -36,11 +40,13 @@ class Carry(NamedTuple):
 
     running: of `evolve`. key: of the algorithm's own random choices.
     x0: the estimates of the last update, `[N, D]`; () where they are not saved.
+    fittest: index of the best individual of the last generation; () where it is not re-evaluated.
     """
 
     running: de.Running
     key: jax.Array
     x0: Any
+    fittest: Any
 
 
 def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Program]:
@@ -96,7 +102,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         running = de.begin(make_algorithm(key_algorithm), genomes)
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
-        return Carry(running, key_algorithm, x0), keys
+        fittest = () if problem.fresh is None else jnp.zeros((), jnp.int32)
+        return Carry(running, key_algorithm, x0, fittest), keys
 
     def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         kept = {name: getattr(info, name) for name in KEPT if hasattr(info, name)}
@@ -117,18 +124,21 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             problem.fitness_fn,
             has_key=problem.has_key,
             has_aux=problem.has_aux,
-            keep=lambda info, *aux: (keep(info, *aux), getattr(info, "x0", None)),
+            keep=lambda info, *aux: (keep(info, *aux), info),
             repair=problem.repair,
         )
 
         def one(carry: Carry, key: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
             updated = carry.running.state.t > 0
-            running, (kept, x0) = generation(carry.running, key)
+            running, (kept, info) = generation(carry.running, key)
+            carry = carry._replace(running=running)
+            if problem.fresh is not None:
+                carry = carry._replace(fittest=index_of_best(info.fitness))
             if not method.save_x0:
-                return carry._replace(running=running), kept
-            if x0 is None:
+                return carry, kept
+            if not hasattr(info, "x0"):
                 raise ValueError("save_x0: expected an algorithm that estimates x0")
-            return carry._replace(running=running, x0=jnp.where(updated, x0, carry.x0)), kept
+            return carry._replace(x0=jnp.where(updated, info.x0, carry.x0)), kept
 
         return jax.lax.scan(one, carry, keys)
 
@@ -141,15 +151,40 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         }
         if method.save_x0:
             left["final_x0"] = carry.x0
+        if problem.fresh is not None:
+            left["reevaluated_genome"] = chosen(state.population, carry.fittest)
         if isinstance(getattr(state, "archive", None), de.baselines.Archive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
-    return Program(problem.num_genes, num_levels, start, advance, ending, mesh)
+    def reevaluate(key: jax.Array, carry: Carry) -> dict[str, jax.Array]:
+        assert problem.fresh is not None
+        genome = chosen(carry.running.state.population, carry.fittest)
+        # `start` has split the repeat's key in three.
+        returns, aux = problem.fresh(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
+        success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
+        return {"reevaluated_return": returns, **success}
 
+    if problem.fresh is None:
+        return Program(problem.num_genes, num_levels, start, advance, ending, mesh=mesh)
+    return Program(problem.num_genes, num_levels, start, advance, ending, reevaluate, mesh)
+
+
+# Fresh episodes of the best individual.
+EPISODES = 100
 
 # Of a generation's info, where the algorithm tells them.
 KEPT = ("fitness", "alpha", "effective_sample_size", "num_invalid", "selected")
+
+
+def index_of_best(fitness: jax.Array) -> jax.Array:
+    """Index of the best individual, `[]`; fitness that is no number is no candidate."""
+    return jnp.argmax(jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)).astype(jnp.int32)
+
+
+def chosen(population: jax.Array, index: jax.Array) -> jax.Array:
+    """The genome of an index, `[..., N, D]` and `[...]` to `[..., D]`."""
+    return jnp.take_along_axis(population, index[..., None, None], axis=-2)[..., 0, :]
 
 
 def needs_positive(method: cfg.Method) -> str | None:

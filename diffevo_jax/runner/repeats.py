@@ -10,10 +10,10 @@ import numpy as np
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import results
 from diffevo_jax.runner.folders import write_arrays
-from diffevo_jax.selection import advice
+from diffevo_jax.selection import SIGNS, advice
 
-# Of what is kept of each generation, what the results hold as arrays; the rest is in metrics.csv.
-ARRAYS = ("fitness", "success_rate")
+# Of what is kept of a repeat, what the results hold as arrays; the rest is in metrics.csv.
+ARRAYS = ("fitness", "success_rate", "reevaluated_return", "reevaluated_success")
 # In a checkpoint's files, before the names of what is kept of each generation.
 _KEPT = "kept."
 
@@ -22,6 +22,8 @@ class Summary(NamedTuple):
     """Last generation of a method over its finished repeats.
 
     success: success rate and its standard error; None where the problem has no threshold.
+    again, again_success: return and success rate of its best individual over fresh episodes; None
+        where it is not re-evaluated, or has no threshold.
     """
 
     label: str
@@ -29,6 +31,8 @@ class Summary(NamedTuple):
     mean: tuple[float, float | None]
     success: tuple[float, float | None] | None
     reference: cfg.Reference | None
+    again: tuple[float, float | None] | None = None
+    again_success: tuple[float, float | None] | None = None
 
 
 class Repeats:
@@ -55,8 +59,8 @@ class Repeats:
     def add(self, kept: dict[str, np.ndarray], endings: dict[str, np.ndarray]) -> None:
         """Take in n repeats.
 
-        kept: of each generation, `[n, T, ...]`. endings: of the first that are wanted, what a
-        finished repeat leaves, `[n', ...]`.
+        kept: of each generation, `[n, T, ...]`, and of fresh episodes, `[n, E]`. endings: of the
+        first that are wanted, what a finished repeat leaves, `[n', ...]`.
         """
         for rows, arrays in ((self.kept, kept), (self.endings, endings)):
             rows += [
@@ -98,11 +102,10 @@ class Repeats:
 
     def advice(self) -> str | None:
         """Say what to change where repeats did not select; None where all of them did."""
-        names = ("selected", "effective_sample_size")
         each = [
-            advice(*(kept[name] for name in names))
+            advice(*(kept[name] for name in SIGNS))
             for kept in self.kept
-            if all(name in kept for name in names)
+            if all(name in kept for name in SIGNS)
         ]
         said = [message for message in each if message is not None]
         return f"{self.name}: in {len(said)} of {len(self)} repeats {said[0]}" if said else None
@@ -129,6 +132,10 @@ class Repeats:
 
 def summary(method: cfg.Method, num_genes: int, kept: dict[str, np.ndarray]) -> Summary:
     """Say how the last generation did. kept: of `Repeats.stacked`."""
+
+    def over_repeats(values: np.ndarray | None) -> tuple[float, float | None] | None:
+        return None if values is None else mean_and_error(values.mean(axis=1, dtype=float))
+
     last = kept["fitness"][:, -1]
     last = np.where(np.isfinite(last), last, np.nan)
     rate = kept.get("success_rate")
@@ -138,6 +145,8 @@ def summary(method: cfg.Method, num_genes: int, kept: dict[str, np.ndarray]) -> 
         mean=mean_and_error(np.nanmean(last, axis=1)),
         success=None if rate is None else mean_and_error(rate[:, -1]),
         reference=method.reference,
+        again=over_repeats(kept.get("reevaluated_return")),
+        again_success=over_repeats(kept.get("reevaluated_success")),
     )
 
 

@@ -4,9 +4,11 @@ config.yaml        the resolved config; `diffevo-jax run` takes it again
 plugins/           the files that it was run with, if any (`--plugin`)
 environment.json   versions, device, git commit, times, and whether the run is complete
 metrics.csv        tidy: a row per method, repeat and generation
-METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; of the repeats
-                   kept, final_population [S', N, D], best_genome [S', D], best_fitness [S'] and
-                   what else the method leaves: final_x0 [S', N, D], archive_points, ...
+METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; of control
+                   tasks reevaluated_return, reevaluated_success [S, E]: fresh episodes of the last
+                   generation's best individual; of the repeats kept, final_population [S', N, D],
+                   best_genome [S', D], best_fitness [S'], reevaluated_genome [S', D] and what else
+                   the method leaves: final_x0 [S', N, D], archive_points, ...
 figure.png, .pdf   drawn from the files above alone
 checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
 

@@ -167,7 +167,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
     # A population that is split over a mesh has all devices for itself.
     devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
     per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
-    start, advance = _compile(name, program, devices, times)
+    start, advance, reevaluate = _compile(name, program, devices, times)
     stops = _stops(num_levels, config.checkpoint.every, _longest(method.population, program))
     before = run.generations_before[name]
     first = len(repeats)
@@ -189,7 +189,8 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
             check_fitness(method, call.kept[-1]["fitness"])
             run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
-                _take_in(repeats, call, program.ending)
+                again = {} if reevaluate is None else _again(call, reevaluate, config.seed)
+                _take_in(repeats, call, program.ending, again)
             if on_first(run.saver.due, done):
                 progress = _progress(name, call) if stop < num_levels else None
                 if is_first():
@@ -198,8 +199,10 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
         first += call.asked
 
 
-def _compile(name: str, program: Program, devices: list, times: dict) -> tuple["_Timed", "_Timed"]:
-    """`start` and `advance` of many repeats, shared out among the devices."""
+def _compile(
+    name: str, program: Program, devices: list, times: dict
+) -> tuple["_Timed", "_Timed", "_Timed | None"]:
+    """`start`, `advance` and `reevaluate` of many repeats, shared out among the devices."""
 
     def many(function: Callable, **kwargs) -> _Timed:
         if program.mesh is None:
@@ -209,7 +212,8 @@ def _compile(name: str, program: Program, devices: list, times: dict) -> tuple["
         mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
         return _Timed(name, jax.jit(mapped, **kwargs), times)
 
-    return many(program.start), many(program.advance, donate_argnums=0)
+    reevaluate = None if program.reevaluate is None else many(program.reevaluate)
+    return many(program.start), many(program.advance, donate_argnums=0), reevaluate
 
 
 def _alone(function: Callable) -> Callable:
@@ -253,12 +257,19 @@ def _kept(call: _Call) -> dict[str, np.ndarray]:
     return {key: np.concatenate([kept[key] for kept in call.kept], 1) for key in call.kept[0]}
 
 
-def _take_in(repeats: Repeats, call: _Call, ending: Callable) -> None:
+def _again(call: _Call, reevaluate: Callable, seed: int) -> dict[str, np.ndarray]:
+    """How the best individuals of a call that has ended do in fresh episodes, `[asked, E]`."""
+    carry, keys = call.carry
+    outcomes = reevaluate(de.batch.seed_keys(seed, len(keys), first=call.first), carry)
+    return {key: on_host(value)[: call.asked] for key, value in outcomes.items()}
+
+
+def _take_in(repeats: Repeats, call: _Call, ending: Callable, again: dict[str, np.ndarray]) -> None:
     """Add the repeats of a call that has ended, but for those that only filled it up."""
     wanted, endings = repeats.num_wanted(call.asked), {}
     if wanted:
         endings = {key: on_host(value[:wanted]) for key, value in ending(call.carry[0]).items()}
-    repeats.add(_kept(call), endings)
+    repeats.add(_kept(call) | again, endings)
 
 
 def _progress(name: str, call: _Call) -> checkpoints.Progress:

@@ -39,7 +39,12 @@ from diffevo_jax.runner.sweep_job import (
 # A submitted job and the numbers of its points.
 Submitted = tuple[Any, tuple[int, ...]]
 
-METRICS = ("fitness_mean", "fitness_best", "success_rate", "num_invalid", "seconds")
+METRICS = (
+    *("fitness_mean", "fitness_best", "success_rate"),
+    *("reevaluated_return", "reevaluated_success", "num_invalid", "seconds"),
+)
+# Points that a line of advice names.
+MOST_NAMED = 10
 # How the points are shared out may change between calls into one folder.
 _FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
 _SUBMITTED = "submitted.json"
@@ -63,6 +68,7 @@ def sweep(
         accelerator; "slurm", an array of jobs; "debug", in this process.
     out: the sweep's folder, new or of the same sweep; None is runs/NAME.
     only: numbers of the points to run; none is all. plugin: files of `plugins.load`.
+    say: called with a line on the jobs, and on points that did not select.
 
     Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
     before anything runs.
@@ -98,6 +104,8 @@ def sweep(
         finally:
             failures = _write_tables(folder, loaded)
         (folder / _SUBMITTED).unlink(missing_ok=True)
+        for line in _advice(folder, asked):
+            say(line)
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 
@@ -297,6 +305,19 @@ def _write_tables(folder: Path, loaded: Sweep) -> list[tuple[Point, str]]:
     _write_table(folder / "results.csv", ["point", *settings, "method", "repeat", *METRICS], rows)
     _write_table(folder / "failed.csv", ["point", *settings, "error"], failed)
     return failures
+
+
+def _advice(folder: Path, points: Sequence[Point]) -> Iterator[str]:
+    """What to change where points did not select: a line each, which names the points."""
+    said: dict[str, list[str]] = {}
+    for point in points:
+        record = read_record(folder, point)
+        for message in () if record is None else record.advice:
+            said.setdefault(message, []).append(str(point.number))
+    for message, numbers in said.items():
+        more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+        points_named = f"point{'s'[: len(numbers) > 1]} {', '.join(numbers[:MOST_NAMED])}{more}"
+        yield f"{points_named}: {message}"
 
 
 def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

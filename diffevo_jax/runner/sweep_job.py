@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 import diffevo_jax as de
 from diffevo_jax.runner import config as cfg
@@ -28,11 +28,13 @@ from diffevo_jax.runner.folders import write_arrays, write_whole
 from diffevo_jax.runner.registry import Section
 from diffevo_jax.runner.repeats import describe
 from diffevo_jax.runner.sweep_config import Point, load_sweep
+from diffevo_jax.selection import SIGNS, advice
 
 
 class Record(Section):
     """What a point's file says: rows of the table, or why there are none.
 
+    advice: what to change, of `selection.advice`, where runs did not select.
     version: of this package. environment: of `results.environment`, where the point was run.
     """
 
@@ -40,6 +42,7 @@ class Record(Section):
     settings: dict[str, Any]
     error: str
     rows: list[dict[str, Any]]
+    advice: Annotated[list[str], Field(default_factory=list)]
     version: str
     environment: dict[str, Any]
 
@@ -84,6 +87,7 @@ class Job(NamedTuple):
                     settings=ran.point.settings,
                     error=ran.error,
                     rows=ran.rows,
+                    advice=list(ran.advice),
                     version=de.__version__,
                     environment=environment,
                 )
@@ -103,12 +107,16 @@ class Job(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """A point that was run: its rows, or why there are none; arrays METHOD.NAME, `[S', ...]`."""
+    """A point that was run: its rows, or why there are none; arrays METHOD.NAME, `[S', ...]`.
+
+    advice: what to change where runs did not select, each once.
+    """
 
     point: Point
     rows: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
     error: str
+    advice: tuple[str, ...] = ()
 
 
 def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Ran]:
@@ -167,7 +175,8 @@ def _ran(point: Point, runs: list[_Run]) -> Ran:
         for key in mine[0].kept["ending"]:
             saved = [one.kept["ending"][key] for one in mine[: method.save_populations]]
             arrays[f"{name}.{key}"] = np.stack(saved)
-    return Ran(point, rows, arrays, "")
+    said = [advice(*run.kept["signs"]) for run in runs if run.kept["signs"]]
+    return Ran(point, rows, arrays, "", tuple(dict.fromkeys(filter(None, said))))
 
 
 class _Program:
@@ -188,9 +197,13 @@ class _Program:
                 "lowest": jnp.min(fitness, where=jnp.isfinite(fitness), initial=jnp.inf),
                 "num_invalid": jnp.sum(kept.get("num_invalid", 0)),
                 "ending": program.ending(carry) if method.save_populations else {},
+                "signs": [kept[name] for name in SIGNS] if kept.keys() >= set(SIGNS) else [],
             }
             if "success_rate" in kept:
                 found["success_rate"] = kept["success_rate"][-1]
+            if program.reevaluate is not None:
+                again = program.reevaluate(key, carry)
+                found |= {name: jnp.mean(value) for name, value in again.items()}
             return found
 
         self.jitted = jax.jit(de.batch.over_devices(de.batch.by_platform(one_run), devices))
@@ -241,12 +254,22 @@ def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
 
 
 def _row(kept: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The last generation's mean and rate of success, the best of all; None where there is none."""
+    """What the table says of a run; None where there is none.
+
+    The last generation's mean and rate of success, the best of all, and the same of the last
+    generation's best individual over fresh episodes.
+    """
+
+    def number(name: str) -> float | None:
+        return float(kept[name]) if name in kept else None
+
     mean = describe(kept["fitness"])["fitness_mean"]
     return {
         "fitness_mean": None if mean == "" else mean,
         "fitness_best": float(kept["best"]) if np.isfinite(kept["best"]) else None,
-        "success_rate": float(kept["success_rate"]) if "success_rate" in kept else None,
+        "success_rate": number("success_rate"),
+        "reevaluated_return": number("reevaluated_return"),
+        "reevaluated_success": number("reevaluated_success"),
         "num_invalid": int(kept["num_invalid"]),
     }
 
@@ -293,6 +316,7 @@ def write_failure(folder: Path, point: Point, error: str) -> None:
         settings=point.settings,
         error=error,
         rows=[],
+        advice=[],
         version=de.__version__,
         environment={},
     )
