@@ -1,5 +1,6 @@
 """Answers in one call: budgets, bounds, failures, units, and what is found."""
 
+import sys
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
+from diffevo_jax.optimize import local, progress, session
 from diffevo_jax.optimize.space import make_space, parameters, unit_of
 
 SHIFT = np.linspace(0.3, 3, 12)
@@ -132,6 +134,46 @@ def test_whole_numbers_and_logarithms_stay_inside_bounds():
     assert np.all(np.array(bounds)[:, 0] <= result.population)
     assert np.all(np.array(bounds)[:, 1] >= result.population)
     assert set(result.population[:, 0]) == set(range(1, 10))
+
+
+def test_a_search_goes_on_between_whole_numbers():
+    """A step that has shrunk to the other parameter's size must still cross to the next number."""
+
+    def cost(x: np.ndarray) -> float:
+        return abs(x[0] - 870) + 1e3 * (x[1] - 0.123) ** 2
+
+    found = [
+        de.minimize(cost, [(0, 1000), (-1, 1)], evaluations=600, integers=[0], seed=seed).x[0]
+        for seed in range(5)
+    ]
+    assert found == [870] * 5
+
+
+def test_progress_is_a_bar_of_rich(capfd):
+    de.minimize(sphere, PLANE, evaluations=60, progress=True)
+    assert "60/60" in capfd.readouterr().err
+
+
+def test_progress_without_rich_is_a_line_now_and_then(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    result = de.minimize(sphere, PLANE, evaluations=60, progress=True)
+    lines = capfd.readouterr().err.splitlines()
+    assert 1 < len(lines) <= 10
+    assert lines[-1] == f"60/60 evaluations, best {result.cost:.6g}"
+
+
+def test_without_pycma_evosax_polishes(monkeypatch):
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    result = de.minimize(sphere, PLANE, evaluations=400)
+    assert result.cost < 1e-6
+
+
+def test_without_either_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "evosax.algorithms", None)
+    local.strategy.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match=r"diffevo-jax\[baselines\]"):
+        de.minimize(sphere, PLANE, evaluations=400)
 
 
 def test_every_whole_number_has_an_equal_share_of_its_side():

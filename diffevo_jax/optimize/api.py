@@ -38,8 +38,8 @@ def minimize(
                              log=["rate"], integers=["layers"])
 
     Diffusion Evolution in the box, then CMA-ES from its best; neither the cost's unit nor its
-    offset matters. Wants pycma for functions in NumPy, evosax for those in JAX and for
-    optima="all": `pip install "diffevo-jax[minimize]"`.
+    offset matters. Wants pycma, and evosax for a single
+    parameter and for optima="all": `pip install "diffevo-jax[minimize]"`.
 
     cost_fn: parameters -> cost, lower is better. In NumPy, or anything else that Python calls; one
         that answers with a JAX array, and can be traced and mapped, is compiled. Evaluations that
@@ -114,14 +114,14 @@ def _search(
         raise ValueError(f"workers: expected None or 1 with batched=True; seen {workers}")
     space = make_space(bounds, integers, log)
     with (
-        evaluator(cost_fn, space, batched=batched, workers=workers) as evaluate,
+        evaluator(cost_fn, space, batched=batched, workers=workers) as costs_of,
         progress_bar(evaluations if progress else None) as show,
     ):
-        search = session(space, evaluations, key, seed, optima, initial, evaluate.in_jax, sign=sign)
+        search = session(space, evaluations, key, seed, optima, initial, sign=sign)
         done, failed, best, first_error = 0, 0, np.inf, None
         try:
             while (x := search.ask()) is not None:
-                costs, error = evaluate.costs_of(x)
+                costs, error = costs_of(x)
                 costs = sign * costs
                 search.tell(costs)
                 first_error = first_error or error

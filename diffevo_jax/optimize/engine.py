@@ -11,17 +11,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.special import ndtri
 
 from diffevo_jax import schedules
 from diffevo_jax.checks import Positive
-from diffevo_jax.denoising import diffusion_evolution
+from diffevo_jax.denoisers.posterior_mean import posterior_mean
+from diffevo_jax.denoising import denoising_evolution
+from diffevo_jax.estimator import AUTO
 from diffevo_jax.evolution import Algorithm
 from diffevo_jax.fitness import standardised
+from diffevo_jax.samplers.ddim import ddim
 
 Search = Generator[np.ndarray, np.ndarray, Any]
+Random = np.random.Generator
 
 # Of the first round, measured by experiments/benchmarks/minimize.py; each round doubles the sizes.
 SHARE = 0.2
+MOST = 20  # evaluations a parameter
 LEVELS = 15
 LEAST_SIZE = 5
 TEMPERATURE = 0.1
@@ -37,38 +43,42 @@ class Samples(NamedTuple):
     costs: np.ndarray
 
 
-def diffusion(levels: int, temperature: Positive = TEMPERATURE) -> Algorithm:
+def diffusion(size: int, levels: int, temperature: Positive = TEMPERATURE) -> Algorithm:
     """Configure the global stage: its genomes are y ~ N(0, I) at the start, its points Phi(y)."""
-    return diffusion_evolution(
-        schedules.cosine(levels), fitness_map=standardised(temperature), eta=1.0
+    compiles_sooner = "dense" if size <= 512 else AUTO
+    return denoising_evolution(
+        schedules.cosine(levels),
+        fitness_map=standardised(temperature),
+        denoiser=posterior_mean(implementation=compiles_sooner),
+        sampler=ddim(1.0),
     )
 
 
 def one_optimum(
-    key: jax.Array, first: np.ndarray, evaluations: int, polish: Callable[..., Search]
+    random: Random, first: np.ndarray, evaluations: int, polish: Callable[..., Search]
 ) -> Search:
     """Search for one optimum: rounds of both stages, the next with populations twice as large.
 
     first: a point to begin with, `[D]`.
-    polish: (key, start `[D]`, spread `[D]`, size) -> search that ends when it has converged.
+    polish: (random, start `[D]`, spread `[D]`, size) -> search that ends when it has converged.
     """
     num_genes = len(first)
     (first_cost,) = yield first[None]
-    size, levels = stage_sizes(evaluations)
+    size, levels = stage_sizes(evaluations, num_genes)
     for number in itertools.count():
-        key, key_stage, key_polish = jax.random.split(key, 3)
-        samples = yield from explore(key_stage, size * 2**number, levels, num_genes)
+        samples = yield from explore(random, size * 2**number, levels, num_genes)
         start, spread = start_of(*samples)
         if number == 0 and first_cost < np.fmin.reduce(samples.costs, initial=np.inf):
             start = first
-        search = polish(key_polish, start, spread, default_size(num_genes) * 2**number)
+        search = polish(random, start, spread, default_size(num_genes) * 2**number)
         yield from until_flat(search, np.ptp(finite(samples.costs)))
 
 
-def stage_sizes(evaluations: int) -> tuple[int, int]:
+def stage_sizes(evaluations: int, num_genes: int) -> tuple[int, int]:
     """Individuals and levels of the first global stage."""
-    size = max(LEAST_SIZE, round(SHARE * evaluations / LEVELS))
-    return size, int(np.clip(SHARE * evaluations // size, 2, LEVELS))
+    share = min(SHARE * evaluations, MOST * num_genes)
+    size = max(LEAST_SIZE, round(share / LEVELS))
+    return size, int(np.clip(share // size, 2, LEVELS))
 
 
 def default_size(num_genes: int) -> int:
@@ -77,31 +87,37 @@ def default_size(num_genes: int) -> int:
 
 
 def explore(
-    key: jax.Array, size: int, levels: int, num_genes: int, temperature: float = TEMPERATURE
+    random: Random, size: int, levels: int, num_genes: int, temperature: float = TEMPERATURE
 ) -> Generator[np.ndarray, np.ndarray, Samples]:
     """Run one Diffusion Evolution; return all that it evaluated."""
-    key_init, key_run = jax.random.split(key)
-    state, points = _begin(key_init, size, levels, num_genes)
-    seen = []
-    for key_step in jax.random.split(key_run, levels):
-        unit = np.asarray(points, float)
-        costs = yield unit
-        seen.append(Samples(unit, costs))
-        state, points = _step(key_step, state, -unit_costs(costs), temperature, levels)
+    points = random.uniform(size=(size, num_genes))
+    state = _begin(ndtri(points), levels)
+    key, seen = draw_keys(random), []
+    for _ in range(levels):
+        costs = yield points
+        seen.append(Samples(points, costs))
+        state, unit = _step(key, state, -unit_costs(costs), temperature, levels)
+        points = np.asarray(unit, float)
     return Samples(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _begin(key: jax.Array, size: int, levels: int, num_genes: int) -> tuple[Any, jax.Array]:
-    state = diffusion(levels).init(jax.random.normal(key, (size, num_genes)))
-    return state, jax.scipy.special.ndtr(state.population)
+def draw_keys(random: Random, *shape: int) -> jax.Array:
+    """Keys for JAX `[*shape]`, without a program of its own to compile."""
+    words = random.integers(2**32, size=(*shape, 2), dtype=np.uint32)
+    return jax.random.wrap_key_data(jax.numpy.asarray(words))
+
+
+@partial(jax.jit, static_argnums=1)
+def _begin(population: jax.Array, levels: int) -> Any:
+    return diffusion(len(population), levels).init(population)
 
 
 @partial(jax.jit, static_argnums=4)
 def _step(
     key: jax.Array, state: Any, fitness: jax.Array, temperature: jax.Array, levels: int
 ) -> tuple[Any, jax.Array]:
-    state, _ = diffusion(levels, temperature).step(key, state, fitness)
+    algorithm = diffusion(len(fitness), levels, temperature)
+    state, _ = algorithm.step(jax.random.fold_in(key, state.t), state, fitness)
     return state, jax.scipy.special.ndtr(state.population)
 
 

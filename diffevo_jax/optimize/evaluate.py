@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,8 @@ import numpy as np
 from diffevo_jax.optimize.space import Space, as_taken
 from diffevo_jax.problems import host
 
-
-class Evaluator(NamedTuple):
-    """How a cost function is called.
-
-    costs_of: x `[N, D]` -> costs `[N]`, NaN for those that failed, and what the first one raised.
-    in_jax: whether the function turned out to be JAX's; False before its first call.
-    """
-
-    costs_of: Callable[[np.ndarray], tuple[np.ndarray, BaseException | None]]
-    in_jax: Callable[[], bool]
+# x `[N, D]` -> costs `[N]`, NaN for those that failed, and what the first one raised.
+Evaluate = Callable[[np.ndarray], tuple[np.ndarray, BaseException | None]]
 
 
 class NoCost(ValueError):
@@ -31,7 +23,7 @@ class NoCost(ValueError):
 @contextmanager
 def evaluator(
     cost_fn: Callable[..., Any], space: Space, *, batched: bool, workers: int | None
-) -> Iterator[Evaluator]:
+) -> Iterator[Evaluate]:
     """Make the evaluator; arguments of `minimize`. Worker processes live as long as the context.
 
     A function is called with NumPy first. It is JAX's if it answers with a JAX array, or cannot
@@ -48,7 +40,7 @@ def evaluator(
                         raise failure.error
                 return costs, failures[0].error if failures else None
 
-            yield Evaluator(pooled, lambda: False)
+            yield pooled
         return
 
     compiled: list[Callable] = []
@@ -68,7 +60,7 @@ def evaluator(
                 return np.array([_number(value) for value in values], float), error
         return np.asarray(compiled[0](x), float), None
 
-    yield Evaluator(costs_of, lambda: bool(compiled))
+    yield costs_of
 
 
 def _cost(cost_fn: Callable, space: Space, x: np.ndarray) -> float:

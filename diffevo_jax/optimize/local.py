@@ -1,4 +1,4 @@
-"""CMA-ES for the bottom of a basin: pycma's for functions in NumPy, evosax's for those in JAX.
+"""CMA-ES for the bottom of a basin: pycma's for loops on the host, evosax's inside JAX.
 
 Both search their own frame from N(0, I): points are start + spread u, folded into the unit cube.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.optimize.engine import Search, finite, unit_costs
+from diffevo_jax.optimize.engine import Random, Search, draw_keys, finite, unit_costs
 
 
 def reflect(points: Any) -> Any:
@@ -20,15 +20,25 @@ def reflect(points: Any) -> Any:
     return points.__array_namespace__().minimum(folded, 2.0 - folded)
 
 
-def pycma(key: jax.Array, start: np.ndarray, spread: np.ndarray, size: int) -> Search:
-    """Follow pycma's CMA-ES in its own frame, start + spread N(0, I), for functions in NumPy."""
+def pycma(
+    random: Random,
+    start: np.ndarray,
+    spread: np.ndarray,
+    size: int,
+    *,
+    least: np.ndarray | float = 0,
+) -> Search:
+    """Follow pycma's CMA-ES in its own frame, start + spread N(0, I).
+
+    least: deviation `[D]` that whole-number parameters keep, 0 for others.
+    """
     import cma
 
-    random = np.random.RandomState(np.asarray(jax.random.key_data(key)))
     options = {
         "popsize": size,
-        "randn": random.randn,
+        "randn": lambda *shape: random.standard_normal(shape),
         "seed": np.nan,  # leaves NumPy's own generator alone
+        "minstd": np.broadcast_to(least / spread, start.shape),
         "tolfun": 0,
         "tolfunhist": 0,
         "verbose": -9,
@@ -41,16 +51,14 @@ def pycma(key: jax.Array, start: np.ndarray, spread: np.ndarray, size: int) -> S
         strategy.tell(asked, np.where(np.isfinite(costs), costs, finite(costs).max()))
 
 
-def evosax(key: jax.Array, start: np.ndarray, spread: np.ndarray, size: int) -> Search:
-    """Follow evosax's CMA-ES in its own frame, start + spread N(0, I), for functions in JAX."""
+def evosax(random: Random, start: np.ndarray, spread: np.ndarray, size: int) -> Search:
+    """Follow evosax's CMA-ES in its own frame, start + spread N(0, I)."""
     init, step, reach = strategy(size, len(start))
-    key, key_init = jax.random.split(key)
-    state = init(key_init)
+    state = init(draw_keys(random))
     precision = np.finfo(state.population.dtype).eps
     while reach(state) * spread.max() > precision / 10:
         costs = yield reflect(start + spread * np.asarray(state.population, float))
-        key, key_step = jax.random.split(key)
-        state = step(key_step, state, -unit_costs(costs))
+        state = step(draw_keys(random), state, -unit_costs(costs))
 
 
 @cache

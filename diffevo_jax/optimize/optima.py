@@ -4,7 +4,9 @@ Rounds of it, until whoever drives the search ends it; a later round samples and
 what the earlier ones have found.
 """
 
+from collections import deque
 from functools import cache
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +14,11 @@ import numpy as np
 
 from diffevo_jax.optimize.basins import basins, distinct, near_found
 from diffevo_jax.optimize.engine import (
+    Random,
     Samples,
     Search,
     default_size,
+    draw_keys,
     explore,
     finite,
     unit_costs,
@@ -23,13 +27,16 @@ from diffevo_jax.optimize.local import reflect, strategy
 
 # Rounds that share the evaluations; more of the same size follow where basins were few.
 ROUNDS = 2
-SAMPLED = 0.3
+SAMPLED = 0.5
 LEVELS = 10
-TEMPERATURE = 0.3
+TEMPERATURE = 1.0
 # A polished optimum: of the cube's side, and of the range of all sampled costs.
 PRECISE = 1e-9
 FLAT = 1e-9
 MERGED = 1e-3
+PROBED = 0.3
+PROBE = 10
+PROMISING = 0.25
 
 
 class Found(NamedTuple):
@@ -39,19 +46,18 @@ class Found(NamedTuple):
     costs: list[float]
 
 
-def all_optima(key: jax.Array, first: np.ndarray, evaluations: int, found: Found) -> Search:
+def all_optima(random: Random, first: np.ndarray, evaluations: int, found: Found) -> Search:
     """Search for all optima from a first point `[D]`; those polished are added to `found`."""
     num_genes, share = len(first), evaluations / ROUNDS
     half = max(2 * LEVELS, int(SAMPLED * share / 2))
     samples = Samples(first[None], (yield first[None]))
     while True:
-        key, key_uniform, key_stage, key_polish = jax.random.split(key, 4)
-        points = np.asarray(jax.random.uniform(key_uniform, (half, num_genes)), float)
+        points = random.uniform(size=(half, num_genes))
         costs = yield points
-        stage = explore(key_stage, half // LEVELS, LEVELS, num_genes, TEMPERATURE)
+        stage = explore(random, half // LEVELS, LEVELS, num_genes, TEMPERATURE)
         parts = samples, Samples(points, costs), (yield from elsewhere(stage, found))
         samples = Samples(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        yield from polish(key_polish, samples, found, int((1 - SAMPLED) * share))
+        yield from polish(random, samples, found, int((1 - SAMPLED) * share))
 
 
 def elsewhere(stage: Search, found: Found) -> Search:
@@ -67,8 +73,11 @@ def elsewhere(stage: Search, found: Found) -> Search:
             return end.value._replace(costs=np.concatenate(seen))
 
 
-def polish(key: jax.Array, samples: Samples, found: Found, evaluations: int) -> Search:
-    """Run a CMA-ES in each basin, several side by side, until all are done or evaluations spent."""
+def polish(random: Random, samples: Samples, found: Found, evaluations: int) -> Search:
+    """Run a CMA-ES in each basin, several side by side, until all are done or evaluations spent.
+
+    After PROBE generations only the PROMISING ones go on; the others wait until all have begun.
+    """
     num_genes, scale = samples.points.shape[1], np.ptp(finite(samples.costs))
     known = np.reshape(found.points, (-1, num_genes))
     starts, radii = basins(samples, known, np.array(found.costs))
@@ -77,41 +86,49 @@ def polish(key: jax.Array, samples: Samples, found: Found, evaluations: int) -> 
     size, generations = default_size(num_genes), 60 + 30 * num_genes
     slots = int(np.clip(evaluations // (100 * size), 1, 256))
     init, step, reach = side_by_side(size, num_genes)
-    niche = np.full(slots, -1)  # which basin each slot works in
-    age, used, waiting = np.zeros(slots, int), 0, 0
+    most = max(slots, int(PROBED * evaluations / (PROBE * size)))
+    waiting, parked, early = deque(list(zip(starts, radii / 2, strict=True))[:most]), [], []
+    busy, fresh = np.zeros(slots, bool), np.zeros(slots, bool)
+    start, spread = np.zeros((slots, num_genes)), np.ones(slots)
     best, cost = np.zeros((slots, num_genes)), np.full(slots, np.inf)
-    state = None
-    while True:
-        idle = np.flatnonzero(niche < 0)[: len(starts) - waiting]
-        if used >= evaluations or (waiting == len(starts) and np.all(niche < 0)):
+    age, used, state = np.zeros(slots, int), 0, None
+    while used < evaluations:
+        idle = np.flatnonzero(~busy)[: len(waiting) + len(parked)]
+        for slot in idle:
+            fresh[slot] = len(waiting) > 0
+            *_, start[slot], spread[slot] = waiting.popleft() if waiting else heappop(parked)
+        busy[idle], age[idle], cost[idle] = True, 0, np.inf
+        spread[idle] = np.maximum(spread[idle], 1e-6)
+        if not np.any(busy):
             return
-        niche[idle] = waiting + np.arange(len(idle))
-        waiting += len(idle)
-        age[idle], cost[idle] = 0, np.inf
-        key, key_init, key_step = jax.random.split(key, 3)
-        state = init(jax.random.split(key_init, slots), np.isin(np.arange(slots), idle), state)
-        busy = np.flatnonzero(niche >= 0)
-        start, spread = starts[niche], np.maximum(radii[niche] / 2, 1e-6)
+        anew = np.isin(np.arange(slots), idle)
+        state = init(draw_keys(random, slots), anew, state)
         asked = start[:, None] + spread[:, None, None] * np.asarray(state.population, float)
         points = reflect(asked)
         told = np.full((slots, size), np.nan)
         told[busy] = (yield points[busy].reshape(-1, num_genes)).reshape(-1, size)
-        used, age = used + size * len(busy), age + 1
+        used, age = used + size * np.sum(busy), age + 1
         least = np.argmin(np.where(np.isnan(told), np.inf, told), axis=1)
         lowest = told[np.arange(slots), least]
         better = lowest < cost
         best[better], cost[better] = points[np.arange(slots), least][better], lowest[better]
         fitness = -np.stack([unit_costs(row) for row in told])
-        state = step(jax.random.split(key_step, slots), state, fitness)
+        state = step(draw_keys(random, slots), state, fitness)
         wide = spread * np.asarray(reach(state))
         flat = np.ptp(told, axis=1) <= FLAT * scale
-        for slot in busy:
+        working = np.flatnonzero(busy)
+        for slot in working:
             if flat[slot] or wide[slot] < PRECISE:
                 found.points.append(best[slot].copy())
                 found.costs.append(float(cost[slot]))
-            elif age[slot] < generations and not _taken(slot, busy, best, cost, wide, found):
-                continue
-            niche[slot] = -1
+            elif age[slot] < generations and not _taken(slot, working, best, cost, wide, found):
+                if not (fresh[slot] and age[slot] == PROBE):
+                    continue
+                early.append(cost[slot])
+                if cost[slot] <= np.quantile(early, PROMISING):
+                    continue
+                heappush(parked, (cost[slot], used + slot / slots, best[slot].copy(), wide[slot]))
+            busy[slot] = False
 
 
 def _taken(slot, busy, best, cost, wide, found: Found) -> bool:

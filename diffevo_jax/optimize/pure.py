@@ -33,8 +33,8 @@ def search(
     Raises ValueError as `minimize`.
     """
     space = make_space(bounds, integers, log)
-    num_genes, (levels_size, levels) = len(space.low), stage_sizes(evaluations)
-    size = default_size(num_genes)
+    num_genes, size = len(space.low), default_size(len(space.low))
+    levels_size, levels = stage_sizes(evaluations, num_genes)
     generations = (evaluations - levels_size * levels) // size
     if generations < 1:
         raise ValueError(
@@ -50,7 +50,11 @@ def search(
 
     population = jax.random.normal(key_draw, (levels_size, num_genes))
     _, seen, (genome, most) = evolve(
-        key_stage, diffusion(levels), fitness, population, keep=lambda i: (i.population, i.fitness)
+        key_stage,
+        diffusion(levels_size, levels),
+        fitness,
+        population,
+        keep=lambda i: (i.population, i.fitness),
     )
     samples = jax.scipy.special.ndtr(seen[0].reshape(-1, num_genes))
     init, step, reach = strategy(size, num_genes)

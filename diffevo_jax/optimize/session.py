@@ -1,17 +1,25 @@
 """A search that asks for points and is told their costs: what `minimize` is a loop around."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 
-from diffevo_jax.optimize.engine import Search, default_size, one_optimum
+from diffevo_jax.optimize.engine import Random, default_size, one_optimum
 from diffevo_jax.optimize.local import evosax, pycma
 from diffevo_jax.optimize.optima import Found, all_optima, merged
 from diffevo_jax.optimize.result import Optimum, Result
-from diffevo_jax.optimize.space import Space, as_taken, make_space, parameters, unit_of
+from diffevo_jax.optimize.space import (
+    Space,
+    as_taken,
+    least_deviation,
+    make_space,
+    parameters,
+    unit_of,
+)
 
 Optima = Literal["one", "all"]
 
@@ -52,7 +60,7 @@ def ask_tell(
     host function it does what `minimize` does with it. Raises ValueError as `minimize`.
     """
     space = make_space(bounds, integers, log)
-    asked = session(space, evaluations, key, seed, optima, initial, lambda: False)
+    asked = session(space, evaluations, key, seed, optima, initial)
 
     def ask() -> Any:
         x = asked.ask()
@@ -68,12 +76,9 @@ def session(
     seed: int | None,
     optima: Optima,
     initial: Any,
-    in_jax: Callable[[], bool],
     sign: float = 1.0,
 ) -> AskTell:
-    """`ask_tell` in plain arrays `[N, D]`. in_jax: asked once the first cost is known; sign: of the
-    costs in the result, -1 where a value is maximised.
-    """
+    """`ask_tell` in plain arrays `[N, D]`. sign: of the costs in the result, -1 for values."""
     num_genes = len(space.low)
     least = 2 * default_size(num_genes)
     if isinstance(evaluations, bool) or not isinstance(evaluations, int | np.integer):
@@ -85,20 +90,19 @@ def session(
         )
     if optima not in get_args(Optima):
         raise ValueError(f"optima: expected 'one' or 'all'; seen {optima!r}")
-    key_first, key_search = jax.random.split(_one_key(key, seed))
-    first = np.asarray(jax.random.uniform(key_first, (num_genes,)), float)
+    random = _generator(key, seed)
+    first = random.uniform(size=num_genes)
     if initial is not None:
         first = unit_of(space, initial)
 
-    def polish(*start) -> Search:
-        in_numpy = not in_jax() and num_genes > 1 and find_spec("cma") is not None
-        return (pycma if in_numpy else evosax)(*start)
-
+    polish = evosax
+    if num_genes > 1 and find_spec("cma") is not None:
+        polish = partial(pycma, least=least_deviation(space))
     polished = Found([], [])
     if optima == "all":
-        search = all_optima(key_search, first, evaluations, polished)
+        search = all_optima(random, first, evaluations, polished)
     else:
-        search = one_optimum(key_search, first, evaluations, polish)
+        search = one_optimum(random, first, evaluations, polish)
     asked, told, history = [next(search)], [], []
 
     def left() -> int:
@@ -147,7 +151,12 @@ def session(
     return AskTell(ask, tell, result)
 
 
-def _one_key(key: jax.Array | None, seed: int | None) -> jax.Array:
+def _generator(key: jax.Array | None, seed: int | None) -> Random:
     if key is not None and seed is not None:
         raise ValueError("key, seed: expected one of the two; seen both")
-    return key if key is not None else jax.random.key(0 if seed is None else seed)
+    if key is None:
+        seed = 0 if seed is None else seed
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed: expected a whole number of 0 or more; seen {seed!r}")
+        return np.random.default_rng(seed)
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))

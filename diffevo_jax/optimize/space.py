@@ -111,6 +111,13 @@ def unit_of(space: Space, initial: Any) -> np.ndarray:
     return (np.where(space.log, np.log(np.where(space.log, x, 1)), x) - low) / (high - low)
 
 
+def least_deviation(space: Space) -> np.ndarray:
+    """Deviation `[D]` below which a search of the unit cube sees one whole number alone; else 0."""
+    low, high = _edges(space)
+    next_to_best = np.where(space.log, np.log1p(1 / np.maximum(space.high, 1)), 1)
+    return np.where(space.integer, 0.3 * next_to_best / (high - low), 0)
+
+
 def _edges(space: Space) -> tuple[np.ndarray, np.ndarray]:
     """The ends of the unit interval, in logarithms where the scale is logarithmic."""
     ends = space.low - 0.5 * space.integer, space.high + 0.5 * space.integer
