@@ -1,0 +1,5 @@
+"""Settings that work together, measured, where the paper's are a start."""
+
+from diffevo_jax.presets.control import Control as Control
+from diffevo_jax.presets.control import control as control
+from diffevo_jax.presets.control import reevaluate as reevaluate
