@@ -3,3 +3,5 @@
 from diffevo_jax.presets.control import Control as Control
 from diffevo_jax.presets.control import control as control
 from diffevo_jax.presets.control import reevaluate as reevaluate
+from diffevo_jax.presets.sample import Samples as Samples
+from diffevo_jax.presets.sample import sample as sample
