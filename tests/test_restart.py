@@ -1,6 +1,7 @@
 """Noising again, and peaks that move."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,7 @@ def test_peaks_move_by_the_shift_and_stay_in_their_ranges():
     axis = jnp.linspace(0, 100, 401)
     points = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     tops = [points[jnp.argmax(fitness_fn(jnp.asarray(c), points))] for c in (0, 1, 2)]
-    for before, after in zip(tops, tops[1:], strict=False):
+    for before, after in pairwise(tops):
         # Within the grid's diagonal of the shift, 1.
         assert abs(float(jnp.linalg.norm(after - before)) - 1) < 0.36
     assert float(fitness_fn(jnp.asarray(1), points).max()) == pytest.approx(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from jax.sharding import Mesh
 
 import diffevo_jax as de
@@ -203,3 +204,14 @@ def test_draws_are_picked_as_often_as_they_weigh():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         de.presets.sample(KEY, **{"log_density_fn": log_density, **SMALL, **settings})
+
+
+@pytest.mark.slow
+def test_the_pages_code_runs():
+    page = (REPOSITORY / "docs" / "sampling.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) >= 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "sampling.md", "exec"), namespace)
+    assert abs(float(namespace["samples"].log_normaliser)) < 0.1

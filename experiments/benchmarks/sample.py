@@ -219,12 +219,12 @@ def tuned(density: Density):
     return min(found, key=lambda each: each[:2])[2]
 
 
-def methods(density: Density):
+def methods(density: Density, blackjaxs):
     """Name -> (key, density) -> (population `[N, D]`, what it tells)."""
     return {
         "published": published,
         "presets.sample": preset,
-        "BlackJAX tempered SMC": tuned(density),
+        "BlackJAX tempered SMC": blackjaxs,
         "exact draws": exact,
     }
 
@@ -238,12 +238,15 @@ def draw(path: Path) -> None:
 
     colours = ("#c1272d", "#0057a8", "#4d8f3a", "#444444")
     rows = ["mixture, D = 2", "banana", "ring"]
+    results = json.loads((FOLDER / "results" / "sample-cpu.json").read_text())
     figure, axes = plt.subplots(3, 4, figsize=(9.6, 7.2), layout="constrained")
     for row, name in zip(axes, rows, strict=True):
         density = PROBLEMS[name]
         grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-2.9, 2.9, 200)] * 2), axis=-1)
         levels = np.asarray(density.log_g(grid.reshape(-1, 2)).reshape(200, 200))
-        chosen = methods(density).items()
+        told = results[name]["BlackJAX tempered SMC"]
+        blackjaxs = partial(tempered, factor=told["factor"], steps=told["steps"])
+        chosen = methods(density, blackjaxs).items()
         for axis, colour, (label, method) in zip(row, colours, chosen, strict=True):
             x, _ = jax.jit(lambda key, d=density, m=method: m(key, d))(jax.random.key(SEED))
             heights = levels.max() - np.array([4.5, 2.0, 0.5])
@@ -267,7 +270,7 @@ if __name__ == "__main__":
     table = {"versions": {"jax": jax.__version__, "blackjax": blackjax.__version__}, "runs": RUNS}
     for problem, density in PROBLEMS.items():
         table[problem] = {}
-        for name, method in methods(density).items():
+        for name, method in methods(density, tuned(density)).items():
             told = runs(method, density, SEED, RUNS)
             table[problem][name] = {
                 key: [round(float(np.nanmean(v)), 5), round(float(np.nanstd(v, ddof=1)), 5)]
