@@ -164,7 +164,9 @@ def tempered(key, density: Density, *, factor: float, steps: int):
     _, state, log_normaliser, count = jax.lax.while_loop(
         lambda carry: carry[1].tempering_param < 1, body, carry
     )
-    return state.particles, {
+    # Particles come weighted for the last temperature.
+    picked = resampling.systematic(jax.random.fold_in(key, 1), state.weights, size)
+    return state.particles[picked], {
         "log normaliser": log_normaliser - density.log_normaliser,
         "evaluations": size * (1 + steps * count),
         "temperatures": count,
