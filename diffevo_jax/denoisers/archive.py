@@ -107,20 +107,31 @@ def archive(
 
 
 def log_transition(move: Move, *, mesh: Mesh | None = None) -> jax.Array:
-    """Log density of what was drawn, log mean_i N(x; mu_i, sigma^2 I) less D/2 log 2 pi, `[N]`.
+    """Log density of what was drawn, `[N]`: `log_mixture` around the means of the move.
 
     Finite, and of no meaning, where sigma is 0. mesh: of `estimate_posterior`.
     """
-    size, genes = move.population.shape
     sigma = jnp.where(move.sigma > 0, move.sigma, 1)
+    return log_mixture(move.population, move.mean, sigma, mesh=mesh)
+
+
+def log_mixture(
+    points: jax.Array, centres: jax.Array, sigma: jax.Array, *, mesh: Mesh | None = None
+) -> jax.Array:
+    """Log density of a mixture of Gaussians, log mean_i N(x; mu_i, sigma^2 I) less D/2 log 2 pi.
+
+    points: x, `[M, D]`. centres: mu, `[N, D]`. sigma: a number above 0. mesh: of
+    `estimate_posterior`. Returns `[M]`.
+    """
+    size, genes = centres.shape
     unit = math.sqrt(NO_NOISE) / sigma
     log_sum = estimate_posterior(
-        move.population[:, :1],
+        points[:, :1],
         jnp.zeros(size),
         1.0,
-        z_t=unit * move.population,
-        support=move.mean[:, :1],
-        z_support=unit * move.mean,
+        z_t=unit * points,
+        support=centres[:, :1],
+        z_support=unit * centres,
         one_minus_alpha=NO_NOISE,
         mesh=mesh,
         sample_size=False,

@@ -11,4 +11,5 @@ from diffevo_jax.problems.functions import rastrigin as rastrigin
 from diffevo_jax.problems.functions import rosenbrock as rosenbrock
 from diffevo_jax.problems.functions import two_peaks as two_peaks
 from diffevo_jax.problems.functions import two_steps as two_steps
+from diffevo_jax.problems.moving_peaks import moving_peaks as moving_peaks
 from diffevo_jax.problems.problem import Problem as Problem

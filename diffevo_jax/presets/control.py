@@ -1,4 +1,4 @@
-"""Settings that work together, measured, where the paper's are a start."""
+"""Preset for control tasks."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
