@@ -30,6 +30,7 @@ SHARE = 0.2
 MOST = 20  # evaluations a parameter
 LEVELS = 15
 LEAST_SIZE = 5
+SMALL = 512  # individuals, up to which a step's compilation takes longer than its runs
 TEMPERATURE = 0.1
 SPREAD = 0.2
 # CMA-ES has converged when its best costs change by less than this share of the stage's range.
@@ -45,11 +46,11 @@ class Samples(NamedTuple):
 
 def diffusion(size: int, levels: int, temperature: Positive = TEMPERATURE) -> Algorithm:
     """Configure the global stage: its genomes are y ~ N(0, I) at the start, its points Phi(y)."""
-    compiles_sooner = "dense" if size <= 512 else AUTO
+    implementation = "dense" if size <= SMALL else AUTO
     return denoising_evolution(
         schedules.cosine(levels),
         fitness_map=standardised(temperature),
-        denoiser=posterior_mean(implementation=compiles_sooner),
+        denoiser=posterior_mean(implementation=implementation),
         sampler=ddim(1.0),
     )
 
@@ -96,7 +97,8 @@ def explore(
     for _ in range(levels):
         costs = yield points
         seen.append(Samples(points, costs))
-        state, unit = _step(key, state, -unit_costs(costs), temperature, levels)
+        step = _step_small if size <= SMALL else _step_large
+        state, unit = step(key, state, -unit_costs(costs), temperature, levels)
         points = np.asarray(unit, float)
     return Samples(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
 
@@ -112,13 +114,18 @@ def _begin(population: jax.Array, levels: int) -> Any:
     return diffusion(len(population), levels).init(population)
 
 
-@partial(jax.jit, static_argnums=4)
 def _step(
     key: jax.Array, state: Any, fitness: jax.Array, temperature: jax.Array, levels: int
 ) -> tuple[Any, jax.Array]:
     algorithm = diffusion(len(fitness), levels, temperature)
     state, _ = algorithm.step(jax.random.fold_in(key, state.t), state, fitness)
     return state, jax.scipy.special.ndtr(state.population)
+
+
+_step_small = jax.jit(
+    _step, static_argnums=4, compiler_options={"xla_backend_optimization_level": 0}
+)
+_step_large = jax.jit(_step, static_argnums=4)
 
 
 def start_of(points: Any, costs: Any) -> tuple[Any, Any]:
