@@ -17,8 +17,10 @@ BESIDE = 3  # samples at each place between, of which one that is no worse will 
 RIVALS = 3  # near ones that a sample is compared with
 
 
-def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray) -> Samples:
+def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray, most: int) -> Samples:
     """Pick the best sample of each basin that has none of the found optima `[K, D]`; best first.
+
+    most: how many basins are wanted.
 
     Returns their points `[M, D]`, with the distance to their last neighbour in place of costs.
     """
@@ -29,20 +31,21 @@ def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray) -> Samp
     least = np.all(costs[:, None] <= costs[places], axis=1) & np.isfinite(costs)
     order = np.flatnonzero(least)
     order = order[np.argsort(costs[order])]
-    centres, heights = list(found), list(found_costs)
-    chosen = []
+    centres = np.concatenate([found, np.empty((most, samples.points.shape[1]))])
+    heights = np.concatenate([found_costs, np.empty(most)])
+    chosen: list[int] = []
     for place in order:
-        point = samples.points[place]
-        if centres:
-            others = np.asarray(centres)
-            near = np.argsort(np.sum((others - point) ** 2, axis=1))[:RIVALS]
-            way = point + BETWEEN[:, None] * (others[near] - point)[:, None]
+        if len(chosen) == most:
+            break
+        point, known = samples.points[place], len(found) + len(chosen)
+        if known:
+            near = np.argsort(np.sum((centres[:known] - point) ** 2, axis=1))[:RIVALS]
+            way = point + BETWEEN[:, None] * (centres[near] - point)[:, None]
             between = costs[tree.query(way, BESIDE)[1]].min(axis=-1).max(axis=1)
-            highest = np.maximum(costs[place], np.asarray(heights)[near])
+            highest = np.maximum(costs[place], heights[near])
             if np.any(between <= highest):
                 continue
-        centres.append(point)
-        heights.append(costs[place])
+        centres[known], heights[known] = point, costs[place]
         chosen.append(place)
     return Samples(samples.points[chosen], distances[chosen, -1])
 

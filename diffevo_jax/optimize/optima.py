@@ -34,9 +34,10 @@ TEMPERATURE = 1.0
 PRECISE = 1e-9
 FLAT = 1e-9
 MERGED = 1e-3
-PROBED = 0.3
+# Generations after which a share of the niches goes on, and the evaluations they may take.
 PROBE = 10
 PROMISING = 0.25
+PROBED = 0.3
 
 
 class Found(NamedTuple):
@@ -80,14 +81,14 @@ def polish(random: Random, samples: Samples, found: Found, evaluations: int) -> 
     """
     num_genes, scale = samples.points.shape[1], np.ptp(finite(samples.costs))
     known = np.reshape(found.points, (-1, num_genes))
-    starts, radii = basins(samples, known, np.array(found.costs))
-    if len(starts) == 0:
-        return
     size, generations = default_size(num_genes), 60 + 30 * num_genes
     slots = int(np.clip(evaluations // (100 * size), 1, 256))
-    init, step, reach = side_by_side(size, num_genes)
     most = max(slots, int(PROBED * evaluations / (PROBE * size)))
-    waiting, parked, early = deque(list(zip(starts, radii / 2, strict=True))[:most]), [], []
+    starts, radii = basins(samples, known, np.array(found.costs), most)
+    if len(starts) == 0:
+        return
+    init, step, reach = side_by_side(size, num_genes)
+    waiting, parked, early = deque(zip(starts, radii / 2, strict=True)), [], []
     busy, fresh = np.zeros(slots, bool), np.zeros(slots, bool)
     start, spread = np.zeros((slots, num_genes)), np.ones(slots)
     best, cost = np.zeros((slots, num_genes)), np.full(slots, np.inf)
@@ -116,12 +117,12 @@ def polish(random: Random, samples: Samples, found: Found, evaluations: int) -> 
         state = step(draw_keys(random, slots), state, fitness)
         wide = spread * np.asarray(reach(state))
         flat = np.ptp(told, axis=1) <= FLAT * scale
-        working = np.flatnonzero(busy)
-        for slot in working:
+        taken = _taken(best, np.where(busy, cost, np.inf), wide, found)
+        for slot in np.flatnonzero(busy):
             if flat[slot] or wide[slot] < PRECISE:
                 found.points.append(best[slot].copy())
                 found.costs.append(float(cost[slot]))
-            elif age[slot] < generations and not _taken(slot, working, best, cost, wide, found):
+            elif age[slot] < generations and not taken[slot]:
                 if not (fresh[slot] and age[slot] == PROBE):
                     continue
                 early.append(cost[slot])
@@ -131,11 +132,12 @@ def polish(random: Random, samples: Samples, found: Found, evaluations: int) -> 
             busy[slot] = False
 
 
-def _taken(slot, busy, best, cost, wide, found: Found) -> bool:
-    """Whether a better niche, or a found optimum, is within this niche's reach."""
-    rivals = busy[cost[busy] < cost[slot]]
-    others = np.concatenate([best[rivals], np.reshape(found.points, (-1, best.shape[1]))])
-    return bool(np.any(np.all(np.abs(others - best[slot]) < wide[slot], axis=1)))
+def _taken(best: np.ndarray, cost: np.ndarray, wide: np.ndarray, found: Found) -> np.ndarray:
+    """Whether a better niche, or a found optimum, is within each niche's reach, `[slots]`."""
+    others = np.concatenate([best, np.reshape(found.points, (-1, best.shape[1]))])
+    costs = np.concatenate([cost, np.full(len(found.costs), -np.inf)])
+    near = np.all(np.abs(others - best[:, None]) < wide[:, None, None], axis=-1)
+    return np.any(near & (costs < cost[:, None]), axis=1)
 
 
 def merged(found: Found) -> list[int]:
