@@ -83,6 +83,7 @@ def test_it_finds_what_has_moved_and_a_run_that_has_ended_does_not():
     assert distance(info) < 0.5 * distance(ended)
 
 
+@pytest.mark.slow
 def test_a_batch_is_a_loop_and_a_mesh_is_one_device():
     keys = jax.random.split(KEY, 2)
     run = jax.jit(partial(follow, algorithm=restarting(), moves=True))

@@ -66,6 +66,7 @@ def is_right(seen) -> bool:
     return bool(np.all(np.abs(np.mean(seen, axis=0) - expected) < 4 * errors / 8**0.5))
 
 
+@pytest.mark.slow
 def test_peaks_have_their_masses_and_widths_where_the_published_method_has_not():
     _, preset, paper = runs()
     assert is_right(preset)
@@ -73,6 +74,7 @@ def test_peaks_have_their_masses_and_widths_where_the_published_method_has_not()
     assert float(paper[:, 0].mean()) > 0.9
 
 
+@pytest.mark.slow
 def test_the_normaliser_is_known_within_its_error():
     samples, *_ = runs()
     off = (samples.log_normaliser - NORMALISER) / samples.log_normaliser_error
@@ -83,6 +85,7 @@ def test_the_normaliser_is_known_within_its_error():
     assert samples.evaluated.tolist() == [25_600] * 8
 
 
+@pytest.mark.slow
 def test_weights_are_the_density_over_the_draws_own():
     """Averages over the draws are the density's: of x, 1.5 (3/4 - 1/4) and 0."""
     samples = jax.jit(partial(de.presets.sample, log_density_fn=log_density, num_genes=2))(KEY)
@@ -119,6 +122,7 @@ def test_another_place_and_scale_is_the_same_draw_moved():
     assert shift == pytest.approx(math.log(2.5), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_of_keys_is_a_loop():
     keys = jax.random.split(KEY, 2)
     batch = jax.jit(jax.vmap(small()))(keys)
@@ -127,6 +131,7 @@ def test_a_batch_of_keys_is_a_loop():
         chex.assert_trees_all_close(one, small()(key, jnp.zeros(2), jnp.ones(2)), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False])
 def test_a_projection_of_full_rank_keeps_the_distances_and_another_does_not(full):
     frame = jnp.array([[0.6, 0.8], [-0.8, 0.6]])
@@ -137,6 +142,7 @@ def test_a_projection_of_full_rank_keeps_the_distances_and_another_does_not(full
     assert bool(jnp.isfinite(seen.log_normaliser))
 
 
+@pytest.mark.slow
 def test_a_mesh_of_eight_devices_draws_what_one_does():
     mesh = Mesh(jax.devices()[:8], ("individuals",))
     run = partial(de.presets.sample, log_density_fn=log_density, mesh=mesh, **SMALL)

@@ -19,10 +19,10 @@ from diffevo_jax.fitness import boltzmann
 from diffevo_jax.samplers.ddim import ddim
 from diffevo_jax.sharding import split
 
-# Widths of the kernels, in standard deviations of the population: wide ones for few individuals in
-# many dimensions, narrow ones for many peaks or thin ridges.
-WIDTHS = tuple(0.7**k for k in range(9))
-LEAST_SHARE = 0.01  # of the draws to each width, so that no density q is without wide tails
+# Widths of the kernels, in standard deviations of the population: wide ones for ends that nobody
+# has found yet and for few individuals in many dimensions, narrow ones for thin ridges.
+WIDTHS = tuple(2 * 0.6**k for k in range(9))
+LEAST_SHARE = 0.04  # of the draws to each width, so that no density q is without wide tails
 # Effective draws below this share of N are too few to speak for a density.
 ENOUGH = 0.5
 
@@ -57,9 +57,9 @@ def sample(
     *,
     num_genes: Count,
     population_size: Count = 256,
-    num_levels: Count = 85,
-    adaptations: Count = 5,
-    rounds: Count = 10,
+    num_levels: Count = 60,
+    adaptations: Count = 20,
+    rounds: Count = 20,
     loc: ArrayLike = 0.0,
     scale: ArrayLike = 1.0,
     projection: jax.Array | None = None,

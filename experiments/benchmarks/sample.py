@@ -1,8 +1,10 @@
 """Draws from densities: the published method, `presets.sample`, and BlackJAX's tempered SMC.
 
     pip install ".[benchmarks]"
-    python experiments/benchmarks/sample.py          # into results/sample-cpu.json: 15 minutes
+    python experiments/benchmarks/sample.py          # all of this: 10 minutes
     python experiments/benchmarks/sample.py --draw   # docs/sampling.png, of one run each: a minute
+
+Writes results/sample-cpu.json and docs/sampling.png, and prints the tables of docs/sampling.md.
 
 All at 100 N evaluations of g. Energy distances are to 4096 exact draws; those of N exact draws say
 what a perfect method would have. BlackJAX: adaptive tempered SMC from N(0, I), which keeps half the
@@ -14,6 +16,7 @@ budget has, counting proposals and the start only.
 import json
 import math
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +30,8 @@ from blackjax.smc import adaptive_tempered, resampling
 
 import diffevo_jax as de
 
-SEED, RUNS, GENERATIONS = 41, 60, 100
+SEED, GENERATIONS = 41, 100
+RUNS = {256: 60, 1024: 20}  # by N
 FACTORS = (0.1, 0.3, 1.0)  # of 2.38 / sqrt(D) standard deviations of the particles
 FOLDER = Path(__file__).parent
 
@@ -35,8 +39,8 @@ FOLDER = Path(__file__).parent
 class Density(NamedTuple):
     """log_g: `[N, D]` -> `[N]`. exact: key, size -> draws. log_normaliser: known."""
 
-    log_g: object
-    exact: object
+    log_g: Callable
+    exact: Callable
     log_normaliser: float
     num_genes: int
     size: int
@@ -166,7 +170,7 @@ def tempered(key, density: Density, *, factor: float, steps: int):
     )
     # Particles come weighted for the last temperature.
     picked = resampling.systematic(jax.random.fold_in(key, 1), state.weights, size)
-    return state.particles[picked], {
+    return jnp.asarray(state.particles)[picked], {
         "log normaliser": log_normaliser - density.log_normaliser,
         "evaluations": size * (1 + steps * count),
         "temperatures": count,
@@ -264,21 +268,50 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def print_tables(results: dict) -> None:
+    """Print the tables of docs/sampling.md."""
+
+    def cell(told, key, digits, factor=1):
+        if key not in told:
+            return "-"
+        return " ± ".join(f"{factor * value:.{digits}f}" for value in told[key])
+
+    columns = [("mass", 3), ("width, heavy", 3), ("width, light", 3), ("log normaliser", 3)]
+    for problem in PROBLEMS:
+        for name, told in results[problem].items():
+            cells = [cell(told, *column) for column in columns]
+            count = f"{told['evaluations'][0]:,.0f}" if "evaluations" in told else "-"
+            energy = cell(told, "energy distance", 1, 1000)
+            print("|", " | ".join([problem, name, energy, *cells, count]), "|")
+    for problem in PROBLEMS:
+        told = results[problem]["presets.sample"]
+        shares = [f"{100 * told[key][0]:.0f} %" for key in told if key.startswith("within")]
+        least = f"{told['least sample size over N']:.1f}"
+        print("|", " | ".join([problem, cell(told, "sample size over N", 1), least, *shares]), "|")
+
+
 if __name__ == "__main__":
+    picture = FOLDER.parent.parent / "docs" / "sampling.png"
     if "--draw" in sys.argv:
-        draw(FOLDER.parent.parent / "docs" / "sampling.png")
+        draw(picture)
         sys.exit()
     path = FOLDER / "results" / "sample-cpu.json"
-    table = {"versions": {"jax": jax.__version__, "blackjax": blackjax.__version__}, "runs": RUNS}
+    versions = {"jax": jax.__version__, "blackjax": blackjax.__version__}
+    table: dict[str, dict] = {"versions": versions}
     for problem, density in PROBLEMS.items():
         table[problem] = {}
         for name, method in methods(density, tuned(density)).items():
-            told = runs(method, density, SEED, RUNS)
+            told = runs(method, density, SEED, RUNS[density.size])
             table[problem][name] = {
                 key: [round(float(np.nanmean(v)), 5), round(float(np.nanstd(v, ddof=1)), 5)]
                 for key, v in told.items()
             }
+            if "sample size over N" in told:
+                least = float(told["sample size over N"].min())
+                table[problem][name]["least sample size over N"] = round(least, 3)
             if isinstance(method, partial):
                 table[problem][name] |= method.keywords
-            print(problem, name, table[problem][name], flush=True)
-        path.write_text(json.dumps(table, indent=1) + "\n")
+        print(problem, "done", flush=True)
+    path.write_text(json.dumps(table, indent=1) + "\n")
+    print_tables(table)
+    draw(picture)
