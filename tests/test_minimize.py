@@ -325,6 +325,12 @@ BAD_SETTINGS: dict[str, tuple[Any, str]] = {
     "keys": ({"key": jax.random.key(0), "seed": 1}, "key, seed: expected one"),
     "workers": ({"workers": 0}, "workers: expected"),
     "outside": ({"initial": [9, 9]}, "initial: expected a point inside bounds"),
+    "not a list": ({"integers": 0}, r"integers: expected a list of indices .*seen 0"),
+    "target": ({"target": "low"}, "target: expected a number; seen 'low'"),
+    "callback": ({"callback": 3}, "callback: expected a function"),
+    "key": ({"key": 3}, "key: expected one PRNG key, .*seen 3"),
+    "many keys": ({"key": jax.random.split(jax.random.key(0))}, r"key: .*seen shape \(2,\)"),
+    "seed": ({"seed": -1}, "seed: expected a whole number of 0 or more; seen -1"),
     "length": ({"initial": [1, 1, 1]}, "initial: expected parameters as in bounds"),
 }
 
@@ -358,3 +364,22 @@ def test_bad_functions_are_described(case):
         de.minimize(function, PLANE, evaluations=100)
     with pytest.raises(ValueError, match="cost_fn: expected a function"):
         de.minimize(3, PLANE, evaluations=100)  # pyright: ignore
+
+
+def test_processes_want_a_function_they_can_find():
+    with pytest.raises(
+        ValueError, match="workers: expected a cost_fn at the top level"
+    ):
+        de.minimize(lambda x: 1.0, PLANE, evaluations=100, workers=2)
+
+
+def test_few_evaluations_for_all_optima_are_said():
+    few = de.minimize(sphere, PLANE, evaluations=200, optima="all")
+    assert "few for all optima: take 1000 a parameter" in few.message
+
+
+def test_the_pure_search_describes_costs_that_are_no_numbers():
+    with pytest.raises(ValueError, match=r"cost_fn: expected a number; seen shape \(2,\)"):
+        de.optimize.search(jax.random.key(0), lambda x: x, PLANE, evaluations=200)
+    with pytest.raises(ValueError, match=r"evaluations: expected at least .*; seen 5"):
+        de.optimize.search(jax.random.key(0), jax_sphere, PLANE, evaluations=5)

@@ -108,6 +108,7 @@ def test_it_fits_evolve():
     ("settings", "message"),
     [
         ({"level": 6}, "level: expected an integer from 0 to 5; seen 6"),
+        ({"tolerance": -1.0}, r"tolerance: expected a .*; seen -1"),
         ({"num_generations": 0}, "num_generations: expected an integer of at least 1; seen 0"),
     ],
 )

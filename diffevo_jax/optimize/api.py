@@ -1,6 +1,8 @@
 """`minimize` and `maximize`: an answer in one call."""
 
+import pickle
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -52,9 +54,11 @@ def minimize(
     integers, log: which parameters are whole numbers, which are searched by their logarithm: by
         index, or by name in a pytree, nested ones as "layer/rate".
     batched: cost_fn takes a whole generation, `[N, D]` or leaves `[N, ...]`, and returns `[N]`.
-    workers: processes that evaluate side by side, for a cost_fn at the top level of a module; 1
-        calls it here, as a function of NumPy that is never traced.
-    optima: "one", or "all" for every distinct optimum (`Result.optima`).
+    workers: processes that evaluate side by side, for a cost_fn at the top level of a module, and
+        called below `if __name__ == "__main__":`; they take some seconds to start. 1 calls it
+        here, as a function of NumPy that is never traced.
+    optima: "one", or "all" for every distinct optimum (`Result.optima`), with 1,000 evaluations a
+        parameter or more; for the best alone "one" is much quicker.
     initial: parameters to evaluate first, as cost_fn takes them; at random by default.
     target: a cost that is low enough to end at.
     callback: called with the Result so far after each generation; ends the search with True.
@@ -108,10 +112,22 @@ def _search(
 ) -> Result:
     if not callable(cost_fn):
         raise ValueError(f"cost_fn: expected a function of the parameters; seen {cost_fn!r}")
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback: expected a function of the Result so far; seen {callback!r}")
+    if target is not None and not (isinstance(target, Real) and target == target):
+        raise ValueError(f"target: expected a number; seen {target!r}")
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise ValueError(f"workers: expected a whole number of 1 or more; seen {workers!r}")
-    if batched and workers is not None and workers > 1:
-        raise ValueError(f"workers: expected None or 1 with batched=True; seen {workers}")
+    if workers is not None and workers > 1:
+        if batched:
+            raise ValueError(f"workers: expected None or 1 with batched=True; seen {workers}")
+        try:
+            pickle.dumps(cost_fn)
+        except Exception as error:
+            raise ValueError(
+                "workers: expected a cost_fn at the top level of a module, for other processes to "
+                f"find it; seen {cost_fn!r} ({error})"
+            ) from None
     space = make_space(bounds, integers, log)
     with (
         evaluator(cost_fn, space, batched=batched, workers=workers) as costs_of,

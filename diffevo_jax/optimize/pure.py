@@ -38,12 +38,16 @@ def search(
     generations = (evaluations - levels_size * levels) // size
     if generations < 1:
         raise ValueError(
-            f"evaluations: expected more than {evaluations} for {num_genes} parameters"
+            f"evaluations: expected at least {levels_size * levels + size} for {num_genes} "
+            f"parameters; seen {evaluations}"
         )
     key_draw, key_stage, key_init, key_run = jax.random.split(key, 4)
 
     def costs_of(unit: jax.Array) -> jax.Array:
-        return jax.vmap(lambda x: cost_fn(as_taken(space, x)))(parameters(space, unit))
+        costs = jax.vmap(lambda x: cost_fn(as_taken(space, x)))(parameters(space, unit))
+        if jnp.shape(costs) != unit.shape[:1]:
+            raise ValueError(f"cost_fn: expected a number; seen shape {jnp.shape(costs)[1:]}")
+        return costs
 
     def fitness(genomes: jax.Array) -> jax.Array:
         return -costs_of(jax.scipy.special.ndtr(genomes))

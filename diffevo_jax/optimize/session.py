@@ -22,6 +22,7 @@ from diffevo_jax.optimize.space import (
 )
 
 Optima = Literal["one", "all"]
+ENOUGH = 1000  # evaluations a parameter, below which optima="all" finds one of a few
 
 
 class AskTell(NamedTuple):
@@ -98,6 +99,9 @@ def session(
     polish = evosax
     if num_genes > 1 and find_spec("cma") is not None:
         polish = partial(pycma, least=least_deviation(space))
+    few = ""
+    if optima == "all" and evaluations < ENOUGH * num_genes:
+        few = f"; few for all optima: take {ENOUGH} a parameter, or more"
     polished = Found([], [])
     if optima == "all":
         search = all_optima(random, first, evaluations, polished)
@@ -145,7 +149,7 @@ def session(
             optima=found,
             history=steps * np.array([1, sign]),
             failures=int(np.sum(np.isnan(costs))),
-            message="evaluations are left" if left() else "all evaluations are spent",
+            message=("evaluations are left" if left() else "all evaluations are spent") + few,
         )
 
     return AskTell(ask, tell, result)
@@ -159,4 +163,8 @@ def _generator(key: jax.Array | None, seed: int | None) -> Random:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: expected a whole number of 0 or more; seen {seed!r}")
         return np.random.default_rng(seed)
+    is_array = isinstance(key, jax.Array)
+    if not is_array or jax.random.key_data(key).ndim != 1:
+        seen = f"shape {key.shape}" if is_array else repr(key)
+        raise ValueError(f"key: expected one PRNG key, of jax.random.key; seen {seen}")
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))

@@ -156,9 +156,8 @@ def _chosen(
 ) -> np.ndarray:
     """Which of the D parameters are named: by index in an array, by path in a template."""
     known: dict[Hashable, int] = {name: place for place, name in enumerate(names)}
-    if isinstance(wanted, str) or any(
-        isinstance(name, bool) or name not in known for name in wanted
-    ):
+    named = isinstance(wanted, Sequence | set | np.ndarray) and not isinstance(wanted, str)
+    if not named or any(isinstance(name, bool) or name not in known for name in wanted):
         raise ValueError(f"{argument}: expected a list of {_listed(list(known))}; seen {wanted!r}")
     return np.isin(places, [known[name] for name in wanted])
 

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from diffevo_jax.base import Denoiser, Sampler
-from diffevo_jax.checks import Count, NonNegative
+from diffevo_jax.checks import Count, NonNegative, check_number
 from diffevo_jax.denoisers.posterior_mean import posterior_mean
 from diffevo_jax.denoising import STANDARDISED, denoising_evolution
 from diffevo_jax.evolution import Algorithm
@@ -90,6 +91,7 @@ def restart(
         )
     if not isinstance(level, int) or not 0 <= level < num_levels:
         raise ValueError(f"level: expected an integer from 0 to {num_levels - 1}; seen {level!r}")
+    check_number("tolerance", tolerance, 0, np.inf)
     schedule = cosine(num_levels)
     within = denoising_evolution(
         schedule,

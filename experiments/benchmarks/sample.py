@@ -245,7 +245,7 @@ def draw(path: Path) -> None:
     colours = ("#c1272d", "#0057a8", "#4d8f3a", "#444444")
     rows = ["mixture, D = 2", "banana", "ring"]
     results = json.loads((FOLDER / "results" / "sample-cpu.json").read_text())
-    figure, axes = plt.subplots(3, 4, figsize=(9.6, 7.2), layout="constrained")
+    figure, axes = plt.subplots(3, 4, figsize=(9.6, 6.7), layout="constrained")
     for row, name in zip(axes, rows, strict=True):
         density = PROBLEMS[name]
         grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-2.9, 2.9, 200)] * 2), axis=-1)
@@ -257,14 +257,17 @@ def draw(path: Path) -> None:
             x, _ = jax.jit(lambda key, d=density, m=method: m(key, d))(jax.random.key(SEED))
             heights = levels.max() - np.array([4.5, 2.0, 0.5])
             axis.contour(
-                grid[..., 0], grid[..., 1], levels, heights, colors="#bbbbbb", linewidths=0.8
+                *(grid[..., 0], grid[..., 1], levels, heights),
+                colors="#bbbbbb",
+                linewidths=0.8,
+                linestyles="solid",
             )
-            axis.scatter(*np.asarray(x).T, s=5, color=colour, linewidths=0, alpha=0.7)
+            axis.scatter(*np.asarray(x).T, s=6, color=colour, linewidths=0, alpha=0.7)
             axis.set(xlim=(-2.9, 2.9), ylim=(-2.2, 2.9), aspect="equal", xticks=[], yticks=[])
             if name == rows[0]:
-                axis.set_title(label, fontsize=11)
+                axis.set_title(label, fontsize=12)
             if axis is row[0]:
-                axis.set_ylabel(name.split(",")[0], fontsize=11)
+                axis.set_ylabel(name.split(",")[0], fontsize=12)
     figure.savefig(path, dpi=110)
 
 
