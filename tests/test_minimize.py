@@ -367,9 +367,7 @@ def test_bad_functions_are_described(case):
 
 
 def test_processes_want_a_function_they_can_find():
-    with pytest.raises(
-        ValueError, match="workers: expected a cost_fn at the top level"
-    ):
+    with pytest.raises(ValueError, match="workers: expected a cost_fn at the top level"):
         de.minimize(lambda x: 1.0, PLANE, evaluations=100, workers=2)
 
 
