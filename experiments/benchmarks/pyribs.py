@@ -18,9 +18,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ribs.archives import GridArchive
-from ribs.emitters import EmitterBase, EvolutionStrategyEmitter, GaussianEmitter, IsoLineEmitter
-from ribs.schedulers import Scheduler
+from ribs.archives import GridArchive  # pyright: ignore[reportMissingImports]
+from ribs.emitters import EmitterBase, EvolutionStrategyEmitter, GaussianEmitter, IsoLineEmitter  # pyright: ignore[reportMissingImports]
+from ribs.schedulers import Scheduler  # pyright: ignore[reportMissingImports]
 from timing import device, print_row
 
 import diffevo_jax as de

@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import blackjax
+import blackjax  # pyright: ignore[reportMissingImports]
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import random_walk
-from blackjax.smc import adaptive_tempered, resampling
+from blackjax.mcmc import random_walk  # pyright: ignore[reportMissingImports]
+from blackjax.smc import adaptive_tempered, resampling  # pyright: ignore[reportMissingImports]
 
 import diffevo_jax as de
 
