@@ -3,8 +3,9 @@
 import difflib
 import math
 import operator
-from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,10 +76,42 @@ def check_count(name: str, value, least: int = 1) -> int:
     return count
 
 
+def check_key(key: Any) -> jax.Array:
+    """Return `key`; raise ValueError unless it is one PRNG key, of either style of JAX."""
+    dtype, shape = getattr(key, "dtype", None), np.shape(key)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        number = isinstance(key, int | np.integer) and not isinstance(key, bool)
+        instead = f"jax.random.key({key if number else 0})"
+        raise ValueError(f"key: expected a PRNG key, {instead}; seen {key!r:.60}")
+    if len(shape) != (0 if typed else 1):
+        raise ValueError(
+            f"key: expected one PRNG key; seen an array of them, {shape}. "
+            "jax.vmap runs once for each"
+        )
+    return key
+
+
 def check_population(population) -> jax.Array:
-    """Raise ValueError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array."""
+    """Raise ValueError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array.
+
+    Warns of float64 from NumPy that JAX rounds.
+    """
     known = not is_traced(population)
-    population = jnp.asarray(population)
+    try:
+        given, population = population, jnp.asarray(population)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "population: expected an array [N, D]; seen "
+            f"{type(population).__name__}. diffevo_jax.genome makes genomes of a tree of parameters"
+        ) from None
+    if getattr(given, "dtype", None) == np.float64 != population.dtype:
+        warnings.warn(
+            "population: float64 is rounded to float32. For float64, call "
+            'jax.config.update("jax_enable_x64", True) before anything else of JAX; '
+            "if float32 will do, pass population.astype(numpy.float32)",
+            stacklevel=2,
+        )
     if population.ndim != 2 or len(population) < 2:
         raise ValueError(f"population: expected shape [N, D] with N >= 2; seen {population.shape}")
     if not jnp.issubdtype(population.dtype, jnp.floating):
@@ -89,6 +122,22 @@ def check_population(population) -> jax.Array:
         if bad:
             raise ValueError(f"population: expected finite genomes; seen {bad} rows with others")
     return population
+
+
+def call_in_jax(name: str, function: Callable, *args: Any, otherwise: str = "") -> Any:
+    """Call a user's function while tracing; say so where it needs values that are not known yet.
+
+    otherwise: what else can be done with a function in NumPy or Python, after "; or".
+    Raises ValueError in place of JAX's errors about tracers.
+    """
+    try:
+        return function(*args)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            f"{name}: expected a function in JAX, for it is compiled; seen one that asks for "
+            "values while it is traced, as NumPy, float() and `if` do. Write it with "
+            f"jax.numpy{otherwise}"
+        ) from error
 
 
 def nearest(word: str, choices: Iterable) -> str:

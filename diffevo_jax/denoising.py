@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax.base import Denoiser, Level, Sampler, Weights
-from diffevo_jax.checks import Fraction, NonNegative, check_population
+from diffevo_jax.checks import Fraction, NonNegative, check_key, check_population
 from diffevo_jax.denoisers.posterior_mean import posterior_mean
 from diffevo_jax.evolution import Algorithm
 from diffevo_jax.fitness import FitnessMap, standardised
@@ -133,6 +133,11 @@ def denoising_evolution(
             raise ValueError(
                 f"{name}: expected a {kind.__name__}, made by its factory; seen {part!r:.80}"
             )
+    if not callable(fitness_map):
+        raise ValueError(
+            "fitness_map: expected a function, such as de.fitness.boltzmann(temperature); seen "
+            f"{fitness_map!r:.80}"
+        )
     if mesh is not None:
         check_mesh(mesh)
     num_levels = len(schedule.alpha)
@@ -164,14 +169,22 @@ def denoising_evolution(
     def step(
         key: jax.Array, state: State, fitness: jax.Array, population: jax.Array | None = None
     ) -> tuple[State, Info]:
+        check_key(key)
         size = len(state.population)
         x_t = over_mesh(state.population, size)
         if population is not None:
             x_t = over_mesh(_evaluated(population, x_t), size)
-        fitness = jnp.asarray(fitness)
+        try:
+            fitness = jnp.asarray(fitness)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"fitness: expected numbers of shape {(size,)}, one per individual; seen "
+                f"{fitness!r:.60}"
+            ) from None
         if fitness.shape != (size,):
             raise ValueError(
-                f"fitness: expected shape {(size,)}, one per individual; seen {fitness.shape}"
+                f"fitness: expected shape {(size,)}, one per individual; seen {fitness.shape}. "
+                "jax.vmap(fn) makes one of a population of a function of one genome"
             )
         # Genes that are not finite stay where they are: their individual takes no part.
         usable = jnp.all(jnp.isfinite(x_t), axis=1)
@@ -287,7 +300,7 @@ def _log_weight(
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
     if shape != fitness.shape:
         raise ValueError(
-            f"fitness_map: expected log weights of the fitness's shape {fitness.shape}; "
-            f"seen {shape}"
+            f"fitness_map: expected log weights of the fitness's shape {fitness.shape}; seen "
+            f"{shape}. A factory is called first: de.fitness.boltzmann(temperature)"
         )
     return jnp.where(finite & (log_weight < jnp.inf), log_weight, jnp.nan)

@@ -9,8 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import concrete
+from diffevo_jax.checks import call_in_jax, check_key, concrete
 from diffevo_jax.selection import advice, signs
+
+# What to do with a fitness that cannot be traced.
+IN_PYTHON = (
+    "; or keep it, and hand its numbers to algorithm.step in a loop of your own; or call "
+    "de.minimize, which takes it as it is"
+)
 
 
 class Algorithm(NamedTuple):
@@ -81,8 +87,15 @@ def evolve(
     Returns the final state, what `keep` kept, stacked along a leading axis of T whose entry -1
     describes the final population, and the best individual seen. Warns, outside jit, where a whole
     run selected nobody, or no individual learned from others: `selection.advice`.
-    Raises ValueError on a fitness_fn of other arguments, and on a start out of range.
+    Raises ValueError on a fitness_fn of other arguments or that is not JAX's, on what is no key and
+    no Algorithm, and on a start out of range.
     """
+    check_key(key)
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(
+            "algorithm: expected an Algorithm, of de.diffusion_evolution(schedule) for example; "
+            f"seen {algorithm!r:.80}. evolve takes (key, algorithm, fitness_fn, population)"
+        )
     generation = make_generation(
         algorithm,
         fitness_fn,
@@ -137,7 +150,8 @@ def make_generation(
         population = running.state.population
         if repair is not None:
             population = repair(population)
-        fitness = fitness_fn(*([key_fitness] if has_key else []), population)
+        arguments = (key_fitness, population) if has_key else (population,)
+        fitness = call_in_jax("fitness_fn", fitness_fn, *arguments, otherwise=IN_PYTHON)
         aux = ()
         if has_aux:
             if not (isinstance(fitness, tuple) and len(fitness) == 2):
@@ -171,6 +185,8 @@ def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
 
 def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
     """Raise ValueError where the function does not take what it will be called with."""
+    if not callable(fitness_fn):
+        raise ValueError(f"fitness_fn: expected a function; seen {fitness_fn!r:.80}")
     try:
         signature = inspect.signature(fitness_fn)
     except (TypeError, ValueError):  # some builtins have none

@@ -38,7 +38,13 @@ def from_alpha(alpha) -> Schedule:
     """
     if is_traced(alpha):
         return Schedule(alpha, 1 - alpha)
-    alpha = np.asarray(alpha, np.float64)
+    try:
+        alpha = np.asarray(alpha, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "schedule: expected a schedule, such as de.schedules.cosine(25), or alpha [T]; seen "
+            f"{alpha!r:.80}"
+        ) from None
     _check_alpha(alpha)
     return Schedule(jnp.asarray(alpha, float), jnp.asarray(1 - alpha, float))
 
@@ -58,6 +64,11 @@ def check_schedule(schedule: Schedule) -> Schedule:
 
 
 def _check_alpha(alpha: np.ndarray) -> None:
+    if alpha.ndim == 0:
+        raise ValueError(
+            "schedule: expected a schedule, such as de.schedules.cosine(25), or alpha [T]; seen "
+            f"the number {alpha:g}"
+        )
     if alpha.ndim != 1 or alpha.size < 2:
         raise ValueError(f"schedule: expected alpha of shape [T], T >= 2; seen shape {alpha.shape}")
     if not np.all((alpha > 0) & (alpha < 1)):

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -130,6 +131,31 @@ def test_no_workers_and_no_individuals_at_a_time_are_refused():
         host.pool(evaluate, chunk=0),
     ):
         pass
+
+
+def test_a_lambda_is_sent_whole_and_what_cannot_be_sent_is_named():
+    with host.pool(lambda genome: genome.sum(), num_workers=1) as fitness_of:
+        np.testing.assert_allclose(fitness_of(POPULATION).fitness, POPULATION.sum(1), rtol=1e-6)
+    lock = threading.Lock()
+    with (
+        pytest.raises(ValueError, match=r"sent to other processes(?s:.*)lock"),
+        host.pool(lambda genome: lock.locked(), num_workers=1),
+    ):
+        pass
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from diffevo_jax.problems import host\n"
+        "with host.pool(abs, num_workers=1) as fitness_of:\n"
+        "    pass\n"
+    )
+    seen = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert seen.returncode == 1
+    last = seen.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: the worker processes do not start")
+    assert last.endswith('belongs under `if __name__ == "__main__":`')
 
 
 def test_a_population_of_another_shape_is_refused():

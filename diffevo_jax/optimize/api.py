@@ -1,6 +1,5 @@
 """`minimize` and `maximize`: an answer in one call."""
 
-import pickle
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -14,6 +13,7 @@ from diffevo_jax.optimize.progress import progress_bar
 from diffevo_jax.optimize.result import Result
 from diffevo_jax.optimize.session import Optima, session
 from diffevo_jax.optimize.space import make_space
+from diffevo_jax.problems.host import packed
 
 
 def minimize(
@@ -54,9 +54,9 @@ def minimize(
     integers, log: which parameters are whole numbers, which are searched by their logarithm: by
         index, or by name in a pytree, nested ones as "layer/rate".
     batched: cost_fn takes a whole generation, `[N, D]` or leaves `[N, ...]`, and returns `[N]`.
-    workers: processes that evaluate side by side, for a cost_fn at the top level of a module, and
-        called below `if __name__ == "__main__":`; they take some seconds to start. 1 calls it
-        here, as a function of NumPy that is never traced.
+    workers: processes that evaluate side by side, see `problems.host.pool`; a script calls below
+        `if __name__ == "__main__":`, and they take some seconds to start. 1 calls cost_fn here, as
+        a function of NumPy that is never traced.
     optima: "one", or "all" for every distinct optimum (`Result.optima`), with 1,000 evaluations a
         parameter or more; for the best alone "one" is much quicker.
     initial: parameters to evaluate first, as cost_fn takes them; at random by default.
@@ -122,12 +122,9 @@ def _search(
         if batched:
             raise ValueError(f"workers: expected None or 1 with batched=True; seen {workers}")
         try:
-            pickle.dumps(cost_fn)
-        except Exception as error:
-            raise ValueError(
-                "workers: expected a cost_fn at the top level of a module, for other processes to "
-                f"find it; seen {cost_fn!r} ({error})"
-            ) from None
+            packed(cost_fn)
+        except ValueError as error:
+            raise ValueError(f"workers, cost_fn: {error}") from None
     space = make_space(bounds, integers, log)
     with (
         evaluator(cost_fn, space, batched=batched, workers=workers) as costs_of,

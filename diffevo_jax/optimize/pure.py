@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import call_in_jax, check_key
 from diffevo_jax.evolution import evolve
 from diffevo_jax.optimize.engine import default_size, diffusion, stage_sizes, start_of
 from diffevo_jax.optimize.local import reflect, strategy
@@ -32,6 +33,7 @@ def search(
     Returns the best parameters, as cost_fn takes them, and their cost; inf where none was finite.
     Raises ValueError as `minimize`.
     """
+    check_key(key)
     space = make_space(bounds, integers, log)
     num_genes, size = len(space.low), default_size(len(space.low))
     levels_size, levels = stage_sizes(evaluations, num_genes)
@@ -44,7 +46,13 @@ def search(
     key_draw, key_stage, key_init, key_run = jax.random.split(key, 4)
 
     def costs_of(unit: jax.Array) -> jax.Array:
-        costs = jax.vmap(lambda x: cost_fn(as_taken(space, x)))(parameters(space, unit))
+        one = jax.vmap(lambda x: cost_fn(as_taken(space, x)))
+        costs = call_in_jax(
+            "cost_fn",
+            one,
+            parameters(space, unit),
+            otherwise="; or call de.minimize, which takes it",
+        )
         if jnp.shape(costs) != unit.shape[:1]:
             raise ValueError(f"cost_fn: expected a number; seen shape {jnp.shape(costs)[1:]}")
         return costs

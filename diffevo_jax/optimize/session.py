@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
+from diffevo_jax.checks import check_key
 from diffevo_jax.optimize.engine import Random, default_size, one_optimum
 from diffevo_jax.optimize.local import evosax, pycma
 from diffevo_jax.optimize.optima import Found, all_optima, merged
@@ -163,8 +164,4 @@ def _generator(key: jax.Array | None, seed: int | None) -> Random:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: expected a whole number of 0 or more; seen {seed!r}")
         return np.random.default_rng(seed)
-    is_array = isinstance(key, jax.Array)
-    if not is_array or jax.random.key_data(key).ndim != 1:
-        seen = f"shape {key.shape}" if is_array else repr(key)
-        raise ValueError(f"key: expected one PRNG key, of jax.random.key; seen {seen}")
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return np.random.default_rng(np.asarray(jax.random.key_data(check_key(key))))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax import schedules
-from diffevo_jax.checks import Count, concrete
+from diffevo_jax.checks import Count, call_in_jax, check_key, concrete
 from diffevo_jax.denoisers.archive import archive, log_mixture
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.evolution import evolve
@@ -94,6 +94,7 @@ def sample(
 
     Raises ValueError, naming the argument, expected and seen.
     """
+    check_key(key)
     for name, value, least in (
         ("num_genes", num_genes, 1),
         ("population_size", population_size, 2),
@@ -109,7 +110,7 @@ def sample(
         raise ValueError(f"scale: expected numbers above 0; seen {known}")
 
     def log_g(z: jax.Array) -> jax.Array:
-        log_density = jnp.asarray(log_density_fn(loc + scale * z))
+        log_density = jnp.asarray(call_in_jax("log_density_fn", log_density_fn, loc + scale * z))
         if log_density.shape != (size,):
             raise ValueError(
                 f"log_density_fn: expected shape {(size,)} for a population {z.shape}, see "

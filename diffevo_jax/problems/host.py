@@ -13,7 +13,6 @@ For an ask-evaluate-tell loop, where fitness is data:
 
 import multiprocessing
 import os
-import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 
 
@@ -60,24 +60,25 @@ def pool(
 ) -> Iterator[Callable[[Any], Evaluation]]:
     """Start worker processes and yield the function population `[N, D]` -> Evaluation.
 
-    evaluate: genome `[D]` as NumPy -> fitness, higher is better. A function at the top level of a
-        module, since the workers import it; it runs in fresh processes (spawned, because a fork of
-        a process that runs JAX may hang), so the script's own code belongs under
-        `if __name__ == "__main__":`.
+    evaluate: genome `[D]` as NumPy -> fitness, higher is better. It runs in fresh processes
+        (spawned, because a fork of a process that runs JAX may hang), so the own code of a script
+        belongs under `if __name__ == "__main__":`. A notebook's functions, and lambdas, are sent
+        whole (cloudpickle); what is imported is imported there again.
     num_workers: processes; None takes one a core.
     stop_on_error: raise HostError at the first failure instead of giving it NaN. The traceback is
         the worker's.
     chunk: individuals handed to a worker at a time; more where an evaluation takes under 1 ms.
 
     A worker that dies takes the pool with it: HostError, naming the first unfinished individual.
-    Raises ValueError on num_workers or chunk below 1.
+    Raises ValueError on num_workers or chunk below 1, and on a function that cannot be sent;
+    RuntimeError where the workers do not start.
     """
     workers = num_workers if num_workers is not None else os.cpu_count() or 1
     for name, value in (("num_workers", workers), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1; seen {value}")
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, _take, (evaluate,))
+    executor = ProcessPoolExecutor(workers, context, _take, (packed(evaluate),))
 
     def fitness_of(population: Any) -> Evaluation:
         genomes = np.asarray(population)
@@ -101,6 +102,14 @@ def pool(
         return Evaluation(fitness, tuple(failures))
 
     try:
+        try:
+            executor.submit(_ready).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "the worker processes do not start; what they said is on stderr. Each imports the "
+                "script that makes the pool, whose own code belongs under "
+                '`if __name__ == "__main__":`'
+            ) from error
         yield fitness_of
     finally:
         executor.shutdown(cancel_futures=True)
@@ -110,9 +119,31 @@ def pool(
 _function: Callable[[np.ndarray], float]
 
 
-def _take(evaluate: Callable[[np.ndarray], float]) -> None:
-    global _function
-    _function = evaluate
+_unknown: Exception | None = None  # why it could not be loaded
+
+
+def packed(function: Callable) -> bytes:
+    """A function as bytes, for another process; raise ValueError where that cannot be done."""
+    try:
+        return cloudpickle.dumps(function)
+    except Exception as error:
+        raise ValueError(
+            "expected a function that can be sent to other processes, without open files, locks or "
+            f"connections; seen {function!r:.80} ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _take(function: bytes) -> None:
+    global _function, _unknown
+    try:
+        _function = cloudpickle.loads(function)
+    except Exception as error:
+        _unknown = _sendable(error)
+
+
+def _ready() -> None:
+    if _unknown is not None:
+        raise _unknown
 
 
 def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
@@ -127,6 +158,6 @@ def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
 def _sendable(error: Exception) -> Exception:
     """The exception itself if it survives the way back, else its text in a RuntimeError."""
     try:
-        return pickle.loads(pickle.dumps(error))
+        return cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
