@@ -15,6 +15,7 @@ https://arxiv.org/abs/2410.02543). This is an independent implementation from th
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def __getattr__(name: str):
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    module = sys.modules[__name__]  # from which Python makes its "Did you mean"
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'", name=name, obj=module)
 
 
 def __dir__() -> list[str]:

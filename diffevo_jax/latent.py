@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import check_key
+
 
 def random_projection(key: jax.Array, genome_dim: int, latent_dim: int) -> jax.Array:
     """Draw a random linear map to a latent space, z = x @ projection.
@@ -13,6 +15,7 @@ def random_projection(key: jax.Array, genome_dim: int, latent_dim: int) -> jax.A
     Returns the projection, `[D, d]` = `[genome_dim, latent_dim]`. Raises ValueError unless
     1 <= latent_dim <= genome_dim.
     """
+    check_key(key)
     if not 1 <= latent_dim <= genome_dim:
         raise ValueError(
             f"latent_dim: expected 1 to {genome_dim}, the number of genes; seen {latent_dim} "

@@ -118,7 +118,12 @@ def session(
 
     def tell(costs: Any) -> None:
         points = asked[-1][: left()]
-        costs = np.asarray(costs, float)
+        try:
+            costs = np.asarray(costs, float)
+        except (TypeError, ValueError):
+            raise ValueError(f"costs: expected numbers; seen {costs!r:.60}") from None
+        if not len(points):
+            raise ValueError("costs: expected none, for all evaluations are spent: see result()")
         if costs.shape != points.shape[:1]:
             raise ValueError(f"costs: expected shape {points.shape[:1]}; seen {costs.shape}")
         told.append(np.where(np.isfinite(costs), costs, np.nan))

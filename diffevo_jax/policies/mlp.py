@@ -36,9 +36,9 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
 
     Raises ValueError unless sizes holds at least two numbers of 1 or more.
     """
-    if len(sizes) < 2 or any(size < 1 for size in sizes):
+    if isinstance(sizes, int) or len(sizes) < 2 or any(size < 1 for size in sizes):
         raise ValueError(
-            f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {tuple(sizes)}"
+            f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {sizes}"
         )
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
     batched = _narrow if max(sizes) <= WIDEST_NARROW else _wide

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 
 from diffevo_jax import policies, problems, schedules
-from diffevo_jax.checks import Count, Number, Positive
+from diffevo_jax.checks import Count, Number, Positive, check_count, check_key
 from diffevo_jax.denoisers.broadened import broadened
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.evolution import Algorithm
@@ -64,6 +64,14 @@ def control(
 
     Raises ValueError, naming the argument, expected and seen.
     """
+    check_key(key)
+    population_size = check_count("population_size", population_size, least=2)
+    if isinstance(hidden, int):
+        raise ValueError(f"hidden: expected the layers' sizes, ({hidden},) for one; seen {hidden}")
+    if not isinstance(task, str | Task):
+        raise ValueError(
+            f"task: expected an environment's name, or a Task of make_task; seen {task!r:.60}"
+        )
     if isinstance(task, str):
         task = problems.control.make_task(task, max_steps=500)
     policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
