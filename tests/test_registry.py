@@ -379,7 +379,7 @@ DENOISING = (
         ("algorithm.fitness_map={name: none}", "fitness_map: expected its factory to return a f"),
         ("algorithm={name: none}", "algorithm: expected its factory to return a diffevo_jax Algo"),
         ("problem={kind: none}", "problem: expected its factory to return a diffevo_jax Problem"),
-        ("problem={kind: numpy}", "TracerArrayConversionError"),
+        ("problem={kind: numpy}", "fitness_fn: expected a function in JAX"),
         ("problem={kind: no_genes}", "problem: expected num_genes of 1 or more; seen 0"),
         ("problem={kind: shapeless}", "problem: expected success (16,); seen str"),
         ("problem={kind: no_aux}", "fitness_fn: expected (fitness, aux), as has_aux=True says"),
