@@ -36,7 +36,7 @@ notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 report: $(VENV)/.installed  ## every figure and table with all repeats; kept in docs/report
 	$(BIN)/diffevo-jax reproduce --out runs/reproduce
 	rm -rf docs/report && mkdir docs/report
-	cd runs/reproduce && tar -cf - report.md */*.png */*.gif | tar -xf - -C ../../docs/report
+	cd runs/reproduce && tar -cf - report.md numbers.csv */*.png */*.gif | tar -xf - -C ../../docs/report
 
 bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experiments/benchmarks/results
 	$(BIN)/python experiments/benchmarks/estimator.py

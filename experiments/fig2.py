@@ -14,18 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
-from matplotlib.patheffects import withStroke
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Patch
 
 import diffevo_jax as de
 from diffevo_jax.runner import registry
 from diffevo_jax.runner.config import load_config
 from diffevo_jax.runner.folders import write_arrays
-from diffevo_jax.runner.repeats import mean_and_error
 from diffevo_jax.runner.results import read_arrays
+from diffevo_jax.runner.style import GREY, X0, X
 from experiments import study
-from experiments.files import BLUE, CONFIGS, GREY, ORANGE, PALE, RED, in_style, save_figure
-from experiments.rows import Row, Section
+from experiments.files import CONFIGS, WIDTH, in_style, save_figure
+from experiments.rows import Number, Row, Section
 
 TITLE = "Fig. 2: two peaks"
 
@@ -34,6 +34,7 @@ FOCUS_PEAK = 1.0  # the individual followed ends on the peak at (1, 1)
 HARD_START = (-1.0, 1.0)  # shift of the initial genomes, across the line through the peaks
 NEAR = 0.5  # a point this close to a peak stands on it: the radius of the published plateaus
 DIAGONAL = np.sqrt(2.0)  # where the peaks are along the diagonal
+NEIGHBOURHOOD = "#E69F00"
 
 SCENES = {
     "two_peaks": ("two peaks", "two_peaks", (0.0, 0.0)),
@@ -117,49 +118,46 @@ def section(folder: Path) -> Section:
     """Draw the process and its companions; give the shares that end on the peaks."""
     scenes = {name: read_arrays(folder / f"{name}.npz") for name in SCENES}
     first = scenes["two_peaks"]
-    rows = []
-    for name, (label, *_) in SCENES.items():
-        last = {key: scenes[name][key][:, -1] for key in ("left", "right", "fitness")}
-        rows += [
-            Row(f"{label}: individuals on the peak at ({peak}, {peak}), %", None, None, *percent)
-            for peak, percent in (
-                ("-1", mean_and_error(100 * last["left"])),
-                ("1", mean_and_error(100 * last["right"])),
-            )
-        ]
-    for what, key in (("x", "population_on"), ("x0", "x0_on")):
-        value, error = mean_and_error(_half_way(first[key], first["t"]))
-        note = f"within {NEAR:g} of one of them; levels run from 99 down to 0"
-        rows.append(
-            Row(
-                f"two peaks: level at which half of {what} is on a peak",
-                None,
-                None,
-                value,
-                error,
-                note,
-            )
+    rows = [
+        Row(
+            f"individuals within {NEAR:g} of a peak, %",
+            label,
+            "diffusion",
+            Number.of(100 * scenes[name][key][:, -1]),
+            setting=f"at ({peak}, {peak})",
         )
+        for name, (label, *_) in SCENES.items()
+        for peak, key in (("-1", "left"), ("1", "right"))
+    ]
+    rows += [
+        Row(
+            "level, of 99 down to 0, at which half stand on a peak",
+            "two peaks",
+            "diffusion",
+            Number.of(_half_way(first[key], first["t"])),
+            setting=setting,
+        )
+        for setting, key in (("individuals x", "population_on"), ("estimates x0", "x0_on"))
+    ]
     hard = {name: 100 * float(scenes[name]["population_on"][:, -1].mean()) for name in SCENES}
     text = f"""
     512 individuals start from N(0, I) and move through 100 levels of the linear schedule, eta 0.1,
-    on a landscape with peaks at (-1, -1) and (1, 1). The plane is 1.5 times the genome. The
-    neighbourhood that an estimate averages over shrinks with 1 - alpha, from everybody to one peak.
+    on a landscape with peaks at (-1, -1) and (1, 1); the plane is 1.5 times the genome. The
+    published figure is a picture and has no numbers. What it shows can be counted: both peaks are
+    found, and the estimates x0 reach them before the individuals do.
 
-    The published figure is a picture and has no numbers. What it shows can be counted: both peaks
-    are found, and the estimates x0 reach them before the individuals do. Plateaus without any slope
-    (1 within {NEAR:g} of a peak, 1e-9 elsewhere) are found as well. A hard start shifts all genomes
-    by (-1, 1), off the line between the peaks: {hard["two_steps_hard"]:.0f} % of the individuals
-    still end on a plateau. On the Gaussian peaks, whose slopes have weight too, the two groups form
-    but stop on the near side: {hard["two_peaks_hard"]:.0f} % end within {NEAR:g} of a peak. Means
-    over {len(first["left"])} repeats; the pictures are the first.
+    Plateaus without any slope (1 within {NEAR:g} of a peak, 1e-9 elsewhere) are found as well, and
+    from a hard start, shifted by (-1, 1) off the line between the peaks,
+    {hard["two_steps_hard"]:.0f} % still end on one. On the Gaussian peaks, whose slopes have weight
+    too, the groups of a hard start form but stop on the near side: {hard["two_peaks_hard"]:.0f} %
+    end within {NEAR:g} of a peak. Means over {len(first["left"])} repeats; the pictures are of the
+    first.
     """
     figures = [
         _draw_process(first, folder / "process.png"),
-        _draw_histograms(first, folder / "histograms.png"),
         _draw_companions(scenes, folder / "companions.png"),
     ]
-    return Section(TITLE, text, rows, figures)
+    return Section(TITLE, text, rows, figures, "a picture without numbers")
 
 
 def _half_way(shares: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -168,8 +166,20 @@ def _half_way(shares: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=1), t[reached.argmax(axis=1)], 0)
 
 
+def _draw_landscape(axes: Any, name: str, limits: tuple[float, float, float, float]) -> None:
+    """Fitness in grey, darker where higher, light enough for what is drawn over it."""
+    left, right, low, high = limits
+    across, up = np.linspace(left, right, 241), np.linspace(low, high, 241)
+    plane = jnp.asarray(np.stack(np.meshgrid(across, up), -1).reshape(-1, 2))
+    fitness = np.asarray(getattr(de.problems, name)(plane)).reshape(241, 241)
+    axes.imshow(fitness, origin="lower", extent=limits, cmap="Greys", vmin=0, vmax=2.2, zorder=-1)
+    axes.set(xlim=(left, right), ylim=(low, high), aspect="equal")
+    axes.spines[["top", "right"]].set_visible(True)
+
+
 @in_style
 def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
+    """Four levels in the plane, and the same along the diagonal."""
     t, alpha, scale = scene["t"], scene["alpha"], float(scene["scale"])
     population, x0, fitness = scene["population"], scene["x0"], scene["process_fitness"]
     # Follow the individual that travels furthest to its peak: its way is the easiest to see.
@@ -179,137 +189,95 @@ def _draw_process(scene: dict[str, np.ndarray], path: Path) -> Path:
     far_enough = on_peak & (np.abs(population[middle]).max(axis=1) < 2.2)
     focus = int(np.argmax(np.where(far_enough, reach, -1)))
 
-    figure = Figure(figsize=(9.6, 2.75), layout="constrained")
-    panels = figure.subplots(1, 4, sharex=True, sharey=True)
-    for axes, level in zip(panels, SHOWN, strict=True):
+    figure = Figure(figsize=(WIDTH, 3.75), layout="constrained")
+    planes, lines = figure.subplots(2, 4, height_ratios=(1.55, 1), sharex=True, sharey="row")
+    for axes, below, level in zip(planes, lines, SHOWN, strict=True):
         now = int(np.flatnonzero(t == level)[0])
         here, spread = population[now], scale * np.sqrt((1 - alpha[now]) / alpha[now])
         centre = here[focus] / np.sqrt(alpha[now])
-        axes.plot([-3, 3], [-3, 3], "--", color=PALE, linewidth=0.8, zorder=0)
-        for i in range(0, 400, 4):
-            axes.plot(*population[: now + 1, i].T, color=PALE, linewidth=0.5, zorder=1)
+        _draw_landscape(axes, "two_peaks", (-3, 3, -3, 3))
         for radius in (3, 2, 1):
-            axes.add_patch(Circle(centre, radius * spread, color=BLUE, alpha=0.1, lw=0, zorder=2))
-        near = np.linalg.norm(here - centre, axis=1) < 3 * spread
-        size = 2 + 12 * fitness[now] / max(fitness[now].max(), 1e-12)
-        colours = np.where(near, BLUE, "#B5B5B5")
-        axes.scatter(*here.T, s=size, c=colours, alpha=0.75, linewidth=0, zorder=3)
-        axes.scatter([-1, 1], [-1, 1], marker="x", s=34, color="black", linewidth=1.3, zorder=10)
-        axes.plot(*population[: now + 1, focus].T, color=ORANGE, linewidth=1.3, zorder=5)
-        earlier = [int(np.flatnonzero(t == e)[0]) for e in SHOWN if e > level]
-        axes.scatter(*population[earlier, focus].T, marker="*", s=60, color=GREY, lw=0, zorder=6)
-        soon = min(now + 8, len(population) - 1)
-        axes.scatter(*population[soon, focus], marker="*", s=70, color=ORANGE, lw=0, zorder=6)
-        axes.scatter(*here[focus], marker="*", s=80, color="black", linewidth=0, zorder=7)
-        estimate = x0[now, focus]
-        axes.annotate(
-            "",
-            estimate,
-            here[focus],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "lw": 0.7,
-                "color": "black",
-                "shrinkA": 0,
-                "shrinkB": 2,
-                "mutation_scale": 6,
-            },
-            zorder=7,
-        )
-        axes.scatter(*estimate, s=26, color=RED, linewidth=0, zorder=8)
-        # The label goes on beyond the arrow's head, where it covers neither.
-        beyond = (estimate - here[focus]) / np.linalg.norm(estimate - here[focus])
-        axes.annotate(
-            "$x_0$",
-            estimate,
-            textcoords="offset points",
-            xytext=tuple(11 * beyond),
-            ha="center",
-            va="center",
-            color=RED,
-            fontsize=12,
-            zorder=9,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )
-        axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
-        axes.set_title(f"$t = {level}$", fontsize=12)
-        for side in axes.spines.values():
-            side.set_visible(True)
-            side.set_color("#999999")
-        axes.tick_params(color="#999999")
-    return save_figure(
-        figure,
-        path,
-        "(a) The process at four levels. Translucent disks: one, two and three standard deviations "
-        "of the neighbourhood of one individual (black star; grey stars: where it was in earlier "
-        "panels; orange star: where it is eight levels later), centred at x / sqrt(alpha). Blue: "
-        "individuals within the outer disk, larger where fitter. Red: its estimate x0. Crosses: "
-        "the peaks.",
-    )
-
-
-@in_style
-def _draw_histograms(scene: dict[str, np.ndarray], path: Path) -> Path:
-    bins = np.linspace(-3, 3, 33)
-    figure = Figure(figsize=(9.6, 2.2), layout="constrained")
-    panels = figure.subplots(1, 4, sharex=True, sharey=True)
-    for axes, level in zip(panels, SHOWN, strict=True):
-        now = int(np.flatnonzero(scene["t"] == level)[0])
-        for points, colour, label in (("population", "#9A9A9A", "$x$"), ("x0", RED, "$x_0$")):
-            along = scene[points][now].mean(axis=1) * np.sqrt(2)
+            axes.add_patch(Circle(centre, radius * spread, color=NEIGHBOURHOOD, alpha=0.16, lw=0))
+        size = 1 + 5 * fitness[now] / max(fitness[now].max(), 1e-12)
+        axes.scatter(*here.T, s=size, c=X, linewidth=0, zorder=3)
+        axes.plot(*population[: now + 1, focus].T, color="black", linewidth=0.7, zorder=5)
+        axes.scatter(*here[focus], marker="*", s=42, color="black", linewidth=0, zorder=7)
+        axes.plot(*np.stack([here[focus], x0[now, focus]]).T, color=X0, linewidth=0.8, zorder=7)
+        axes.scatter(*x0[now, focus], s=16, marker="D", color=X0, linewidth=0, zorder=8)
+        axes.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+        axes.set_title(f"level {level}")
+        for points, colour, style in ((here, X, "stepfilled"), (x0[now], X0, "step")):
+            along = points.mean(axis=1) * DIAGONAL
             weights = np.full(len(along), 100 / len(along))
-            axes.hist(along, bins, weights=weights, color=colour, alpha=0.6, label=label)
+            below.hist(along, np.linspace(-3, 3, 33), weights=weights, color=colour, histtype=style,
+                       alpha=0.5 if style == "stepfilled" else 1, linewidth=1)  # fmt: skip
         for peak in (-DIAGONAL, DIAGONAL):
-            axes.axvline(peak, color="black", linestyle="--", linewidth=0.9)
-        axes.set(xlim=(-3, 3), xlabel="along the diagonal")
-        axes.set_title(f"$t = {level}$", fontsize=12)
-    panels[0].set_ylabel("individuals, %")
-    panels[0].legend(frameon=False, loc="upper left", handlelength=1, borderaxespad=0)
+            below.axvline(peak, color="black", linestyle=":", linewidth=0.8)
+        below.set(xlim=(-3, 3))
+    planes[0].set_ylabel("second coordinate")
+    lines[0].set_ylabel("individuals, %")
+    figure.supxlabel("above: first coordinate; below: place along the diagonal", fontsize=9)
+    dot: Any = {"linestyle": "", "color": X, "markeredgewidth": 0}
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", markersize=4, label="individuals x", **dot),
+            Line2D([], [], marker="D", color=X0, markersize=4, label="estimate x0"),
+            Line2D([], [], marker="*", color="black", markersize=7, label="one individual's way"),
+            Patch(color=NEIGHBOURHOOD, alpha=0.4, linewidth=0, label="its neighbourhood"),
+            Patch(color="#BBBBBB", linewidth=0, label="fitness"),
+        ],
+        loc="outside upper center",
+        ncols=5,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
     return save_figure(
         figure,
         path,
-        "(b) The same four levels along the diagonal: individuals x (grey) and their estimates x0 "
-        "(red); dashed lines at the peaks. The estimates split and stand on both peaks before the "
-        "individuals do.",
+        "The process at four levels. Above: individuals, larger where fitter, over the fitness. "
+        "Disks are one, two and three standard deviations of the neighbourhood that one "
+        "individual's estimate x0 averages over, centred at x / sqrt(alpha). It shrinks with "
+        "1 - alpha, from everybody to one peak. Below: all individuals and all estimates along the "
+        "diagonal, dotted lines at the peaks.",
     )
 
 
 @in_style
 def _draw_companions(scenes: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
+    """The plateaus, and both landscapes from a hard start, at four levels."""
     names = [name for name in SCENES if name != "two_peaks"]
     levels = (99, 55, 30, 0)
-    figure = Figure(figsize=(8.4, 6.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5.5), layout="constrained")
     grid = figure.subplots(len(names), 4, sharex=True, sharey=True)
     for line, name in zip(grid, names, strict=True):
         label, landscape, _ = SCENES[name]
         scene = scenes[name]
         for axes, level in zip(line, levels, strict=True):
             now = int(np.flatnonzero(scene["t"] == level)[0])
+            _draw_landscape(axes, landscape, (-4.5, 3, -3, 4.5))
             for peak in (-1, 1):
-                solid = landscape == "two_steps"
-                axes.add_patch(
-                    Circle(
-                        (peak, peak),
-                        NEAR,
-                        facecolor="#EFE9DC" if solid else "none",
-                        edgecolor=GREY,
-                        linestyle="-" if solid else ":",
-                        linewidth=0.8,
-                        zorder=0,
-                    )
-                )
-            axes.scatter(*scene["population"][now].T, s=5, color=BLUE, alpha=0.6, lw=0, zorder=2)
-            axes.scatter(*scene["x0"][now].T, s=5, color=RED, alpha=0.5, lw=0, zorder=3)
-            axes.set(
-                xlim=(-4.5, 3), ylim=(-3, 4.5), aspect="equal", xticks=(-3, 0, 3), yticks=(-3, 0, 3)
-            )
+                rim = Circle((peak, peak), NEAR, fill=False, edgecolor=GREY, lw=0.5, zorder=0)
+                axes.add_patch(rim)
+            # Rings, so that neither hides the other.
+            axes.scatter(*scene["population"][now].T, s=6, facecolor="none", edgecolor=X, lw=0.4)
+            axes.scatter(*scene["x0"][now].T, s=1.5, color=X0, linewidth=0, zorder=3)
+            axes.set(xticks=(-3, 0, 3), yticks=(-3, 0, 3))
             if name == names[0]:
-                axes.set_title(f"$t = {level}$", fontsize=12)
-        line[0].set_ylabel(label)
+                axes.set_title(f"level {level}")
+        line[0].set_ylabel(f"{label}\nsecond coordinate")
+    figure.supxlabel("first coordinate", fontsize=9)
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", color=X, ls="", mfc="none", ms=4, label="individuals x"),
+            Line2D([], [], marker="o", color=X0, ls="", ms=3, label="estimates x0"),
+            Patch(color="#BBBBBB", linewidth=0, label="fitness"),
+        ],
+        loc="outside upper center",
+        ncols=3,
+    )
     return save_figure(
         figure,
         path,
-        "Companions: individuals (blue) and their estimates x0 (red) on two plateaus of radius 0.5 "
-        "and, in the lower rows, from a start shifted by (-1, 1) in genomes. Circles of radius 0.5 "
-        "around the peaks.",
+        "Individuals and their estimates on two plateaus of radius 0.5 and, in the lower rows, "
+        "from a start shifted by (-1, 1) in genomes. Circles of radius 0.5 around the peaks.",
     )

@@ -6,27 +6,30 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 import diffevo_jax as de
 from diffevo_jax.runner.figure import quartiles
-from experiments.files import BLUE, GREY, ORANGE, PALE, RED, in_style, save_figure, write_caption
+from diffevo_jax.runner.style import GREY, METHODS, PALE
+from experiments.files import WIDTH, in_style, save_figure, write_caption
 
-COLOURS = {"latent": RED, "raw": BLUE, "latent_large": ORANGE, "cmaes": GREY}
-REWARD = LinearSegmentedColormap.from_list("reward", ["#F6D5C5", "#F08A5D", RED])
+CART = METHODS["latent"].colour  # whose run is shown
+REWARD = LinearSegmentedColormap.from_list("reward", ["#F3DCCB", "#E99A5B", CART])
 TILT = 2.4  # the published exaggeration of the pole's angle
 FULL = 500
+ANIMATED = 130  # dots an inch: 832 pixels across
 
 
-def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=RED, alpha=1.0, z=3):
+def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=CART, alpha=1.0, z=3):
     """Draw a cart on its wheels whose base is at (x, y), with its pole at `angle` from upright."""
     width, height, wheel = 0.5 * size, 0.2 * size, 0.07 * size
     top = y + wheel + height
     tip = (x + 0.85 * size * np.sin(angle), top + 0.85 * size * np.cos(angle))
-    axes.plot([x, tip[0]], [top, tip[1]], color=colour, alpha=alpha, linewidth=2.2 * size**0.5,
+    axes.plot([x, tip[0]], [top, tip[1]], color=colour, alpha=alpha, linewidth=1.5 * size**0.5,
               solid_capstyle="round", zorder=z)  # fmt: skip
     body = Rectangle((x - width / 2, y + wheel), width, height, color=colour, alpha=alpha, lw=0,
                          zorder=z + 0.1)  # fmt: skip
@@ -40,7 +43,7 @@ def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=RED, a
 def process(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Fig. 4a: where the individuals of five generations are when their episode ends."""
     generations, bin_steps, row_height = (2, 4, 6, 8, 10), 25, 1.75
-    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
     for row, generation in enumerate(generations):
         y = -row * row_height
@@ -54,7 +57,7 @@ def process(saved: dict[str, np.ndarray], path: Path) -> Path:
                 cart(axes, where + 0.12 * x[i], y, TILT * theta[i], size=0.8,
                      colour=REWARD(reward[i] / FULL), alpha=0.55)  # fmt: skip
             axes.text(
-                where, y - 0.1, str(len(members)), ha="center", va="top", fontsize=7.5, color=GREY
+                where, y - 0.1, str(len(members)), ha="center", va="top", fontsize=7, color=GREY
             )
     axes.set_yticks([-row * row_height + 0.4 for row in range(5)], [str(g) for g in generations])
     steps = np.arange(0, FULL + 1, 100)
@@ -63,55 +66,70 @@ def process(saved: dict[str, np.ndarray], path: Path) -> Path:
     axes.set(xlim=(-0.6, FULL / bin_steps + 0.8), ylim=(-4 * row_height - 0.45, 1.3))
     axes.spines["left"].set_visible(False)
     axes.tick_params(left=False)
+    scale = ScalarMappable(Normalize(0, FULL), REWARD)
+    figure.colorbar(scale, ax=axes, label="reward", shrink=0.6, aspect=14, pad=0.01)
     return save_figure(
         figure,
         path,
         "(a) One run of latent Diffusion Evolution: final state of the individuals of five "
         "generations, at the time step where their episode ends, in steps of 25. Carts are shifted "
-        f"by their position, poles tilted by {TILT} times their angle, colour deepens with the "
-        "reward; at most five carts are drawn at a place, the number below counts all.",
+        f"by their position, poles tilted by {TILT} times their angle; at most five carts stand "
+        "at a place, the number below counts all.",
     )
 
 
 @in_style
-def comparison(saved: dict[str, dict[str, np.ndarray]], labels: dict[str, str], path: Path) -> Path:
+def comparison(saved: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
     """Fig. 4b to 4d: reward by generation, the last populations projected, the system."""
-    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
-    rewards, latents, system = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
-    for name in ("cmaes", "latent_large", "raw", "latent"):
+    names = ("raw", "latent", "latent_large", "cmaes")
+    figure = Figure(figsize=(WIDTH, 2.75), layout="constrained")
+    parts = figure.add_gridspec(2, 4, width_ratios=(2.2, 0.9, 0.9, 1.7))
+    rewards, system = figure.add_subplot(parts[:, 0]), figure.add_subplot(parts[:, 3])
+    for i, name in enumerate(names):
+        look = METHODS[name]
         low, median, high = quartiles(saved[name]["fitness"])
-        generations = np.arange(1, len(median) + 1)
-        rewards.fill_between(generations, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
-        rewards.plot(generations, median, "o-", color=COLOURS[name], markersize=3,
-                     label=labels[name])  # fmt: skip
-    rewards.axhline(FULL, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
+        # Side by side: bands of four methods over each other would hide one another.
+        generations = np.arange(1, len(median) + 1) + 0.2 * (i - 1.5)
+        bars = np.stack([median - low, high - median])
+        rewards.errorbar(generations, median, bars, color=look.colour, marker=look.marker, ms=2.8,
+                         mew=0, lw=0.9, elinewidth=0.8, label=look.label)  # fmt: skip
+    rewards.axhline(FULL, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
     rewards.set(yscale="log", xlabel="generation", ylabel="reward", ylim=(7, 650))
-    rewards.set_yticks([10, 100, 300, 500], ["10", "100", "300", "500"])
+    rewards.set_yticks([10, 30, 100, 300, 500], ["10", "30", "100", "300", "500"])
     rewards.minorticks_off()
-    rewards.set_xticks(range(2, 11, 2))
-    rewards.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, 0.93))
+    rewards.set_xticks(range(1, 11))
+    figure.legend(*rewards.get_legend_handles_labels(), loc="outside upper center", ncols=2)
 
     # One projection for all of 58 genes; the large network has other genes, and its own.
     common = saved["latent"]["projection"]
-    for name in ("cmaes", "latent_large", "latent", "raw"):
+    for i, name in enumerate(names):
+        latents = figure.add_subplot(parts[i // 2, 1 + i % 2])
         own = saved[name]["projection"] if name == "latent_large" else common
         z = np.asarray(
             de.latent.project(saved[name]["final_population"][0], jax.numpy.asarray(own))
         )
-        latents.scatter(*z.T, s=5, color=COLOURS[name], alpha=0.5, linewidth=0)
-    latents.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    latents.set_title("last populations", fontsize=11)
+        latents.scatter(*z.T, s=2, color=METHODS[name].colour, linewidth=0)
+        latents.tick_params(labelsize=7)
+        latents.set(aspect="equal", adjustable="datalim")
+        latents.locator_params(nbins=3)
+        if i % 2 == 0:
+            latents.set_ylabel("$z_2$")
+        if i // 2:
+            latents.set_xlabel("$z_1$")
+        if i == 0:
+            latents.set_title("(c)", loc="left")
 
     _system(system)
-    for axes, letter in ((rewards, "b"), (latents, "c"), (system, "d")):
-        axes.set_title(f"({letter})", loc="left", fontsize=11)
+    for axes, letter in ((rewards, "b"), (system, "d")):
+        axes.set_title(f"({letter})", loc="left")
     return save_figure(
         figure,
         path,
-        "(b) Reward by generation: median and quartiles over all individuals and repeats; dashed: "
-        "the maximum, 500. (c) Last populations of the first repeat, 58 genes under one common "
-        "random projection to the plane, 17,410 genes (orange) under their own; colours as in (b). "
-        "(d) The system: a cart is pushed left or right so that its pole stays up.",
+        "(b) Reward by generation: median and quartiles over all individuals and repeats, methods "
+        "side by side; dashed: the maximum, 500. (c) Last populations of the first repeat, a panel "
+        "and colour a method, 58 genes under one common random projection to the plane, 17,410 "
+        "genes under their own. (d) The system: a cart is pushed left or right so that its pole "
+        "stays up.",
     )
 
 
@@ -119,9 +137,9 @@ def _system(axes: Any) -> None:
     """Draw the cart-pole system with faint other poses."""
     for x, angle in ((-1.6, -0.30), (1.65, 0.26)):
         cart(axes, x, 0, angle, size=1.7, colour="#BBBBBB", alpha=0.4)
-    cart(axes, 0, 0, 0.12, size=1.9, colour=RED)
+    cart(axes, 0, 0, 0.12, size=1.9, colour=CART)
     axes.plot([0, 0], [0.6, 2.35], linestyle=":", color=GREY, linewidth=0.9, zorder=1)
-    axes.annotate(r"$\theta$", (0.02, 2.35), ha="left", va="bottom", fontsize=12)
+    axes.annotate(r"$\theta$", (0.02, 2.35), ha="left", va="bottom", fontsize=10)
     for side, word in ((-1, "left"), (1, "right")):
         axes.annotate(
             "",
@@ -129,7 +147,7 @@ def _system(axes: Any) -> None:
             (side * 0.58, 0.33),
             arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.2},
         )
-        axes.text(side * 0.9, 0.45, word, ha="center", va="bottom", fontsize=9.5)
+        axes.text(side * 0.9, 0.45, word, ha="center", va="bottom", fontsize=8)
     axes.axhline(0, color="black", linewidth=0.9, zorder=0)
     axes.set(xlim=(-3, 3), ylim=(-0.05, 2.9), aspect="equal", xlabel="$x$", yticks=[])
     axes.set_xticks(range(-3, 4))
@@ -142,9 +160,9 @@ def best(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the fittest individual of the last generation, in real time."""
     every = 5  # at 0.02 s a step, ten pictures a second
     length = int(saved["best_length"])
-    figure = Figure(figsize=(5, 2.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 2.75), layout="constrained")
     axes = figure.subplots()
-    move = _ground(axes, 1.6)
+    move = _ground(axes, 1.6, 6.4)
 
     def draw(step: int) -> None:
         move(saved["best_path"][step : step + 1], np.array([True]), f"step {step}")
@@ -161,9 +179,9 @@ def best(saved: dict[str, np.ndarray], path: Path) -> Path:
 def population(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the same number of individuals of four generations; the fallen turn pale."""
     generations, every = (2, 7, 8, 10), 10
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.5), layout="constrained")
     grid = figure.subplots(2, 2)
-    moves = [_ground(axes, 1.4) for axes in grid.flat]
+    moves = [_ground(axes, 1.4, 3.2) for axes in grid.flat]
     count = saved["path"].shape[1]
 
     def draw(step: int) -> None:
@@ -182,28 +200,31 @@ def population(saved: dict[str, np.ndarray], path: Path) -> Path:
     return path
 
 
-def _ground(axes: Any, size: float) -> Callable[[np.ndarray, np.ndarray, str], None]:
-    """Set up a stage; returns move(cart position and pole angle `[K, 2]`, up `[K]`, title).
+def _ground(axes: Any, size: float, inches: float) -> Callable[[np.ndarray, np.ndarray, str], None]:
+    """Set up a stage, inches wide; returns move(cart position and pole angle `[K, 2]`, up `[K]`,
+    title).
 
     The carts are collections that only move: drawing each anew took ten times as long.
     """
-    poles, bodies = LineCollection([], linewidths=2.2), PolyCollection([])
-    wheels = axes.scatter([], [], s=18 * size**2, color="#444444", linewidth=0, zorder=5)
+    width, wheel, top = 0.25 * size, 0.07 * size, 0.27 * size
+    points = 72 * inches / 6  # a unit of the stage, which is 6 wide
+    poles, bodies = LineCollection([], linewidths=0.9 * wheel * points), PolyCollection([])
+    wheels = axes.scatter([], [], s=(2 * wheel * points) ** 2, color="#444444", lw=0, zorder=5)
     for artist in (poles, bodies):
         axes.add_collection(artist)
     axes.axhline(0, color="black", linewidth=0.8, zorder=0)
     axes.set(xlim=(-3, 3), ylim=(-0.02, 2.0), aspect="equal", xticks=(-2.4, 0, 2.4), yticks=[])
-    title = axes.set_title("step", fontsize=9.5, loc="left")
+    axes.set_xlabel("position of the cart", fontsize=8, labelpad=1)
+    title = axes.set_title("step", fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    width, wheel, top = 0.25 * size, 0.07 * size, 0.27 * size
 
     def move(path: np.ndarray, up: np.ndarray, words: str) -> None:
         x, theta = path[np.argsort(up, kind="stable")].T  # those still up in front
         up = np.sort(up)
         colours = [
-            to_rgba(RED, 0.5 if len(up) > 1 else 1) if u else to_rgba(GREY, 0.12) for u in up
+            to_rgba(CART, 0.5 if len(up) > 1 else 1) if u else to_rgba(GREY, 0.12) for u in up
         ]
         tips = x + 0.85 * size * np.sin(theta), top + 0.85 * size * np.cos(theta)
         poles.set_segments([[(a, top), tip] for a, *tip in zip(x, *tips, strict=True)])
@@ -226,4 +247,4 @@ def _animate(figure: Any, draw: Any, frames: range, path: Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once; again for every picture is slow
     animation = FuncAnimation(figure, draw, frames=frames)  # pyright: ignore[reportArgumentType]
-    animation.save(path, writer=PillowWriter(fps=10), dpi=90)
+    animation.save(path, writer=PillowWriter(fps=10), dpi=ANIMATED)

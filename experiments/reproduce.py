@@ -35,16 +35,22 @@ FORMAT = 2
 
 
 class Stamp(NamedTuple):
-    """What a part's folder says of itself: what wrote it, how, and whether it is complete."""
+    """What a part's folder says of itself: what wrote it, how, and whether it is complete.
+
+    commit: of the checkout that computed it; empty where that is not known. remark: nothing writes
+    it; who knows more of how it was computed puts it in by hand, and the report says it.
+    """
 
     version: str
     quick: bool
     status: str
     seconds: float = 0.0
     format: int = FORMAT
+    commit: str = ""
+    remark: str = ""
 
 
-_KINDS = (str, bool, str, float | int, int)
+_KINDS = (str, bool, str, float | int, int, str, str)
 
 
 def reproduce(
@@ -94,11 +100,11 @@ def find(name: str) -> Any | None:
 def _part(name: str, folder: Path, *, asked: bool, quick: bool, say: Callable) -> report.Part:
     """Run a part where needed, and read what its folder holds."""
     command = f"diffevo-jax reproduce --only {name}{' --quick' if quick else ''}"
-    title, seconds = name, None
+    title, made = name, ""
 
     def lacking(problem: str) -> report.Part:
         say(f"{name}: {problem}")
-        return report.Part(name, title, command, None, problem, seconds)
+        return report.Part(name, title, command, None, problem, made)
 
     try:
         module = find(name)
@@ -115,14 +121,14 @@ def _part(name: str, folder: Path, *, asked: bool, quick: bool, say: Callable) -
             return lacking("not run yet")
         if not _finished(folder):
             return lacking(f"{folder} is incomplete ({read_stamp(folder).status}); run it again")
-        seconds = read_stamp(folder).seconds
+        made = _made(read_stamp(folder))
         try:
             section = module.section(folder)
         except Exception as error:  # damaged files, as a rule: no place in the code helps there
             reason = f"{type(error).__name__}: {error}"
             return lacking(f"{folder} is not readable ({reason}); remove it to run it again")
-        say(f"{name}: done, {seconds:.0f} s")
-        return report.Part(name, title, command, section, "", seconds)
+        say(f"{name}: {made}")
+        return report.Part(name, title, command, section, "", made)
     except Exception as error:  # whatever went wrong with a part, the others go on
         say(traceback.format_exc())
         return lacking(f"failed: {type(error).__name__}: {error}")
@@ -130,13 +136,14 @@ def _part(name: str, folder: Path, *, asked: bool, quick: bool, say: Callable) -
 
 def _run(module: Any, folder: Path, *, quick: bool) -> None:
     """Run a part, or what is left of it; its stamp says how far it came."""
-    before = read_stamp(folder).seconds if (folder / STAMP).exists() else 0.0
+    begun = (folder / STAMP).exists()
+    before = read_stamp(folder) if begun else Stamp(de.__version__, quick, "", commit=_commit())
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
 
     def stamp(status: str) -> None:
-        seconds = before + time.perf_counter() - begin
-        write_stamp(folder, Stamp(de.__version__, quick, status, seconds))
+        seconds = before.seconds + time.perf_counter() - begin
+        write_stamp(folder, before._replace(status=status, seconds=seconds))
 
     stamp("begun and not ended")
     try:
@@ -145,6 +152,18 @@ def _run(module: Any, folder: Path, *, quick: bool) -> None:
         stamp(f"stopped by {type(error).__name__}")
         raise
     stamp("complete")
+
+
+def _commit() -> str:
+    return (results.environment()["git_commit"] or "")[:9]
+
+
+def _made(stamp: Stamp) -> str:
+    """How a part was computed, in words."""
+    seconds = stamp.seconds
+    took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    of = f"of commit {stamp.commit}" if stamp.commit not in ("", _commit()) else ""
+    return ", ".join(filter(None, [f"computed in {took}", of, stamp.remark]))
 
 
 def unusable(folder: Path, *, quick: bool) -> str:

@@ -12,24 +12,14 @@ import numpy as np
 
 import diffevo_jax as de
 from diffevo_jax.runner import sweep
-from diffevo_jax.runner.repeats import mean_and_error
 from diffevo_jax.runner.sweep_job import Ran
 from experiments.files import CONFIGS, read_table
-from experiments.rows import Row
+from experiments.rows import Number
 
 # The published measures: fittest individuals, sides of the cells of the entropy and of the QD
 # score, the box; all in the plane of the landscapes.
 TOP, ENTROPY_CELL, QD_CELL, LIMIT = 64, 0.1, 1.0, 4.0
-# The last three are points of the plane with the target of the named dimension.
 FUNCTIONS = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
-OBJECTIVES = (*FUNCTIONS, "rastrigin_4d", "rastrigin_32d", "rastrigin_256d")
-COLOURS: dict[str, str] = dict(
-    zip(
-        OBJECTIVES,
-        ("#46B3D5", "#E93A01", "#F5851E", "#3B7A57", "#7A5195", "#6F6E6E", "#A0A0A0", "#C8C8C8"),
-        strict=True,
-    )
-)
 
 
 def run(name: str, folder: Path, overrides: Sequence[str] = (), only: Sequence[int] = ()) -> None:
@@ -126,14 +116,11 @@ def find_row(table: str, **cells: Any) -> dict[str, str]:
     return rows[0]
 
 
-def compare(quantity: str, values: Any, reference: dict[str, str] | None, column: str) -> Row:
-    """Set our repeats `[S]` beside `column`_mean of a reference row; None has no reference.
+def reference(row: dict[str, str], column: str) -> Number:
+    """A reference row's `column`_mean and its standard error.
 
     The tables' standard deviations have ddof 0; the errors have ddof 1.
     """
-    ours, error = mean_and_error(values)
-    if reference is None:
-        return Row(quantity, None, None, ours, error)
-    runs = int(reference["n_runs"])
-    spread = float(reference[f"{column}_std"]) / max(runs - 1, 1) ** 0.5
-    return Row(quantity, float(reference[f"{column}_mean"]), spread, ours, error)
+    runs = int(row["n_runs"])
+    spread = float(row[f"{column}_std"]) / max(runs - 1, 1) ** 0.5
+    return Number(float(row[f"{column}_mean"]), spread, runs)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from diffevo_jax.runner import sweep
+from diffevo_jax.runner.style import METHODS
 from experiments import study
-from experiments.files import in_style, save_figure
-from experiments.rows import Row, Section
+from experiments.files import WIDTH, in_style, save_figure
+from experiments.rows import Number, Row, Section
 
 TITLE = "Temperature study"
 
@@ -52,89 +56,112 @@ def measured(folder: Path) -> Measured:
 def section(folder: Path) -> Section:
     """Set the means beside the measured ones, and draw them against the temperature."""
     found = measured(folder)
-    rows = []
-    for (objective, temperature), values in found.items():
-        cells = {"objective": objective, "temperature": temperature}
-        reference = study.find_row("temperature.csv", **cells)
-        where = f"{_label(objective)}, T = {temperature:g}"
-        rows += [
-            study.compare(f"{where}: {NAMES[quantity]}", values[quantity], reference, quantity)
-            for quantity in QUANTITIES
-        ]
-    return Section(TITLE, _text(found, rows), rows, [_draw(folder / "temperature.png", found)])
+    rows = [
+        Row(
+            NAMES[quantity],
+            _label(objective),
+            "diffusion",
+            Number.of(values[quantity]),
+            study.reference(_reference(objective, temperature), quantity),
+            setting=f"T = {temperature:g}",
+        )
+        for quantity in QUANTITIES
+        for (objective, temperature), values in found.items()
+    ]
+    repeats = max(len(values["entropy"]) for values in found.values())
+    text = f"""
+    Raising the temperature flattens the landscape: fitness falls, and entropy rises to that of the
+    initial population. Means over {repeats} repeats; the reference was measured with the authors'
+    code over 20. As there, the high-dimensional Rastrigins are points of the plane with the target
+    of the name.
+    """
+    figure = _draw(folder / "temperature.png", found)
+    return Section(TITLE, text, rows, [figure], "the authors' code, run again", folded=True)
+
+
+def _reference(objective: str, temperature: float) -> dict[str, str]:
+    return study.find_row("temperature.csv", objective=objective, temperature=temperature)
 
 
 def _label(objective: str) -> str:
-    """rastrigin_32d -> Rastrigin (32-D target); the population stays in the plane."""
-    name, _, dim = str(objective).partition("_")
-    return (
-        f"{name.capitalize()} ({dim.upper().replace('D', '-D')} target)"
-        if dim
-        else name.capitalize()
-    )
+    """rastrigin_32d -> Rastrigin, 32-D target; the population stays in the plane."""
+    name, _, dim = objective.partition("_")
+    return f"{name.capitalize()}, {dim.upper().replace('D', '-D')} target" if dim else _name(name)
 
 
-def _text(found: Measured, rows: list[Row]) -> str:
-    repeats = max(len(values["entropy"]) for values in found.values())
-    near = sum(not row.far for row in rows)
-    return (
-        f"Mean over {repeats} repeats and its standard error. Raising the temperature flattens the "
-        "landscape: fitness falls and entropy rises to that of the initial population. The "
-        "reference was measured with the authors' code over 20 repeats; as there, the "
-        "high-dimensional Rastrigins are points of the plane with the target of the name.\n\n"
-        f"{near} of {len(rows)} numbers lie within 3 combined standard errors."
-    )
+def _name(objective: str) -> str:
+    return objective.partition("_")[0].capitalize()
+
+
+# The targets of Rastrigin share a panel, in lighter colours and other lines.
+SHADES = ((1.0, "-"), (0.65, "--"), (0.5, "-."), (0.4, ":"))
 
 
 @in_style
 def _draw(path: Path, found: Measured) -> Path:
-    """Box plots of the final fitness above; entropy and QD score against T below."""
+    """A column a function, a row a quantity, against the temperature on one log axis."""
     objectives = list(dict.fromkeys(objective for objective, _ in found))
+    names = list(dict.fromkeys(map(_name, objectives)))
     temperatures = sorted({temperature for _, temperature in found})
-    figure = Figure(figsize=(7.6, 6.2), layout="constrained")
-    axes: Any = figure.subplot_mosaic("AA;BC")
-    top, left, right = axes["A"], axes["B"], axes["C"]
-    width = 0.8 / len(objectives)
-    for i, objective in enumerate(objectives):
-        colour = study.COLOURS[objective]
-        places = np.arange(len(temperatures)) + (i - (len(objectives) - 1) / 2) * width
-        by_temperature = [found[objective, temperature] for temperature in temperatures]
-        values = [each["final_fitness"] for each in by_temperature]
-        top.boxplot(
-            values,
-            positions=places,
-            widths=0.8 * width,
-            patch_artist=True,
-            showfliers=False,
-            manage_ticks=False,
-            boxprops={"facecolor": colour, "edgecolor": colour},
-            medianprops={"color": "white"},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
-        )
-        top.plot(places, np.median(values, axis=1), color=colour, alpha=0.35, linewidth=1)
-        top.plot([], [], "s", color=colour, label=_label(objective))
-        for axis, quantity in ((left, "entropy"), (right, "qd_score")):
-            mean = np.array([each[quantity].mean() for each in by_temperature])
-            spread = np.array([each[quantity].std() for each in by_temperature])
-            axis.plot(temperatures, mean, "o-", color=colour, markersize=3)
-            axis.fill_between(
-                temperatures, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0
-            )
-    top.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
-    top.set_ylabel("mean fitness at T = 1")
-    top.set_xlabel("temperature T")
-    figure.legend(
-        *top.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False
+    look = METHODS["diffusion"]
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    widths = [1.7 if any("_" in o for o in objectives if _name(o) == name) else 1 for name in names]
+    grid: Any = figure.subplots(
+        len(QUANTITIES), len(names), sharex=True, sharey="row", squeeze=False, width_ratios=widths
     )
-    for axis, quantity in ((left, "entropy"), (right, "qd_score")):
-        axis.set_xscale("log")
-        axis.set_xticks(temperatures, [f"{t:g}" for t in temperatures])
-        axis.minorticks_off()
-        axis.set_xlabel("temperature T")
-        axis.set_ylabel(NAMES[quantity])
+    for column, name in enumerate(names):
+        family = [objective for objective in objectives if _name(objective) == name]
+        for row, quantity in enumerate(QUANTITIES):
+            axes = grid[row, column]
+            for i, objective in enumerate(family):
+                values = [found[objective, t][quantity] for t in temperatures]
+                theirs = [
+                    study.reference(_reference(objective, t), quantity).value for t in temperatures
+                ]
+                # Side by side within a family, or bars and marks would hide each other.
+                shift = 10 ** (0.11 * (i - (len(family) - 1) / 2))
+                places = np.array(temperatures) * shift
+                alpha, style = SHADES[i]
+                colour = _paler(look.colour, alpha)
+                mean, spread = np.mean(values, axis=1), np.std(values, axis=1)
+                line: Any = {"color": colour, "lw": 0.9, "ls": style, "elinewidth": 0.8}
+                axes.errorbar(places, mean, spread, marker=look.marker, ms=3, mew=0, **line)
+                axes.plot(places, theirs, look.marker, color=colour, ms=6, mfc="none", mew=0.6)
+            axes.set_xscale("log")
+            axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
+        grid[0, column].set_title(name)
+    for row, quantity in enumerate(QUANTITIES):
+        grid[row, 0].set_ylabel(NAMES[quantity])
+    figure.supxlabel("temperature T", fontsize=9)
+    family = [objective for objective in objectives if "_" in objective]
+    mark: Any = {"color": look.colour, "marker": look.marker}
+    handles = [
+        Line2D([], [], label="ours, one standard deviation", ms=3, lw=0.9, **mark),
+        Line2D([], [], label="authors' code", ms=6, mfc="none", mew=0.6, ls="", **mark),
+        *(
+            Line2D(
+                [],
+                [],
+                color=_paler(look.colour, alpha),
+                lw=1.2,
+                ls=style,
+                label=_label(objective).partition(", ")[2],
+            )
+            for objective, (alpha, style) in zip(family, SHADES[1:], strict=False)
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.2)
     caption = (
-        "Above: mean fitness (at T = 1) of the final population, boxes over repeats, medians "
-        "joined. Below: entropy of the 64 fittest, and QD score; bands are one standard deviation."
+        "Mean fitness (at T = 1) of the final population, entropy of the 64 fittest, and QD score "
+        "of Diffusion Evolution: means over repeats, bars one standard deviation, open marks what "
+        "the authors' code reached. The panels of Rastrigin hold the targets of more dimensions "
+        "too."
     )
     return save_figure(figure, path, caption)
+
+
+def _paler(colour: str, share: float) -> tuple[float, float, float]:
+    """Mix a colour with white."""
+    return tuple(1 - share * (1 - each) for each in to_rgb(colour))  # pyright: ignore
