@@ -1,24 +1,12 @@
 """Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffevo_jax.runner import results
 from diffevo_jax.runner.config import ConfigError
-
-# Sky blue, orange-red, orange and grey of the published figures, then matplotlib-safe others.
-COLOURS = ("#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#3B7A57", "#7A5195")
-STYLE: Any = {
-    "font.family": "serif",
-    "font.serif": ["STIXGeneral", "DejaVu Serif"],
-    "mathtext.fontset": "stix",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,
-}
+from diffevo_jax.runner.style import GREY, STYLE, looks
 
 
 def draw(folder: Path) -> list[Path]:
@@ -34,6 +22,7 @@ def draw(folder: Path) -> list[Path]:
     config, arrays = results.load(folder)
     settings = config.figure
     drawn = {name: quartiles(saved["fitness"]) for name, saved in arrays.items()}
+    look = looks(drawn)
     marks = [mark for mark in (settings.maximum, *(settings.ticks or ())) if mark is not None]
     # A log axis would leave out, without a word, what is not positive.
     log = settings.log and all(
@@ -42,21 +31,21 @@ def draw(folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for i, (name, (low, median, high)) in enumerate(drawn.items()):
+        for name, (low, median, high) in drawn.items():
             generations = np.arange(1, len(median) + 1)
-            colour = COLOURS[i % len(COLOURS)]
+            colour = look[name].colour
             axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
-            marker = "o" if len(median) <= 30 else ""
+            marker = look[name].marker if len(median) <= 30 else ""
             label = config.methods[name].label
             axes.plot(generations, median, color=colour, marker=marker, markersize=4, label=label)
         if settings.maximum is not None:
-            axes.axhline(settings.maximum, color="#6F6E6E", linestyle="--", linewidth=1, zorder=0)
+            axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
             axes.annotate(
                 f"maximum {settings.maximum:g}",
                 (1, settings.maximum),
                 textcoords="offset points",
                 xytext=(0, 4),
-                color="#6F6E6E",
+                color=GREY,
                 fontsize=9,
             )
         if log:
