@@ -266,7 +266,9 @@ def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny,
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
-    assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness", "success_rate"]
+    latent = np.load(tmp_path / "out" / "latent.npz")
+    assert latent.files == ["fitness", "success_rate", "best_genome", "best_fitness"]
+    assert latent["best_genome"].shape == (3, 2)  # of all repeats
 
 
 CONTROL = """\

@@ -58,7 +58,7 @@ def table(summaries, *, with_reference: bool):
         shown.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
         result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
-        row = [summary.label, f"{summary.num_genes:,}", result]
+        row = [summary.label, _count(summary.num_genes), result]
         if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
             error = math.hypot(summary.success[1] or 0, expected[1])
@@ -91,6 +91,10 @@ def _of_best(summaries) -> Table:
         row += [_percent(summary.again_success)] if success else []
         shown.add_row(*(Text(cell) for cell in row))
     return shown
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _percent(value_and_error) -> str:

@@ -19,7 +19,7 @@ from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.processes import is_first, on_first, on_host
 from diffevo_jax.runner.program import Carry, Program, needs_positive
 from diffevo_jax.runner.program import build as build
-from diffevo_jax.runner.repeats import Repeats, Summary, summary
+from diffevo_jax.runner.repeats import BEST, Repeats, Summary, summary
 
 # Between two compiled chunks the host draws the progress bar and saves; at this length that costs
 # nothing.
@@ -266,10 +266,10 @@ def _again(call: _Call, reevaluate: Callable, seed: int) -> dict[str, np.ndarray
 
 def _take_in(repeats: Repeats, call: _Call, ending: Callable, again: dict[str, np.ndarray]) -> None:
     """Add the repeats of a call that has ended, but for those that only filled it up."""
-    wanted, endings = repeats.num_wanted(call.asked), {}
-    if wanted:
-        endings = {key: on_host(value[:wanted]) for key, value in ending(call.carry[0]).items()}
-    repeats.add(_kept(call) | again, endings)
+    wanted, left = repeats.num_wanted(call.asked), ending(call.carry[0])
+    best = {key: on_host(left.pop(key)[: call.asked]) for key in BEST if key in left}
+    endings = {key: on_host(value[:wanted]) for key, value in left.items()} if wanted else {}
+    repeats.add(_kept(call) | best | again, endings)
 
 
 def _progress(name: str, call: _Call) -> checkpoints.Progress:
