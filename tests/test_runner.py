@@ -301,7 +301,7 @@ def test_the_best_individual_of_a_control_task_is_rolled_out_again(tmp_path):
     assert whole.again == mean_and_error(saved["reevaluated_return"].mean(axis=1, dtype=float))
     assert whole.again_success == mean_and_error(success.mean(axis=1))
     console = Console(record=True, width=100)
-    console.print(*display.table([whole], with_reference=False))
+    console.print(*display.table([whole]))
     shown = console.export_text().split("Its best individual over 100 fresh episodes")[1]
     assert f"{saved['reevaluated_return'].mean(dtype=float):.4g} ±" in shown
     assert f"{100 * success.mean():.1f} ±" in shown

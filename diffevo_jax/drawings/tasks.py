@@ -107,7 +107,7 @@ def _hills(axes: Any, params: Any) -> None:
     axes.fill(*zip(*flag, strict=True), color="#C8A000", linewidth=0, zorder=0)
 
 
-_MOUNTAIN = Drawing(_mountain_car, _hills, (-1.25, 0.65, 0.02, 1.25), 30)
+_MOUNTAIN = Drawing(_mountain_car, _hills, (-1.3, 0.7, 0.02, 1.3), 30)
 
 DRAWINGS = {
     "CartPole-v1": Drawing(_cart_pole, _track, (-3, 3, -0.1, 1.75), 50),

@@ -95,30 +95,27 @@ def run(
         many.connect(distributed, coordinator, processes, process)
 
         source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
-        # Reference numbers hold for the settings in the file, over any repeats and seed.
-        free = ("repeats=", "seed=", "name=")
-        comparable = all(text.startswith(free) for text in override or [])
         with many.ending_together(), _errors_for_people():
             sources = load(plugin or ())
             settings = load_config(path, override)
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
             folder = many.on_first(results.create, out, settings.name, resume=resume)
-            _run_into(folder, settings, programs, source, sources, comparable=comparable)
+            _run_into(folder, settings, programs, source, sources)
 
 
-def _run_into(folder: Path, settings, programs, source, sources, *, comparable: bool) -> None:
-    """Run into a folder; show progress, results and figure. comparable: with the reference."""
+def _run_into(folder: Path, settings, programs, source, sources) -> None:
+    """Run into a folder; show progress, results and figure."""
     from rich.console import Console
 
-    from diffevo_jax.runner import display, figure
+    from diffevo_jax.runner import display, figure, words
     from diffevo_jax.runner import run as runner
     from diffevo_jax.runner.processes import is_first, on_first
 
     console = Console(markup=False, quiet=not is_first())
-    console.print(f"{settings.description}\n{_times(settings.repeats)} -> {folder}")
+    lengths = {name: program.num_levels for name, program in programs.items()}
+    console.print(f"{settings.description}\n{words.header(settings, lengths)} -> {folder}")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
-        lengths = {name: program.num_levels for name, program in programs.items()}
         with display.progress_bar(settings, lengths, console) as progress:
             summaries = runner.run(
                 settings,
@@ -136,7 +133,7 @@ def _run_into(folder: Path, settings, programs, source, sources, *, comparable: 
         raise typer.Exit(_INTERRUPTED) from None
     except runner.Stopped as stopped:
         raise runner.Stopped(f"{stopped}\n{on_first(_kept, folder)}") from None
-    for line in display.table(summaries, with_reference=comparable):
+    for line in display.table(summaries):
         console.print(line)
     if is_first():
         for drawn in figure.draw(folder):
@@ -213,16 +210,55 @@ def list_configs() -> None:
             typer.echo(f"{path.stem:<{width}}  {description(path)}")
 
 
-@app.command("figure")
-def draw_figure(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a sweep.")],
 ) -> None:
-    """Draw a run folder's figure again, from its files alone."""
+    """Draw the figure of a run or a sweep again, into its folder, from its files alone."""
     with _errors_for_people():
-        from diffevo_jax.runner import figure
+        from diffevo_jax.runner import figure, results
 
+        if results.folder_kind(folder) == "sweep":
+            from diffevo_jax.runner import sweep_summary
+
+            for line in sweep_summary.summarise(folder, draw=True):
+                typer.echo(line)
+            return
         for path in figure.draw(folder):
             typer.echo(path)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders on the same problem.")
+    ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this method of each run; may be repeated."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The figure: NAME.png, .pdf or .svg.")] = Path(
+        "comparison.png"
+    ),
+) -> None:
+    """Hold runs, or the methods of one, against each other: a table and one figure.
+
+    Differences are to the first run's same method, or else to the first line; they are paired where
+    the runs have the same seed.
+    """
+    with _errors_for_people():
+        from rich.console import Console
+
+        from diffevo_jax.runner import compare as comparison
+
+        shared, alone = comparison.groups(comparison.load_lines(runs, method or ()))
+        console = Console(markup=False, highlight=False)
+        for group in shared:
+            for line in comparison.tables(group):
+                console.print(line)
+        if alone:
+            console.print(f"Left out, on other problems: {', '.join(each.label for each in alone)}")
+        console.print(comparison.draw(shared, out), style="dim")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationError, create_model
 
 from diffevo_jax.runner import builtin as builtin  # the names that it registers
-from diffevo_jax.runner import registry, yaml_loader
+from diffevo_jax.runner import registry, words, yaml_loader
 from diffevo_jax.runner.config_errors import describe, kind, nearest
 from diffevo_jax.runner.registry import Section
 
@@ -39,11 +39,12 @@ class Reference(Section):
 class Figure(Section):
     """Fitness against generation.
 
+    ylabel: null is "reward" for control tasks, else "fitness".
     log: a logarithmic axis; a linear one, without `ticks`, where a quartile is 0 or less.
     maximum: a value to mark with a line.
     """
 
-    ylabel: str = "fitness"
+    ylabel: str | None = None
     log: bool = False
     maximum: Finite | None = None
     ticks: list[Finite] | None = None
@@ -131,8 +132,10 @@ def read_config(
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+    written, changes = data, dict(map(_parse_override, overrides or []))
     for text in overrides or []:
         data = override(data, *_parse_override(text))
+    data = words.restate(written, data, changes, overrides or [], _expand)
     if ("sweep" in data) != sweep:
         raise ConfigError(
             f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results
+from diffevo_jax.runner import results, words
 from diffevo_jax.runner.folders import write_arrays
 from diffevo_jax.selection import SIGNS, advice
 
@@ -24,6 +24,7 @@ class Summary(NamedTuple):
 
     num_genes: None where no genome was kept.
     success: success rate and its standard error; None where the problem has no threshold.
+    measure: what `mean` is of, fitness or reward.
     again, again_success: return and success rate of its best individual over fresh episodes; None
         where it is not re-evaluated, or has no threshold.
     """
@@ -33,6 +34,7 @@ class Summary(NamedTuple):
     mean: tuple[float, float | None]
     success: tuple[float, float | None] | None
     reference: cfg.Reference | None
+    measure: str = "fitness"
     again: tuple[float, float | None] | None = None
     again_success: tuple[float, float | None] | None = None
 
@@ -147,6 +149,7 @@ def summary(method: cfg.Method, num_genes: int | None, kept: dict[str, np.ndarra
         mean=mean_and_error(np.nanmean(last, axis=1)),
         success=None if rate is None else mean_and_error(rate[:, -1]),
         reference=method.reference,
+        measure=words.measure(method.problem),
         again=over_repeats(kept.get("reevaluated_return")),
         again_success=over_repeats(kept.get("reevaluated_success")),
     )
