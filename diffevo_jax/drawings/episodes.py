@@ -23,12 +23,14 @@ def animate_episodes(
     task: Task,
     panels: Trajectory | Mapping[str, Trajectory],
     *,
-    colour: str = X,
+    colour: str | Mapping[str, str] = X,
 ) -> Path:
     """Draw episodes as they go, NAME.gif or NAME.mp4; returns the path.
 
     panels: of `problems.control.make_trajectories`; by their titles, a panel each. The individuals
         and episodes of one, `[K, E]`, are drawn over each other; those that have ended turn pale.
+
+    colour: of the actors, or of those of each panel, by its title.
 
     Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
 
@@ -57,7 +59,7 @@ def animate_episodes(
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         moves = [
-            _stage(axes, drawing, task, title, trajectory, colour)
+            _stage(axes, drawing, task, title, trajectory, _of(colour, title))
             for axes, (title, trajectory) in zip(grid, panels.items(), strict=False)
         ]
         last = max(int(np.max(trajectory.length)) for trajectory in panels.values())
@@ -73,6 +75,10 @@ def animate_episodes(
         return movie.save(
             figure, draw, frames, Path(path), per_second=drawing.steps_per_second / every
         )
+
+
+def _of(colour: str | Mapping[str, str], title: str) -> str:
+    return colour if isinstance(colour, str) else colour[title]
 
 
 def _stage(
@@ -102,14 +108,14 @@ def _stage(
     for spine in axes.spines.values():
         spine.set_visible(False)
     words = axes.set_title(f"{title}\n" if title else "", loc="left")
-    alive_colour = to_rgba(colour, 1 if len(length) == 1 else 0.5)
+    alive_colour = to_rgba(colour, max(0.25, min(1.0, len(length) ** -0.35)))
 
     def move(step: int) -> None:
         going = (step < length) | (length >= most)  # cut off at the limit is no end
         # A single actor keeps its colour to the end; those still going are drawn in front.
         order = np.argsort(going, kind="stable")
         shown = drawing.shapes(observations[order, min(step, most)])
-        pale = to_rgba(GREY, 0.15)
+        pale = to_rgba(GREY, 0.3 * alive_colour[3])
         colours = [alive_colour if on or len(length) == 1 else pale for on in going[order]]
         bars.set_segments(list(shown.bars.reshape(-1, 2, 2)))
         bars.set_color([c for c in colours for _ in range(shown.bars.shape[1])])

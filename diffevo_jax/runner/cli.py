@@ -187,7 +187,7 @@ def sweep(
                 only=only or (),
                 plugin=plugin or (),
                 cache=cache,
-                say=typer.echo,
+                say=_console().print,
             )
         except KeyboardInterrupt:
             typer.echo("Interrupted. The same command goes on from what is finished.")
@@ -213,16 +213,20 @@ def list_configs() -> None:
 @app.command()
 def plot(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a sweep.")],
+    plugin: _Plugin = None,
 ) -> None:
     """Draw the figure of a run or a sweep again, into its folder, from its files alone."""
     with _errors_for_people():
-        from diffevo_jax.runner import figure, results
+        from diffevo_jax.runner import figure, plugins, results
+
+        plugins.load(plugin or ())
 
         if results.folder_kind(folder) == "sweep":
             from diffevo_jax.runner import sweep_summary
 
-            for line in sweep_summary.summarise(folder, draw=True):
-                typer.echo(line)
+            say = _console().print
+            for line in sweep_summary.summarise(folder):
+                say(line)
             return
         for path in figure.draw(folder):
             typer.echo(path)
@@ -247,18 +251,63 @@ def compare(
     the runs have the same seed.
     """
     with _errors_for_people():
-        from rich.console import Console
-
         from diffevo_jax.runner import compare as comparison
 
         shared, alone = comparison.groups(comparison.load_lines(runs, method or ()))
-        console = Console(markup=False, highlight=False)
+        console = _console()
         for group in shared:
             for line in comparison.tables(group):
                 console.print(line)
         if alone:
             console.print(f"Left out, on other problems: {', '.join(each.label for each in alone)}")
         console.print(comparison.draw(shared, out), style="dim")
+
+
+@app.command()
+def animate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of this method; may be repeated for best policies."),
+    ] = None,
+    repeat: Annotated[int, typer.Option(help="Which repeat, from 0.")] = 0,
+    generation: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Control tasks: individuals of this generation, from 1, in place of the best "
+            "policy; may be repeated, a panel each.",
+        ),
+    ] = None,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Control tasks: fresh episodes an individual.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="NAME.gif, or NAME.mp4 with ffmpeg.", show_default="RUN/animation.gif"),
+    ] = None,
+    plugin: _Plugin = None,
+) -> None:
+    """Animate a run: its best policies at work, or its population on the landscape.
+
+    Control tasks with a drawing: CartPole, Acrobot, MountainCar, MountainCarContinuous, Pendulum.
+    """
+    with _errors_for_people():
+        from diffevo_jax.runner import plugins
+
+        plugins.load(plugin or ())
+        from diffevo_jax.runner import animate as animation
+
+        path = animation.animate(
+            folder,
+            out or folder / "animation.gif",
+            methods=method or (),
+            repeat=repeat,
+            generations=generation or (),
+            episodes=episodes,
+            say=typer.echo,
+        )
+        typer.echo(path)
 
 
 @app.command()
@@ -351,6 +400,12 @@ def _from_clone(name: str):
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return importlib.import_module(f"experiments.{name}")
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False)
 
 
 def _interrupt(*_: object) -> None:

@@ -5,10 +5,13 @@ points/         a file a point, written whole when the point is finished or has 
                 arrays, where populations are saved
 jobs/           submitit's files: scripts and logs
 results.csv     tidy: a row per finished point, method and repeat; the settings as columns
+summary.csv     a row per finished point and method: means and standard errors over repeats
+figure.png, .pdf  drawn from the points' files
 failed.csv      a row per failed point, with its error
 submitted.json  jobs of Slurm that a call has not waited for; the next one does
 """
 
+import contextlib
 import csv
 import io
 import itertools
@@ -35,6 +38,7 @@ from diffevo_jax.runner.sweep_job import (
     take_apart,
     write_failure,
 )
+from diffevo_jax.runner.sweep_summary import summarise
 
 # A submitted job and the numbers of its points.
 Submitted = tuple[Any, tuple[int, ...]]
@@ -68,7 +72,7 @@ def sweep(
         accelerator; "slurm", an array of jobs; "debug", in this process.
     out: the sweep's folder, new or of the same sweep; None is runs/NAME.
     only: numbers of the points to run; none is all. plugin: files of `plugins.load`.
-    say: called with a line on the jobs, and on points that did not select.
+    say: called with a line on the jobs, on points that did not select, and what sums them up.
 
     Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
     before anything runs.
@@ -106,6 +110,9 @@ def sweep(
         (folder / _SUBMITTED).unlink(missing_ok=True)
         for line in _advice(folder, asked):
             say(line)
+        with contextlib.suppress(ConfigError):  # no point has finished
+            for line in summarise(folder):
+                say(line)
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 

@@ -31,20 +31,20 @@ def measured(problem: dict[str, Any]) -> dict[str, Any]:
 
 def measure(problem: Any) -> str:
     """What a problem's fitness is called: the reward of a control task, else the fitness."""
-    return "reward" if _get(problem, "kind") == "control" else "fitness"
+    return "reward" if get(problem, "kind") == "control" else "fitness"
 
 
 def title(problem: Any) -> str:
     """Name a problem: its environment, its function and dimension, or its kind."""
-    kind = _get(problem, "kind")
-    dim = _get(problem, "dim")
+    kind = get(problem, "kind")
+    dim = get(problem, "dim")
     match kind:
         case "control":
-            return str(_get(problem, "environment"))
+            return str(get(problem, "environment"))
         case "function":
-            return f"{str(_get(problem, 'name')).replace('_', ' ')}, {dim} dimensions"
+            return f"{str(get(problem, 'name')).replace('_', ' ')}, {dim} dimensions"
         case "bbob":
-            return f"BBOB {_get(problem, 'function')}, {dim} dimensions"
+            return f"BBOB {get(problem, 'function')}, {dim} dimensions"
     return str(kind).replace("_", " ")
 
 
@@ -141,8 +141,8 @@ def _forget_success(before: Any, data: Any) -> bool:
     return True
 
 
-def _get(section: Any, key: str) -> Any:
-    """A setting of a section, which is validated, or as it is written."""
+def get(section: Any, key: str) -> Any:
+    """Read a setting of a section, which is validated, or as it is written."""
     return section.get(key) if isinstance(section, dict) else getattr(section, key, None)
 
 
