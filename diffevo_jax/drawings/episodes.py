@@ -108,14 +108,14 @@ def _stage(
     for spine in axes.spines.values():
         spine.set_visible(False)
     words = axes.set_title(f"{title}\n" if title else "", loc="left")
-    alive_colour = to_rgba(colour, max(0.25, min(1.0, len(length) ** -0.35)))
+    alive_colour = to_rgba(colour, max(0.4, min(1.0, len(length) ** -0.35)))
 
     def move(step: int) -> None:
         going = (step < length) | (length >= most)  # cut off at the limit is no end
         # A single actor keeps its colour to the end; those still going are drawn in front.
         order = np.argsort(going, kind="stable")
         shown = drawing.shapes(observations[order, min(step, most)])
-        pale = to_rgba(GREY, 0.3 * alive_colour[3])
+        pale = to_rgba(GREY, min(0.15, 4 / len(length)))
         colours = [alive_colour if on or len(length) == 1 else pale for on in going[order]]
         bars.set_segments(list(shown.bars.reshape(-1, 2, 2)))
         bars.set_color([c for c in colours for _ in range(shown.bars.shape[1])])

@@ -13,7 +13,7 @@ from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner import program, registry, words
 from diffevo_jax.runner.config import ConfigError, RunConfig
 from diffevo_jax.runner.config_errors import nearest
-from diffevo_jax.runner.loading import load_run
+from diffevo_jax.runner.loading import Run, load_run
 from diffevo_jax.runner.style import looks
 
 # Individuals of a generation that are drawn over each other.
@@ -53,67 +53,88 @@ def animate(
     done = min(len(run.methods[name].fitness) for name in names)
     if not 0 <= repeat < done:
         raise ConfigError(f"--repeat {repeat}: expected 0 to {done - 1}, a finished repeat")
-    first = config.methods[names[0]]
-    control = words.get(first.problem, "kind") == "control"
-    if generations or not control:
-        if len(names) > 1:
-            say(f"Of {names[0]} alone; --method NAME takes another of {', '.join(names)}.")
-        populations = _evolve_again(config, names[0], repeat, run.methods[names[0]].fitness, say)
+    name, method = names[0], config.methods[names[0]]
+    control = words.get(method.problem, "kind") == "control"
     try:
-        if not control:
-            return _population(path, first, populations)
-        if not generations:
-            same = [name for name in names if _stage(config, name) == _stage(config, names[0])]
-            if same != names:
-                left = ", ".join(name for name in names if name not in same)
-                say(f"Left out, in other environments: {left}.")
-            panels, colours, look = {}, {}, looks(same)
-            for name in same:
-                task, network, scale = _task(config.methods[name])
-                key = jax.random.fold_in(_key(config, repeat), 4)
-                kept = run.methods[name]
-                genome = (
-                    kept.reevaluated_genome
-                    if kept.reevaluated_genome is not None
-                    else kept.best_genome
-                )
-                record = _recorder(task, network, scale, episodes)
-                label = (
-                    kept.label
-                    if len(same) > 1
-                    else f"{kept.label}, best of generation {kept.fitness.shape[1]}"
-                )
-                colours[label] = look[name].colour
-                panels[label] = record(key, jnp.asarray(genome[repeat][None]), jnp.arange(1))
-            return de.drawings.animate_episodes(path, task, panels, colour=colours)
-        last = len(populations)
-        wrong = [number for number in generations if not 1 <= number <= last]
-        if wrong:
-            raise ConfigError(f"--generation {wrong[0]}: expected 1 to {last}")
-        task, network, scale = _task(first)
-        record = _recorder(task, network, scale, episodes)
-        who = jnp.arange(min(MOST_ACTORS, populations.shape[1]))
-        panels = {
-            f"generation {number}": record(
-                jax.random.fold_in(_key(config, repeat), 4),
-                jnp.asarray(populations[number - 1]),
-                who,
-            )
-            for number in generations
-        }
-        return de.drawings.animate_episodes(path, task, panels)
+        if control and not generations:
+            return _best(path, config, run, names, repeat, episodes, say)
+        if len(names) > 1:
+            say(f"Of {name} alone; --method NAME takes another of {', '.join(names)}.")
+        populations = _evolve_again(config, name, repeat, run.methods[name].fitness, say)
+        if control:
+            key = _fresh_key(config, repeat)
+            return _generations(path, method, populations, generations, episodes, key)
+        return _population(path, method, populations)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"{folder}: {error}") from None
 
 
+def _best(
+    path: Path,
+    config: RunConfig,
+    run: Run,
+    names: Sequence[str],
+    repeat: int,
+    episodes: int,
+    say: Callable[[str], Any],
+) -> Path:
+    """Animate the best policy of each method in the first one's environment."""
+    task, _, _ = _task(config.methods[names[0]])
+    same = [
+        name
+        for name in names
+        if words.title(config.methods[name].problem)
+        == words.title(config.methods[names[0]].problem)
+    ]
+    if len(same) < len(names):
+        left = ", ".join(name for name in names if name not in same)
+        say(f"Left out, in other environments: {left}; --method NAME takes them.")
+    panels, colours, look = {}, {}, looks(same)
+    for name in same:
+        kept, (task, network, scale) = run.methods[name], _task(config.methods[name])
+        again = kept.reevaluated_genome
+        genome = (kept.best_genome if again is None else again)[repeat]
+        label = kept.label
+        if len(same) == 1:
+            label += f", best of generation {kept.fitness.shape[1]}"
+        record = _recorder(task, network, scale, episodes)
+        key = _fresh_key(config, repeat)
+        panels[label] = record(key, jnp.asarray(genome)[None], jnp.arange(1))
+        colours[label] = look[name].colour
+    return de.drawings.animate_episodes(path, task, panels, colour=colours)
+
+
+def _generations(
+    path: Path,
+    method: cfg.Method,
+    populations: np.ndarray,
+    generations: Sequence[int],
+    episodes: int,
+    key: jax.Array,
+) -> Path:
+    """Animate individuals of some generations, a panel each."""
+    wrong = [number for number in generations if not 1 <= number <= len(populations)]
+    if wrong:
+        raise ConfigError(f"--generation {wrong[0]}: expected 1 to {len(populations)}")
+    task, network, scale = _task(method)
+    record = _recorder(task, network, scale, episodes)
+    who = jnp.arange(min(MOST_ACTORS, populations.shape[1]))
+    panels = {
+        f"generation {number}": record(key, jnp.asarray(populations[number - 1]), who)
+        for number in generations
+    }
+    return de.drawings.animate_episodes(path, task, panels)
+
+
+def _fresh_key(config: RunConfig, repeat: int) -> jax.Array:
+    """Of episodes that no generation has seen: a run folds in up to 3."""
+    return jax.random.fold_in(_key(config, repeat), 4)
+
+
 def _key(config: RunConfig, repeat: int) -> jax.Array:
     return de.batch.seed_keys(config.seed, 1, first=repeat)[0]
-
-
-def _stage(config: RunConfig, name: str) -> Any:
-    return words.get(config.methods[name].problem, "environment")
 
 
 def _task(method: cfg.Method) -> tuple[Any, de.policies.Policy, float]:

@@ -1,4 +1,4 @@
-"""The command line: run, sweep, list, figure, reproduce, info. A command imports what it needs."""
+"""The command line. A command imports what it needs, so that --help waits for nothing."""
 
 import signal
 from contextlib import contextmanager
@@ -36,8 +36,32 @@ _Plugin = Annotated[
         help="A Python file that registers names for configs; it is run. May be repeated.",
     ),
 ]
+_Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
+]
+_Seed = Annotated[int | None, typer.Option(help="In place of the config's seed.")]
+_Repeats = Annotated[int | None, typer.Option(help="In place of the config's repeats.")]
 _BAD_INPUT = 2
 _INTERRUPTED = 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from diffevo_jax import __version__
+
+        typer.echo(f"diffevo-jax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Diffusion Evolution in JAX: evolutionary search as denoising."""
 
 
 @app.command()
@@ -46,10 +70,9 @@ def run(
         str,
         typer.Argument(metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder."),
     ],
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
-    ] = None,
+    override: _Override = None,
+    seed: _Seed = None,
+    repeats: _Repeats = None,
     out: Annotated[
         Path | None,
         typer.Option(help="New folder for the results.", show_default="runs/NAME-DATE-TIME"),
@@ -81,6 +104,7 @@ def run(
         from diffevo_jax.runner.config import find_config, load_config
         from diffevo_jax.runner.plugins import load
 
+        override = _with(override, seed=seed, repeats=repeats)
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
 
         from diffevo_jax.runner import processes as many
@@ -94,7 +118,7 @@ def run(
             startup.keep_compiled()
         many.connect(distributed, coordinator, processes, process)
 
-        source = " ".join([str(path), *(f"--set {text}" for text in override or [])])
+        source = " ".join([str(path), *(f"--set {text}" for text in override)])
         with many.ending_together(), _errors_for_people():
             sources = load(plugin or ())
             settings = load_config(path, override)
@@ -151,10 +175,9 @@ def sweep(
             help="local: one job after the other; slurm: an array; debug: in this process."
         ),
     ] = Executor.local,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
-    ] = None,
+    override: _Override = None,
+    seed: _Seed = None,
+    repeats: _Repeats = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -172,15 +195,19 @@ def sweep(
     with _errors_for_people():
         import jax
 
-        from diffevo_jax.runner.config import find_config
+        from diffevo_jax.runner.config import find_config, repeats_of_sweep
         from diffevo_jax.runner.sweep import sweep as run_sweep
+
+        path = find_config(config)
+        named = {} if repeats is None else {repeats_of_sweep(path, override): repeats}
+        override = _with(override, seed=seed, **named)
 
         if executor is not Executor.debug:
             jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             failed = run_sweep(
-                find_config(config),
+                path,
                 override,
                 executor=executor.value,
                 out=out,
@@ -200,14 +227,42 @@ def sweep(
 
 @app.command("list")
 def list_configs() -> None:
-    """List the configs that come with the package, one line each."""
+    """List the configs that come with the package, under the command that runs them."""
     with _errors_for_people():
-        from diffevo_jax.runner.config import config_folder, description
+        from diffevo_jax.runner.config import config_folder, summaries
 
-        paths = sorted(config_folder().glob("*.yaml"))
-        width = max((len(path.stem) for path in paths), default=0)
-        for path in paths:
-            typer.echo(f"{path.stem:<{width}}  {description(path)}")
+        found = summaries(config_folder())
+        width = max((len(name) for name, _, _ in found), default=0)
+        for command in ("run", "sweep"):
+            typer.echo(f"diffevo-jax {command} NAME")
+            for name, kind, description in found:
+                if kind == command:
+                    typer.echo(f"  {name:<{width}}  {description}")
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The experiment's name.")] = "my_experiment",
+    problem: Annotated[
+        str, typer.Option(metavar="KIND", help="function, control or bbob.")
+    ] = "control",
+    out: Annotated[
+        Path | None, typer.Option(help="The new file.", show_default="NAME.yaml")
+    ] = None,
+) -> None:
+    """Write a commented config to start from: it runs as it is, and says what may be set."""
+    with _errors_for_people():
+        from diffevo_jax.runner import starter
+        from diffevo_jax.runner.config import ConfigError
+        from diffevo_jax.runner.folders import write_whole
+
+        path = out or Path(f"{name}.yaml")
+        text = starter.write(name, problem, path)
+        if path.exists():
+            raise ConfigError(f"{path}: exists; choose another NAME or --out FILE")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+        typer.echo(f"{path}: run it with `diffevo-jax run {path}`")
 
 
 @app.command()
@@ -358,6 +413,12 @@ def info() -> None:
         typer.echo(f"{name:<12} {version}")
     typer.echo(f"{'device':<12} {seen['device_count']} x {seen['device']} ({seen['backend']})")
     typer.echo(f"{'estimator':<12} {kernels.explain()}")
+
+
+def _with(override: list[str] | None, **settings: int | None) -> list[str]:
+    """Overrides, and those that have an option of their own."""
+    named = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    return [*(override or []), *named]
 
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:

@@ -99,13 +99,28 @@ class RunConfig(Section):
 _SHARED = RunConfig.also_here
 
 
-def description(path: Path) -> str:
-    """Read what a config says of itself; the rest is checked where it runs."""
-    with contextlib.suppress(OSError, yaml_loader.YamlError):
-        data = yaml_loader.read(path)
-        if isinstance(data, dict):
-            return str(data.get("description", ""))
-    return "not readable"
+def summaries(folder: Path) -> list[tuple[str, str, str]]:
+    """Read what the configs of a folder say of themselves; the rest is checked where they run.
+
+    Name, the command that runs it, and description of each.
+    """
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        command, told = "run", "not readable"
+        with contextlib.suppress(OSError, yaml_loader.YamlError):
+            data = yaml_loader.read(path)
+            if isinstance(data, dict):
+                command = "sweep" if "sweep" in data else "run"
+                told = str(data.get("description", ""))
+        found.append((path.stem, command, told))
+    return found
+
+
+def repeats_of_sweep(path: Path, overrides: list[str] | None) -> str:
+    """The key by which a sweep's config says how often each point is run. Raises ConfigError."""
+    data = read_config(path, overrides, sweep=True)
+    section = data["sweep"]
+    return "sweep.seeds" if isinstance(section, dict) and "seeds" in section else "repeats"
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:

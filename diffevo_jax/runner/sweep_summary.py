@@ -327,11 +327,13 @@ def _short(columns: list[str]) -> dict[str, str]:
     found = {}
     for key in columns:
         parts = key.split(".")
-        for count in range(1, len(parts) + 1):
-            tail = parts[-count:]
-            if sum(other.split(".")[-count:] == tail for other in columns) == 1:
-                break
-        found[key] = " ".join(tail).replace("_", " ")
+        tails = [parts[-count:] for count in range(1, len(parts) + 1)]
+        alone = [
+            tail
+            for tail in tails
+            if sum(other.split(".")[-len(tail) :] == tail for other in columns) == 1
+        ]
+        found[key] = " ".join((alone or tails)[0]).replace("_", " ")
     return found
 
 
