@@ -350,7 +350,7 @@ def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):
     for name in ("metrics.csv", "environment.json"):
         (tmp_path / "out" / name).unlink()
     moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
-    assert _cli("figure", moved).exit_code == 0
+    assert _cli("plot", moved).exit_code == 0
     assert (moved / "figure.png").stat().st_size > 10_000
     assert (moved / "figure.pdf").read_bytes().startswith(b"%PDF")
 
@@ -620,7 +620,7 @@ def test_a_damaged_result_or_an_unreadable_label_is_named(tiny, tmp_path):
     assert "figure:" in result.output
     assert results.finished_repeats(tmp_path / "out") == {"plain": 3, "latent": 3}
     (tmp_path / "out" / "plain.npz").write_bytes(b"")
-    result = _cli("figure", tmp_path / "out")
+    result = _cli("plot", tmp_path / "out")
     assert result.exit_code == 2
     assert "plain.npz: not readable" in result.output
 
@@ -634,7 +634,7 @@ def test_a_missing_file_names_its_nearest_neighbour(tiny, tmp_path):
         assert result.exit_code == 2, result.output
         assert "Traceback" not in result.output
     assert "did you mean 'two_peaks'?" in result.output
-    assert "not a run folder" in _cli("figure", tmp_path).output
+    assert "not a run folder" in _cli("plot", tmp_path).output
 
 
 def test_list_shows_every_config_with_its_line():

@@ -1,7 +1,7 @@
 """The command line. A command imports what it needs, so that --help waits for nothing."""
 
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,12 @@ class Executor(StrEnum):
     local = "local"
     slurm = "slurm"
     debug = "debug"
+
+
+class Log(StrEnum):
+    """What a run also writes as it goes."""
+
+    tensorboard = "tensorboard"
 
 
 _Cache = Annotated[
@@ -84,6 +90,10 @@ def run(
         ),
     ] = False,
     plugin: _Plugin = None,
+    log: Annotated[
+        Log | None,
+        typer.Option(help="Also write scalars as it goes, into OUT/tensorboard."),
+    ] = None,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -108,7 +118,7 @@ def run(
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
 
         from diffevo_jax.runner import processes as many
-        from diffevo_jax.runner import results, startup
+        from diffevo_jax.runner import results, scalars, startup
         from diffevo_jax.runner import run as runner
 
         # Before the config is read: Gymnax, which knows the tasks, starts JAX.
@@ -120,18 +130,20 @@ def run(
 
         source = " ".join([str(path), *(f"--set {text}" for text in override)])
         with many.ending_together(), _errors_for_people():
+            if log is not None:
+                scalars.check()
             sources = load(plugin or ())
             settings = load_config(path, override)
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
             folder = many.on_first(results.create, out, settings.name, resume=resume)
-            _run_into(folder, settings, programs, source, sources)
+            _run_into(folder, settings, programs, source, sources, log)
 
 
-def _run_into(folder: Path, settings, programs, source, sources) -> None:
+def _run_into(folder: Path, settings, programs, source, sources, log: Log | None) -> None:
     """Run into a folder; show progress, results and figure."""
     from rich.console import Console
 
-    from diffevo_jax.runner import display, figure, words
+    from diffevo_jax.runner import display, figure, scalars, words
     from diffevo_jax.runner import run as runner
     from diffevo_jax.runner.processes import is_first, on_first
 
@@ -140,7 +152,12 @@ def _run_into(folder: Path, settings, programs, source, sources) -> None:
     console.print(f"{settings.description}\n{words.header(settings, lengths)} -> {folder}")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's time limit keeps the results too
     try:
-        with display.progress_bar(settings, lengths, console) as progress:
+        with ExitStack() as held:
+            progress = held.enter_context(display.progress_bar(settings, lengths, console))
+            logged = scalars.nowhere
+            if log is not None and is_first():
+                logged = held.enter_context(scalars.tensorboard(folder))
+                console.print(f"tensorboard --logdir {folder / scalars.FOLDER}", style="dim")
             summaries = runner.run(
                 settings,
                 programs,
@@ -149,6 +166,7 @@ def _run_into(folder: Path, settings, programs, source, sources) -> None:
                 sources=sources,
                 progress=progress,
                 say=console.print,
+                log=logged,
             )
     except KeyboardInterrupt:
         if is_first():
@@ -195,6 +213,7 @@ def sweep(
     with _errors_for_people():
         import jax
 
+        from diffevo_jax.runner import sweep_summary
         from diffevo_jax.runner.config import find_config, repeats_of_sweep
         from diffevo_jax.runner.sweep import sweep as run_sweep
 
@@ -214,7 +233,8 @@ def sweep(
                 only=only or (),
                 plugin=plugin or (),
                 cache=cache,
-                say=_console().print,
+                say=typer.echo,
+                finish=lambda folder: sweep_summary.show(folder, _console(), if_any=True),
             )
         except KeyboardInterrupt:
             typer.echo("Interrupted. The same command goes on from what is finished.")
@@ -279,10 +299,7 @@ def plot(
         if results.folder_kind(folder) == "sweep":
             from diffevo_jax.runner import sweep_summary
 
-            say = _console().print
-            for line in sweep_summary.summarise(folder):
-                say(line)
-            return
+            return sweep_summary.show(folder, _console())
         for path in figure.draw(folder):
             typer.echo(path)
 

@@ -10,6 +10,7 @@ METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has 
                    fresh episodes, reevaluated_return, reevaluated_success [S, E]; of the repeats
                    whose populations are kept, final_population [S', N, D] and what else the
                    method leaves: final_x0 [S', N, D], archive_points, ...
+tensorboard/       with --log tensorboard, scalars of every generation (`scalars.py`)
 figure.png, .pdf   drawn from the files above alone
 checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
 

@@ -125,6 +125,7 @@ def _setting(
         may_be = words(field.annotation, field.metadata)
     if told or may_be != "text":
         may_be = f"{may_be[0].upper()}{may_be[1:]}."
+        may_be = "" if may_be.removesuffix(".") in told or may_be == "Text." else may_be
         yield from _wrapped(f"{told} {may_be}".strip(), indent)
     if name in stated:
         yield f"{indent}{name}: {_yaml(stated[name])}"

@@ -5,13 +5,12 @@ points/         a file a point, written whole when the point is finished or has 
                 arrays, where populations are saved
 jobs/           submitit's files: scripts and logs
 results.csv     tidy: a row per finished point, method and repeat; the settings as columns
-summary.csv     a row per finished point and method: means and standard errors over repeats
-figure.png, .pdf  drawn from the points' files
+summary.csv     a row per finished point and method: means and standard errors over repeats; and
+                figure.png and .pdf: of the command line, and of `diffevo-jax plot`
 failed.csv      a row per failed point, with its error
 submitted.json  jobs of Slurm that a call has not waited for; the next one does
 """
 
-import contextlib
 import csv
 import io
 import itertools
@@ -38,7 +37,6 @@ from diffevo_jax.runner.sweep_job import (
     take_apart,
     write_failure,
 )
-from diffevo_jax.runner.sweep_summary import summarise
 
 # A submitted job and the numbers of its points.
 Submitted = tuple[Any, tuple[int, ...]]
@@ -50,7 +48,7 @@ METRICS = (
 # Points that a line of advice names.
 MOST_NAMED = 10
 # How the points are shared out may change between calls into one folder.
-_FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
+_FREE = ("description", "sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
 _SUBMITTED = "submitted.json"
 _DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
 
@@ -65,6 +63,7 @@ def sweep(
     plugin: Sequence[Path] = (),
     cache: bool = True,
     say: Callable[[str], Any] = print,
+    finish: Callable[[Path], Any] = lambda _: None,
 ) -> list[str]:
     """Run the points of a sweep that are not finished in its folder, and write its tables.
 
@@ -72,7 +71,8 @@ def sweep(
         accelerator; "slurm", an array of jobs; "debug", in this process.
     out: the sweep's folder, new or of the same sweep; None is runs/NAME.
     only: numbers of the points to run; none is all. plugin: files of `plugins.load`.
-    say: called with a line on the jobs, on points that did not select, and what sums them up.
+    say: called with a line on the jobs, and on points that did not select.
+    finish: called with the folder once its tables are written.
 
     Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
     before anything runs.
@@ -110,9 +110,7 @@ def sweep(
         (folder / _SUBMITTED).unlink(missing_ok=True)
         for line in _advice(folder, asked):
             say(line)
-        with contextlib.suppress(ConfigError):  # no point has finished
-            for line in summarise(folder):
-                say(line)
+        finish(folder)
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 

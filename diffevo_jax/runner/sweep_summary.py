@@ -27,6 +27,10 @@ _VALUES = ("fitness_mean", "fitness_best", "success_rate", "reevaluated_return")
 _VALUES += ("reevaluated_success",)
 
 
+class Unfinished(ConfigError):
+    """A sweep of which no point has finished."""
+
+
 class Row(NamedTuple):
     """A point and method over its repeats.
 
@@ -65,7 +69,7 @@ def read(folder: Path) -> tuple[Sweep, list[Row]]:
                 Row(point.number, told, name, method.label, method.problem, len(mine), values)
             )
     if not rows:
-        raise ConfigError(
+        raise Unfinished(
             f"{folder}: no point of this sweep has finished; `diffevo-jax sweep "
             f"{folder / 'config.yaml'} --out {folder}` goes on with it"
         )
@@ -109,6 +113,16 @@ def summarise(folder: Path) -> Iterator[Any]:
     if len(rows) > MOST_ROWS:
         yield f"{MOST_ROWS} of {len(rows)} rows; all are in {folder / 'summary.csv'}"
     yield from _draw(folder, loaded, columns, rows, measure)
+
+
+def show(folder: Path, console: Any, *, if_any: bool = False) -> None:
+    """Print what `summarise` says. if_any: nothing where no point has finished, else an error."""
+    try:
+        for line in summarise(folder):
+            console.print(line)
+    except Unfinished:
+        if not if_any:
+            raise
 
 
 def _write(path: Path, columns: list[str], rows: Sequence[Row]) -> None:
@@ -187,6 +201,9 @@ def _draw(
 
     value = "success_rate" if all("success_rate" in row.values for row in rows) else "fitness_mean"
     rows = [row for row in rows if value in row.values]
+    if not rows:
+        yield "note: no figure; no point has fitness that is a number"
+        return
     ylabel = "success, %" if value == "success_rate" else f"mean {measure}"
     short = _short(columns)
     panels = _panels(loaded, columns, rows)
