@@ -637,10 +637,14 @@ def test_a_missing_file_names_its_nearest_neighbour(tiny, tmp_path):
     assert "not a run folder" in _cli("plot", tmp_path).output
 
 
-def test_list_shows_every_config_with_its_line():
-    lines = _cli("list").output.splitlines()
-    assert [line.split()[0] for line in lines] == [path.stem for path in CONFIGS]
-    assert all(len(line.split(None, 1)[1]) > 20 for line in lines)
+def test_list_shows_every_config_with_its_line_under_its_command():
+    runs, _, rest = _cli("list").output.partition("diffevo-jax sweep NAME\n")
+    assert runs.startswith("diffevo-jax run NAME\n")
+    sweeps = rest.partition("diffevo-jax reproduce")[0]
+    for text, paths in ((runs, RUNS), (sweeps, SWEEPS)):
+        lines = [line for line in text.splitlines() if line.startswith("  ")]
+        assert [line.split()[0] for line in lines] == [path.stem for path in paths]
+        assert all(len(line.split(None, 1)[1]) > 20 for line in lines)
 
 
 def test_info_shows_versions_device_and_kernel():

@@ -258,11 +258,14 @@ def list_configs() -> None:
             for name, kind, description in found:
                 if kind == command:
                     typer.echo(f"  {name:<{width}}  {description}")
+        typer.echo("diffevo-jax reproduce\n  every figure and table of the paper, in a clone")
 
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="The experiment's name.")] = "my_experiment",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The experiment's name.")
+    ] = "my_experiment",
     problem: Annotated[
         str, typer.Option(metavar="KIND", help="function, control or bbob.")
     ] = "control",
@@ -307,7 +310,7 @@ def plot(
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders on the same problem.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders on the same problem.")
     ],
     method: Annotated[
         list[str] | None,
@@ -319,8 +322,7 @@ def compare(
 ) -> None:
     """Hold runs, or the methods of one, against each other: a table and one figure.
 
-    Differences are to the first run's same method, or else to the first line; they are paired where
-    the runs have the same seed.
+    Differences are to the first run, or method, and paired where seeds agree.
     """
     with _errors_for_people():
         from diffevo_jax.runner import compare as comparison
