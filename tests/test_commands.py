@@ -44,14 +44,13 @@ def _cli(*args):
 
 
 @pytest.fixture
-def restored_registry():
+def restored_registry(monkeypatch):
     """What a plugin registers is gone after the test."""
-    before, loaded, files = registry.snapshot(), dict(plugins._loaded), set(plugins._files)
+    before = registry.snapshot()
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(plugins, "_files", set())
     yield
     registry.restore(before)
-    for kept, seen in ((plugins._loaded, loaded), (plugins._files, files)):
-        kept.clear()
-        kept.update(seen)
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +280,7 @@ def test_animate_draws_best_policies_and_generations(environment, tmp_path):
 
 def _scalars(file: Path) -> dict[tuple[str, int], float]:
     """Read an event file: records of a length, its checksum, the event, its checksum."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
     data, found = file.read_bytes(), {}
     while data:

@@ -58,7 +58,7 @@ def test_runs_of_one_seed_are_paired_and_others_are_not(make):
     unpaired = compare.difference(c, compare.reference(c, [a, b, c]), "mean")
     assert unpaired.pairs == 0
     spread = [np.std(line.fitness[:, -1, 0], ddof=1) / 2 for line in (a, c)]
-    assert unpaired.error == pytest.approx(np.hypot(*spread))
+    assert unpaired.error == pytest.approx(np.hypot(spread[0], spread[1]))
 
 
 def test_a_run_of_fewer_repeats_is_paired_over_those(make):

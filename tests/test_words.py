@@ -95,3 +95,12 @@ def test_the_axis_of_a_control_task_is_its_reward(tmp_path, monkeypatch):
             results.write_arrays(folder / f"{method}.npz", {"fitness": np.ones((2, 3, 4))})
         figure.draw(folder)
         assert drawn[-1].axes[0].get_ylabel() == label
+
+
+def test_a_setting_without_its_section_is_told_where_it_belongs():
+    for change, meant in (
+        ("environment=Acrobot-v1", "problem.environment=Acrobot-v1"),
+        ("eta=0.5", "algorithm.eta=0.5"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=f"did you mean --set {meant}"):
+            cfg.load_config(CARTPOLE, [change])

@@ -149,6 +149,7 @@ def read_config(
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
     written, changes = data, dict(map(_parse_override, overrides or []))
     for text in overrides or []:
+        _check_place(text, _parse_override(text)[0])
         data = override(data, *_parse_override(text))
     data = words.restate(written, data, changes, overrides or [], _expand)
     if ("sweep" in data) != sweep:
@@ -301,6 +302,19 @@ def _parse_override(override: str) -> tuple[str, Any]:
         return key, yaml_loader.load(text)
     except yaml_loader.YamlError as error:
         raise ConfigError(f"--set {override}: {error}") from None
+
+
+def _check_place(text: str, key: str) -> None:
+    """Raise ConfigError for a setting of a section that is named without it."""
+    first = key.partition(".")[0]
+    if first in (*RunConfig.model_fields, *_SHARED, "sweep"):
+        return
+    for section in ("problem", "algorithm"):
+        models = [registry.model(section, name) for name in registry.names(section)]
+        if any(first in model.model_fields for model in models):
+            raise ConfigError(
+                f"--set {text}: no key of a run; did you mean --set {section}.{text}?"
+            )
 
 
 def config_folder() -> Path:
