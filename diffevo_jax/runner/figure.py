@@ -1,12 +1,13 @@
 """Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from diffevo_jax.runner import results
-from diffevo_jax.runner.config import ConfigError
-from diffevo_jax.runner.style import GREY, STYLE, looks
+from diffevo_jax.runner import results, words
+from diffevo_jax.runner.config import ConfigError, RunConfig
+from diffevo_jax.runner.style import GREY, STYLE, Look, looks
 
 
 def draw(folder: Path) -> list[Path]:
@@ -31,13 +32,14 @@ def draw(folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for name, (low, median, high) in drawn.items():
-            generations = np.arange(1, len(median) + 1)
-            colour = look[name].colour
-            axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
-            marker = look[name].marker if len(median) <= 30 else ""
-            label = config.methods[name].label
-            axes.plot(generations, median, color=colour, marker=marker, markersize=4, label=label)
+        for name, shown in drawn.items():
+            curve(
+                axes,
+                np.arange(1, shown.shape[1] + 1),
+                shown,
+                look[name],
+                config.methods[name].label,
+            )
         if settings.maximum is not None:
             axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
             axes.annotate(
@@ -58,7 +60,7 @@ def draw(folder: Path) -> list[Path]:
         axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("generation")
-        axes.set_ylabel(settings.ylabel)
+        axes.set_ylabel(settings.ylabel or _measure(config))
         axes.legend(frameon=False, fontsize=9)
         paths = [folder / "figure.png", folder / "figure.pdf"]
         try:
@@ -67,6 +69,20 @@ def draw(folder: Path) -> list[Path]:
         except ValueError as error:  # mathtext in a label that does not parse
             raise ConfigError(f"{folder}: figure: {str(error).strip()}") from None
     return paths
+
+
+def curve(axes: Any, x: np.ndarray, shown: np.ndarray, look: Look, label: str) -> None:
+    """Draw a median `[T]` at x, `[T]`, and the band of its quartiles; shown: of `quartiles`."""
+    low, median, high = shown
+    axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
+    marker = look.marker if len(median) <= 30 else ""
+    axes.plot(x, median, color=look.colour, marker=marker, markersize=4, label=label)
+
+
+def _measure(config: RunConfig) -> str:
+    """What the fitness of all methods is called."""
+    named = {words.measure(method.problem) for method in config.methods.values()}
+    return named.pop() if len(named) == 1 else "fitness"
 
 
 def quartiles(fitness: np.ndarray) -> np.ndarray:
