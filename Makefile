@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow mutants check notebooks report bench check-gpu bench-gpu clean
+.PHONY: demo test slow mutants check notebooks report docs bench check-gpu bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -38,6 +38,10 @@ report: $(VENV)/.installed  ## every figure and table with all repeats; kept in 
 	rm -rf docs/report && mkdir docs/report
 	cd runs/reproduce && tar -cf - report.md */*.png */*.gif | tar -xf - -C ../../docs/report
 
+docs: $(VENV)/.installed-docs  ## the site, without network, warnings as errors: build/docs/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
+	@echo "Built build/docs/index.html"
+
 bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experiments/benchmarks/results
 	$(BIN)/python experiments/benchmarks/estimator.py
 	$(BIN)/python experiments/benchmarks/rollouts.py
@@ -64,6 +68,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) --editable ".[docs]"
 	@touch $@
 
 $(VENV)/.installed-mutants: $(VENV)/.installed-test
