@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
+slow: $(VENV)/.installed-test $(VENV)/.installed-docs  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
 
 # MUTANTS='diffevo_jax.samplers.ddim.*' takes one module; a run that was stopped goes on where it was.

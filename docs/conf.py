@@ -12,8 +12,6 @@ import pages  # noqa: E402
 import diffevo_jax as de  # noqa: E402
 
 project = "diffevo-jax"
-author = "the authors of diffevo-jax"
-project_copyright = "Apache-2.0"
 version = release = de.__version__
 
 extensions = [
@@ -26,8 +24,6 @@ extensions = [
     "sphinx-mathjax-offline",  # MathJax and its fonts, copied into the site
 ]
 exclude_patterns = ["_build"]
-# A page that another change brings is listed by a pattern, which may match nothing yet.
-suppress_warnings = ["toc.empty_glob"]
 
 # Pages are MyST Markdown; notebooks are shown with the output that is stored in them.
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -50,12 +46,13 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "home_page_in_toc": True,
+    "footer_content_items": [],
 }
 
 

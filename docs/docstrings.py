@@ -6,18 +6,15 @@ where the reference has that name.
 """
 
 import ast
+import contextlib
 import functools
 import inspect
 import re
 import textwrap
 from types import ModuleType
-from typing import Any
-
-from sphinx.util import logging
 
 import diffevo_jax as de
 
-LOGGER = logging.getLogger(__name__)
 # An equation, `sigma = eta ...`, or one that is updated, `H_i += ...`.
 EQUATION = re.compile(r"\w[\w']*(\([^)]*\))?\s+\+?= ")
 
@@ -61,20 +58,22 @@ def signature(app, what, name, obj, options, args, returns) -> tuple[str, str] |
 
 def missing(app, env, node, contnode) -> None:
     """Warn of a name in a docstring that the reference does not have."""
+    from sphinx.util import logging
+
     target = node.get("reftarget", "")
     if node.get("reftype") == "obj" and target.startswith("diffevo_jax."):
-        LOGGER.warning("no such name in the reference: %s", target, location=node)
+        logging.getLogger(__name__).warning(
+            "no such name in the reference: %s", target, location=node
+        )
 
 
 def process(app, what, name, obj, options, lines: list[str]) -> None:
     """Rewrite a docstring in place: Sphinx's hook."""
-    names = set()
+    names: set[str] = set()
     if callable(obj):
         names = set(getattr(obj, "_fields", ()))
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             names |= set(inspect.signature(obj).parameters)
-        except (TypeError, ValueError):
-            pass
     if not lines or not "".join(lines).strip():
         return
     room = getattr(obj, "__module__", None) or getattr(obj, "__name__", "")

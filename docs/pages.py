@@ -1,9 +1,9 @@
 """Pages that are made when the site is built, from results, the report and the notebooks.
 
-    benchmarks/    a page for each JSON file in experiments/benchmarks/results
-    gallery.md     every picture of the report and of the pages, with the command that makes it
-    commands.md    the commands of `diffevo-jax` with their options, as it declares them
-    notebooks/     copies of notebooks/*.ipynb, with the output that is stored in them
+benchmarks/    a page for each JSON file in experiments/benchmarks/results
+gallery.md     every picture of the report and of the pages, with the command that makes it
+commands.md    the commands of `diffevo-jax` with their options, as it declares them
+notebooks/     copies of notebooks/*.ipynb, with the output that is stored in them
 """
 
 import ast
@@ -39,28 +39,28 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
         [],
         "emitter",
         "domain",
-        lambda row: (
-            f"{row['qd_score']:.1f} ± {row['qd_score_error']:.1f}, {row['coverage']:.0f} %"
-        ),
+        lambda row: f"{row['qd_score']:.1f} ± {row['qd_score_error']:.1f}, {row['coverage']:.0f} %",
     ),
 }
-# Pages that say what a benchmark's numbers mean.
+# Short titles, and the pages that say what the numbers mean.
 READ = {
-    "bbob": "minimize.md",
-    "compilation": "estimator.md",
-    "control_preset": "presets.md",
-    "estimator": "estimator.md",
-    "first_call": "minimize.md",
-    "fitness_maps": "settings.md",
-    "million": "estimator.md",
-    "minimize": "minimize.md",
-    "optima": "minimize.md",
-    "pyribs": "neighbours.md",
-    "restart": "sampling.md",
-    "rollouts": "rollouts.md",
-    "sample": "sampling.md",
-    "scaling": "scaling.md",
-    "settings": "settings.md",
+    "bbob": ("BBOB", "minimize.md"),
+    "compilation": ("Compilation", "estimator.md"),
+    "control_preset": ("Control preset", "presets.md"),
+    "estimator": ("The x0 estimate", "estimator.md"),
+    "first_call": ("First calls of minimize", "minimize.md"),
+    "fitness_maps": ("Fitness maps", "settings.md"),
+    "gpu": ("On a GPU", "estimator.md"),
+    "loop": ("Whole runs", "rollouts.md"),
+    "million": ("A million individuals", "estimator.md"),
+    "minimize": ("minimize and others", "minimize.md"),
+    "optima": ("All optima", "minimize.md"),
+    "pyribs": ("Emitters of pyribs", "neighbours.md"),
+    "restart": ("Moving peaks", "sampling.md"),
+    "rollouts": ("Roll-outs", "rollouts.md"),
+    "sample": ("Draws from densities", "sampling.md"),
+    "scaling": ("Many devices", "scaling.md"),
+    "settings": ("Settings", "settings.md"),
 }
 # What ± is, where it is no standard error.
 SPREAD = {"sample": "Means ± standard deviation over runs."}
@@ -114,21 +114,22 @@ def benchmark_pages() -> dict[str, str]:
 def benchmark_page(path: Path) -> str:
     """Say what was measured, on what, by which command, and show all numbers."""
     results = json.loads(path.read_text())
-    stem = path.stem.partition("-")[0]
+    stem, _, device = path.stem.partition("-")
     script = BENCHMARKS / f"{'estimator' if stem == 'million' else stem}.py"
     docstring = ast.get_docstring(ast.parse(script.read_text())) or ""
-    title, _, rest = docstring.partition("\n\n")
-    title = " ".join(title.split()).removesuffix(".")
+    first, _, rest = docstring.partition("\n\n")
+    title, page = READ.get(stem, (stem.replace("_", " ").capitalize(), None))
+    if device not in ("", "cpu"):
+        title = f"{title}: {device}"
     commands = re.findall(r"^    (\S.*)$", rest, re.M)
     if stem == "million":
-        title = "The x0 estimate: a million individuals"
         commands = ["python experiments/benchmarks/estimator.py --million"]
+        first, rest = "The x0 estimate of a million individuals: time and memory.", ""
     prose = re.sub(r"(?:^    .*\n?)+", "", rest, flags=re.M).strip()
-    lines = [f"# {title}", "", "```", *commands, "```", "", f"*{_device(results)}*", ""]
-    if stem != "million":
-        lines += [re.sub(r"\\?\|", r"\\|", prose), ""]
-    if stem in READ:
-        lines += [f"What the numbers mean: [{READ[stem]}](../../{READ[stem]}).", ""]
+    lines = [f"# {title}", "", *first.splitlines(), "", "```", *commands, "```", ""]
+    lines += [f"*{_device(results)}*", "", re.sub(r"\\?\|", r"\\|", prose), ""]
+    if page is not None:
+        lines += [f"What the numbers mean: [{page}](../../{page}).", ""]
     if stem in SPREAD:
         lines += [SPREAD[stem], ""]
     results = {k: v for k, v in results.items() if k not in (*DEVICE, "versions")}
@@ -169,11 +170,14 @@ def _tables(results: Row) -> Iterable[tuple[str, list[Row]]]:
     if rest and all(isinstance(value, dict) for value in rest.values()):
         inner = [value for group in rest.values() for value in group.values()]
         if all(isinstance(value, dict) for value in inner) and not _is_cell(inner[0]):
-            yield "", [
-                {"": name, "method": key, **_flat(value)}
-                for name, group in rest.items()
-                for key, value in group.items()
-            ]
+            yield (
+                "",
+                [
+                    {"": name, "method": key, **_flat(value)}
+                    for name, group in rest.items()
+                    for key, value in group.items()
+                ],
+            )
         else:
             yield "", [{"": name, **_flat(group)} for name, group in rest.items()]
     elif rest:
