@@ -40,6 +40,8 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 copybutton_exclude = ".linenos, .gp, .go"
 
+smartquotes = False  # --out is no dash
+
 html_theme = "sphinx_book_theme"
 html_title = "diffevo-jax"
 html_static_path = ["_static"]
@@ -60,5 +62,6 @@ def setup(app) -> None:
     """Write the generated pages before sources are read; render docstrings."""
     app.connect("builder-inited", lambda app: pages.write(DOCS / "generated"))
     app.connect("autodoc-process-signature", docstrings.signature)
+    app.connect("autodoc-skip-member", docstrings.skip)
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("missing-reference", docstrings.missing)

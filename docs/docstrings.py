@@ -11,6 +11,7 @@ import functools
 import inspect
 import re
 import textwrap
+from dataclasses import is_dataclass
 from types import ModuleType
 
 import diffevo_jax as de
@@ -39,21 +40,26 @@ def reference() -> dict[str, str]:
 
 
 def signature(app, what, name, obj, options, args, returns) -> tuple[str, str] | None:
-    """Give a function's arguments as they stand in its source, with their types' own names."""
-    if not inspect.isfunction(obj):
+    """Give arguments, or a NamedTuple's fields, as the source has them, with their types' names."""
+    if inspect.isclass(obj) and "__init__" in vars(obj) and not is_dataclass(obj):
+        obj, returns = obj.__init__, False
+    if not inspect.isfunction(obj) and not hasattr(obj, "_fields"):
         return None
-    try:
-        source = textwrap.dedent(inspect.getsource(obj))
-    except (OSError, TypeError):
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(obj))).body
+    if isinstance(node, ast.ClassDef):
+        lines = [ast.unparse(line) for line in node.body if isinstance(line, ast.AnnAssign)]
+        return f"({', '.join(lines)})", ""
+    if not isinstance(node, ast.FunctionDef):
         return None
-    (function,) = ast.parse(source).body
-    if not isinstance(function, ast.FunctionDef):
-        return None
-    arguments = function.args
-    if arguments.args and arguments.args[0].arg == "self":
-        arguments.args = arguments.args[1:]
-    returned = "" if function.returns is None else ast.unparse(function.returns)
-    return f"({ast.unparse(arguments)})", returned
+    if node.args.args and node.args.args[0].arg == "self":
+        node.args.args = node.args.args[1:]
+    returned = "" if node.returns is None or returns is False else ast.unparse(node.returns)
+    return f"({ast.unparse(node.args)})", returned
+
+
+def skip(app, what, name, obj, skipped, options) -> bool | None:
+    """Leave out the fields of a NamedTuple, which its docstring has, and evosax's own `replace`."""
+    return True if type(obj).__name__ == "_tuplegetter" or name == "replace" else None
 
 
 def missing(app, env, node, contnode) -> None:
@@ -91,11 +97,11 @@ def to_rst(docstring: str, names: set[str], *, room: str = "") -> list[str]:
         for kind, text in _items(lines, names):
             if kind:
                 given = ", ".join(f"**{part}**" for part in kind.split(", "))
-                out += [f"- {given}: {_inline(text, room)}"]
+                out += [f"- {given}: {_inline(text, names, room)}"]
             else:
                 if out and out[-1]:
                     out.append("")
-                out += [_inline(text, room), ""]
+                out += [_inline(text, names, room), ""]
         if out and out[-1]:
             out.append("")
     return out
@@ -138,13 +144,14 @@ def _items(lines: list[str], names: set[str]) -> list[tuple[str, str]]:
     return split
 
 
-def _inline(text: str, room: str) -> str:
+def _inline(text: str, names: set[str], room: str) -> str:
     """Escape what reStructuredText would take for markup; code, links and emphasis as they are."""
     parts = re.split(r"(`[^`]+`|https?://[^\s)]+\w|(?<!\w)\*\w+\*(?!\w))", text)
     out = ""
     for part in parts:
         if part.startswith("`"):
-            out += _code(part[1:-1], room)
+            code = part[1:-1]
+            out += f"``{code}``" if code in names else _code(code, room)
         elif re.match(r"https?:|\*\w+\*$", part):
             out += part
         else:  # a role ends where a word does not go on

@@ -129,7 +129,7 @@ def benchmark_page(path: Path) -> str:
     lines = [f"# {title}", "", *first.splitlines(), "", "```", *commands, "```", ""]
     lines += [f"*{_device(results)}*", "", re.sub(r"\\?\|", r"\\|", prose), ""]
     if page is not None:
-        lines += [f"What the numbers mean: [{page}](../../{page}).", ""]
+        lines += [f"What the numbers mean: [](../../{page}).", ""]
     if stem in SPREAD:
         lines += [SPREAD[stem], ""]
     results = {k: v for k, v in results.items() if k not in (*DEVICE, "versions")}
@@ -268,7 +268,9 @@ def _header(name: str) -> str:
 
 def _with_error(mean: float, error: float) -> str:
     """The error to two digits, the mean to as many places; of very small ones both to three."""
-    if not error or not 1e-4 < error < 1e4:
+    if not error:
+        return _text(mean)
+    if not 1e-4 < error < 1e4:
         return f"{_text(mean)} ± {_text(error)}"
     places = max(0, 1 - math.floor(math.log10(error)))
     return f"{mean:,.{places}f} ± {error:,.{places}f}"
