@@ -152,8 +152,8 @@ def _device(results: Row) -> str:
         versions = results.get("versions")
         known = ", ".join(f"{k} {v}" for k, v in versions.items()) if versions else ""
         return (
-            "Quality over seeds, which does not depend on the device; measured on a CPU"
-            f"{' with ' + known if known else ''}."
+            "Quality over seeds, which does not depend on the device; the file names none"
+            f"{', only ' + known if known else ''}."
         )
     name = "CPU" if results["device"] == "cpu" else results["device"]
     return f"Measured on: {name}, {results['host']}, jax {results['jax']}."
