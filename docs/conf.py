@@ -1,5 +1,7 @@
 """Sphinx's settings of the site: `make docs` builds it without network, warnings as errors."""
 
+import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +23,6 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinx-mathjax-offline",  # MathJax and its fonts, copied into the site
 ]
 exclude_patterns = ["_build"]
 
@@ -42,6 +43,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 smartquotes = False  # --out is no dash
 
+mathjax_path = "mathjax/tex-chtml.js"
+
 html_theme = "sphinx_book_theme"
 html_title = "diffevo-jax"
 html_static_path = ["_static"]
@@ -58,8 +61,20 @@ html_theme_options = {
 }
 
 
+def copy_mathjax(app, exception) -> None:
+    """Put MathJax 3 and its fonts into the site, without its other bundles; a package has them."""
+    package = importlib.util.find_spec("sphinx-mathjax-offline")
+    assert package is not None, 'pip install ".[docs]"'
+    assert package.origin is not None
+    source = Path(package.origin).parent / "static" / "mathjax"
+    others = [path.name for path in source.glob("*.js") if path.name != "tex-chtml.js"]
+    target = Path(app.outdir) / "_static" / "mathjax"
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*others), dirs_exist_ok=True)
+
+
 def setup(app) -> None:
     """Write the generated pages before sources are read; render docstrings."""
+    app.connect("build-finished", copy_mathjax)
     app.connect("builder-inited", lambda app: pages.write(DOCS / "generated"))
     app.connect("autodoc-process-signature", docstrings.signature)
     app.connect("autodoc-skip-member", docstrings.skip)

@@ -31,7 +31,7 @@ PAGES = {
 }
 WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
 # Those that compile for less than a few seconds.
-QUICK = {"concepts", "howto/devices", "variants"}
+QUICK = {"concepts", "errors", "howto/devices", "variants"}
 
 
 def _run_page(text: str, name: str) -> None:
