@@ -86,19 +86,21 @@ PICTURES = {
 
 def write(folder: Path) -> None:
     """Write all of them into the folder, replacing only what has changed."""
-    texts = {f"benchmarks/{name}.md": text for name, text in benchmark_pages().items()}
-    texts["gallery.md"] = gallery()
-    texts["commands.md"] = commands()
-    for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
-        texts[f"notebooks/{path.name}"] = path.read_text()
+    pages = {f"benchmarks/{name}.md": text for name, text in benchmark_pages().items()}
+    pages |= {"gallery.md": gallery(), "commands.md": commands()}
+    files = {name: text.encode() for name, text in pages.items()}
+    # Notebooks, and the pictures that they open with.
+    for path in sorted((REPOSITORY / "notebooks").rglob("*")):
+        if path.suffix in (".ipynb", ".png", ".gif") and ".ipynb_checkpoints" not in path.parts:
+            files[str(path.relative_to(REPOSITORY))] = path.read_bytes()
     for old in folder.rglob("*"):
-        if old.is_file() and str(old.relative_to(folder)) not in texts:
+        if old.is_file() and str(old.relative_to(folder)) not in files:
             old.unlink()
-    for name, text in texts.items():
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
 
 
 # Benchmarks
