@@ -39,7 +39,7 @@ report: $(VENV)/.installed  ## every figure and table with all repeats; kept in 
 	cd runs/reproduce && tar -cf - report.md */*.png */*.gif | tar -xf - -C ../../docs/report
 
 docs: $(VENV)/.installed-docs  ## the site, without network, warnings as errors: build/docs/index.html
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "Built build/docs/index.html"
 
 bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experiments/benchmarks/results

@@ -40,10 +40,10 @@ def reference() -> dict[str, str]:
 
 
 def signature(app, what, name, obj, options, args, returns) -> tuple[str, str] | None:
-    """Give arguments, or a NamedTuple's fields, as the source has them, with their types' names."""
+    """Give arguments, or a class's fields, as the source has them, with their types' own names."""
     if inspect.isclass(obj) and "__init__" in vars(obj) and not is_dataclass(obj):
         obj, returns = obj.__init__, False
-    if not inspect.isfunction(obj) and not hasattr(obj, "_fields"):
+    if not (inspect.isfunction(obj) or hasattr(obj, "_fields") or is_dataclass(obj)):
         return None
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(obj))).body
     if isinstance(node, ast.ClassDef):
@@ -58,8 +58,9 @@ def signature(app, what, name, obj, options, args, returns) -> tuple[str, str] |
 
 
 def skip(app, what, name, obj, skipped, options) -> bool | None:
-    """Leave out the fields of a NamedTuple, which its docstring has, and evosax's own `replace`."""
-    return True if type(obj).__name__ == "_tuplegetter" or name == "replace" else None
+    """Leave out fields, which the docstring of their class has, and evosax's own `replace`."""
+    field = type(obj).__name__ == "_tuplegetter" or type(obj).__module__.startswith("jax")
+    return True if field or name == "replace" else None
 
 
 def missing(app, env, node, contnode) -> None:
