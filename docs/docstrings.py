@@ -13,6 +13,7 @@ import re
 import textwrap
 from dataclasses import is_dataclass
 from types import ModuleType
+from typing import Any
 
 import diffevo_jax as de
 
@@ -39,7 +40,7 @@ def reference() -> dict[str, str]:
     return names
 
 
-def signature(app, what, name, obj, options, args, returns) -> tuple[str, str] | None:
+def signature(app, what, name, obj: Any, options, args, returns) -> tuple[str, str] | None:
     """Give arguments, or a class's fields, as the source has them, with their types' own names."""
     if inspect.isclass(obj) and "__init__" in vars(obj) and not is_dataclass(obj):
         obj, returns = obj.__init__, False
