@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow mutants check notebooks report bench check-gpu bench-gpu clean
+.PHONY: demo test slow mutants check notebooks report docs bench check-gpu bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-slow: $(VENV)/.installed-test  ## the long studies: quality over many repeats
+slow: $(VENV)/.installed-test $(VENV)/.installed-docs  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
 
 # MUTANTS='diffevo_jax.samplers.ddim.*' takes one module; a run that was stopped goes on where it was.
@@ -37,6 +37,10 @@ report: $(VENV)/.installed  ## every figure and table with all repeats; kept in 
 	$(BIN)/diffevo-jax reproduce --out runs/reproduce
 	rm -rf docs/report && mkdir docs/report
 	cd runs/reproduce && tar -cf - report.md numbers.csv */*.png */*.gif | tar -xf - -C ../../docs/report
+
+docs: $(VENV)/.installed-docs  ## the site, without network, warnings as errors: build/docs/index.html
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "Built build/docs/index.html"
 
 bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experiments/benchmarks/results
 	$(BIN)/python experiments/benchmarks/estimator.py
@@ -64,6 +68,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) --editable ".[docs]"
 	@touch $@
 
 $(VENV)/.installed-mutants: $(VENV)/.installed-test

@@ -1,11 +1,16 @@
-"""What the README and the notebooks say, run."""
+"""What the README, the site and the notebooks say, run."""
 
+import html.parser
+import importlib
 import io
 import json
 import os
 import re
+import subprocess
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import jupytext
 import nbformat
@@ -19,15 +24,24 @@ README = (REPOSITORY / "README.md").read_text()
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 
 
-def test_the_readmes_code_runs_and_prints_what_it_says():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) >= 3
+DOCS = REPOSITORY / "docs"
+PAGES = {
+    str(path.relative_to(DOCS).with_suffix("")): path.read_text()
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")])
+}
+WITH_CODE = [name for name, text in PAGES.items() if "```python" in text]
+# Those that compile for less than a few seconds.
+QUICK = {"concepts", "errors", "howto/devices", "variants"}
+
+
+def _run_page(text: str, name: str) -> None:
+    """Run the Python blocks of a page, one after the other; what they print is its text blocks."""
     namespace: dict = {}
     printed = io.StringIO()
     with redirect_stdout(printed):
-        for block in blocks:
-            exec(compile(block, "README.md", "exec"), namespace)
-    outputs = "".join(re.findall(r"```text\n(.*?)```", README, re.S))
+        for block in re.findall(r"```python\n(.*?)```", text, re.S):
+            exec(compile(block, name, "exec"), namespace)
+    outputs = "".join(re.findall(r"```text\n(.*?)```", text, re.S))
     # Words exactly; numbers to 0.03, as another platform rounds another way.
     number = re.compile(r"-?\d+\.?\d*")
     assert number.sub("#", printed.getvalue()) == number.sub("#", outputs)
@@ -35,6 +49,19 @@ def test_the_readmes_code_runs_and_prints_what_it_says():
         [float(value) for value in number.findall(text)] for text in (printed.getvalue(), outputs)
     )
     assert seen == pytest.approx(said, rel=0.03)
+
+
+def test_the_readmes_code_runs_and_prints_what_it_says():
+    assert README.count("```python") >= 3
+    _run_page(README, "README.md")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in WITH_CODE],
+)
+def test_the_sites_code_runs_and_prints_what_it_says(name):
+    _run_page(PAGES[name], f"docs/{name}.md")
 
 
 def test_the_readmes_files_and_commands_exist():
@@ -76,11 +103,6 @@ def _printed(code: str) -> str:
     return printed.getvalue()
 
 
-@pytest.mark.slow
-def test_the_neighbours_code_runs_and_prints_what_it_says():
-    assert _printed(_neighbours("python")) == _neighbours("text").replace("\n\n", "\n")
-
-
 def test_the_pyribs_recipe_is_the_benchmarks():
     script = (REPOSITORY / "experiments" / "benchmarks" / "pyribs.py").read_text()
     assert _neighbours("py").partition("\nfrom ribs")[0] in script
@@ -101,3 +123,176 @@ def test_the_settings_pages_tables_are_of_the_numbers_measured():
     assert set(parts) == set(settings.PARTS)
     assert set(re.findall(r"<!-- (?!end)(.+) -->", page)) == set(settings.tables(parts))
     assert settings.write_page(page, parts) == page
+
+
+@pytest.mark.slow
+def test_the_plugin_of_the_site_runs(tmp_path):
+    (plugin,) = re.findall(r"```py\n(.*?)```", PAGES["howto/task"], re.S)
+    (config,) = re.findall(r"```yaml\n(.*?)```", PAGES["howto/task"], re.S)
+    (tmp_path / "arm.py").write_text(plugin)
+    (tmp_path / "arm.yaml").write_text(config)
+    command = ["run", "arm.yaml", "--plugin", "arm.py", "--out", "out"]
+    subprocess.run(
+        [sys.executable, "-c", "from diffevo_jax.runner import main; main()", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
+    assert (tmp_path / "out" / "figure.png").exists()
+
+
+# The site
+
+
+def _documented() -> list[str]:
+    """Full names of what the reference's pages document."""
+    names = []
+    for path in (DOCS / "api").glob("*.md"):
+        text = path.read_text()
+        names += re.findall(r"\.\. auto(?:function|class):: (\S+)", text)
+        for module, members in re.findall(r"\.\. automodule:: (\S+)\n   :members: (.+)", text):
+            names += [f"{module}.{member}" for member in members.split(", ")]
+    return names
+
+
+def _look_up(name: str):
+    """What a dotted name stands for; AttributeError where it stands for nothing."""
+    found = importlib.import_module("diffevo_jax")
+    for part in name.split(".")[1:]:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            found = importlib.import_module(f"{found.__name__}.{part}")
+    return found
+
+
+def test_every_name_in_the_reference_exists_once():
+    names = _documented()
+    assert len(names) == len(set(names))
+    for name in names:
+        assert _look_up(name).__doc__, name
+
+
+def test_every_public_name_is_in_the_reference():
+    package = importlib.import_module("diffevo_jax")
+    documented = {id(_look_up(name)) for name in _documented()}
+    missing = []
+    for name in set(dir(package)) - {"__version__"}:
+        known = getattr(package, name)
+        if not hasattr(known, "__path__") and not hasattr(known, "__file__"):
+            missing += [name] if id(known) not in documented else []
+            continue
+        # Of a room what it exports, `X as X`; of a module all that it defines.
+        source = Path(known.__file__).read_text()
+        exported = re.findall(r"import (\w+) as \1$", source, re.M)
+        defined = re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", source, re.M)
+        for inner in exported or defined:
+            value = getattr(known, inner)
+            if callable(value) and id(value) not in documented:
+                missing.append(f"{name}.{inner}")
+    assert not missing
+
+
+def test_every_name_that_the_pages_use_exists():
+    for name, text in {**PAGES, "README": README}.items():
+        for used in set(re.findall(r"\bde((?:\.[a-zA-Z_]\w*)+)", text)):
+            try:
+                _look_up(f"diffevo_jax{used}")
+            except (AttributeError, ModuleNotFoundError):
+                pytest.fail(f"{name}: de{used} does not exist")
+
+
+def _site(module: str):
+    sys.path.insert(0, str(DOCS))
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def test_every_benchmark_has_a_page_with_its_command_and_device():
+    pages = _site("pages")
+    made = pages.benchmark_pages()
+    assert set(made) == {path.stem for path in settings.RESULTS.parent.glob("*.json")}
+    for name, text in made.items():
+        assert re.search(r"```\n(?:make|pip|python) ", text), name
+        assert re.search(r"^\*(?:Measured on|Quality over seeds)", text, re.M), name
+        assert re.search(r"^\| .*\d", text, re.M), name
+    assert "24.2 ± 1.6" in made["restart-cpu"]
+
+
+def test_the_gallery_has_every_picture_of_the_report():
+    gallery = _site("pages").gallery()
+    pictures = {*DOCS.glob("*.png"), *DOCS.glob("report/*/*.png"), *DOCS.glob("report/*/*.gif")}
+    shown = {(DOCS / "generated" / path).resolve() for path in re.findall(r"\]\((\S+)\)", gallery)}
+    assert pictures <= shown
+    assert gallery.count("`diffevo-jax reproduce") >= 6
+
+
+def test_docstrings_become_lists_equations_and_links():
+    docstring = (
+        "Do it.\n\nx0_i = sum_j |w_ij| x_j\n\nx_t: population, `[N, D]`. x0: of `evolve`,\n"
+        "    or more. eta: noise.\n\nSee `nothing` and 2 * 3 | 4."
+    )
+    text = "\n".join(_site("docstrings").to_rst(docstring, {"x_t", "x0", "eta"}))
+    assert text.splitlines() == [
+        "Do it.",
+        "",
+        "::",
+        "",
+        "    x0_i = sum_j |w_ij| x_j",
+        "",
+        "- **x_t**: population, ``[N, D]``.",
+        "- **x0**: of :py:obj:`evolve <diffevo_jax.evolve>`, or more.",
+        "- **eta**: noise.",
+        "",
+        r"See ``nothing`` and 2 \* 3 \| 4.",
+    ]
+
+
+class _Links(html.parser.HTMLParser):
+    """What a page has and asks for: ids, links, and what a browser fetches by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links, self.fetched = set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        # "canonical" and the like are told, not fetched.
+        if tag == "link" and "stylesheet" in (given.get("rel") or ""):
+            self.fetched.append(given["href"])
+        if tag in ("script", "img", "iframe", "video", "source") and given.get("src"):
+            self.fetched.append(given["src"])
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_its_links_lead_somewhere_and_it_fetches_nothing(tmp_path):
+    pytest.importorskip("sphinx_book_theme", reason="make docs installs it")
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([*command, str(DOCS), str(tmp_path)], env=environment, check=True)
+    pages = {}
+    for path in tmp_path.rglob("*.html"):
+        if "_static" not in path.parts:
+            pages[path] = _Links()
+            pages[path].feed(path.read_text())
+    assert len(pages) > 50
+    for path, page in pages.items():
+        here = path.relative_to(tmp_path)
+        for link in [*page.links, *page.fetched]:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                assert link not in page.fetched, f"{here} fetches {link}"
+                continue
+            target = path if not parts.path else path.parent / unquote(parts.path)
+            target = target.resolve()
+            assert target.exists(), f"{here}: {link}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].ids, f"{here}: {link}"
+    equations = (tmp_path / "concepts.html").read_text()
+    (script,) = re.findall(r'src="([^"]*mathjax[^"]*\.js[^"]*)"', equations)
+    assert (tmp_path / urlsplit(script).path).exists()

@@ -553,10 +553,6 @@ def test_an_integer_of_any_kind_counts_generations():
     assert jax.tree.leaves(memory)[0].shape == (4, 3, 2)
 
 
-def test_the_documents_own_denoiser_runs():
+def test_the_pages_table_lists_every_variant():
     text = (REPOSITORY / "docs" / "variants.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    namespace: dict = {}
-    exec(compile(example, "variants.md", "exec"), namespace)
-    assert float(namespace["evolved"].best.fitness) > 0.9
     assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == {*DENOISERS, *SAMPLERS}
