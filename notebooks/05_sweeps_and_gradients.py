@@ -74,7 +74,7 @@ side = jnp.linspace(-2.5, 2.5, 101)
 plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
 figure, panels = plt.subplots(1, 3, figsize=(9.5, 3.6), sharex=True, sharey=True)
 for axes, temperature in zip(panels, (0.05, 0.7, 5.0), strict=True):
-    end = run(jax.random.key(0), 1.0, temperature)
+    end = jax.jit(run)(jax.random.key(0), 1.0, temperature)
     axes.contour(side, side, fitness_fn(plane).reshape(101, 101), levels=5, colors="#CCCCCC")
     axes.scatter(*end.T, s=14, color=FINAL)
     axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal", xlabel="gene 1")
@@ -161,13 +161,13 @@ plt.show()
 
 # %% [markdown]
 # When not to trust such a gradient: in a cold run all depends on who is selected, small changes grow from generation to generation, and each run has a
-# gradient of its own. The table has its mean and spread over 64 keys. Where the spread is many times the mean, sweep.
+# gradient of its own. The table has its mean and spread over 32 keys. Where the spread is many times the mean, sweep.
 
 # %%
 slope = jax.grad(lambda log_t, key: peaks_kept(run(key, 0.5, jnp.exp(log_t))))
 slopes = jax.jit(jax.vmap(slope, (None, 0)))
 for temperature in (8.0, 2.0, 0.5, 0.1):
-    each = slopes(jnp.log(temperature), de.batch.seed_keys(7, 64))
+    each = slopes(jnp.log(temperature), de.batch.seed_keys(7, 32))
     print(f"temperature {temperature:4}: gradient {each.mean():6.3f}, its spread {each.std():.3f}")
 
 # %% [markdown]
@@ -185,11 +185,12 @@ def schedule_of(steps):  # [11] -> alpha [10], decreasing inside (0, 1)
     return 1e-3 + 0.998 * rising[::-1]
 
 
-def mean_kept(keys, alpha):
+@jax.jit
+def kept_with(alpha, keys):
     return jax.vmap(lambda key: peaks_kept(run(key, 1.0, 0.5, alpha)))(keys)
 
 
-objective = jax.jit(jax.grad(lambda steps, keys: -mean_kept(keys, schedule_of(steps)).mean()))
+objective = jax.jit(jax.grad(lambda steps, keys: -kept_with(schedule_of(steps), keys).mean()))
 steps = jnp.zeros(num_levels + 1)
 optimiser = optax.adam(0.1)
 memory = optimiser.init(steps)
@@ -209,7 +210,7 @@ schedules = {
     "learned": schedule_of(steps),
 }
 for name, alpha in schedules.items():
-    ends = jax.jit(mean_kept)(fresh, alpha)
+    ends = kept_with(alpha, fresh)
     print(f"{name:27} kept {ends.mean():.3f} ± {ends.std(ddof=1) / 300**0.5:.3f}")
 
 # %% [markdown]
