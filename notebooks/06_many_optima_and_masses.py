@@ -15,8 +15,9 @@
 #
 # ![A mixture of two peaks: the published method, presets.sample and exact draws](pictures/06_many_optima_and_masses.png)
 #
-# One answer is often not what is wanted. Three questions, from loose to strict: which optima are there (`optima="all"`); can a population live on many of them
-# at once (temperature); and can it be a draw from a density, each peak with the share of individuals that it deserves (`presets.sample`, the picture)?
+# One answer is often not what is wanted. Two questions: which optima are there (`optima="all"`), and can a population be a draw from a density, each peak
+# with the share of individuals that it deserves (`presets.sample`, the picture)? Between the two, a warmer temperature keeps a population on many
+# peaks at once: notebooks 01 and 05.
 
 # %%
 import jax
@@ -137,8 +138,8 @@ plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
 density = jnp.exp(log_density(plane)).reshape(121, 121)
 figure, panels = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True)
 for axes, (name, population) in zip(panels, populations.items(), strict=True):
-    axes.contour(side, side, density, levels=6, colors="#BBBBBB", linewidths=0.8)
-    axes.scatter(*population.T, s=9, color=FINAL)
+    axes.contour(side, side, density, levels=6, colors="#AAAAAA", linewidths=0.8, zorder=1)
+    axes.scatter(*population.T, s=9, color=FINAL, alpha=0.6, linewidth=0, zorder=2)
     right = jnp.mean(population[:, 0] > 0)
     axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal", xlabel="gene 1")
     axes.set_title(f"{name}: {right:.0%} on the right")
