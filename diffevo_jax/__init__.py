@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffevo_jax import baselines as baselines
     from diffevo_jax import batch as batch
     from diffevo_jax import denoisers as denoisers
+    from diffevo_jax import drawings as drawings
     from diffevo_jax import fitness as fitness
     from diffevo_jax import genome as genome
     from diffevo_jax import interop as interop
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from diffevo_jax.optimize.api import maximize as maximize
     from diffevo_jax.optimize.api import minimize as minimize
     from diffevo_jax.optimize.result import Result as Result
+    from diffevo_jax.runner.loading import load_run as load_run
     from diffevo_jax.samplers.ddim import ddim_mean as ddim_mean
     from diffevo_jax.samplers.ddim import ddim_sigma as ddim_sigma
     from diffevo_jax.samplers.ddim import ddim_step as ddim_step
@@ -64,7 +66,7 @@ __version__ = "0.1.0"
 
 # Loaded at first use, so that `diffevo-jax --help` need not wait for jax and flax.
 _MODULES = (
-    *("baselines", "batch", "denoisers", "fitness", "genome", "interop"),
+    *("baselines", "batch", "denoisers", "drawings", "fitness", "genome", "interop"),
     *("latent", "metrics", "optimize", "policies", "presets", "problems", "samplers", "schedules"),
     "sharding",
 )
@@ -91,6 +93,7 @@ _HOMES = {
     "maximize": "optimize.api",
     "minimize": "optimize.api",
     "Result": "optimize.result",
+    "load_run": "runner.loading",
     "ddim_mean": "samplers.ddim",
     "ddim_sigma": "samplers.ddim",
     "ddim_step": "samplers.ddim",
@@ -101,7 +104,13 @@ def __getattr__(name: str):
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        try:
+            return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        except ModuleNotFoundError as error:
+            if not _HOMES[name].startswith("runner"):
+                raise
+            message = f'{name} needs {error.name}: pip install "diffevo-jax[run]"'
+            raise ModuleNotFoundError(message) from None
     module = sys.modules[__name__]  # from which Python makes its "Did you mean"
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'", name=name, obj=module)
 

@@ -273,7 +273,7 @@ def test_150_broken_run_and_sweep_folders_stay_as_they_are(whole, tmp_path, chec
         if name == "sweep":
             codes.append(_call(case, "sweep", config, "--executor", "debug", "--out", folder))
         else:
-            codes.append(_call(case, "figure", folder))
+            codes.append(_call(case, "plot", folder))
             _call(case, "run", folder / "config.yaml", "--out", tmp_path / "out")
         if codes[-1] == 2:  # a sweep that goes on writes its tables
             after = _files(folder) if folder.is_dir() else folder.exists() and folder.read_bytes()
@@ -303,7 +303,7 @@ def test_what_may_not_be_read_is_named(whole, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", denied)
     for command in (
         ("run", whole / "run" / "config.yaml"),
-        ("figure", whole / "run"),
+        ("plot", whole / "run"),
         ("sweep", whole / "tiny.yaml", "--out", whole / "sweep"),
     ):
         assert _call(0, *command) == 2

@@ -247,7 +247,7 @@ def test_a_plugin_is_run_kept_and_compared_on_resume(tiny, plugin, tmp_path):
     assert "complete already" in _cli("run", out, "--resume", "--plugin", plugin)
     kept = out / "plugins" / "mine.py"
     assert "complete already" in _cli("run", out, "--resume", "--plugin", kept)
-    assert "figure.png" in _cli("figure", out)  # drawn without it
+    assert "figure.png" in _cli("plot", out)  # drawn without it
 
 
 def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, tmp_path):

@@ -266,7 +266,9 @@ def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny,
 def test_fewer_populations_are_saved_on_request(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "save_populations=1", "methods.latent.save_populations=0")
     assert np.load(tmp_path / "out" / "plain.npz")["final_population"].shape == (1, 16, 2)
-    assert np.load(tmp_path / "out" / "latent.npz").files == ["fitness", "success_rate"]
+    latent = np.load(tmp_path / "out" / "latent.npz")
+    assert latent.files == ["fitness", "success_rate", "best_genome", "best_fitness"]
+    assert latent["best_genome"].shape == (3, 2)  # of all repeats
 
 
 CONTROL = """\
@@ -299,7 +301,7 @@ def test_the_best_individual_of_a_control_task_is_rolled_out_again(tmp_path):
     assert whole.again == mean_and_error(saved["reevaluated_return"].mean(axis=1, dtype=float))
     assert whole.again_success == mean_and_error(success.mean(axis=1))
     console = Console(record=True, width=100)
-    console.print(*display.table([whole], with_reference=False))
+    console.print(*display.table([whole]))
     shown = console.export_text().split("Its best individual over 100 fresh episodes")[1]
     assert f"{saved['reevaluated_return'].mean(dtype=float):.4g} ±" in shown
     assert f"{100 * success.mean():.1f} ±" in shown
@@ -348,7 +350,7 @@ def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):
     for name in ("metrics.csv", "environment.json"):
         (tmp_path / "out" / name).unlink()
     moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
-    assert _cli("figure", moved).exit_code == 0
+    assert _cli("plot", moved).exit_code == 0
     assert (moved / "figure.png").stat().st_size > 10_000
     assert (moved / "figure.pdf").read_bytes().startswith(b"%PDF")
 
@@ -618,7 +620,7 @@ def test_a_damaged_result_or_an_unreadable_label_is_named(tiny, tmp_path):
     assert "figure:" in result.output
     assert results.finished_repeats(tmp_path / "out") == {"plain": 3, "latent": 3}
     (tmp_path / "out" / "plain.npz").write_bytes(b"")
-    result = _cli("figure", tmp_path / "out")
+    result = _cli("plot", tmp_path / "out")
     assert result.exit_code == 2
     assert "plain.npz: not readable" in result.output
 
@@ -632,13 +634,17 @@ def test_a_missing_file_names_its_nearest_neighbour(tiny, tmp_path):
         assert result.exit_code == 2, result.output
         assert "Traceback" not in result.output
     assert "did you mean 'two_peaks'?" in result.output
-    assert "not a run folder" in _cli("figure", tmp_path).output
+    assert "not a run folder" in _cli("plot", tmp_path).output
 
 
-def test_list_shows_every_config_with_its_line():
-    lines = _cli("list").output.splitlines()
-    assert [line.split()[0] for line in lines] == [path.stem for path in CONFIGS]
-    assert all(len(line.split(None, 1)[1]) > 20 for line in lines)
+def test_list_shows_every_config_with_its_line_under_its_command():
+    runs, _, rest = _cli("list").output.partition("diffevo-jax sweep NAME\n")
+    assert runs.startswith("diffevo-jax run NAME\n")
+    sweeps = rest.partition("diffevo-jax reproduce")[0]
+    for text, paths in ((runs, RUNS), (sweeps, SWEEPS)):
+        lines = [line for line in text.splitlines() if line.startswith("  ")]
+        assert [line.split()[0] for line in lines] == [path.stem for path in paths]
+        assert all(len(line.split(None, 1)[1]) > 20 for line in lines)
 
 
 def test_info_shows_versions_device_and_kernel():

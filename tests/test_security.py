@@ -65,7 +65,7 @@ def test_a_plugin_in_a_run_folder_is_not_run_unless_it_is_named(run, marker):
     (run / "plugins").mkdir()
     plugin = run / "plugins" / "mine.py"
     plugin.write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
-    for words in (("figure", run), ("run", run, "--resume"), ("run", run / "config.yaml")):
+    for words in (("plot", run), ("run", run, "--resume"), ("run", run / "config.yaml")):
         invoke(*words, *(("--out", marker.parent / "again") if len(words) == 2 else ()))
         assert not marker.exists(), words
     invoke("run", run, "--resume", "--plugin", plugin)
@@ -86,7 +86,7 @@ def test_a_pickle_among_the_arrays_is_refused(run, marker):
     (results,) = run.glob("*.npz")
     kept = results.read_bytes()
     np.savez(results, fitness=np.array([Touch(marker)], dtype=object))
-    status, said = invoke("figure", run)
+    status, said = invoke("plot", run)
     results.write_bytes(kept)
     assert status == 2
     assert "not readable as results" in said

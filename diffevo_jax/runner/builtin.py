@@ -34,7 +34,10 @@ def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
     make.__annotations__ |= {
         name: value for name, value in factory.__annotations__.items() if name != "return"
     }
-    make.__doc__ = factory.__doc__
+    make.__doc__ = f"""{inspect.getdoc(factory)}
+
+latent_dim: dimensions of the random projection in which distances are taken; null takes the genes.
+"""
     make.__wrapped__ = factory  # pyright: ignore[reportFunctionMemberAccess]
     return make
 
@@ -113,6 +116,9 @@ def function(
 ) -> Problem:
     """A landscape of `problems.functions`, of the genome times `scale`.
 
+    dim: of the genome; some are of the plane alone. scale: factor on the genome.
+    temperature: of the published fitness, exp(-distance / (temperature x scale)); null is 1.
+    target_dim: dimension whose target Rastrigin's fitness has; null is its own.
     limit: points are clipped to [-limit, limit] before they are evaluated; null leaves them.
     success: fitness from which on an individual has solved it.
     """
@@ -140,6 +146,8 @@ def bbob(
 ) -> Problem:
     """A function of `problems.bbob`, of the genome times `scale`: fitness is -(f - f_opt).
 
+    function: its number, 1 to 24, or name, as f15. dim: of the genome.
+    scale: factor on the genome; 2.5 spreads it over BBOB's box.
     instance: seed of its optimum and rotations.
     limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
     success: fitness from which on an individual has solved it, such as -1e-3.
@@ -185,7 +193,19 @@ def control(
     shared_starts: Count | None = None,
     mesh=None,
 ) -> Problem:
-    """A Gymnax task with a policy, see `problems.control.make_task` and `make_fitness`."""
+    """A Gymnax task with a policy, see `problems.control.make_task` and `make_fitness`.
+
+    environment: name of a Gymnax environment. policy: the network.
+    observations: scaled to a variance of about 1, or raw as the environment gives them.
+    num_episodes: of an individual in each generation; its fitness is their mean return.
+    scale: factor on the genome before it fills the network.
+    max_steps: steps after which an episode is cut off; null keeps the environment's own limit.
+    fast_trig: sines and cosines by a polynomial, to 2e-7, which is faster on a CPU.
+    success: return from which on an episode is a success, or goal: ended by the task's own rule;
+        null tells none.
+    shared_starts: number of starts that individuals share, whose luck is taken out; null gives each
+        its own.
+    """
     task = de.problems.control.make_task(
         environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
     )

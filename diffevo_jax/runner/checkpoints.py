@@ -249,6 +249,7 @@ def _check_same(
     lines = [
         f"  {key}: {there} there, {here} asked for"
         for key, (there, here) in differences(stored, given).items()
+        if key != "description"  # it follows the others
     ]
     if lines:
         raise cfg.ConfigError(

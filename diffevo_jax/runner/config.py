@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationError, create_model
 
 from diffevo_jax.runner import builtin as builtin  # the names that it registers
-from diffevo_jax.runner import registry, yaml_loader
+from diffevo_jax.runner import registry, words, yaml_loader
 from diffevo_jax.runner.config_errors import describe, kind, nearest
 from diffevo_jax.runner.registry import Section
 
@@ -39,11 +39,12 @@ class Reference(Section):
 class Figure(Section):
     """Fitness against generation.
 
+    ylabel: null is "reward" for control tasks, else "fitness".
     log: a logarithmic axis; a linear one, without `ticks`, where a quartile is 0 or less.
     maximum: a value to mark with a line.
     """
 
-    ylabel: str = "fitness"
+    ylabel: str | None = None
     log: bool = False
     maximum: Finite | None = None
     ticks: list[Finite] | None = None
@@ -98,13 +99,28 @@ class RunConfig(Section):
 _SHARED = RunConfig.also_here
 
 
-def description(path: Path) -> str:
-    """Read what a config says of itself; the rest is checked where it runs."""
-    with contextlib.suppress(OSError, yaml_loader.YamlError):
-        data = yaml_loader.read(path)
-        if isinstance(data, dict):
-            return str(data.get("description", ""))
-    return "not readable"
+def summaries(folder: Path) -> list[tuple[str, str, str]]:
+    """Read what the configs of a folder say of themselves; the rest is checked where they run.
+
+    Name, the command that runs it, and description of each.
+    """
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        command, told = "run", "not readable"
+        with contextlib.suppress(OSError, yaml_loader.YamlError):
+            data = yaml_loader.read(path)
+            if isinstance(data, dict):
+                command = "sweep" if "sweep" in data else "run"
+                told = str(data.get("description", ""))
+        found.append((path.stem, command, told))
+    return found
+
+
+def repeats_of_sweep(path: Path, overrides: list[str] | None) -> str:
+    """The key by which a sweep's config says how often each point is run. Raises ConfigError."""
+    data = read_config(path, overrides, sweep=True)
+    section = data["sweep"]
+    return "sweep.seeds" if isinstance(section, dict) and "seeds" in section else "repeats"
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -131,8 +147,11 @@ def read_config(
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+    written, changes = data, dict(map(_parse_override, overrides or []))
     for text in overrides or []:
+        _check_place(text, _parse_override(text)[0])
         data = override(data, *_parse_override(text))
+    data = words.restate(written, data, changes, overrides or [], _expand)
     if ("sweep" in data) != sweep:
         raise ConfigError(
             f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
@@ -283,6 +302,19 @@ def _parse_override(override: str) -> tuple[str, Any]:
         return key, yaml_loader.load(text)
     except yaml_loader.YamlError as error:
         raise ConfigError(f"--set {override}: {error}") from None
+
+
+def _check_place(text: str, key: str) -> None:
+    """Raise ConfigError for a setting of a section that is named without it."""
+    first = key.partition(".")[0]
+    if first in (*RunConfig.model_fields, *_SHARED, "sweep"):
+        return
+    for section in ("problem", "algorithm"):
+        models = [registry.model(section, name) for name in registry.names(section)]
+        if any(first in model.model_fields for model in models):
+            raise ConfigError(
+                f"--set {text}: no key of a run; did you mean --set {section}.{text}?"
+            )
 
 
 def config_folder() -> Path:

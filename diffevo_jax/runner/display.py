@@ -45,25 +45,30 @@ def progress_bar(settings, lengths, console):
             bar.stop()
 
 
-def table(summaries, *, with_reference: bool):
+def table(summaries):
     """The last generation of each method, beside the reference where there is one, and its best."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     success = any(summary.success for summary in summaries)
-    with_reference = with_reference and any(summary.reference for summary in summaries)
-    headings = ["success, %" if success else "fitness"]
+    with_reference = any(summary.success and summary.reference for summary in summaries)
+    # Beside references there is no room for what none of them is of.
+    with_mean = not (with_reference and all(summary.success for summary in summaries))
+    measures = {summary.measure for summary in summaries}
+    headings = [measures.pop() if len(measures) == 1 else "fitness"] if with_mean else []
+    headings += ["success, %"] if success else []
     if with_reference:
         headings += ["reference, %", "apart", "published"]
     shown.add_column("method")
     for heading in ("genes", *headings):
         shown.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        result = _percent(summary.success) if success else _plus_minus(summary.mean, ".4g")
-        row = [summary.label, f"{summary.num_genes:,}", result]
+        row = [summary.label, _count(summary.num_genes)]
+        row += [plus_minus(summary.mean, ".4g")] if with_mean else []
+        row += [percent(summary.success)] if success else []
         if with_reference and summary.success and summary.reference:
             expected = (summary.reference.success_rate, summary.reference.standard_error)
             error = math.hypot(summary.success[1] or 0, expected[1])
             published = summary.reference.published
-            row.append(_percent(expected))
+            row.append(percent(expected))
             apart = summary.success[0] - expected[0]
             row.append(f"{apart / error:+.1f} s.e." if summary.success[1] and error else "-")
             row.append("-" if published is None else f"{100 * published:.1f}")
@@ -87,20 +92,25 @@ def _of_best(summaries) -> Table:
     for heading in ("return", *(["success, %"] if success else [])):
         shown.add_column(heading, justify="right", no_wrap=True)
     for summary in summaries:
-        row = [summary.label, "-" if summary.again is None else _plus_minus(summary.again, ".4g")]
-        row += [_percent(summary.again_success)] if success else []
+        row = [summary.label, "-" if summary.again is None else plus_minus(summary.again, ".4g")]
+        row += [percent(summary.again_success)] if success else []
         shown.add_row(*(Text(cell) for cell in row))
     return shown
 
 
-def _percent(value_and_error) -> str:
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def percent(value_and_error) -> str:
+    """A rate ± its standard error in percent; - where there is none."""
     if value_and_error is None:
         return "-"
     value, error = value_and_error
-    return _plus_minus((100 * value, None if error is None else 100 * error), ".1f")
+    return plus_minus((100 * value, None if error is None else 100 * error), ".1f")
 
 
-def _plus_minus(value_and_error, digits: str) -> str:
+def plus_minus(value_and_error, digits: str) -> str:
     """Value ± standard error; the value alone where a single repeat gives no error."""
     value, error = value_and_error
     return f"{value:{digits}}" if error is None else f"{value:{digits}} ± {error:.2g}"

@@ -5,20 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from diffevo_jax.runner import results
-from diffevo_jax.runner.config import ConfigError
-
-# Sky blue, orange-red, orange and grey of the published figures, then matplotlib-safe others.
-COLOURS = ("#46B3D5", "#E93A01", "#F5851E", "#6F6E6E", "#3B7A57", "#7A5195")
-STYLE: Any = {
-    "font.family": "serif",
-    "font.serif": ["STIXGeneral", "DejaVu Serif"],
-    "mathtext.fontset": "stix",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,
-}
+from diffevo_jax.runner import results, words
+from diffevo_jax.runner.config import ConfigError, RunConfig
+from diffevo_jax.runner.style import GREY, STYLE, Look, looks
 
 
 def draw(folder: Path) -> list[Path]:
@@ -34,6 +23,7 @@ def draw(folder: Path) -> list[Path]:
     config, arrays = results.load(folder)
     settings = config.figure
     drawn = {name: quartiles(saved["fitness"]) for name, saved in arrays.items()}
+    look = looks(drawn)
     marks = [mark for mark in (settings.maximum, *(settings.ticks or ())) if mark is not None]
     # A log axis would leave out, without a word, what is not positive.
     log = settings.log and all(
@@ -42,21 +32,22 @@ def draw(folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for i, (name, (low, median, high)) in enumerate(drawn.items()):
-            generations = np.arange(1, len(median) + 1)
-            colour = COLOURS[i % len(COLOURS)]
-            axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
-            marker = "o" if len(median) <= 30 else ""
-            label = config.methods[name].label
-            axes.plot(generations, median, color=colour, marker=marker, markersize=4, label=label)
+        for name, shown in drawn.items():
+            curve(
+                axes,
+                np.arange(1, shown.shape[1] + 1),
+                shown,
+                look[name],
+                config.methods[name].label,
+            )
         if settings.maximum is not None:
-            axes.axhline(settings.maximum, color="#6F6E6E", linestyle="--", linewidth=1, zorder=0)
+            axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
             axes.annotate(
                 f"maximum {settings.maximum:g}",
                 (1, settings.maximum),
                 textcoords="offset points",
                 xytext=(0, 4),
-                color="#6F6E6E",
+                color=GREY,
                 fontsize=9,
             )
         if log:
@@ -69,7 +60,7 @@ def draw(folder: Path) -> list[Path]:
         axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("generation")
-        axes.set_ylabel(settings.ylabel)
+        axes.set_ylabel(settings.ylabel or _measure(config))
         axes.legend(frameon=False, fontsize=9)
         paths = [folder / "figure.png", folder / "figure.pdf"]
         try:
@@ -78,6 +69,20 @@ def draw(folder: Path) -> list[Path]:
         except ValueError as error:  # mathtext in a label that does not parse
             raise ConfigError(f"{folder}: figure: {str(error).strip()}") from None
     return paths
+
+
+def curve(axes: Any, x: np.ndarray, shown: np.ndarray, look: Look, label: str) -> None:
+    """Draw a median `[T]` at x, `[T]`, and the band of its quartiles; shown: of `quartiles`."""
+    low, median, high = shown
+    axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
+    marker = look.marker if len(median) <= 30 else ""
+    axes.plot(x, median, color=look.colour, marker=marker, markersize=4, label=label)
+
+
+def _measure(config: RunConfig) -> str:
+    """What the fitness of all methods is called."""
+    named = {words.measure(method.problem) for method in config.methods.values()}
+    return named.pop() if len(named) == 1 else "fitness"
 
 
 def quartiles(fitness: np.ndarray) -> np.ndarray:

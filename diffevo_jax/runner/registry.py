@@ -139,6 +139,21 @@ def entry(kind: str, section: Any) -> Entry:
     return _entries[kind][getattr(section, KINDS[kind][0])]
 
 
+def names(kind: str) -> tuple[str, ...]:
+    """What a section of this kind may be."""
+    return tuple(_entries[kind])
+
+
+def factory(kind: str, name: str) -> Callable[..., Any]:
+    """The factory of a name."""
+    return _entries[kind][name].factory
+
+
+def model(kind: str, name: str) -> type[Section]:
+    """The section of a name: its settings."""
+    return _model(kind, name, _entries[kind][name].factory)
+
+
 def section_type(kind: str) -> Any:
     """The pydantic type of a kind's section: one of its entries, told apart by its key."""
     if kind not in _sections:

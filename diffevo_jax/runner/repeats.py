@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results
+from diffevo_jax.runner import results, words
 from diffevo_jax.runner.folders import write_arrays
 from diffevo_jax.selection import SIGNS, advice
 
 # Of what is kept of a repeat, what the results hold as arrays; the rest is in metrics.csv.
-ARRAYS = ("fitness", "success_rate", "reevaluated_return", "reevaluated_success")
+BEST = ("best_genome", "best_fitness", "reevaluated_genome")
+ARRAYS = ("fitness", "success_rate", *BEST, "reevaluated_return", "reevaluated_success")
 # In a checkpoint's files, before the names of what is kept of each generation.
 _KEPT = "kept."
 
@@ -21,16 +22,19 @@ _KEPT = "kept."
 class Summary(NamedTuple):
     """Last generation of a method over its finished repeats.
 
+    num_genes: None where no genome was kept.
     success: success rate and its standard error; None where the problem has no threshold.
+    measure: what `mean` is of, fitness or reward.
     again, again_success: return and success rate of its best individual over fresh episodes; None
         where it is not re-evaluated, or has no threshold.
     """
 
     label: str
-    num_genes: int
+    num_genes: int | None
     mean: tuple[float, float | None]
     success: tuple[float, float | None] | None
     reference: cfg.Reference | None
+    measure: str = "fitness"
     again: tuple[float, float | None] | None = None
     again_success: tuple[float, float | None] | None = None
 
@@ -59,8 +63,8 @@ class Repeats:
     def add(self, kept: dict[str, np.ndarray], endings: dict[str, np.ndarray]) -> None:
         """Take in n repeats.
 
-        kept: of each generation, `[n, T, ...]`, and of fresh episodes, `[n, E]`. endings: of the
-        first that are wanted, what a finished repeat leaves, `[n', ...]`.
+        kept: of each generation, `[n, T, ...]`, of fresh episodes, `[n, E]`, and `BEST`,
+        `[n, ...]`. endings: of the first that are wanted, what else they leave, `[n', ...]`.
         """
         for rows, arrays in ((self.kept, kept), (self.endings, endings)):
             rows += [
@@ -130,7 +134,7 @@ class Repeats:
                 }
 
 
-def summary(method: cfg.Method, num_genes: int, kept: dict[str, np.ndarray]) -> Summary:
+def summary(method: cfg.Method, num_genes: int | None, kept: dict[str, np.ndarray]) -> Summary:
     """Say how the last generation did. kept: of `Repeats.stacked`."""
 
     def over_repeats(values: np.ndarray | None) -> tuple[float, float | None] | None:
@@ -145,6 +149,7 @@ def summary(method: cfg.Method, num_genes: int, kept: dict[str, np.ndarray]) -> 
         mean=mean_and_error(np.nanmean(last, axis=1)),
         success=None if rate is None else mean_and_error(rate[:, -1]),
         reference=method.reference,
+        measure=words.measure(method.problem),
         again=over_repeats(kept.get("reevaluated_return")),
         again_success=over_repeats(kept.get("reevaluated_success")),
     )

@@ -4,11 +4,13 @@ config.yaml        the resolved config; `diffevo-jax run` takes it again
 plugins/           the files that it was run with, if any (`--plugin`)
 environment.json   versions, device, git commit, times, and whether the run is complete
 metrics.csv        tidy: a row per method, repeat and generation
-METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; of control
-                   tasks reevaluated_return, reevaluated_success [S, E]: fresh episodes of the last
-                   generation's best individual; of the repeats kept, final_population [S', N, D],
-                   best_genome [S', D], best_fitness [S'], reevaluated_genome [S', D] and what else
-                   the method leaves: final_x0 [S', N, D], archive_points, ...
+METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; the best
+                   individual of all generations, best_genome [S, D] and best_fitness [S]; of
+                   control tasks the last generation's best, reevaluated_genome [S, D], and its
+                   fresh episodes, reevaluated_return, reevaluated_success [S, E]; of the repeats
+                   whose populations are kept, final_population [S', N, D] and what else the
+                   method leaves: final_x0 [S', N, D], archive_points, ...
+tensorboard/       with --log tensorboard, scalars of every generation (`scalars.py`)
 figure.png, .pdf   drawn from the files above alone
 checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
 
@@ -26,7 +28,7 @@ import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -165,8 +167,11 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     """
     from diffevo_jax.runner.config import read_results_config
 
-    if not (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder}: not a run folder, it holds no config.yaml")
+    if folder_kind(folder) == "sweep":
+        raise ConfigError(
+            f"{folder}: the folder of a sweep, not of a run; its results.csv has a row per point, "
+            f"method and repeat, and `diffevo-jax plot {folder}` draws it"
+        )
     config = read_results_config(folder / "config.yaml")
     arrays = {}
     for name in config.methods:
@@ -183,6 +188,28 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays
+
+
+def folder_kind(folder: Path) -> Literal["run", "sweep"]:
+    """Say what a folder holds. Raises ConfigError, with what to do, where it is neither."""
+    config = folder / "config.yaml"
+    if config.is_file():
+        try:
+            data = yaml_loader.read(config)
+        except (OSError, yaml_loader.YamlError) as error:
+            raise ConfigError(f"{config}: {error}") from None
+        return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
+    if not folder.exists():
+        seen, inside = "no such folder", folder.parent
+    elif not folder.is_dir():
+        seen, inside = "expected a run folder; seen a file", folder.parent
+    else:
+        seen, inside = "not a run folder, it holds no config.yaml", folder
+    near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    advice = "`diffevo-jax run CONFIG` makes one and prints its name"
+    if near:
+        advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
+    raise ConfigError(f"{folder}: {seen}; {advice}")
 
 
 def finished_repeats(folder: Path) -> dict[str, int]:

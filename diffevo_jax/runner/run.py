@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import checkpoints, folders, results
+from diffevo_jax.runner import checkpoints, folders, results, scalars
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.processes import is_first, on_first, on_host
 from diffevo_jax.runner.program import Carry, Program, needs_positive
 from diffevo_jax.runner.program import build as build
-from diffevo_jax.runner.repeats import Repeats, Summary, summary
+from diffevo_jax.runner.repeats import BEST, Repeats, Summary, summary
 
 # Between two compiled chunks the host draws the progress bar and saves; at this length that costs
 # nothing.
@@ -49,6 +49,7 @@ class _Run(NamedTuple):
     progress: Callable[[str, int, int, bool], None]
     say: Callable[[str], None]
     generations_before: dict[str, int]
+    log: scalars.Log
 
 
 class _Call(NamedTuple):
@@ -74,6 +75,7 @@ def run(
     sources: dict[str, str] | None = None,
     progress: Callable[[str, int, int, bool], None] = lambda *_: None,
     say: Callable[[str], None] = print,
+    log: scalars.Log = scalars.nowhere,
 ) -> list[Summary]:
     """Run every method and fill the run folder; where it holds this run already, go on with it.
 
@@ -81,6 +83,7 @@ def run(
     sources: of `plugins.load`.
     progress: called as (method, finished repeats, finished generations beyond them, compiling).
     say: called with a line on what can't be saved or read, needs no run, or did not select.
+    log: of `scalars`, called by the first process with what is kept as generations end.
 
     Returns a summary per method. On Ctrl-C, and on `Stopped`, the finished repeats are saved and
     environment.json says "interrupted" or "stopped"; the exception goes on to the caller.
@@ -95,7 +98,7 @@ def run(
             saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
             lengths = [config.repeats * program.num_levels for program in programs.values()]
             before = dict(zip(programs, itertools.accumulate(lengths, initial=0), strict=False))
-            shared = _Run(config, folder, record, saver, progress, say, before)
+            shared = _Run(config, folder, record, saver, progress, say, before, log)
             _run_methods(shared, programs, kept)
         elif is_first():
             say("This run is complete already: nothing is run again.")
@@ -186,6 +189,8 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
                 continue
             done = stop - call.generation
             call = _advanced(call, advance, stop)
+            if is_first():
+                run.log(name, first, stop - done, call.kept[-1])
             check_fitness(method, call.kept[-1]["fitness"])
             run.progress(name, first, call.asked * stop, False)
             if stop == num_levels:
@@ -266,10 +271,10 @@ def _again(call: _Call, reevaluate: Callable, seed: int) -> dict[str, np.ndarray
 
 def _take_in(repeats: Repeats, call: _Call, ending: Callable, again: dict[str, np.ndarray]) -> None:
     """Add the repeats of a call that has ended, but for those that only filled it up."""
-    wanted, endings = repeats.num_wanted(call.asked), {}
-    if wanted:
-        endings = {key: on_host(value[:wanted]) for key, value in ending(call.carry[0]).items()}
-    repeats.add(_kept(call) | again, endings)
+    wanted, left = repeats.num_wanted(call.asked), ending(call.carry[0])
+    best = {key: on_host(left.pop(key)[: call.asked]) for key in BEST if key in left}
+    endings = {key: on_host(value[:wanted]) for key, value in left.items()} if wanted else {}
+    repeats.add(_kept(call) | best | again, endings)
 
 
 def _progress(name: str, call: _Call) -> checkpoints.Progress:

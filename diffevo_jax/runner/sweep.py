@@ -5,6 +5,8 @@ points/         a file a point, written whole when the point is finished or has 
                 arrays, where populations are saved
 jobs/           submitit's files: scripts and logs
 results.csv     tidy: a row per finished point, method and repeat; the settings as columns
+summary.csv     a row per finished point and method: means and standard errors over repeats; and
+                figure.png and .pdf: of the command line, and of `diffevo-jax plot`
 failed.csv      a row per failed point, with its error
 submitted.json  jobs of Slurm that a call has not waited for; the next one does
 """
@@ -46,7 +48,7 @@ METRICS = (
 # Points that a line of advice names.
 MOST_NAMED = 10
 # How the points are shared out may change between calls into one folder.
-_FREE = ("sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
+_FREE = ("description", "sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
 _SUBMITTED = "submitted.json"
 _DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
 
@@ -61,6 +63,7 @@ def sweep(
     plugin: Sequence[Path] = (),
     cache: bool = True,
     say: Callable[[str], Any] = print,
+    finish: Callable[[Path], Any] = lambda _: None,
 ) -> list[str]:
     """Run the points of a sweep that are not finished in its folder, and write its tables.
 
@@ -69,6 +72,7 @@ def sweep(
     out: the sweep's folder, new or of the same sweep; None is runs/NAME.
     only: numbers of the points to run; none is all. plugin: files of `plugins.load`.
     say: called with a line on the jobs, and on points that did not select.
+    finish: called with the folder once its tables are written.
 
     Returns a line per point that has failed, of those asked for. Raises ConfigError on bad input,
     before anything runs.
@@ -106,6 +110,7 @@ def sweep(
         (folder / _SUBMITTED).unlink(missing_ok=True)
         for line in _advice(folder, asked):
             say(line)
+        finish(folder)
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 

@@ -486,7 +486,7 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from diffevo_jax.runner.figure import STYLE
+    from diffevo_jax.runner.style import STYLE
 
     panels_of = {(2, 0): "D = 2", (12, 2): "D = 12, 2 latent"}
     levels = sorted({row["levels"] for row in rows})

@@ -1,0 +1,8 @@
+"""Moving pictures: episodes of control tasks, and populations on a landscape.
+
+They need matplotlib, of the extra `run`.
+"""
+
+from diffevo_jax.drawings.episodes import animate_episodes as animate_episodes
+from diffevo_jax.drawings.landscape import animate_population as animate_population
+from diffevo_jax.drawings.tasks import DRAWINGS as DRAWINGS

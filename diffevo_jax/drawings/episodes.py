@@ -1,0 +1,134 @@
+"""Episodes of policies as a moving picture."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffevo_jax.drawings import movie
+from diffevo_jax.drawings.tasks import DRAWINGS, Drawing
+from diffevo_jax.problems.task import Task
+from diffevo_jax.problems.trajectories import Trajectory
+from diffevo_jax.runner.style import GREY, STYLE, X
+
+# Pictures of a movie at most, and a second: longer episodes skip steps.
+MOST_FRAMES = 150
+MOST_PER_SECOND = 25
+
+
+def animate_episodes(
+    path: str | Path,
+    task: Task,
+    panels: Trajectory | Mapping[str, Trajectory],
+    *,
+    colour: str | Mapping[str, str] = X,
+) -> Path:
+    """Draw episodes as they go, NAME.gif or NAME.mp4; returns the path.
+
+    panels: of `problems.control.make_trajectories`; by their titles, a panel each. The individuals
+        and episodes of one, `[K, E]`, are drawn over each other; those that have ended turn pale.
+
+    colour: of the actors, or of those of each panel, by its title.
+
+    Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
+
+        record = de.problems.control.make_trajectories(task, policy)
+        de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
+    """
+    matplotlib = movie.matplotlib()
+
+    name = task.environment.name
+    if name not in DRAWINGS:
+        raise ValueError(
+            f"task: {name} has no drawing; expected one of {', '.join(sorted(DRAWINGS))}"
+        )
+    drawing = DRAWINGS[name]
+    panels = {"": panels} if isinstance(panels, Trajectory) else dict(panels)
+    if not panels:
+        raise ValueError("panels: expected at least one trajectory")
+    columns = 1 if len(panels) == 1 else 2
+    rows = math.ceil(len(panels) / columns)
+    left, right, bottom, top = drawing.window
+    width = 8.0
+    height = rows * (width / columns * (top - bottom) / (right - left) + 0.7)
+    with matplotlib.rc_context({**STYLE, **movie.LETTERS}):
+        figure = matplotlib.figure.Figure(figsize=(width, min(height, 9.0)), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        moves = [
+            _stage(axes, drawing, task, title, trajectory, _of(colour, title))
+            for axes, (title, trajectory) in zip(grid, panels.items(), strict=False)
+        ]
+        last = max(int(np.max(trajectory.length)) for trajectory in panels.values())
+        every = max(
+            math.ceil(drawing.steps_per_second / MOST_PER_SECOND), math.ceil(last / MOST_FRAMES)
+        )
+        frames = [*range(0, last, every), last]
+
+        def draw(step: int) -> None:
+            for move in moves:
+                move(step)
+
+        return movie.save(
+            figure, draw, frames, Path(path), per_second=drawing.steps_per_second / every
+        )
+
+
+def _of(colour: str | Mapping[str, str], title: str) -> str:
+    return colour if isinstance(colour, str) else colour[title]
+
+
+def _stage(
+    axes: Any, drawing: Drawing, task: Task, title: str, trajectory: Trajectory, colour: str
+) -> Any:
+    """Set up one panel; returns step -> None, which moves its actors there.
+
+    The actors are collections that only move: drawing each anew takes ten times as long.
+    """
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.colors import to_rgba
+
+    observations = np.asarray(trajectory.observations)
+    observations = observations.reshape(-1, *observations.shape[2:])  # actors, T + 1, O
+    length = np.asarray(trajectory.length).ravel()
+    # What an actor has earned after so many steps.
+    earned = np.cumsum(np.asarray(trajectory.rewards).reshape(len(length), -1), axis=1)
+    earned = np.concatenate([np.zeros((len(length), 1)), earned], axis=1)
+    most = earned.shape[1] - 1
+    left, right, bottom, top = drawing.window
+    bars, bodies = LineCollection([], linewidths=4, capstyle="round"), PolyCollection([])
+    dots = axes.scatter([], [], s=45, linewidth=0, zorder=5)
+    for artist in (bars, bodies):
+        axes.add_collection(artist)
+    drawing.backdrop(axes, task.params)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    words = axes.set_title(f"{title}\n" if title else "", loc="left")
+    alive_colour = to_rgba(colour, max(0.4, min(1.0, len(length) ** -0.35)))
+
+    def move(step: int) -> None:
+        going = (step < length) | (length >= most)  # cut off at the limit is no end
+        # A single actor keeps its colour to the end; those still going are drawn in front.
+        order = np.argsort(going, kind="stable")
+        shown = drawing.shapes(observations[order, min(step, most)])
+        pale = to_rgba(GREY, min(0.15, 4 / len(length)))
+        colours = [alive_colour if on or len(length) == 1 else pale for on in going[order]]
+        bars.set_segments(list(shown.bars.reshape(-1, 2, 2)))
+        bars.set_color([c for c in colours for _ in range(shown.bars.shape[1])])
+        bodies.set_verts(list(shown.bodies.reshape(-1, *shown.bodies.shape[2:])))
+        bodies.set_facecolor([c for c in colours for _ in range(shown.bodies.shape[1])])
+        dots.set_offsets(shown.dots.reshape(-1, 2))
+        dark = [(0.2, 0.2, 0.2, alpha) for *_, alpha in colours]
+        dots.set_facecolor(np.repeat(dark, shown.dots.shape[1], axis=0))
+        now = earned[:, min(step, most)].mean()
+        mean = "return" if len(length) == 1 else "mean return"
+        told = f"step {min(step, int(length.max()))}, {mean} {now:.0f}"
+        if len(length) > 1:
+            told += f", {going.sum()} of {len(length)} going on"
+        words.set_text(f"{title}\n{told}" if title else told)
+
+    return move
