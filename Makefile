@@ -32,6 +32,8 @@ notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupytext --to ipynb notebooks/*.py
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams notebooks/*.ipynb
+	$(BIN)/python experiments/covers.py
 
 report: $(VENV)/.installed  ## every figure and table with all repeats; kept in docs/report
 	$(BIN)/diffevo-jax reproduce --out runs/reproduce

@@ -13,145 +13,135 @@
 # %% [markdown]
 # # Quick start: evolution as denoising
 #
-# A population starts as noise and is denoised step by step. Each individual estimates its clean target `x0` as an
-# average of the population, weighted by fitness and by closeness, and takes a DDIM step towards it. As the signal
-# level `alpha` rises from 0 to 1 the neighbourhood shrinks, so the search zooms in and keeps several optima.
+# ![A population, as noise, gathers on two peaks in four pictures](pictures/01_quick_start.png)
 #
-# Method: Zhang, Hartl, Hazan, Levin, *Diffusion Models are Evolutionary Algorithms* (ICLR 2025, arXiv 2410.02543).
+# Noise on the left, two occupied peaks on the right: that is a whole run of Diffusion Evolution, and this notebook makes it. A population starts as
+# noise and is denoised step by step. Each individual estimates its clean target `x0`, an average of the population weighted by fitness and by
+# closeness, and takes a step towards it. Over a run the signal level `alpha` rises from 0 to 1 and the neighbourhood shrinks: the search zooms in,
+# and keeps several optima.
+#
+# The method is Zhang, Hartl, Hazan, Levin, *Diffusion Models are Evolutionary Algorithms* (ICLR 2025, arXiv 2410.02543).
 
 # %%
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import optax
 
 import diffevo_jax as de
 
+plt.rcParams.update({"figure.constrained_layout.use": True, "font.size": 11})
+X, X0, FINAL = "#2E7EBB", "#E0435C", "#1A1A1A"  # population, estimates, end: in all notebooks
+
 # %% [markdown]
-# ## Two peaks
+# ## A landscape
 #
-# The fitness has two equal peaks, at (1, 1) and (-1, -1). Fitness is always "higher is better".
+# Fitness takes a whole population, `[N, D]`, and gives a number for each individual, `[N]`. Higher is better, everywhere in this library. Ours has two
+# equal peaks, at (1, 1) and (-1, -1); `de.problems.two_peaks` is the same function.
+
+
+# %%
+def fitness_fn(population):
+    def peak(centre):
+        return jnp.exp(-jnp.sum((population - centre) ** 2, axis=1) / (2 * 0.5**2))
+
+    return peak(1.0) + peak(-1.0)
+
+
+# %% [markdown]
+# ## A run
+#
+# Three things make a run: an initial population drawn from N(0, I), the settings, and `evolve`. `schedule` says how alpha rises, over 100 generations
+# here; `eta` is how much fresh noise a step takes, from 0 to 1. `keep` asks for all there is to see of each generation; by default only the fitness is kept.
 
 # %%
 key_init, key_run = jax.random.split(jax.random.key(0))
 population = jax.random.normal(key_init, (512, 2))
 
-evolution = de.diffusion_evolution(
-    de.schedules.linear(100), fitness_map=de.fitness.identity, eta=0.1
-)
-state, info, best = de.evolve(
-    key_run, evolution, de.problems.two_peaks, population, keep=lambda info: info
-)
+evolution = de.diffusion_evolution(de.schedules.cosine(100), eta=0.1)
+state, info, best = de.evolve(key_run, evolution, fitness_fn, population, keep=lambda info: info)
 
+print(f"best fitness seen: {best.fitness:.3f}, at ({best.genome[0]:.2f}, {best.genome[1]:.2f})")
 print(f"mean fitness: {info.fitness[0].mean():.2f} -> {info.fitness[-1].mean():.2f}")
 for peak in (1, -1):
     near = jnp.linalg.norm(state.population - peak, axis=1) < 1
     print(f"within 1 of ({peak}, {peak}): {near.mean():.0%}")
 
 # %% [markdown]
-# `info` holds every evaluated generation, stacked: its population, fitness and estimates `x0`. Blue: the population;
-# red: what each individual believes to be its target. The targets find the peaks long before the population does.
+# Neither peak was lost: many optimisers would have ended on one of them.
+#
+# ## What happened
+#
+# `info` holds every evaluated generation, stacked. Grey lines are the landscape, blue is the population, red is what each individual believes to be
+# its target. Look at the second picture: the targets have found both peaks while the population is still a cloud.
+
+# %% tags=["cover"]
+side = jnp.linspace(-3, 3, 121)
+plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
+landscape = fitness_fn(plane).reshape(121, 121)
+
+figure, panels = plt.subplots(1, 4, figsize=(12, 3.6), sharex=True, sharey=True)
+for axes, generation in zip(panels, (0, 40, 70, 99), strict=True):
+    axes.contour(side, side, landscape, levels=5, colors="#BBBBBB", linewidths=0.8)
+    axes.scatter(*info.population[generation].T, s=7, color=X, label="population x")
+    axes.scatter(*info.x0[generation].T, s=7, color=X0, alpha=0.5, label="estimates x0")
+    axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="gene 1")
+    axes.set_title(f"generation {generation + 1}, alpha = {info.alpha[generation]:.2f}")
+panels[0].set_ylabel("gene 2")
+panels[0].legend(loc="upper left", fontsize=9, markerscale=2)
+plt.show()
+
+# %% [markdown]
+# The same run as curves. Fitness stays low as long as noise rules, and rises as it gives way. The effective sample size says of how many individuals,
+# counted in equal votes, an estimate is made: of the best few at first, of more once all near a peak are nearly as good.
 
 # %%
-figure, panels = plt.subplots(1, 4, figsize=(12, 3.2), sharex=True, sharey=True)
-for axes, generation in zip(panels, (20, 45, 70, 95), strict=True):
-    axes.scatter(*info.population[generation].T, s=5, color="#46B3D5", label="population")
-    axes.scatter(*info.x0[generation].T, s=5, color="#E93A01", label="estimates x0")
-    axes.plot([1, -1], [1, -1], "k+", markersize=12)
-    axes.set(
-        title=f"t = {info.t[generation]}, alpha = {info.alpha[generation]:.2f}", aspect="equal"
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+generations = jnp.arange(1, 101)
+low, middle, high = jnp.quantile(info.fitness, jnp.array([0.25, 0.5, 0.75]), axis=1)
+left.fill_between(generations, low, high, color=X, alpha=0.3, linewidth=0, label="quartiles")
+left.plot(generations, middle, color=X, label="median")
+left.set(xlabel="generation", ylabel="fitness", ylim=(0, 1.05))
+left.legend(frameon=False)
+right.plot(generations, info.effective_sample_size.mean(axis=1), color=X0)
+right.set(xlabel="generation", ylabel="effective sample size", ylim=(0, None))
+plt.show()
+
+# %% [markdown]
+# ## What may be changed
+#
+# Fitness may have any sign and any unit: the default map weighs individuals by how many standard deviations they are below the best. Its temperature
+# decides how sharply it selects. A cold one goes for the best alone; a hot one keeps more, and is less exact. Here the left peak is only 0.8 high.
+
+
+# %%
+def uneven(population):
+    return fitness_fn(population) - 0.2 * (population.sum(axis=1) < 0)
+
+
+for temperature in (0.1, 0.3, 1.0, 3.0):
+    evolution = de.diffusion_evolution(
+        de.schedules.cosine(100), fitness_map=de.fitness.standardised(temperature)
     )
-panels[0].legend(loc="upper left", fontsize=8)
-figure.tight_layout()
-
-# %% [markdown]
-# ## Your own loop
-#
-# Fitness is data, like gradients in Optax: the step takes numbers from wherever you measured them.
-
-# %%
-step = jax.jit(evolution.step)
-state = evolution.init(population)
-for key in jax.random.split(key_run, evolution.num_levels - 1):
-    fitness = de.problems.two_peaks(state.population)  # a simulator, a lab, a Gym environment ...
-    state, info = step(key, state, fitness)
-
-print(f"levels left: {state.t}, mean fitness: {de.problems.two_peaks(state.population).mean():.2f}")
-
-# %% [markdown]
-# ## Settings are data too
-#
-# The factory runs under `jit`, `vmap` and `grad`. Here a whole grid of runs is one compiled program ...
-
-# %%
-schedule = de.schedules.cosine(50)
-
-
-def final_fitness(key, eta, temperature):
-    fitness_map = de.fitness.boltzmann(temperature)
-    evolution = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
-    key_init, key_run = jax.random.split(key)
-    population = jax.random.normal(key_init, (128, 2))
-    _, fitness, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
-    return fitness[-1].mean()
-
-
-over_keys = jax.vmap(final_fitness, (0, None, None))
-over_grid = jax.jit(jax.vmap(jax.vmap(over_keys, (None, 0, None)), (None, None, 0)))
-keys = jax.random.split(key_run, 8)
-temperatures, etas = jnp.array([0.05, 0.2, 0.8, 3.2]), jnp.array([0.0, 0.5, 1.0])
-grid = over_grid(keys, etas, temperatures).mean(axis=-1)
-
-print("temperature  " + "  ".join(f"eta {eta:.1f}" for eta in etas))
-for temperature, row in zip(temperatures, grid, strict=True):
-    print(f"{temperature:11.2f}  " + "  ".join(f"{value:7.2f}" for value in row))
-
-# %% [markdown]
-# ... and here Optax tunes the temperature by the gradient through a whole run.
-
-# %%
-objective = jax.jit(jax.value_and_grad(lambda log_t: -final_fitness(key_run, 0.1, jnp.exp(log_t))))
-optimiser = optax.adam(0.3)
-log_temperature = jnp.log(3.2)
-opt_state = optimiser.init(log_temperature)
-for i in range(21):
-    loss, gradient = objective(log_temperature)
-    if i % 5 == 0:
-        print(f"temperature {jnp.exp(log_temperature):.3f}: mean fitness {-loss:.3f}")
-    updates, opt_state = optimiser.update(gradient, opt_state)
-    log_temperature = optax.apply_updates(log_temperature, updates)
-
-# %% [markdown]
-# ## Evolve a policy
-#
-# A Flax network flattened into a genome, Gymnax's cart-pole rolled out on the device, ten generations in one compiled
-# program. `projection` makes it Latent Space Diffusion Evolution: distances are taken in a random plane.
-
-# %%
-task = de.problems.control.make_task("CartPole-v1")
-policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-returns = de.problems.control.make_returns(task, policy)
-
-key_init, key_projection, key_run = jax.random.split(jax.random.key(1), 3)
-evolution = de.diffusion_evolution(
-    de.schedules.cosine(10),
-    fitness_map=de.fitness.boltzmann(1.0),
-    projection=de.latent.random_projection(key_projection, policy.num_genes, 2),
-)
-
-
-def mean_return(key, population):
-    return returns(key, population).mean(axis=1)
-
-
-@jax.jit
-def evolve_policies(key):
-    population = jax.random.normal(key_init, (256, policy.num_genes))
-    return de.evolve(key, evolution, mean_return, population, has_key=True)
-
-
-state, fitness, best = evolve_policies(key_run)
-for generation, values in enumerate(fitness, start=1):
+    end = de.evolve(key_run, evolution, uneven, population).state.population
+    on_left = jnp.linalg.norm(end + 1, axis=1) < 1
     print(
-        f"generation {generation:2}: median {jnp.median(values):5.0f}, at 500: {jnp.mean(values >= 500):.0%}"
+        f"temperature {temperature:4}: {on_left.mean():4.0%} on the lower peak,"
+        f" mean fitness {uneven(end).mean():.2f}"
     )
+
+# %% [markdown]
+# Which population, levels, temperature and scale to choose is measured in `docs/settings.md`. From 5 genes on, begin with distances in a projection to 2
+# dimensions (notebook 07).
+#
+# ## Where to go on
+#
+# | you have | go to |
+# |---|---|
+# | a function, in NumPy or JAX, whose best parameters you want | 02, your own function |
+# | a neural network and a task | 03, a Flax policy |
+# | a loop of your own: a simulator, a lab | 04, the step inside your own JAX |
+# | many settings or seeds; gradients | 05, sweeps and Optax through a run |
+# | more than one optimum, or a density to sample | 06, many optima and masses |
+# | many genes | 07, latent spaces |
+# | experiments to keep and compare | 08, run folders |
+# | an idea for the method itself | 09, your own denoiser |

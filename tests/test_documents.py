@@ -19,9 +19,11 @@ from conftest import REPOSITORY
 from nbclient import NotebookClient
 
 from experiments.benchmarks import settings
+from experiments.covers import cover
 
 README = (REPOSITORY / "README.md").read_text()
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
+QUICK = ("01", "02")  # these run in every test, the others before a release
 
 
 DOCS = REPOSITORY / "docs"
@@ -74,16 +76,53 @@ def test_the_readmes_files_and_commands_exist():
         assert f"\n{target}:" in makefile, target
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_top_to_bottom_and_its_stored_copy_is_the_same(path):
-    notebook = jupytext.read(path)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@each_notebook
+def test_a_stored_notebook_is_its_script_run_without_errors(path):
     stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-    assert [cell.source for cell in stored.cells] == [cell.source for cell in notebook.cells]
-    assert all(cell.outputs for cell in stored.cells if "print(" in cell.source)
+    assert [cell.source for cell in stored.cells] == [
+        cell.source for cell in jupytext.read(path).cells
+    ]
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    # Run once, from the top.
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {
+        "display_data",
+        "execute_result",
+        "stream",
+    }
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert all(
+        cell.outputs for cell in code if re.search(r"^(print|plt\.show)\(", cell.source, re.M)
+    )
+    assert path.with_suffix(".ipynb").stat().st_size < 1e6
+
+
+@each_notebook
+def test_a_notebook_opens_with_the_picture_that_it_makes(path):
+    stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    place, picture = cover(path, stored)
+    assert stored.cells[0].source.startswith("# ")
+    shown = re.search(r"!\[[^]]+\]\((.+?)\)", stored.cells[0].source)
+    assert shown is not None
+    assert path.parent / shown[1] == place
+    assert place.read_bytes() == picture
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem[:2] in QUICK else pytest.mark.slow, id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
+def test_a_notebook_runs_top_to_bottom(path, monkeypatch):
     # The kernel of this very interpreter, whatever kernels are installed beside it.
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3")
-    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
-    client.execute()
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
+    NotebookClient(jupytext.read(path), timeout=300, kernel_name="python3").execute()
 
 
 def test_the_readmes_plugin_is_the_one_in_experiments():
