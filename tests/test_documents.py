@@ -125,11 +125,6 @@ def test_a_notebook_runs_top_to_bottom(path, monkeypatch):
     NotebookClient(jupytext.read(path), timeout=300, kernel_name="python3").execute()
 
 
-def test_the_readmes_plugin_is_the_one_in_experiments():
-    (shown,) = re.findall(r"```py\n(.*?)```", README, re.S)
-    assert shown in (REPOSITORY / "experiments" / "my_problem.py").read_text()
-
-
 def _neighbours(fence: str) -> str:
     text = (REPOSITORY / "docs" / "neighbours.md").read_text()
     return "\n".join(re.findall(rf"```{fence}\n(.*?)```", text, re.S))
