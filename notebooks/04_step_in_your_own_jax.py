@@ -67,7 +67,9 @@ for key in jax.random.split(key_run, evolution.num_levels - 1):
         f"t = {info.t:2}: median quality {np.nanmedian(quality):5.1f},"
         f" {info.num_invalid} measurements lost"
     )
-print(f"levels left: {state.t}; centre of the last recipes: {np.round(state.population.mean(axis=0), 2)}")
+print(
+    f"levels left: {state.t}; centre of the last recipes: {np.round(state.population.mean(axis=0), 2)}"
+)
 
 # %% [markdown]
 # `info` is what a figure shows, and is never needed for the next step. The targets (red) are near the right recipe, the cross, from the first generation
