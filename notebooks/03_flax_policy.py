@@ -134,4 +134,4 @@ HTML(f'<img src="data:image/gif;base64,{base64.b64encode(path.read_bytes()).deco
 #
 # Any pure function of parameters and an observation will do: `de.policies.from_apply` takes one, Flax NNX and Equinox included, `de.policies.gru` has a
 # memory. `de.presets.control(key, "CartPole-v1")` puts measured settings together for you. A network of your own in configs, with runs that are kept and
-# compared: notebook 08.
+# compared: the README.
