@@ -225,9 +225,7 @@ def test_the_command_ends_in_an_error_when_a_part_failed(parts, tmp_path):
 
 
 def test_the_package_without_a_clone_says_that_it_needs_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        cli, "__file__", str(tmp_path / "site" / "diffevo_jax" / "runner" / "cli.py")
-    )
+    monkeypatch.setattr(de, "__file__", str(tmp_path / "site" / "diffevo_jax" / "__init__.py"))
     code, output = _cli()
     assert code == 2
     assert "needs a clone of the repository" in output
