@@ -232,10 +232,17 @@ def draw(shared: Sequence[Sequence[Line]], path: Path) -> Path:
             ]
             look = looks(names)
             sizes = {(line.evaluations, line.fitness.shape[1]) for line in group}
-            for name, line in zip(names, group, strict=True):
-                unit = 1 if len(sizes) == 1 else line.evaluations
-                x = unit * np.arange(1, line.fitness.shape[1] + 1)
-                figure.curve(axes, x, figure.quartiles(line.fitness), look[name], line.label)
+            units = [1 if len(sizes) == 1 else line.evaluations for line in group]
+            figure.curves(
+                axes,
+                [
+                    unit * np.arange(1, line.fitness.shape[1] + 1)
+                    for unit, line in zip(units, group, strict=True)
+                ],
+                [figure.quartiles(line.fitness) for line in group],
+                [look[name] for name in names],
+                [line.label for line in group],
+            )
             axes.set_xlabel("generation" if len(sizes) == 1 else "evaluations")
             axes.set_ylabel(words.measure(group[0].problem))
             axes.set_title(words.title(group[0].problem), loc="left", fontsize=11)

@@ -1,5 +1,6 @@
 """Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,9 @@ def draw(folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for name, shown in drawn.items():
-            curve(
-                axes,
-                np.arange(1, shown.shape[1] + 1),
-                shown,
-                look[name],
-                config.methods[name].label,
-            )
+        labels = [config.methods[name].label for name in drawn]
+        x = [np.arange(1, shown.shape[1] + 1) for shown in drawn.values()]
+        curves(axes, x, list(drawn.values()), [look[name] for name in drawn], labels)
         if settings.maximum is not None:
             axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
             axes.annotate(
@@ -71,12 +67,25 @@ def draw(folder: Path) -> list[Path]:
     return paths
 
 
-def curve(axes: Any, x: np.ndarray, shown: np.ndarray, look: Look, label: str) -> None:
-    """Draw a median `[T]` at x, `[T]`, and the band of its quartiles; shown: of `quartiles`."""
-    low, median, high = shown
-    axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
-    marker = look.marker if len(median) <= 30 else ""
-    axes.plot(x, median, color=look.colour, marker=marker, markersize=4, label=label)
+def curves(
+    axes: Any,
+    x: Sequence[np.ndarray],
+    shown: Sequence[np.ndarray],
+    look: Sequence[Look],
+    labels: Sequence[str],
+) -> None:
+    """Draw a median and the band of its quartiles for each method: x `[T]`, shown of `quartiles`.
+
+    Few generations are marked, by the methods in turn, so that no mark hides another.
+    """
+    marked = all(len(each) <= 30 for each in x)
+    for i, (generations, (low, median, high)) in enumerate(zip(x, shown, strict=True)):
+        colour, marker = look[i].colour, look[i].marker if marked else ""
+        axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
+        turn = (i % len(generations), len(x))
+        axes.plot(
+            generations, median, color=colour, marker=marker, markevery=turn, ms=5, label=labels[i]
+        )
 
 
 def _measure(config: RunConfig) -> str:
