@@ -42,7 +42,7 @@ WHY = {
     "latent_large": "the authors' code run again and the published table differ from each other, "
     "and a second implementation stands with the table",
 }
-RECORDED = 24  # individuals whose episodes the animation shows
+RECORDED = 16  # individuals whose episodes the animation shows
 
 
 def run(folder: Path, *, quick: bool) -> None:
@@ -54,8 +54,8 @@ def run(folder: Path, *, quick: bool) -> None:
     _run_config(settings, SMALL, small, folder / "small")
     _run_config(settings, LARGE, large, folder / "large")
     _run_config(baseline, BASELINE, small, folder / "baseline")
-    if not (folder / "process.npz").exists():
-        write_arrays(folder / "process.npz", _record(settings))
+    if not (folder / "episodes.npz").exists():
+        write_arrays(folder / "episodes.npz", _record(settings))
 
 
 def _run_config(settings: RunConfig, methods: tuple[str, ...], repeats: int, folder: Path) -> None:
@@ -69,9 +69,8 @@ def _run_config(settings: RunConfig, methods: tuple[str, ...], repeats: int, fol
 def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     """One run of latent DE, repeat 0 of the config: how episodes ended, and some of them whole.
 
-    length, reward, x, theta: `[T, N]`, the last two at the episode's end. path: cart position and
-    pole angle `[T, K, steps + 1, 2]` of the first K individuals; best_path `[steps + 1, 2]` and
-    best_length of the fittest of the last generation; path_length `[T, K]`.
+    length, reward, x, theta: `[T, N]`, the last two at the episode's end. episode_...: a Trajectory
+    of each generation, `[T, K + 1, 1, ...]`: the first K individuals, and the fittest.
     """
     method = settings.methods["latent"]
     problem = method.problem
@@ -87,16 +86,12 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
         reward = outcome.returns[:, 0]
         shown = jnp.append(jnp.arange(RECORDED), jnp.argmax(reward))
         episodes = trajectories(key, population, shown)
-        path = episodes.observations[:, 0][..., jnp.array([0, 2])]
         return reward, {
             "length": outcome.length[:, 0],
             "reward": reward,
             "x": outcome.final_state.x[:, 0],
             "theta": outcome.final_state.theta[:, 0],
-            "path": path[:-1],
-            "path_length": episodes.length[:-1, 0],
-            "best_path": path[-1],
-            "best_length": episodes.length[-1, 0],
+            **{f"episode_{field}": array for field, array in episodes._asdict().items()},
         }
 
     @jax.jit
@@ -115,9 +110,7 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
             keep=lambda info, recorded: recorded,
         ).kept
 
-    kept = {k: np.asarray(v) for k, v in record(de.batch.seed_keys(settings.seed, 1)[0]).items()}
-    kept["best_path"], kept["best_length"] = kept["best_path"][-1], kept["best_length"][-1]
-    return kept
+    return {k: np.asarray(v) for k, v in record(de.batch.seed_keys(settings.seed, 1)[0]).items()}
 
 
 def section(folder: Path) -> Section:
@@ -129,14 +122,14 @@ def section(folder: Path) -> Section:
     }
     for name in ("latent", "latent_large"):
         saved[name]["projection"] = _projection(folder, saved[name]["final_population"].shape[-1])
-    process = read_arrays(folder / "process.npz")
+    process = read_arrays(folder / "episodes.npz")
     figures = [
         fig4_draw.process(process, folder / "process.png"),
         fig4_draw.comparison(saved, folder / "comparison.png"),
     ]
     for draw in (fig4_draw.best, fig4_draw.population):
         path = folder / f"{draw.__name__}.gif"
-        if not newer(path, folder / "process.npz", Path(fig4_draw.__file__)):
+        if not newer(path, folder / "episodes.npz", Path(fig4_draw.__file__)):
             draw(process, path)  # it takes seconds, and the report is written often
         figures.append(path)
     rows = _rows(saved)

@@ -1,14 +1,12 @@
 """Pictures of Fig. 4: carts and poles, rewards, latent spaces, and the two animations."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
@@ -21,7 +19,6 @@ CART = METHODS["latent"].colour  # whose run is shown
 REWARD = LinearSegmentedColormap.from_list("reward", ["#F3DCCB", "#E99A5B", CART])
 TILT = 2.4  # the published exaggeration of the pole's angle
 FULL = 500
-ANIMATED = 130  # dots an inch: 832 pixels across
 
 
 def cart(axes: Any, x: float, y: float, angle: float, *, size=1.0, colour=CART, alpha=1.0, z=3):
@@ -155,19 +152,11 @@ def _system(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-@in_style
 def best(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the fittest individual of the last generation, in real time."""
-    every = 5  # at 0.02 s a step, ten pictures a second
-    length = int(saved["best_length"])
-    figure = Figure(figsize=(6.4, 2.75), layout="constrained")
-    axes = figure.subplots()
-    move = _ground(axes, 1.6, 6.4)
-
-    def draw(step: int) -> None:
-        move(saved["best_path"][step : step + 1], np.array([True]), f"step {step}")
-
-    _animate(figure, draw, range(0, length + 1, every), path)
+    episode = _trajectory(saved, -1, slice(-1, None))
+    de.drawings.animate_episodes(path, _task(), episode, colour=CART)
+    length = int(episode.length.item())
     write_caption(
         path,
         f"The best policy of the last generation, in real time: its episode of {length} steps.",
@@ -175,76 +164,29 @@ def best(saved: dict[str, np.ndarray], path: Path) -> Path:
     return path
 
 
-@in_style
 def population(saved: dict[str, np.ndarray], path: Path) -> Path:
     """Animate the same number of individuals of four generations; the fallen turn pale."""
-    generations, every = (2, 7, 8, 10), 10
-    figure = Figure(figsize=(6.4, 3.5), layout="constrained")
-    grid = figure.subplots(2, 2)
-    moves = [_ground(axes, 1.4, 3.2) for axes in grid.flat]
-    count = saved["path"].shape[1]
-
-    def draw(step: int) -> None:
-        for move, generation in zip(moves, generations, strict=True):
-            lengths = saved["path_length"][generation - 1]
-            up = (lengths > step) | (lengths >= FULL)
-            words = f"generation {generation}, step {step}: {up.sum()} of {count} up"
-            move(saved["path"][generation - 1, :, step], up, words)
-
-    _animate(figure, draw, range(0, FULL + 1, every), path)
+    panels = {
+        f"generation {number}": _trajectory(saved, number - 1, slice(-1))
+        for number in (2, 7, 8, 10)
+    }
+    de.drawings.animate_episodes(path, _task(), panels, colour=CART)
+    count = saved["episode_length"].shape[1] - 1
     write_caption(
         path,
-        f"{count} individuals of four generations, twice as fast as real time; those whose "
-        "episode has ended turn pale.",
+        f"{count} individuals of four generations, in real time; those whose episode has ended "
+        "turn pale.",
     )
     return path
 
 
-def _ground(axes: Any, size: float, inches: float) -> Callable[[np.ndarray, np.ndarray, str], None]:
-    """Set up a stage, inches wide; returns move(cart position and pole angle `[K, 2]`, up `[K]`,
-    title).
-
-    The carts are collections that only move: drawing each anew took ten times as long.
-    """
-    width, wheel, top = 0.25 * size, 0.07 * size, 0.27 * size
-    points = 72 * inches / 6  # a unit of the stage, which is 6 wide
-    poles, bodies = LineCollection([], linewidths=0.9 * wheel * points), PolyCollection([])
-    wheels = axes.scatter([], [], s=(2 * wheel * points) ** 2, color="#444444", lw=0, zorder=5)
-    for artist in (poles, bodies):
-        axes.add_collection(artist)
-    axes.axhline(0, color="black", linewidth=0.8, zorder=0)
-    axes.set(xlim=(-3, 3), ylim=(-0.02, 2.0), aspect="equal", xticks=(-2.4, 0, 2.4), yticks=[])
-    axes.set_xlabel("position of the cart", fontsize=8, labelpad=1)
-    title = axes.set_title("step", fontsize=10, loc="left")
-    axes.tick_params(labelsize=8)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
-
-    def move(path: np.ndarray, up: np.ndarray, words: str) -> None:
-        x, theta = path[np.argsort(up, kind="stable")].T  # those still up in front
-        up = np.sort(up)
-        colours = [
-            to_rgba(CART, 0.5 if len(up) > 1 else 1) if u else to_rgba(GREY, 0.12) for u in up
-        ]
-        tips = x + 0.85 * size * np.sin(theta), top + 0.85 * size * np.cos(theta)
-        poles.set_segments([[(a, top), tip] for a, *tip in zip(x, *tips, strict=True)])
-        corners = ((-width, wheel), (width, wheel), (width, top), (-width, top))
-        bodies.set_verts([[(a + dx, y) for dx, y in corners] for a in x])
-        poles.set_color(colours)
-        bodies.set_facecolor(colours)
-        sides = np.concatenate([x - 0.62 * width, x + 0.62 * width])
-        wheels.set_offsets(np.stack([sides, np.full_like(sides, wheel)], 1))
-        wheels.set_alpha(np.tile([colour[3] for colour in colours], 2))
-        title.set_text(words)
-
-    return move
+def _task() -> Any:
+    return de.problems.control.make_task("CartPole-v1")
 
 
-def _animate(figure: Any, draw: Any, frames: range, path: Path) -> None:
-    from matplotlib.animation import FuncAnimation, PillowWriter
-
-    draw(0)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once; again for every picture is slow
-    animation = FuncAnimation(figure, draw, frames=frames)  # pyright: ignore[reportArgumentType]
-    animation.save(path, writer=PillowWriter(fps=10), dpi=ANIMATED)
+def _trajectory(saved: dict[str, np.ndarray], generation: int, which: slice) -> Any:
+    """Some of the episodes that were recorded of a generation."""
+    fields = de.problems.control.Trajectory._fields
+    return de.problems.control.Trajectory(
+        *(jax.numpy.asarray(saved[f"episode_{field}"][generation, which]) for field in fields)
+    )

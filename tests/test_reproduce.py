@@ -19,6 +19,7 @@ from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
 import diffevo_jax as de
+from diffevo_jax.drawings import movie
 from diffevo_jax.runner import cli, figure
 from diffevo_jax.runner.folders import write_arrays
 from experiments import (
@@ -457,7 +458,9 @@ def _run_quick(folder: Path, *only: str) -> None:
 def drawn(monkeypatch):
     """Figures are drawn but not painted into files: a quick run has done that already."""
     monkeypatch.setattr(files, "paint", lambda *_: None)
-    monkeypatch.setattr(fig4_draw, "_animate", lambda _, draw, frames, path: draw(frames[-1]))
+    monkeypatch.setattr(
+        movie, "save", lambda figure, draw, frames, path, per_second: draw(frames[-1])
+    )
 
 
 @pytest.mark.usefixtures("drawn")
@@ -585,7 +588,9 @@ algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
     write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})
-    episode = {"best_length": np.array(5), "best_path": np.zeros((6, 2))}
+    shapes = {"observations": (1, 1, 1, 6, 4), "actions": (1, 1, 1, 5), "rewards": (1, 1, 1, 5)}
+    shapes["length"] = (1, 1, 1)
+    episode = {f"episode_{name}": np.ones(shape) for name, shape in shapes.items()}
     backend = matplotlib.get_backend()
     matplotlib.use("svg")  # as a notebook has one of its own
     try:

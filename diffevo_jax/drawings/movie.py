@@ -1,5 +1,6 @@
 """Pictures in a row, as a GIF or an MP4."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,20 @@ def _save_gif(figure: Any, draw: Any, frames: Sequence[int], path: Path, per_sec
         canvas.draw()
         size = canvas.get_width_height()
         picture = Image.frombytes("RGBA", size, bytes(canvas.buffer_rgba())).convert("RGB")
-        pictures.append(picture.quantize(128, dither=Image.Dither.NONE))
+        pictures.append(picture)
+    # One palette for all: with one each, what stands still is stored again and again.
+    some = pictures[:: math.ceil(len(pictures) / 8)]
+    width, height = pictures[0].size
+    beside = Image.new("RGB", (width, height * len(some)))
+    for i, picture in enumerate(some):
+        beside.paste(picture, (0, height * i))
+    palette = beside.quantize(128, dither=Image.Dither.NONE)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    colours = palette.getpalette() or []
+    ground = pictures[0].getpixel((0, 0))
+    colours[3 * ground : 3 * ground + 3] = [255] * 3  # Pillow's nearest to white is not white
+    for picture in pictures:
+        picture.putpalette(colours)
     each = round(1000 / per_second)
     durations = [each] * (len(pictures) - 1) + [each + round(1000 * HOLD)]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
