@@ -143,5 +143,5 @@ for temperature in (0.1, 0.3, 1.0, 3.0):
 # | many settings or seeds; gradients | 05, sweeps and Optax through a run |
 # | more than one optimum, or a density to sample | 06, many optima and masses |
 # | many genes | 07, latent spaces |
-# | experiments to keep and compare | `diffevo-jax --help`, and the README |
-# | an idea for the method itself | `docs/variants.md` |
+# | experiments to keep and compare | 08, run folders and comparison |
+# | an idea for the method itself | 09, a denoiser of your own |

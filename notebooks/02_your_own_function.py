@@ -116,7 +116,7 @@ hanging = de.minimize(energy, [(-1.5, 1.5)] * 12, evaluations=6000, seed=0)
 print(hanging)
 
 # %% [markdown]
-# Faint: the best of the first 10, 100 and 500 evaluations. Green: the answer, the curve of a hanging chain.
+# Faint: the best of the first 10, 100 and 500 evaluations. Black: the answer, the curve of a hanging chain.
 
 # %%
 figure, axes = plt.subplots(figsize=(6.4, 3.6))

@@ -133,5 +133,5 @@ HTML(f'<img src="data:image/gif;base64,{base64.b64encode(path.read_bytes()).deco
 # ## Other networks
 #
 # Any pure function of parameters and an observation will do: `de.policies.from_apply` takes one, Flax NNX and Equinox included, `de.policies.gru` has a
-# memory. `de.presets.control(key, "CartPole-v1")` puts measured settings together for you. A network of your own in configs, with runs that are kept and
-# compared: the README.
+# memory. `de.presets.control(key, "CartPole-v1")` puts measured settings together for you. Runs that are kept and compared: notebook 08; a network of your own
+# in their configs: `docs/howto/task.md`.
