@@ -181,6 +181,8 @@ def denoising_evolution(
                 f"fitness: expected numbers of shape {(size,)}, one per individual; seen "
                 f"{fitness!r:.60}"
             ) from None
+        if jnp.iscomplexobj(fitness):
+            raise ValueError(f"fitness: expected real numbers; seen {fitness.dtype}")
         if fitness.shape != (size,):
             raise ValueError(
                 f"fitness: expected shape {(size,)}, one per individual; seen {fitness.shape}. "

@@ -161,7 +161,10 @@ def make_generation(
                 )
             fitness, *aux = fitness
         elif isinstance(fitness, tuple):
-            raise ValueError("fitness_fn: expected fitness [N]; seen a tuple, see has_aux")
+            raise ValueError(
+                "fitness_fn: expected fitness [N]; seen a tuple. Where it is (fitness, aux), as "
+                "make_fitness returns, pass has_aux=True"
+            )
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
         best = _better(running.best, info.population, info.fitness)

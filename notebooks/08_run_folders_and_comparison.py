@@ -54,7 +54,7 @@ folder = Path(tempfile.mkdtemp())
 def diffevo_jax(command):
     """Run a command of diffevo-jax in `folder`, and print its tables."""
     done = subprocess.run(
-        [sys.executable, "-m", "diffevo_jax.runner.cli", *shlex.split(command)],
+        [sys.executable, "-m", "diffevo_jax", *shlex.split(command)],
         cwd=folder,
         env={**os.environ, "FORCE_COLOR": "", "COLUMNS": "90"},
         capture_output=True,

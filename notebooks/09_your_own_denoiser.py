@@ -331,7 +331,7 @@ folder = Path(tempfile.mkdtemp())
 (folder / "faulty.yaml").write_text(config)
 command = "run faulty.yaml --plugin faulty.py --out results"  # diffevo-jax ...
 done = subprocess.run(
-    [sys.executable, "-m", "diffevo_jax.runner.cli", *command.split()],
+    [sys.executable, "-m", "diffevo_jax", *command.split()],
     cwd=folder,
     env={**os.environ, "FORCE_COLOR": ""},
     capture_output=True,

@@ -303,6 +303,29 @@ def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, inter
     ]
 
 
+def test_what_results_are_held_against_is_no_other_config(config, interrupted, tmp_path):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    reference = "reference: {success_rate: 1, standard_error: 0, source: x}"
+    text = config.read_text().replace("label: latent,", f"label: latent, {reference},")
+    other = tmp_path / "other.yaml"
+    other.write_text(text)
+    assert "reference" in text
+    output = _cli("run", other, "--out", out, "--resume", "--set", "algorithm.eta=0.5").output
+    named = [line.strip() for line in output.splitlines() if " asked for" in line]
+    assert named == [
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
+    ]
+
+
+def test_a_new_run_of_an_unfinished_folder_says_that_resume_goes_on(interrupted, tmp_path):
+    result = _cli("run", interrupted, "--out", tmp_path / "out", "--repeats", "1")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{interrupted} is unfinished; this is a new run")
+    again = _cli("run", tmp_path / "out", "--out", tmp_path / "again")
+    assert "unfinished" not in again.output
+
+
 def test_resume_needs_a_folder_with_a_run(config, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").write_text("data")

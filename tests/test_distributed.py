@@ -83,7 +83,7 @@ def _start(config: Path, out: Path, count: int) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(config), "--resume"]
+    command = [sys.executable, "-m", "diffevo_jax", "run", str(config), "--resume"]
     command += ["--out", str(out), "--distributed", "--coordinator", f"127.0.0.1:{port}"]
     return [
         subprocess.Popen(
@@ -207,7 +207,7 @@ def test_flags_that_do_not_fit_together_are_named(config, tmp_path, flags, messa
 
 
 def test_without_a_cluster_distributed_says_what_to_give(config, tmp_path):
-    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(config)]
+    command = [sys.executable, "-m", "diffevo_jax", "run", str(config)]
     known = ("SLURM", "OMPI", "PMIX", "JAX_COORD", "KUBERNETES")
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out"), "--distributed"],

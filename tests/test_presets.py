@@ -43,6 +43,16 @@ def test_control_evolves_and_an_individual_is_re_evaluated_from_fresh_starts():
     assert len(set(np.asarray(returns).tolist())) > 1  # starts of their own
 
 
+def test_control_takes_another_network():
+    task = de.problems.control.make_task("CartPole-v1", max_steps=30)
+    policy = de.policies.gru(task.num_inputs, task.num_outputs, hidden=3)
+    control = de.presets.control(KEY, task, policy=policy, population_size=16, num_levels=4)
+    assert control.population.shape == (16, policy.num_genes)
+    fitness, _ = control.fitness_fn(KEY, control.population)
+    assert fitness.shape == (16,)
+    assert de.presets.reevaluate(KEY, control, control.population[0], num_episodes=3).shape == (3,)
+
+
 def test_an_environments_name_is_a_task_of_500_steps_at_most():
     control = de.presets.control(KEY, "MountainCarContinuous-v0", **SMALL)
     returns = control.returns(KEY, jnp.zeros((1, control.policy.num_genes)))

@@ -443,7 +443,7 @@ def _run_quick(folder: Path, *only: str) -> None:
 
     It computes as long as it compiles: with more of LLVM's passes than other tests.
     """
-    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "reproduce", "--quick"]
+    command = [sys.executable, "-m", "diffevo_jax", "reproduce", "--quick"]
     flags = xla_flags("--xla_backend_optimization_level=1")
     done = subprocess.run(
         [*command, "--out", str(folder), *(word for name in only for word in ("--only", name))],

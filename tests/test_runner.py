@@ -146,7 +146,7 @@ def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_cal
 
 
 def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
-    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(tiny), "--out"]
+    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny), "--out"]
     folder = tmp_path / "home"
     environment = {**with_default_options(), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     tiny.write_text(TINY.replace("  plain: {label: plain}\n", ""))  # one method's compilation
@@ -385,7 +385,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(tiny)]
+    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny)]
     compiled = tmp_path / "compiled"
     process = subprocess.Popen(
         [*command, "--out", str(out), "--set", "repeats=1000000"],
@@ -558,6 +558,10 @@ def test_a_bad_environment_lists_the_known_ones_and_the_nearest(tmp_path):
         ("a..b=1", "--set a..b=1: expected a.b=c"),
         ("repeats=[1", "--set repeats=[1: line 1"),
         ("repeats.x=1", "repeats: expected integer"),
+        (
+            "methods.plian.algorithm.eta=1",
+            "no such method; did you mean 'plain'? Methods: plain, latent",
+        ),
     ],
 )
 def test_a_bad_override_is_named(tiny, override, message):
@@ -570,6 +574,26 @@ def test_a_wrong_override_that_reaches_several_methods_is_said_once(tiny):
     output = _cli("run", tiny, "--set", "algorithm.etta=1").output
     assert output.count("etta") == 1
     assert "did you mean 'eta'? Keys here: name, schedule" in output
+
+
+def test_an_override_adds_a_method_that_is_given_whole(tiny):
+    third = "methods.third={label: third, algorithm: {eta: 0.5}}"
+    methods = cfg.load_config(tiny, [third, "methods.third.algorithm.floor=1e-3"]).methods
+    assert list(methods) == ["plain", "latent", "third"]
+    assert (methods["third"].algorithm.eta, methods["third"].algorithm.floor) == (0.5, 1e-3)
+
+
+def test_a_config_needs_no_description(tiny, tmp_path):
+    tiny.write_text(re.sub("(?m)^description: .*\n", "", TINY))
+    result = _cli("run", tiny, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("tiny\n")
+
+
+def test_a_config_of_the_package_is_called_by_its_name():
+    result = _cli("run", "two_peaks", "--set", "algorithm.eta=3")
+    assert result.output.startswith("error: two_peaks: algorithm.eta: expected less")
+    assert "run it with `diffevo-jax sweep sweep_cartpole`" in _cli("run", "sweep_cartpole").output
 
 
 def test_another_choice_replaces_its_section_and_nothing_else(tiny):

@@ -161,6 +161,14 @@ def test_a_bad_sweep_gets_one_clear_message_before_anything_runs(tiny, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_grids_dotted_key_on_the_command_line_is_shown_how(tiny):
+    _write(tiny, GRID)
+    arguments = ["sweep", str(tiny), "--set", "sweep.grid.algorithm.eta=[0.5]"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert '--set "sweep.grid={algorithm.eta: [0.5]}"' in result.output
+
+
 def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
     _write(tiny, "{grid: {methods.latnt.algorithm.eta: [0.5]}}")
     methods = "methods={plain: {label: plain}, latent: {algorithm: {latent_dim: 1}}}"

@@ -37,6 +37,7 @@ def control(
     task: Task | str,
     *,
     hidden: Sequence[int] = (8,),
+    policy: Policy | None = None,
     population_size: Count = 128,
     num_levels: Count = 20,
     latent_dim: Count = 2,
@@ -60,6 +61,7 @@ def control(
 
     key: of the projection and the initial population. task: of `problems.control.make_task`, or an
     environment's name, cut at 500 steps as published. hidden: layers of the network.
+    policy: a network in its place, of `policies`, for the task's inputs and outputs.
     success, shared_starts: of `problems.control.make_fitness`.
 
     Raises ValueError, naming the argument, expected and seen.
@@ -74,7 +76,8 @@ def control(
         )
     if isinstance(task, str):
         task = problems.control.make_task(task, max_steps=500)
-    policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
+    if policy is None:
+        policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
     key_projection, key_population = jax.random.split(key)
     projection = random_projection(key_projection, policy.num_genes, latent_dim)
     algorithm = denoising_evolution(

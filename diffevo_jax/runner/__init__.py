@@ -9,4 +9,4 @@ def main() -> None:
         from diffevo_jax.runner.cli import app
     except ModuleNotFoundError as error:
         sys.exit(f'error: the command needs {error.name}: pip install "diffevo-jax[all]"')
-    app()
+    app(prog_name="diffevo-jax")

@@ -42,7 +42,12 @@ def animate(
     Raises ConfigError on what the run does not hold or nobody can draw.
     """
     run = load_run(folder)
-    config = cfg.load_config(folder / "config.yaml")
+    try:
+        config = cfg.load_config(folder / "config.yaml")
+    except ConfigError as error:
+        plugins = " ".join(f"--plugin {file}" for file in sorted(folder.glob("plugins/*.py")))
+        hint = f"\nThe run was made with plugins, and keeps them: {plugins}" if plugins else ""
+        raise ConfigError(f"{error}{hint}") from None
     for name in methods:
         if name not in run.methods:
             hint = nearest(name, run.methods)

@@ -87,7 +87,7 @@ class RunConfig(Section):
     )
 
     name: Name
-    description: str
+    description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Count = 1
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
@@ -128,7 +128,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
 
     overrides: "a.b=c" each, c read as YAML. Raises ConfigError with all that is wrong.
     """
-    return validate_config(read_config(path, overrides), str(path))
+    return validate_config(read_config(path, overrides), shown(path))
 
 
 def read_config(
@@ -149,15 +149,16 @@ def read_config(
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
     written, changes = data, dict(map(_parse_override, overrides or []))
     for text in overrides or []:
-        _check_place(text, _parse_override(text)[0])
+        _check_place(text, _parse_override(text)[0], data.get("methods"))
         data = override(data, *_parse_override(text))
     data = words.restate(written, data, changes, overrides or [], _expand)
     if ("sweep" in data) != sweep:
+        name = shown(path)
         raise ConfigError(
-            f"{path}: missing key 'sweep', with grid, list or random; `diffevo-jax run {path}` "
+            f"{name}: missing key 'sweep', with grid, list or random; `diffevo-jax run {name}` "
             "runs a config without"
             if sweep
-            else f"{path}: a sweep; run it with `diffevo-jax sweep {path}`"
+            else f"{name}: a sweep; run it with `diffevo-jax sweep {name}`"
         )
     return data
 
@@ -304,9 +305,18 @@ def _parse_override(override: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {override}: {error}") from None
 
 
-def _check_place(text: str, key: str) -> None:
-    """Raise ConfigError for a setting of a section that is named without it."""
-    first = key.partition(".")[0]
+def _check_place(text: str, key: str, methods: Any) -> None:
+    """Raise ConfigError for a setting whose section is not named, or is not there."""
+    first, *rest = key.split(".")
+    if first == "methods" and len(rest) > 1:
+        check_method(f"--set {text}", rest[0], methods)
+    if key.startswith("sweep.grid.") and len(rest) > 2:
+        name, _, value = text.partition("=")
+        inner = name.strip().removeprefix("sweep.grid.")
+        raise ConfigError(
+            f"--set {text}: a grid's keys have dots of their own; "
+            f'--set "sweep.grid={{{inner}: {value}}}"'
+        )
     if first in (*RunConfig.model_fields, *_SHARED, "sweep"):
         return
     for section in ("problem", "algorithm"):
@@ -317,11 +327,23 @@ def _check_place(text: str, key: str) -> None:
             )
 
 
+def check_method(where: str, name: str, methods: Any) -> None:
+    """Raise ConfigError for a setting of a method that a config, which has some, has not."""
+    if isinstance(methods, dict) and name not in methods:
+        hint = nearest(name, methods) or "."
+        raise ConfigError(f"{where}: no such method{hint} Methods: {', '.join(map(str, methods))}")
+
+
 def config_folder() -> Path:
     """The folder of the configs that come with the package: in a checkout, or installed."""
     package = Path(__file__).resolve().parent.parent
     installed, checkout = package / "configs", package.parent / "configs"
     return installed if installed.is_dir() else checkout
+
+
+def shown(path: Path) -> str:
+    """A config as messages name it: one of the package by its name, any other by its path."""
+    return path.stem if path.parent == config_folder() else str(path)
 
 
 def find_config(name: str) -> Path:

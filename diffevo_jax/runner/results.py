@@ -100,6 +100,13 @@ def is_begun(folder: Path) -> bool:
     return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN, *kept)
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run that did not come to its end."""
+    return (folder / "config.yaml").is_file() and (
+        read_environment(folder).get("status") != "complete"
+    )
+
+
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
     text = yaml_loader.dump(config.model_dump())

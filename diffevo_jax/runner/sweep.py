@@ -114,8 +114,9 @@ def sweep(
     return [f"{point.describe()}: {error}" for point, error in failures if point in asked]
 
 
-def load(folder: Path) -> list[Ran]:
+def load(folder: str | Path) -> list[Ran]:
     """Read the finished points of a sweep's folder, with what arrays they saved."""
+    folder = Path(folder)
     found = []
     for point in load_sweep(folder / "config.yaml").points:
         record, path = read_record(folder, point), arrays_path(folder, point)

@@ -24,11 +24,12 @@ from diffevo_jax.runner.config import (
     Finite,
     RunConfig,
     Section,
+    check_method,
     override,
     read_config,
     validate_config,
 )
-from diffevo_jax.runner.config_errors import describe, kind, nearest
+from diffevo_jax.runner.config_errors import describe, kind
 
 # A grid of more is a slip: six axes of ten values, say.
 MOST_POINTS = 10_000
@@ -196,10 +197,8 @@ def _check_key(key: str, base: dict[str, Any], where: str) -> None:
     first, *rest = key.split(".")
     if first in ("name", "description", "figure", "sweep"):
         raise ConfigError(f"{where}: {key}: expected a setting of the algorithm or its problem")
-    methods = base.get("methods")
-    if first == "methods" and rest and isinstance(methods, dict) and rest[0] not in methods:
-        hint = nearest(rest[0], methods) or "."
-        raise ConfigError(f"{where}: {key}: no such method{hint} Methods: {', '.join(methods)}")
+    if first == "methods" and rest:
+        check_method(f"{where}: {key}", rest[0], base.get("methods"))
 
 
 def _error(message: str) -> PydanticCustomError:

@@ -135,7 +135,7 @@ figure: {{ylabel: fitness}}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.yaml"
             path.write_text(config)
-            command = [sys.executable, "-m", "diffevo_jax.runner.cli", "run", str(path)]
+            command = [sys.executable, "-m", "diffevo_jax", "run", str(path)]
             command += ["--out", f"{folder}/run", "--set", f"checkpoint.every={every}"]
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(command, check=True, capture_output=True)

@@ -67,7 +67,7 @@ def run(
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with errors_for_people():
-        from diffevo_jax.runner.config import find_config, load_config
+        from diffevo_jax.runner.config import find_config, load_config, shown
         from diffevo_jax.runner.plugins import load
 
         override = with_named(override, seed=seed, repeats=repeats)
@@ -84,13 +84,18 @@ def run(
             startup.keep_compiled()
         many.connect(distributed, coordinator, processes, process)
 
-        source = " ".join([str(path), *(f"--set {text}" for text in override)])
+        source = " ".join([shown(path), *(f"--set {text}" for text in override)])
         with many.ending_together(), errors_for_people():
             if log is not None:
                 scalars.check()
             sources = load(plugin or ())
             settings = load_config(path, override)
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
+            if not resume and results.is_unfinished(Path(config)):
+                typer.echo(
+                    f"{config} is unfinished; this is a new run of its config. "
+                    f"`diffevo-jax run {config} --resume` goes on with it."
+                )
             folder = many.on_first(results.create, out, settings.name, resume=resume)
             _run_into(folder, settings, programs, source, sources, log)
 
@@ -105,7 +110,9 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
 
     console = Console(markup=False, quiet=not is_first())
     lengths = {name: program.num_levels for name, program in programs.items()}
-    console.print(f"{settings.description}\n{words.header(settings, lengths)} -> {folder}")
+    console.print(
+        f"{settings.description or settings.name}\n{words.header(settings, lengths)} -> {folder}"
+    )
     signal.signal(signal.SIGTERM, interrupt)  # a scheduler's time limit keeps the results too
     try:
         with ExitStack() as held:
