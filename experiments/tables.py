@@ -117,7 +117,8 @@ def summary(sections: dict[str, Section]) -> Table:
         known = [row for row in section.rows if row.comparable]
         lines.append([Cell(section.title), *_counts(known), Cell(section.against)])
     every = [row for section in sections.values() for row in section.rows if row.comparable]
-    lines.append([Cell("all"), *_counts(every), Cell("")])
+    if len(sections) > 1:
+        lines.append([Cell("all"), *_counts(every), Cell("")])
     head = ["figure or table", "Diffusion Evolution agrees", "baselines agree", "with"]
     return Table("", head, lines)
 

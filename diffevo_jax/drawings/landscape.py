@@ -66,9 +66,10 @@ def animate_population(
 
 
 def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float) -> None:
-    """Draw a landscape below: shades of grey, the better the darker."""
+    """Draw a landscape below: shades of grey, the better the darker, of its better half."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
+    from matplotlib.ticker import MaxNLocator
 
     line = np.linspace(-limit, limit, 201)
     grid = np.stack(np.meshgrid(line, line), axis=-1)
@@ -76,5 +77,7 @@ def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float)
     fitness = np.where(np.isfinite(fitness), fitness, np.nan)
     # Black is left to letters and points.
     greys = ListedColormap(colormaps["Greys"](np.linspace(0, 0.7, 256)))
-    shades = axes.contourf(line, line, fitness, levels=20, cmap=greys, zorder=0)
+    low, high = np.nanmedian(fitness), np.nanmax(fitness)
+    levels = MaxNLocator(20).tick_values(low, high) if low < high else None  # None: a plain
+    shades = axes.contourf(line, line, fitness, levels, cmap=greys, extend="min", zorder=0)
     figure.colorbar(shades, ax=axes, label="fitness", shrink=0.85)
