@@ -38,7 +38,7 @@ import diffevo_jax as de
 from diffevo_jax.runner.sweep import load as load_sweep
 
 plt.rcParams.update({"figure.constrained_layout.use": True, "font.size": 11})
-FINAL, COLD, WARM = "#1A1A1A", "#0072B2", "#D55E00"  # as in the figures of `compare`
+FINAL, FIRST, SECOND = "#1A1A1A", "#0072B2", "#D55E00"  # as in the command's figures
 
 # %% [markdown]
 # ## Two runs
@@ -150,7 +150,7 @@ side = jnp.linspace(-4, 4, 121)
 plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
 landscape = de.problems.himmelblau(plane).reshape(121, 121)
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(1.3, 1, 1))
-for axes, (name, colour) in zip(panels[1:], (("cold", COLD), ("warm", WARM)), strict=True):
+for axes, (name, colour) in zip(panels[1:], (("cold", FIRST), ("warm", SECOND)), strict=True):
     low, middle, high = np.quantile(fitness[name], [0.25, 0.5, 0.75], axis=(0, 2))
     generations = np.arange(1, len(middle) + 1)
     panels[0].fill_between(generations, low, high, color=colour, alpha=0.25, linewidth=0)
@@ -194,7 +194,7 @@ for point in points:
 
 temperatures = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32]
 figure, axes = plt.subplots(figsize=(6.4, 3.4))
-for (eta, values), colour, marker in zip(rows.items(), (FINAL, "#6F6E6E"), "os", strict=True):
+for (eta, values), colour, marker in zip(rows.items(), (FIRST, SECOND), "os", strict=True):
     values = np.array(values)  # [6, 10]
     places = np.array(temperatures) * (1.03 if eta == 1 else 0.97)  # side by side
     errors = values.std(axis=1, ddof=1) / 10**0.5
