@@ -72,7 +72,7 @@ for peak in (1, -1):
 # ## What happened
 #
 # `info` holds every evaluated generation, stacked. Grey lines are the landscape, blue is the population, red is what each individual believes to be
-# its target. Look at the second picture: the targets have found both peaks while the population is still a cloud.
+# its target. Look at the second picture: the targets already reach from peak to peak while the population is still a cloud.
 
 # %% tags=["cover"]
 side = jnp.linspace(-3, 3, 121)

@@ -141,7 +141,7 @@ plt.show()
 # %%
 found = distances[:, -1] < 0.2
 print(f"at the optimum: {found.sum()} of 16 searches")
-print("median distances at the end:", np.round(np.sort(distances[:, -1]), 2))
+print(f"median distances at the end: {distances[:, -1].min():.2f} to {distances[:, -1].max():.2f}")
 
 # %% [markdown]
 # ## Many devices
