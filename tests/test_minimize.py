@@ -102,6 +102,27 @@ def test_the_sphere_in_12_dimensions_is_solved():
         np.testing.assert_allclose(result.x, SHIFT, atol=1e-3)  # the root of 1e-6
 
 
+@pytest.mark.parametrize("num_genes", [2, 6])
+def test_few_evaluations_find_more_than_random_search(num_genes):
+    """The optimum is off the centre; both know the box alone."""
+    box = [(-5, 5)] * num_genes
+    ours = [de.minimize(sphere, box, evaluations=60, seed=seed).cost for seed in range(9)]
+    points = np.random.default_rng(0).uniform(-5, 5, (9, 60, num_genes))
+    random = np.sum((points - SHIFT[:num_genes]) ** 2, axis=2).min(axis=1)
+    assert np.median(ours) < np.median(random) / 2
+
+
+@pytest.mark.slow
+def test_the_pure_search_takes_few_evaluations():
+    def run(key: jax.Array) -> jax.Array:
+        return de.optimize.search(key, jax_sphere, [(-5, 5)] * 2, evaluations=60).cost
+
+    costs = jax.vmap(run)(jax.random.split(jax.random.key(0), 9))
+    points = np.random.default_rng(0).uniform(-5, 5, (9, 60, 2))
+    random = np.sum((points - SHIFT[:2]) ** 2, axis=2).min(axis=1)
+    assert np.median(costs) < np.median(random) / 2
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e4)])
 def test_the_unit_and_the_offset_of_the_cost_change_nothing(scale, offset):
     settings: Any = {"evaluations": 600, "seed": 2}

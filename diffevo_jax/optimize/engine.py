@@ -33,6 +33,10 @@ LEAST_SIZE = 5
 SMALL = 512  # individuals, up to which a step's compilation takes longer than its runs
 TEMPERATURE = 0.1
 SPREAD = 0.2
+# Up to FEW evaluations a parameter the global stage is one even sample: a Diffusion Evolution of a
+# few levels ends in one place, whose deviation is no step to go on with.
+FEW = 50
+FEW_SPREAD = 0.1  # of the cube's side
 # CMA-ES has converged when its best costs change by less than this share of the stage's range.
 FLAT = 1e-13
 
@@ -68,7 +72,7 @@ def one_optimum(
     size, levels = stage_sizes(evaluations, num_genes)
     for number in itertools.count():
         samples = yield from explore(random, size * 2**number, levels, num_genes)
-        start, spread = start_of(*samples)
+        start, spread = start_of(*samples, levels)
         if number == 0 and first_cost < np.fmin.reduce(samples.costs, initial=np.inf):
             start = first
         search = polish(random, start, spread, default_size(num_genes) * 2**number)
@@ -76,7 +80,9 @@ def one_optimum(
 
 
 def stage_sizes(evaluations: int, num_genes: int) -> tuple[int, int]:
-    """Individuals and levels of the first global stage."""
+    """Individuals and levels of the first global stage; one level is a sample, no evolution."""
+    if evaluations <= FEW * num_genes:
+        return max(LEAST_SIZE, round(SHARE * evaluations)), 1
     share = min(SHARE * evaluations, MOST * num_genes)
     size = max(LEAST_SIZE, round(share / LEVELS))
     return size, int(np.clip(share // size, 2, LEVELS))
@@ -90,7 +96,10 @@ def default_size(num_genes: int) -> int:
 def explore(
     random: Random, size: int, levels: int, num_genes: int, temperature: float = TEMPERATURE
 ) -> Generator[np.ndarray, np.ndarray, Samples]:
-    """Run one Diffusion Evolution; return all that it evaluated."""
+    """Run one Diffusion Evolution, or draw an even sample at one level; return all evaluated."""
+    if levels == 1:
+        points = latin_hypercube(random.uniform(size=(2, size, num_genes)))
+        return Samples(points, (yield points))
     points = random.uniform(size=(size, num_genes))
     state = _begin(ndtri(points), levels)
     key, seen = draw_keys(random), []
@@ -101,6 +110,11 @@ def explore(
         state, unit = step(key, state, -unit_costs(costs), temperature, levels)
         points = np.asarray(unit, float)
     return Samples(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+
+
+def latin_hypercube(draws: Any) -> Any:
+    """Points `[N, D]`, one in each of N slices of every side, of even draws `[2, N, D]`."""
+    return (draws[0].argsort(axis=0) + draws[1]) / draws.shape[1]
 
 
 def draw_keys(random: Random, *shape: int) -> jax.Array:
@@ -128,17 +142,21 @@ _step_small = jax.jit(
 _step_large = jax.jit(_step, static_argnums=4)
 
 
-def start_of(points: Any, costs: Any) -> tuple[Any, Any]:
-    """Where CMA-ES starts, `[D]`, and how far it looks, `[D]`: of the stage's best fifth.
+def start_of(points: Any, costs: Any, levels: int) -> tuple[Any, Any]:
+    """Where CMA-ES starts, `[D]`, and how far it looks, `[D]`: of the stage's best.
 
-    Its mean, weighted as CMA-ES weighs ranks, sees past single basins to where they lead; a share
-    of its deviation is enough to go on from there. In NumPy or JAX as the points come.
+    Their mean, weighted as CMA-ES weighs ranks, sees past single basins to where they lead. After
+    an evolution: of the best fifth, a share of whose deviation is enough to go on from there; after
+    a sample (one level): of the best third. In NumPy or JAX as the points come.
     """
     xp = points.__array_namespace__()
-    best = points[xp.argsort(costs)[: max(2, len(costs) // 5)]]  # NaN comes last
+    number = max(3, round(len(costs) / 3)) if levels == 1 else max(2, len(costs) // 5)
+    best = points[xp.argsort(costs)[:number]]  # NaN comes last
     weights = np.log(len(best) + 0.5) - np.log(np.arange(len(best)) + 1)
-    deviation = SPREAD * xp.sqrt(xp.mean(xp.var(best, axis=0)))
-    spread = xp.full(best.shape[1], xp.maximum(deviation, 1e-3))
+    deviation = FEW_SPREAD
+    if levels > 1:
+        deviation = xp.maximum(SPREAD * xp.sqrt(xp.mean(xp.var(best, axis=0))), 1e-3)
+    spread = xp.full(best.shape[1], deviation)
     return (weights / weights.sum()).astype(best.dtype) @ best, spread
 
 

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from diffevo_jax.checks import call_in_jax, check_key
 from diffevo_jax.evolution import evolve
-from diffevo_jax.optimize.engine import default_size, diffusion, stage_sizes, start_of
+from diffevo_jax.optimize.engine import (
+    default_size,
+    diffusion,
+    latin_hypercube,
+    stage_sizes,
+    start_of,
+)
 from diffevo_jax.optimize.local import reflect, strategy
 from diffevo_jax.optimize.result import Optimum
 from diffevo_jax.optimize.space import as_taken, make_space, parameters
@@ -60,17 +66,24 @@ def search(
     def fitness(genomes: jax.Array) -> jax.Array:
         return -costs_of(jax.scipy.special.ndtr(genomes))
 
-    population = jax.random.normal(key_draw, (levels_size, num_genes))
-    _, seen, (genome, most) = evolve(
-        key_stage,
-        diffusion(levels_size, levels),
-        fitness,
-        population,
-        keep=lambda i: (i.population, i.fitness),
-    )
-    samples = jax.scipy.special.ndtr(seen[0].reshape(-1, num_genes))
+    if levels == 1:
+        samples = latin_hypercube(jax.random.uniform(key_draw, (2, levels_size, num_genes)))
+        costs = costs_of(samples)
+    else:
+        population = jax.random.normal(key_draw, (levels_size, num_genes))
+        _, seen, _ = evolve(
+            key_stage,
+            diffusion(levels_size, levels),
+            fitness,
+            population,
+            keep=lambda i: (i.population, i.fitness),
+        )
+        samples = jax.scipy.special.ndtr(seen[0].reshape(-1, num_genes))
+        costs = -seen[1].reshape(-1)
+    finite = jnp.where(jnp.isfinite(costs), costs, jnp.inf)
+    first, first_cost = samples[jnp.argmin(finite)], jnp.min(finite)
     init, step, reach = strategy(size, num_genes)
-    precision = jnp.finfo(population.dtype).eps
+    precision = jnp.finfo(samples.dtype).eps
 
     def generation(carry: Any, key: jax.Array) -> tuple[Any, None]:
         state, start, spread, best, lowest = carry
@@ -89,7 +102,7 @@ def search(
         )
         return (*moved, best, lowest), None
 
-    start, spread = start_of(samples, -seen[1].reshape(-1))
-    carry = init(key_init), start, spread, jax.scipy.special.ndtr(genome), -most
+    start, spread = start_of(samples, costs, levels)
+    carry = init(key_init), start, spread, first, first_cost
     (*_, best, lowest), _ = jax.lax.scan(generation, carry, jax.random.split(key_run, generations))
     return Optimum(as_taken(space, parameters(space, best)), lowest)

@@ -1,13 +1,16 @@
 """`minimize` beside pycma, scipy, evosax's DiffusionEvolution and random search.
 
     python experiments/benchmarks/minimize.py            # writes results/minimize-cpu.json
+    python experiments/benchmarks/minimize.py --few      # writes results/minimize_few-cpu.json
 
 12-D functions, shifted and rotated, on [-5, 5], 2,000 evaluations; every seed has its own shift and
 rotation, the same for all methods. Best cost: median and quartiles over seeds. The costs are also
-told in another unit and with an offset; what is printed is always in the first unit.
+told in another unit and with an offset; what is printed is always in the first unit. With --few:
+30 to 500 evaluations of 2 to 12 parameters, beside pycma from the centre and random search.
 """
 
 import argparse
+import itertools
 import json
 import warnings
 from collections.abc import Callable
@@ -23,66 +26,75 @@ from timing import device, print_row
 
 import diffevo_jax as de
 
-GENES, LIMIT, EVALUATIONS = 12, 5.0, 2000
+LIMIT = 5.0
+FEW = [(n, genes) for genes in (2, 4, 6, 12) for n in (30, 60, 100, 200, 500)]
 UNITS = {"as it is": (1.0, 0.0), "x 1e-6": (1e-6, 0.0), "x 1e6": (1e6, 0.0), "+ 1e4": (1.0, 1e4)}
 FUNCTIONS = {
     "sphere": lambda z: z @ z,
-    "ellipsoid 1e3": lambda z: np.logspace(0, 3, GENES) @ z**2,
+    "ellipsoid 1e3": lambda z: np.logspace(0, 3, len(z)) @ z**2,
     "Rosenbrock": lambda z: np.sum(100 * (z[1:] + 1 - (z[:-1] + 1) ** 2) ** 2 + z[:-1] ** 2),
     "Rastrigin": lambda z: np.sum(z**2 - 10 * np.cos(2 * np.pi * z) + 10),
 }
 Cost = Callable[[np.ndarray], float]
 
 
-def instance(name: str, seed: int, unit: tuple[float, float]) -> Cost:
+def instance(name: str, seed: int, genes: int, unit: tuple[float, float]) -> Cost:
     """One of the functions, with the shift and rotation of a seed."""
     random = np.random.default_rng([1, seed])
-    rotation = np.linalg.qr(random.standard_normal((GENES, GENES)))[0]
-    shift = random.uniform(-3, 3, GENES)
+    rotation = np.linalg.qr(random.standard_normal((genes, genes)))[0]
+    shift = random.uniform(-3, 3, genes)
     scale, offset = unit
     return lambda x: scale * float(FUNCTIONS[name](rotation @ (x - shift))) + offset
 
 
-def minimize(cost: Cost, seed: int) -> None:
+def minimize(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run this library."""
-    de.minimize(cost, [(-LIMIT, LIMIT)] * GENES, evaluations=EVALUATIONS, seed=seed, workers=1)
+    de.minimize(cost, [(-LIMIT, LIMIT)] * genes, evaluations=evaluations, seed=seed, workers=1)
 
 
-def pycma(cost: Cost, seed: int) -> None:
+def pycma(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run pycma in the box with a fifth of it as step, restarted with twice the population."""
     random = np.random.RandomState(seed)
-    size, left = 4 + int(3 * np.log(GENES)), EVALUATIONS
+    size, left = 4 + int(3 * np.log(genes)), evaluations
     while left > 0:
         options = {"bounds": [-LIMIT, LIMIT], "popsize": size, "verbose": -9}
         options |= {"randn": random.randn, "seed": np.nan, "maxfevals": left}
-        start = random.uniform(-LIMIT, LIMIT, GENES)
+        start = random.uniform(-LIMIT, LIMIT, genes)
         search = cma.CMAEvolutionStrategy(start, 0.4 * LIMIT, options)
         search.optimize(cost)
         size, left = 2 * size, left - search.countevals
 
 
-def scipy(cost: Cost, seed: int) -> None:
+def pycma_from_centre(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
+    """Run pycma in the box from its centre, with 0.3 of it as step; as far as it goes."""
+    random = np.random.RandomState(seed)
+    options = {"bounds": [-LIMIT, LIMIT], "verbose": -9, "maxfevals": evaluations}
+    options |= {"randn": random.randn, "seed": np.nan}
+    cma.CMAEvolutionStrategy(np.zeros(genes), 0.6 * LIMIT, options).optimize(cost)
+
+
+def scipy(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run scipy's differential_evolution, without its polish."""
-    bounds = [(-LIMIT, LIMIT)] * GENES
-    levels = EVALUATIONS // (4 * GENES) - 1
+    bounds = [(-LIMIT, LIMIT)] * genes
+    levels = evaluations // (4 * genes) - 1
     differential_evolution(cost, bounds, popsize=4, maxiter=levels, polish=False, tol=0, rng=seed)
 
 
 @cache
-def evosax_steps(size: int, levels: int):
+def evosax_steps(size: int, levels: int, genes: int):
     """Compile evosax's DiffusionEvolution."""
     from evosax.algorithms import DiffusionEvolution
 
-    search = DiffusionEvolution(size, jnp.zeros(GENES), num_generations=levels)
+    search = DiffusionEvolution(size, jnp.zeros(genes), num_generations=levels)
     return search, search.default_params
 
 
-def evosax(cost: Cost, seed: int) -> None:
+def evosax(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run evosax's DiffusionEvolution with its defaults, points 2.5 times the genome."""
-    size, levels = 50, EVALUATIONS // 50
-    search, params = evosax_steps(size, levels)
+    size, levels = 50, evaluations // 50
+    search, params = evosax_steps(size, levels, genes)
     key, key_draw, key_init = jax.random.split(jax.random.key(seed), 3)
-    population = jax.random.normal(key_draw, (size, GENES))
+    population = jax.random.normal(key_draw, (size, genes))
 
     def costs(population: jax.Array) -> jax.Array:
         points = np.clip(2.5 * np.asarray(population, float), -LIMIT, LIMIT)
@@ -95,9 +107,9 @@ def evosax(cost: Cost, seed: int) -> None:
         state, _ = search.tell(key_tell, population, costs(population), state, params)
 
 
-def random_search(cost: Cost, seed: int) -> None:
+def random_search(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Draw all points evenly."""
-    for point in np.random.default_rng(seed).uniform(-LIMIT, LIMIT, (EVALUATIONS, GENES)):
+    for point in np.random.default_rng(seed).uniform(-LIMIT, LIMIT, (evaluations, genes)):
         cost(point)
 
 
@@ -107,35 +119,53 @@ METHODS = {
     "scipy differential_evolution": scipy,
     "evosax DiffusionEvolution": evosax,
     "random search": random_search,
+    "pycma from the centre": pycma_from_centre,
 }
 
 
-def best_cost(method: str, name: str, seed: int, unit: tuple[float, float]) -> float:
-    """The lowest of the first EVALUATIONS costs of a run, in the first unit."""
-    cost, seen = instance(name, seed, unit), []
+def best_cost(
+    method: str, name: str, seed: int, evaluations: int, genes: int, unit: tuple[float, float]
+) -> float:
+    """The lowest of the first costs of a run, in the first unit."""
+    cost, seen = instance(name, seed, genes, unit), []
 
     def recorded(x: np.ndarray) -> float:
         seen.append(cost(np.asarray(x)))
         return seen[-1]
 
-    METHODS[method](recorded, seed)
-    return (min(seen[:EVALUATIONS]) - unit[1]) / unit[0]
+    METHODS[method](recorded, seed, evaluations, genes)
+    return (min(seen[:evaluations]) - unit[1]) / unit[0]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # pyright: ignore
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--units", nargs="*", default=list(UNITS), choices=list(UNITS))
-    parser.add_argument("--out", default=Path(__file__).parent / "results" / "minimize-cpu.json")
+    parser.add_argument("--few", action="store_true")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
+    few, methods, units = arguments.few, list(METHODS)[:-1], arguments.units
+    if few:
+        methods, units = ["minimize", "pycma from the centre", "random search"], ["as it is"]
+    out = arguments.out or Path(__file__).parent / "results" / (
+        "minimize_few-cpu.json" if few else "minimize-cpu.json"
+    )
     rows = []
-    for unit in arguments.units:
-        for method in METHODS:
-            for name in FUNCTIONS:
-                costs = [best_cost(method, name, s, UNITS[unit]) for s in range(arguments.seeds)]
-                low, median, high = map(float, np.percentile(costs, [25, 50, 75]))
-                row = {"cost": unit, "method": method, "function": name, "seeds": len(costs)}
-                rows.append(row | {"median": median, "quartile_1": low, "quartile_3": high})
-                print_row(rows[-1])
-    Path(arguments.out).write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
+    for unit, method, (evaluations, genes), name in itertools.product(
+        units,
+        methods,
+        FEW if few else [(2000, 12)],
+        FUNCTIONS,
+    ):
+        costs = [
+            best_cost(method, name, seed, evaluations, genes, UNITS[unit])
+            for seed in range(arguments.seeds)
+        ]
+        low, median, high = map(float, np.percentile(costs, [25, 50, 75]))
+        row = {"cost": unit, "method": method, "function": name, "seeds": len(costs)}
+        row |= {"genes": genes, "evaluations": evaluations} if few else {}
+        row |= {"mean": float(np.mean(costs))} if few else {}
+        rows.append(row | {"median": median, "quartile_1": low, "quartile_3": high})
+        print_row(rows[-1])
+    out.write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
