@@ -35,6 +35,12 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
         "function",
         lambda row: f"{row['median']:.2g} ({row['quartile_1']:.2g}, {row['quartile_3']:.2g})",
     ),
+    "minimize_few": (
+        ["genes", "evaluations"],
+        "method",
+        "function",
+        lambda row: f"{row['median']:.2g} ({row['quartile_1']:.2g}, {row['quartile_3']:.2g})",
+    ),
     "pyribs": (
         [],
         "emitter",
@@ -54,6 +60,7 @@ READ = {
     "loop": ("Whole runs", "rollouts.md"),
     "million": ("A million individuals", "estimator.md"),
     "minimize": ("minimize and others", "minimize.md"),
+    "minimize_few": ("minimize at few evaluations", "minimize.md"),
     "optima": ("All optima", "minimize.md"),
     "pyribs": ("Emitters of pyribs", "neighbours.md"),
     "restart": ("Moving peaks", "sampling.md"),
@@ -61,6 +68,15 @@ READ = {
     "sample": ("Draws from densities", "sampling.md"),
     "scaling": ("Many devices", "scaling.md"),
     "settings": ("Settings", "settings.md"),
+}
+# Results of another setting of a script: the script, how it is called, what it measures.
+OF_ANOTHER = {
+    "million": (
+        "estimator",
+        "--million",
+        "The x0 estimate of a million individuals: time and memory.",
+    ),
+    "minimize_few": ("minimize", "--few --seeds 30", "`minimize` and others at few evaluations."),
 }
 # What ± is, where it is no standard error.
 SPREAD = {"sample": "Means ± standard deviation over runs."}
@@ -117,16 +133,17 @@ def benchmark_page(path: Path) -> str:
     """Say what was measured, on what, by which command, and show all numbers."""
     results = json.loads(path.read_text())
     stem, _, device = path.stem.partition("-")
-    script = BENCHMARKS / f"{'estimator' if stem == 'million' else stem}.py"
+    name, options, measured = OF_ANOTHER.get(stem, (stem, "", ""))
+    script = BENCHMARKS / f"{name}.py"
     docstring = ast.get_docstring(ast.parse(script.read_text())) or ""
     first, _, rest = docstring.partition("\n\n")
     title, page = READ.get(stem, (stem.replace("_", " ").capitalize(), None))
     if device not in ("", "cpu"):
         title = f"{title}: {device}"
     commands = re.findall(r"^    (\S.*)$", rest, re.M)
-    if stem == "million":
-        commands = ["python experiments/benchmarks/estimator.py --million"]
-        first, rest = "The x0 estimate of a million individuals: time and memory.", ""
+    if options:
+        commands = [f"python experiments/benchmarks/{name}.py {options}"]
+        first, rest = measured, ""
     prose = re.sub(r"(?:^    .*\n?)+", "", rest, flags=re.M).strip()
     lines = [f"# {title}", "", *first.splitlines(), "", "```", *commands, "```", ""]
     lines += [f"*{_device(results)}*", "", re.sub(r"\\?\|", r"\\|", prose), ""]

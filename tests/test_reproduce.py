@@ -352,7 +352,8 @@ def test_the_summary_counts_by_method_and_says_why_what_differs_does():
         *(Row("reward", f"{i}", "cmaes", *far) for i in range(8)),
     ]
     sections = {"one": Section("One: a study", "", rows, [], "a book")}
-    (line, every) = tables.summary(sections).lines
+    (line,) = tables.summary(sections).lines
+    *_, every = tables.summary(sections | {"two": Section("Two: nothing", "", [], [], "")}).lines
     assert [cell.text for cell in line] == ["One: a study", "1 of 1", "1 of 11", "a book"]
     assert [cell.text for cell in every[:3]] == ["all", "1 of 1", "1 of 11"]
     assert tables.differing(sections) == [
