@@ -20,7 +20,8 @@ from diffevo_jax.runner import (
     scalars,
     starter,
     sweep,
-    sweep_summary,
+    sweep_figure,
+    sweep_rows,
 )
 from diffevo_jax.runner import config as cfg
 from diffevo_jax.runner.cli import app
@@ -158,7 +159,7 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     result = _cli("plot", folder)
     assert result.exit_code == 0, result.output
     assert {"summary.csv", "figure.png", "figure.pdf"} <= {path.name for path in folder.iterdir()}
-    _, rows = sweep_summary.read(folder)
+    _, rows = sweep_rows.read(folder)
     assert len(rows) == 4 * 2
     for row in rows:
         saved = [r for r in sweep.load(folder)[row.point].rows if r["method"] == row.method]
@@ -171,7 +172,7 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     assert [line[:3] for line in shown[:2]] == [["0", "two_peaks", m] for m in ("plain", "latent")]
     # Other landscapes are panels of their own; eta is a number along x.
     loaded = load_sweep(folder / "config.yaml")
-    panels = sweep_summary._panels(loaded, list(rows[0].settings), rows)
+    panels = sweep_figure._panels(loaded, list(rows[0].settings), rows)
     assert [(title, axis.key) for title, axis, _ in panels] == [
         ("two_peaks", "algorithm.eta"),
         ("two_steps", "algorithm.eta"),
@@ -179,10 +180,10 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     assert list(panels[0][2]) == ["plain", "latent"]
 
 
-def _rows(columns: list[str], *settings: tuple) -> list[sweep_summary.Row]:
+def _rows(columns: list[str], *settings: tuple) -> list[sweep_rows.Row]:
     problem = {"kind": "function", "name": "two_peaks"}
     return [
-        sweep_summary.Row(
+        sweep_rows.Row(
             i, dict(zip(columns, each, strict=True)), "plain", "plain", problem, 2,
             {"fitness_mean": (0.0, 1.0)},
         )
@@ -192,8 +193,8 @@ def _rows(columns: list[str], *settings: tuple) -> list[sweep_summary.Row]:
 
 def test_settings_that_follow_from_others_are_left_out_and_drawn_ones_are_not():
     points = [{"a": 1, "b": "x", "c": 0}, {"a": 1, "b": "x", "c": 1}, {"a": 2, "b": "y", "c": 0}]
-    assert sweep_summary._varied(points, drawn=False) == ["a", "c"]
-    assert sweep_summary._varied(points, drawn=True) == ["a", "b", "c"]
+    assert sweep_rows._varied(points, drawn=False) == ["a", "c"]
+    assert sweep_rows._varied(points, drawn=True) == ["a", "b", "c"]
 
 
 def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path):
@@ -202,11 +203,11 @@ def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path)
     path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
     columns = ["algorithm.eta", "problem.scale"]
     rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 1.9))
-    panels = sweep_summary._panels(load_sweep(path), columns, rows)
+    panels = sweep_figure._panels(load_sweep(path), columns, rows)
     assert [(axis.key, axis.joined) for _, axis, _ in panels] == [(key, False) for key in columns]
     path.write_text(TINY + "sweep: {list: [{problem.name: ackley}, {population: 8}]}\n")
     rows = _rows(["problem.name", "population"], ("ackley", None), (None, 8))
-    ((_, axis, _),) = sweep_summary._panels(load_sweep(path), list(rows[0].settings), rows)
+    ((_, axis, _),) = sweep_figure._panels(load_sweep(path), list(rows[0].settings), rows)
     assert axis.places == {"ackley": 0, "population 8": 1}
     assert [axis.place(row) for row in rows] == [0, 1]
 
