@@ -698,7 +698,7 @@ def test_help_waits_for_no_jax_and_every_public_name_is_there():
     assert sorted(shown) == sorted(set(dir(de)) - {"__version__"})
     assert all(getattr(de, name) for name in shown)
     with pytest.raises(AttributeError, match="no attribute 'evolv'"):
-        de.evolv  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+        de.evolv  # noqa: B018
 
 
 def test_the_library_never_imports_experiments():

@@ -28,9 +28,7 @@ def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
         for parameter in inspect.signature(factory).parameters.values()
     ]
     keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
-    make.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-        [drawn["key"], drawn["num_genes"], *keyword_only]
-    )
+    make.__signature__ = inspect.Signature([drawn["key"], drawn["num_genes"], *keyword_only])
     make.__annotations__ |= {
         name: value for name, value in factory.__annotations__.items() if name != "return"
     }

@@ -93,7 +93,7 @@ def _more() -> Iterator[str]:
 def _commented(model: type, stated: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
     """Settings of a model of the runner, each with what it is and may be."""
     for name in names:
-        field = model.model_fields[name]  # pyright: ignore[reportAttributeAccessIssue]
+        field = model.model_fields[name]
         yield from _setting(name, field, stated, "", _explained(model.__doc__ or "", name))
 
 

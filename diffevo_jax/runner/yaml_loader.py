@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownVariableType]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise YamlError(f"line {key_node.start_mark.line + 1}: key {key!r} is not a string")
             if key in seen:
