@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, create_model
 from diffevo_jax.runner import builtin as builtin  # the names that it registers
 from diffevo_jax.runner import registry, words, yaml_loader
 from diffevo_jax.runner.config_errors import describe, kind, nearest
+from diffevo_jax.runner.config_files import config_folder, shown
 from diffevo_jax.runner.registry import Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
@@ -97,23 +98,6 @@ class RunConfig(Section):
 
 # Settings at the top level are the defaults of every method.
 _SHARED = RunConfig.also_here
-
-
-def summaries(folder: Path) -> list[tuple[str, str, str]]:
-    """Read what the configs of a folder say of themselves; the rest is checked where they run.
-
-    Name, the command that runs it, and description of each.
-    """
-    found = []
-    for path in sorted(folder.glob("*.yaml")):
-        command, told = "run", "not readable"
-        with contextlib.suppress(OSError, yaml_loader.YamlError):
-            data = yaml_loader.read(path)
-            if isinstance(data, dict):
-                command = "sweep" if "sweep" in data else "run"
-                told = str(data.get("description", ""))
-        found.append((path.stem, command, told))
-    return found
 
 
 def repeats_of_sweep(path: Path, overrides: list[str] | None) -> str:
@@ -332,26 +316,3 @@ def check_method(where: str, name: str, methods: Any) -> None:
     if isinstance(methods, dict) and name not in methods:
         hint = nearest(name, methods) or "."
         raise ConfigError(f"{where}: no such method{hint} Methods: {', '.join(map(str, methods))}")
-
-
-def config_folder() -> Path:
-    """The folder of the configs that come with the package: in a checkout, or installed."""
-    package = Path(__file__).resolve().parent.parent
-    installed, checkout = package / "configs", package.parent / "configs"
-    return installed if installed.is_dir() else checkout
-
-
-def shown(path: Path) -> str:
-    """A config as messages name it: one of the package by its name, any other by its path."""
-    return path.stem if path.parent == config_folder() else str(path)
-
-
-def find_config(name: str) -> Path:
-    """A file or a run's or sweep's folder, or else a config of the package, by its file name."""
-    path = Path(name)
-    if (path / "config.yaml").is_file():
-        return path / "config.yaml"
-    shipped = {path.stem: path for path in config_folder().glob("*.yaml")}
-    if name.removesuffix(".yaml") in shipped and not path.is_file():
-        return shipped[name.removesuffix(".yaml")]
-    return path

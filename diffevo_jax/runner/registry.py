@@ -12,49 +12,25 @@ factory that has a parameter of one of the names in `GIVEN` is given it.
 
 import inspect
 import re
-import types
 import typing
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-import jax
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
-    Field,
     Tag,
-    TypeAdapter,
-    ValidationError,
     create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 import diffevo_jax as de
-from diffevo_jax.checks import Interval
+from diffevo_jax.runner import signatures
 from diffevo_jax.runner.config_errors import nearest
-
-# What a run gives to the factories of each kind that ask for it: a PRNG key of the repeat, genes D,
-# individuals N, the mesh or None; to a policy's, from its problem, the shapes that it has to fit.
-_OF_A_RUN = ("key", "num_genes", "population_size", "mesh")
-GIVEN = {
-    "problem": ("mesh",),
-    "policy": ("num_inputs", "num_outputs", "input_shape"),
-    **dict.fromkeys(("algorithm", "schedule", "fitness_map", "denoiser", "sampler"), _OF_A_RUN),
-}
-
-# Each kind of section: the key that tells which one it is, and the one that it is without.
-KINDS = {
-    "problem": ("kind", None),
-    "policy": ("name", "mlp"),
-    "algorithm": ("name", "diffusion_evolution"),
-    "schedule": ("name", "cosine"),
-    "fitness_map": ("name", "standardised"),
-    "denoiser": ("name", "posterior_mean"),
-    "sampler": ("name", "ddim"),
-}
+from diffevo_jax.runner.signatures import GIVEN as GIVEN
+from diffevo_jax.runner.signatures import KINDS as KINDS
 
 
 class Section(BaseModel):
@@ -116,8 +92,8 @@ def register(
         raise ValueError(f"{kind} {name!r}: expected a factory, a function; seen {factory!r}")
     if name in _entries[kind]:
         raise ValueError(f"{kind} {name!r}: registered already, by {_home(_entries[kind][name])}")
-    settings = _settings(kind, name, factory)
-    traced = tuple(each for each in settings if _may_be_traced(factory, each))
+    settings = signatures.settings(kind, name, factory)
+    traced = tuple(each for each in settings if signatures.may_be_traced(factory, each))
     _entries[kind][name] = Entry(factory, traced, needs_positive)
     _sections.clear()
     return factory
@@ -235,68 +211,11 @@ def sections(kind: str, section: Any, path: str = "") -> typing.Iterator[tuple[s
             yield from sections(name, inner, f"{path}.{name}".lstrip("."))
 
 
-# From signatures to sections
-
-
-def _settings(kind: str, name: str, factory: Callable) -> dict[str, Any]:
-    """Name -> pydantic (type, default) of the parameters that are settings."""
-    hints = typing.get_type_hints(factory, include_extras=True)
-    settings = {}
-    for parameter in inspect.signature(factory).parameters.values():
-        if parameter.name in GIVEN[kind]:
-            continue
-        if parameter.name.startswith(("_", "model_")) or parameter.name == KINDS[kind][0]:
-            raise ValueError(f"{kind} {name!r}: {parameter.name!r} can be no setting's name")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ValueError(f"{kind} {name!r}: expected named parameters; seen {parameter}")
-        if parameter.name in KINDS:
-            inner = Any  # until all names are known, see `_model`
-            settings[parameter.name] = inner, default
-            continue
-        hint = hints.get(parameter.name)
-        setting = _setting(hint)
-        if setting is not None:
-            settings[parameter.name] = setting, default
-            if default is not ...:
-                _check_default(f"{kind} {name!r}: parameter {parameter.name!r}", setting, default)
-        elif default is ... or hint is None:
-            raise ValueError(
-                f"{kind} {name!r}: parameter {parameter.name!r}: expected an annotation that a "
-                "config can give (int, float, bool, str, Literal, list, dict or one of "
-                f"diffevo_jax.checks), or the name of what a run gives, {', '.join(GIVEN[kind])}; "
-                f"seen {'none' if hint is None else hint}"
-            )
-    return settings
-
-
-def _check_default(where: str, setting: Any, default: Any) -> None:
-    try:
-        TypeAdapter(setting).validate_python(default, strict=True)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise ValueError(
-            f"{where}: expected a default that is {reason}; seen {default!r}"
-        ) from None
-
-
-def _may_be_traced(factory: Callable, name: str) -> bool:
-    """Whether a parameter's type says that it may be a number that is traced."""
-
-    def holds_array(annotation: Any) -> bool:
-        arguments = typing.get_args(annotation)
-        if typing.get_origin(annotation) not in (Annotated, typing.Union, types.UnionType):
-            return annotation is jax.Array
-        return any(holds_array(each) for each in arguments)
-
-    return holds_array(typing.get_type_hints(factory, include_extras=True).get(name))
-
-
 def _model(kind: str, name: str, factory: Callable) -> type[Section]:
     """The section of one factory."""
     tag, default = KINDS[kind]
-    fields: dict[str, Any] = {tag: (Literal[name], name if name == default else ...)}  # pyright: ignore
-    for setting, (annotation, value) in _settings(kind, name, factory).items():
+    fields: dict[str, Any] = {tag: (Literal[name], name if name == default else ...)}
+    for setting, (annotation, value) in signatures.settings(kind, name, factory).items():
         if setting in KINDS:
             annotation = section_type(setting)
             if value is not ... and value is not None:  # the library's own default has a name here
@@ -305,47 +224,6 @@ def _model(kind: str, name: str, factory: Callable) -> type[Section]:
                 annotation = annotation | None
         fields[setting] = annotation, value
     return create_model(f"{kind}_{name}", __base__=Section, __doc__=factory.__doc__, **fields)
-
-
-def _setting(annotation: Any) -> Any:
-    """The pydantic type of a parameter's annotation; None where a config can't give it."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        inner = _setting(arguments[0])
-        if inner is None:
-            return None
-        extra = [_field(each) if isinstance(each, Interval) else each for each in arguments[1:]]
-        return Annotated[inner, *extra]
-    if origin in (typing.Union, types.UnionType):
-        # An array is for callers in JAX; a config gives the number.
-        known = [
-            each if each is types.NoneType else _setting(each)
-            for each in arguments
-            if each is not jax.Array
-        ]
-        if not known or None in known:
-            return None
-        return reduce(lambda union, each: union | each, known)
-    if annotation is float:
-        return Annotated[float, Field(allow_inf_nan=False)]
-    if annotation in (int, bool, str) or origin is Literal:
-        return annotation
-    if origin in (list, dict, Sequence) or origin is typing.get_origin(Sequence[int]):
-        inner = [_setting(each) for each in arguments]
-        if None in inner:
-            return None
-        return dict[inner[0], inner[1]] if origin is dict else list[inner[0]]
-    return None
-
-
-def _field(interval: Interval) -> Any:
-    """The pydantic constraints of an interval."""
-    limits: dict[str, Any] = {}
-    if interval.low > -float("inf"):
-        limits["gt" if interval.closed[0] == "(" else "ge"] = interval.low
-    if interval.high < float("inf"):
-        limits["lt" if interval.closed[1] == ")" else "le"] = interval.high
-    return Field(**limits)
 
 
 def _home(entry: Entry) -> str:

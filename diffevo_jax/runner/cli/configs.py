@@ -11,7 +11,7 @@ from diffevo_jax.runner.cli.common import errors_for_people
 def list_configs() -> None:
     """List the configs that come with the package, under the command that runs them."""
     with errors_for_people():
-        from diffevo_jax.runner.config import config_folder, summaries
+        from diffevo_jax.runner.config_files import config_folder, summaries
 
         found = summaries(config_folder())
         width = max((len(name) for name, _, _ in found), default=0)

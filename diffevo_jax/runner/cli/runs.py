@@ -67,7 +67,8 @@ def run(
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with errors_for_people():
-        from diffevo_jax.runner.config import find_config, load_config, shown
+        from diffevo_jax.runner.config import load_config
+        from diffevo_jax.runner.config_files import find_config, shown
         from diffevo_jax.runner.plugins import load
 
         override = with_named(override, seed=seed, repeats=repeats)
@@ -148,7 +149,8 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
     """Config and folder of a run to resume: given by both, or by its folder alone."""
     from diffevo_jax.runner import results
-    from diffevo_jax.runner.config import ConfigError, find_config
+    from diffevo_jax.runner.config import ConfigError
+    from diffevo_jax.runner.config_files import find_config
 
     folder = Path(config)
     if (folder / "config.yaml").is_file():

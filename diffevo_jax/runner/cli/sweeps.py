@@ -60,7 +60,8 @@ def sweep(
         import jax
 
         from diffevo_jax.runner import sweep_summary
-        from diffevo_jax.runner.config import find_config, repeats_of_sweep
+        from diffevo_jax.runner.config import repeats_of_sweep
+        from diffevo_jax.runner.config_files import find_config
         from diffevo_jax.runner.sweep import sweep as run_sweep
 
         path = find_config(config)
