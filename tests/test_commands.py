@@ -212,6 +212,20 @@ def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path)
     assert [axis.place(row) for row in rows] == [0, 1]
 
 
+def test_what_is_drawn_log_uniform_stands_on_a_logarithmic_axis(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    path = tmp_path / "sweep.yaml"
+    draw = "{algorithm.eta: {uniform: [0, 1]}, problem.scale: {log_uniform: [1, 4]}}"
+    path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
+    columns = ["algorithm.eta", "problem.scale"]
+    rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 3.9))
+    list(sweep_figure.draw(tmp_path, load_sweep(path), columns, rows, "fitness"))
+    assert [axes.get_xscale() for axes in drawn[0].axes] == ["linear", "log"]
+
+
 def test_a_sweep_without_a_finished_point_says_how_to_go_on(tmp_path):
     (tmp_path / "config.yaml").write_text(TINY + "sweep: {grid: {seed: [0, 1]}}\n")
     result = _cli("plot", tmp_path)

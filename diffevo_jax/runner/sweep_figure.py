@@ -41,6 +41,7 @@ def draw(
     """Draw figure.png and .pdf; yields their paths and what they leave out."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     value = "success_rate" if all("success_rate" in row.values for row in rows) else "fitness_mean"
     rows = [row for row in rows if value in row.values]
@@ -49,6 +50,8 @@ def draw(
         return
     ylabel = "success, %" if value == "success_rate" else f"mean {measure}"
     named = short(columns)
+    draw = {} if loaded.section.random is None else loaded.section.random.draw
+    drawn_log = [key for key, each in draw.items() if each.log_uniform is not None]
     panels = _panels(loaded, columns, rows)
     if len(panels) > MOST_PANELS:
         yield f"note: the figure shows {MOST_PANELS} of {len(panels)} panels"
@@ -65,8 +68,11 @@ def draw(
             look = _looks(loaded, lines)
             for k, (label, mine) in enumerate(lines.items()):
                 _line(axes, axis, mine, value, look[label], label, shift=k - (len(lines) - 1) / 2)
-            if axis.numeric and _spans_decades(axis.places.values()):
+            if axis.key in drawn_log or (axis.numeric and _spans_decades(axis.places.values())):
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
             if not axis.numeric:
                 axes.set_xticks(list(axis.places.values()), list(axis.places))
                 axes.set_xlim(-0.5, len(axis.places) - 0.5)
