@@ -16,7 +16,7 @@ test: $(VENV)/.installed-test
 slow: $(VENV)/.installed-test $(VENV)/.installed-docs  ## the long studies: quality over many repeats
 	$(BIN)/python -m pytest -m slow
 
-# MUTANTS='diffevo_jax.samplers.ddim.*' takes one module; a run that was stopped goes on where it was.
+# MUTANTS='diffevo_jax.samplers._ddim.*' takes one module; a run that was stopped goes on where it was.
 mutants: $(VENV)/.installed-mutants  ## small faults put into the code: how many the tests find
 	$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/mutmut results --all true | grep -v 'not checked' | awk -F '[: ]+' '/__mutmut_/ { \

@@ -1,5 +1,5 @@
 """`python -m diffevo_jax`, the same as `diffevo-jax`."""
 
-from diffevo_jax.runner import main
+from diffevo_jax.runs import main
 
 main()

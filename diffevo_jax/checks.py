@@ -13,6 +13,23 @@ import numpy as np
 from jax.core import Tracer
 
 
+class InputError(ValueError):
+    """What a caller gave in the place of what was expected.
+
+    path: the argument, or a setting by its dotted place, "algorithm.eta". expected: what it may be.
+    seen: what was given. advice: what to do, where more is to be said.
+    """
+
+    def __init__(self, path: str, expected: str, seen: Any, advice: str = ""):
+        super().__init__(path, expected, str(seen), advice)
+        self.path, self.expected, self.seen, self.advice = self.args
+
+    def __str__(self) -> str:
+        """Say it on one line."""
+        ending = f"; {self.advice}" if self.advice else ""
+        return f"{self.path}: expected {self.expected}; seen {self.seen}{ending}"
+
+
 class Interval(NamedTuple):
     """Which numbers a setting takes, for whoever reads its signature: the configs do.
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from diffevo_jax.base import Denoiser, Level, Sampler, Weights
+from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Fraction, NonNegative, check_key, check_population
-from diffevo_jax.denoisers.posterior_mean import posterior_mean
-from diffevo_jax.evolution import Algorithm
+from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.fitness import FitnessMap, standardised
-from diffevo_jax.samplers.ddim import ddim
+from diffevo_jax.parts import Denoiser, Level, Sampler, Weights
+from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 from diffevo_jax.sharding import check_mesh, split
 

@@ -44,7 +44,7 @@ def over_individuals(
         may be a pytree of `[N, ...]`.
 
     For what the compiler can't split by itself: loops whose length depends on the individuals, such
-    as roll-outs. `returns` of `problems.control` take the keys of individuals for this:
+    as roll-outs. `returns` of `tasks` take the keys of individuals for this:
 
         fitness_fn = over_individuals(lambda keys, x: returns(keys, x).mean(axis=1), mesh)
     """

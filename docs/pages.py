@@ -345,7 +345,7 @@ def commands() -> str:
     from typer.cli import get_docs_for_click
     from typer.main import get_command
 
-    from diffevo_jax.runner.cli import app
+    from diffevo_jax.runs.cli import app
 
     group = get_command(app)
     context = typer.Context(group, info_name="diffevo-jax")

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diffevo_jax.runner import sweep
-from diffevo_jax.runner.repeats import mean_and_error
-from diffevo_jax.runner.style import METHODS as LOOKS
+from diffevo_jax.drawings.style import METHODS as LOOKS
+from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.run import sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, read_table, save_figure
 from experiments.rows import Number, Row, Section

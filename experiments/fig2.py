@@ -18,11 +18,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 
 import diffevo_jax as de
-from diffevo_jax.runner import registry
-from diffevo_jax.runner.config import load_config
-from diffevo_jax.runner.folders import write_arrays
-from diffevo_jax.runner.results import read_arrays
-from diffevo_jax.runner.style import GREY, X0, X
+from diffevo_jax.drawings.style import GREY, X0, X
+from diffevo_jax.runs.config import registry
+from diffevo_jax.runs.config.schema import load_config
+from diffevo_jax.runs.results.files import write_arrays
+from diffevo_jax.runs.results.folder import read_arrays
 from experiments import study
 from experiments.files import CONFIGS, WIDTH, in_style, save_figure
 from experiments.rows import Number, Row, Section
@@ -61,7 +61,7 @@ def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str,
     population_on and x0_on of each generation. All scenes are one program.
     """
     methods = list(settings.methods.values())  # they differ in their landscapes alone
-    functions = [getattr(de.problems, each.problem.name) for each in methods]
+    functions = [getattr(de.landscapes, each.problem.name) for each in methods]
     scale, population_size = methods[0].problem.scale, methods[0].population
     algorithm = registry.build(
         "algorithm", methods[0].algorithm, "algorithm", key=jax.random.key(0), num_genes=2
@@ -171,7 +171,7 @@ def _draw_landscape(axes: Any, name: str, limits: tuple[float, float, float, flo
     left, right, low, high = limits
     across, up = np.linspace(left, right, 241), np.linspace(low, high, 241)
     plane = jnp.asarray(np.stack(np.meshgrid(across, up), -1).reshape(-1, 2))
-    fitness = np.asarray(getattr(de.problems, name)(plane)).reshape(241, 241)
+    fitness = np.asarray(getattr(de.landscapes, name)(plane)).reshape(241, 241)
     axes.imshow(fitness, origin="lower", extent=limits, cmap="Greys", vmin=0, vmax=2.2, zorder=-1)
     axes.set(xlim=(left, right), ylim=(low, high), aspect="equal")
     axes.spines[["top", "right"]].set_visible(True)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import registry, sweep
-from diffevo_jax.runner.folders import write_arrays
-from diffevo_jax.runner.results import read_arrays
-from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runs.config import registry
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.results.files import write_arrays
+from diffevo_jax.runs.results.folder import read_arrays
+from diffevo_jax.runs.run import sweep
 from experiments import fig3_pictures, study
 from experiments.files import CONFIGS
 from experiments.rows import Number, Row, Section
@@ -108,7 +109,7 @@ def _paths() -> dict[str, np.ndarray]:
     """One run of each method on each function: what the picture shows of it."""
     config = load_sweep(CONFIGS / "fig3.yaml").points[0].config
     scale = config.methods["diffusion"].problem.scale
-    functions = [getattr(de.problems, name) for name in study.FUNCTIONS]
+    functions = [getattr(de.landscapes, name) for name in study.FUNCTIONS]
     keep: dict[str, Callable] = {
         "diffusion": lambda info: {"path": scale * info.population[:64], "x0": scale * info.x0},
         "cma_es": lambda info: {

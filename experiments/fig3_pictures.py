@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import diffevo_jax as de
-from diffevo_jax.runner.style import FINAL, METHODS, X0, X
+from diffevo_jax.drawings.style import FINAL, METHODS, X0, X
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
 
@@ -52,7 +52,7 @@ def _draw_paths(path: Path, which: str, arrays: dict[str, np.ndarray]) -> Path:
     side = np.linspace(-4, 4, 201)
     plane = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     for column, name in enumerate(names):
-        landscape = getattr(de.problems, name)
+        landscape = getattr(de.landscapes, name)
         fitness = np.asarray(landscape(jnp.asarray(plane))).reshape(201, 201)
         for row, method in enumerate(methods):
             axes = panels[row, column]

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import registry, results
-from diffevo_jax.runner import run as runner
-from diffevo_jax.runner.config import RunConfig, load_config
-from diffevo_jax.runner.folders import write_arrays
-from diffevo_jax.runner.results import read_arrays
-from diffevo_jax.runner.style import METHODS
+from diffevo_jax.drawings.style import METHODS
+from diffevo_jax.runs.config import registry
+from diffevo_jax.runs.config.schema import RunConfig, load_config
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results.files import write_arrays
+from diffevo_jax.runs.results.folder import read_arrays
+from diffevo_jax.runs.run import engine as runner
 from experiments import fig4_draw
 from experiments.files import CONFIGS, newer, read_table
 from experiments.rows import Cell, Number, Row, Section, Table
@@ -74,12 +75,12 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     """
     method = settings.methods["latent"]
     problem = method.problem
-    task = de.problems.control.make_task(problem.environment, max_steps=problem.max_steps)
+    task = de.tasks.make_task(problem.environment, max_steps=problem.max_steps)
     policy = registry.build(
         "policy", problem.policy, "policy", num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
-    outcomes = de.problems.control.make_outcomes(task, policy, scale=problem.scale)
-    trajectories = de.problems.control.make_trajectories(task, policy, scale=problem.scale)
+    outcomes = de.tasks.make_outcomes(task, policy, scale=problem.scale)
+    trajectories = de.tasks.make_trajectories(task, policy, scale=problem.scale)
 
     def evaluate(key: jax.Array, population: jax.Array):
         outcome = outcomes(key, population)

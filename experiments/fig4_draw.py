@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 import diffevo_jax as de
-from diffevo_jax.runner.figure import quartiles
-from diffevo_jax.runner.style import GREY, METHODS, PALE
+from diffevo_jax.drawings.style import GREY, METHODS, PALE
+from diffevo_jax.runs.report.figure import quartiles
 from experiments.files import WIDTH, in_style, save_figure, write_caption
 
 CART = METHODS["latent"].colour  # whose run is shown
@@ -181,12 +181,12 @@ def population(saved: dict[str, np.ndarray], path: Path) -> Path:
 
 
 def _task() -> Any:
-    return de.problems.control.make_task("CartPole-v1")
+    return de.tasks.make_task("CartPole-v1")
 
 
 def _trajectory(saved: dict[str, np.ndarray], generation: int, which: slice) -> Any:
     """Some of the episodes that were recorded of a generation."""
-    fields = de.problems.control.Trajectory._fields
-    return de.problems.control.Trajectory(
+    fields = de.tasks.Trajectory._fields
+    return de.tasks.Trajectory(
         *(jax.numpy.asarray(saved[f"episode_{field}"][generation, which]) for field in fields)
     )

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.problems import host
+from diffevo_jax.optimize import host
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import jax
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count
-from diffevo_jax.runner.registry import register
+from diffevo_jax.runs.config.registry import register
 
 
 class CNN(nn.Module):

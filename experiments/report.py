@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffevo_jax.runner import results
+from diffevo_jax.runs.results import folder as results
 from experiments import report_html, tables
 from experiments.report_words import (
     NUMBERS,

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from diffevo_jax.runner import results
+from diffevo_jax.runs.results import folder as results
 from experiments import tables
 from experiments.rows import FAR, Section, Table
 

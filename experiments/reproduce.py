@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffevo_jax as de
-from diffevo_jax.runner import results
-from diffevo_jax.runner.config import ConfigError
-from diffevo_jax.runner.config_errors import nearest
+from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.runs.results import folder as results
 from experiments import report
 
 # In the paper's order; then any other module that has a section for the report.

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runner import sweep
-from diffevo_jax.runner.sweep_job import Ran
+from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.run.jobs import Ran
 from experiments.files import CONFIGS, read_table
 from experiments.rows import Number
 
@@ -76,7 +76,7 @@ def fitness(problem: Any, points: np.ndarray, temperature: float = 1.0) -> np.nd
 
 @functools.cache
 def _landscape(name: str, target_dim: int | None) -> Callable:
-    function = getattr(de.problems.functions, name)
+    function = getattr(de.landscapes.functions, name)
     settings = {} if target_dim is None else {"target_dim": target_dim}
 
     def one(point: jax.Array, temperature: jax.Array) -> jax.Array:

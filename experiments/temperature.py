@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from diffevo_jax.runner import sweep
-from diffevo_jax.runner.style import METHODS
+from diffevo_jax.drawings.style import METHODS
+from diffevo_jax.runs.run import sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
 from experiments.rows import Number, Row, Section

@@ -36,7 +36,7 @@ X, X0, FINAL = "#2E7EBB", "#E0435C", "#1A1A1A"  # population, estimates, end: in
 # ## A landscape
 #
 # Fitness takes a whole population, `[N, D]`, and gives a number for each individual, `[N]`. Higher is better, everywhere in this library. Ours has two
-# equal peaks, at (1, 1) and (-1, -1); `de.problems.two_peaks` is the same function.
+# equal peaks, at (1, 1) and (-1, -1); `de.landscapes.two_peaks` is the same function.
 
 
 # %%

@@ -35,7 +35,8 @@ import numpy as np
 from IPython.display import HTML, Image
 
 import diffevo_jax as de
-from diffevo_jax.runner.sweep import load as load_sweep
+from diffevo_jax.runs import load_run
+from diffevo_jax.runs.run.sweep import load as load_sweep
 
 plt.rcParams.update({"figure.constrained_layout.use": True, "font.size": 11})
 FINAL, FIRST, SECOND = "#1A1A1A", "#0072B2", "#D55E00"  # as in the command's figures
@@ -86,12 +87,12 @@ diffevo_jax(f"run himmelblau --repeats 20 {small} {warm} --out warm")
 # ## What a run leaves
 #
 # `config.yaml` is the resolved config, and runs again as it is. `environment.json` has versions, device and commit, `metrics.csv` a row per generation, the `.npz` the
-# arrays. `de.load_run` reads it all: named tuples, S repeats, T generations, N individuals, D genes.
+# arrays. `load_run` reads it all: named tuples, S repeats, T generations, N individuals, D genes.
 
 # %%
 print(*sorted(path.name for path in (folder / "warm").iterdir()), sep="\n")
 
-runs = {name: de.load_run(folder / name) for name in ("cold", "warm")}
+runs = {name: load_run(folder / name) for name in ("cold", "warm")}
 method = runs["warm"].methods["diffusion_evolution"]
 print(
     f"\nseed {runs['warm'].config.seed}, temperature {method.config.algorithm.fitness_map.temperature}"
@@ -148,7 +149,7 @@ print(f"optima, warm - cold, in pairs: {mean_and_error(counts['warm'] - counts['
 # %% tags=["cover"]
 side = jnp.linspace(-4, 4, 121)
 plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
-landscape = de.problems.himmelblau(plane).reshape(121, 121)
+landscape = de.landscapes.himmelblau(plane).reshape(121, 121)
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(1.3, 1, 1))
 for axes, (name, colour) in zip(panels[1:], (("cold", FIRST), ("warm", SECOND)), strict=True):
     low, middle, high = np.quantile(fitness[name], [0.25, 0.5, 0.75], axis=(0, 2))
@@ -222,7 +223,7 @@ print(
 # over 100 fresh ones (`reevaluated_genome`, `reevaluated_return`).
 
 # %%
-again = de.problems.himmelblau(4 * method.best_genome)
+again = de.landscapes.himmelblau(4 * method.best_genome)
 print(f"twenty best genomes, evaluated again: the same {np.allclose(again, method.best_fitness)}")
 print(f"worst of them {method.best_fitness.min():.3f}, best {method.best_fitness.max():.3f}")
 

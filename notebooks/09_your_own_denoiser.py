@@ -45,7 +45,7 @@ X, X0, FINAL = "#2E7EBB", "#E0435C", "#1A1A1A"  # population, estimates, end: in
 
 
 # %%
-def measured(key, population, faults, landscape=de.problems.two_peaks):
+def measured(key, population, faults, landscape=de.landscapes.two_peaks):
     key_fault, key_value = jax.random.split(key)
     fitness = landscape(population)
     faulty = jax.random.bernoulli(key_fault, faults, fitness.shape)
@@ -84,7 +84,7 @@ def neighbours(*, k: Count = 9) -> de.Denoiser:
 
 
 # %%
-def run(key, denoiser, faults, *, landscape=de.problems.two_peaks, genes=2, **settings):
+def run(key, denoiser, faults, *, landscape=de.landscapes.two_peaks, genes=2, **settings):
     """The last population, `[128, genes]`. settings: fitness_map, where not the default."""
     key_init, key_run = jax.random.split(key)
     evolution = de.denoising_evolution(
@@ -120,7 +120,7 @@ def x0(population, fitness, temperature):
     return denoiser.estimate(jax.random.key(3), memory, population, weights, level)[0].x0
 
 
-fitness = de.problems.two_peaks(points)
+fitness = de.landscapes.two_peaks(points)
 seen, temperatures = x0(points, fitness, 0.1), jnp.array([0.1, 1.0])
 absent = x0(points, fitness.at[0].set(jnp.nan), 0.1)[1:]
 slope = jax.grad(lambda temperature: x0(points, fitness, temperature)[:, 0].sum())(0.5)
@@ -166,7 +166,7 @@ def study(faults=shares, **parts):
 
 @partial(jnp.vectorize, signature="(n,d)->()")
 def quality(population):
-    return de.problems.two_peaks(population).mean()
+    return de.landscapes.two_peaks(population).mean()
 
 
 def told(values):
@@ -186,7 +186,7 @@ for name, values in found.items():
 # %% tags=["cover"]
 side = jnp.linspace(-3, 3, 121)
 plane = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
-height = de.problems.two_peaks(plane).reshape(121, 121)
+height = de.landscapes.two_peaks(plane).reshape(121, 121)
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(1, 1, 1.3))
 for axes, name in zip(panels, ("posterior_mean", "neighbours"), strict=False):
     axes.contour(side, side, height, levels=5, colors="#BBBBBB", linewidths=0.8)
@@ -289,17 +289,17 @@ import jax.numpy as jnp
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, Fraction
-from diffevo_jax.runner.registry import register
+from diffevo_jax.runs.config.registry import register
 
 {inspect.getsource(measured)}
 
 @register("problem", "faulty_peaks")
-def faulty_peaks(*, faults: Fraction = 0.05) -> de.problems.Problem:
+def faulty_peaks(*, faults: Fraction = 0.05) -> de.Problem:
     def fitness(key, population):
-        true = de.problems.two_peaks(population)
+        true = de.landscapes.two_peaks(population)
         return measured(key, population, faults), {{"returns": true}}
 
-    return de.problems.Problem(2, fitness, has_key=True, has_aux=True)
+    return de.Problem(2, fitness, has_key=True, has_aux=True)
 
 
 @register("denoiser", "neighbours")

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffevo_jax.estimator import tiled
-from diffevo_jax.estimator.geometry import make_frame
-from diffevo_jax.estimator.types import Problem
-from diffevo_jax.runner import startup
+from diffevo_jax.kernels import tiled
+from diffevo_jax.kernels.geometry import make_frame
+from diffevo_jax.kernels.types import Problem
+from diffevo_jax.runs.run import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMISED_NUMBERS = ("test_estimator", "test_golden", "test_kernels", "test_sharded", "test_batch")

@@ -28,8 +28,8 @@ NAMED = {
     "map_elites": de.baselines.map_elites,
 }
 BASELINES = NAMED | {
-    "xNES": functools.partial(de.baselines.evosax, "xNES"),
-    "PSO": functools.partial(de.baselines.evosax, "PSO"),
+    "xNES": functools.partial(de.evosax.strategy, "xNES"),
+    "PSO": functools.partial(de.evosax.strategy, "PSO"),
 }
 every_baseline = pytest.mark.parametrize("name", BASELINES)
 
@@ -193,7 +193,7 @@ def test_cma_es_updates_as_pycma_does(x64, dim):
     state = algorithm.init(jnp.zeros((512, dim)))
     for key in jax.random.split(KEY, 8):
         points = np.array(oracle.ask())
-        fitness = de.problems.himmelblau(jnp.asarray(points[:, :2]))
+        fitness = de.landscapes.himmelblau(jnp.asarray(points[:, :2]))
         state, _ = step(key, state, fitness, points)
         # The published penalty: without it half the population ties outside the box.
         oracle.tell(list(points), (0.001 * np.mean(points**2, axis=1) - fitness).tolist())
@@ -209,7 +209,7 @@ def test_cma_es_updates_as_pycma_does(x64, dim):
 
 def test_the_tutorials_constants_are_evosaxs():
     tutorial = de.baselines.cma_es(**SIZES, constants="tutorial")
-    plain = de.baselines.evosax("CMA_ES", **SIZES)
+    plain = de.evosax.strategy("CMA_ES", **SIZES)
     stepped = [
         float(step(KEY, tutorial.init(POPULATION), sphere(POPULATION))[0].strategy.std)
         for step in (jax.jit(tutorial.step), compiled("cma_es")[1])
@@ -302,7 +302,7 @@ def test_pepg_takes_odd_sizes():
 
 def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
     algorithm = de.baselines.map_elites(population_size=64, num_genes=2, num_levels=6)
-    landscape = lambda population: de.problems.himmelblau(4 * population)  # noqa: E731
+    landscape = lambda population: de.landscapes.himmelblau(4 * population)  # noqa: E731
     population = jax.random.normal(jax.random.key(1), (64, 2))
     run = jax.jit(lambda: de.evolve(KEY, algorithm, landscape, population, keep=lambda info: info))
     (_, _, archive), info, _ = run()
@@ -337,7 +337,7 @@ QUICK = ("CMA_ES", "SNES", "Open_ES", "PGPE", "SV_CMA_ES", "DifferentialEvolutio
 )
 def test_every_algorithm_of_evosax_steps(name):
     population = POPULATION[:8]
-    algorithm = de.baselines.evosax(
+    algorithm = de.evosax.strategy(
         name, population_size=8, num_genes=4, num_levels=3, options=OPTIONS.get(name)
     )
     step = jax.jit(algorithm.step)
@@ -359,16 +359,16 @@ def test_every_algorithm_of_evosax_steps(name):
 
 
 def test_what_a_strategy_starts_from_is_drawn_with_the_runs_key():
-    algorithm = de.baselines.evosax("CR_FM_NES", **SIZES)
+    algorithm = de.evosax.strategy("CR_FM_NES", **SIZES)
     state = algorithm.init(POPULATION)
     drawn = [algorithm.step(jax.random.key(i), state, sphere(POPULATION))[1] for i in (0, 1)]
     assert not np.allclose(drawn[0].strategy.v, drawn[1].strategy.v)
 
 
 def test_parameters_and_options_reach_the_strategy():
-    algorithm = de.baselines.evosax("SNES", **SIZES, params={"std_init": 0.25})
+    algorithm = de.evosax.strategy("SNES", **SIZES, params={"std_init": 0.25})
     np.testing.assert_allclose(algorithm.init(POPULATION).strategy.std, 0.25)
-    frozen = de.baselines.evosax("SNES", **SIZES, options={"optimizer": optax.sgd(0.0)})
+    frozen = de.evosax.strategy("SNES", **SIZES, options={"optimizer": optax.sgd(0.0)})
     state, _ = frozen.step(KEY, frozen.init(POPULATION), sphere(POPULATION))
     np.testing.assert_array_equal(state.strategy.mean, 0)
 
@@ -391,7 +391,7 @@ def test_parameters_and_options_reach_the_strategy():
 )
 def test_what_a_strategy_does_not_take_is_named(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        de.baselines.evosax(name, **({**SIZES, "population_size": 8} | settings))
+        de.evosax.strategy(name, **({**SIZES, "population_size": 8} | settings))
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def measured():
     def run(name, objective, key):
         key_init, key_run = jax.random.split(key)
         algorithm, size = as_published(name)
-        fitness_fn = lambda genomes: getattr(de.problems, objective)(4 * genomes)  # noqa: E731
+        fitness_fn = lambda genomes: getattr(de.landscapes, objective)(4 * genomes)  # noqa: E731
         population = jax.random.normal(key_init, (size, 2))
         keep = lambda info: info.x0 if name == "diffusion" else info.fitness  # noqa: E731
         evolved = de.evolve(key_run, algorithm, fitness_fn, population, keep=keep)

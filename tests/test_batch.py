@@ -22,7 +22,7 @@ def _final_fitness(key, setting: Any = None):
     )
     key_init, key_run = jax.random.split(key)
     population = jax.random.normal(key_init, (16, 2)) * setting.get("scaling", 1.0)
-    state, fitness, _ = de.evolve(key_run, evolution, de.problems.two_peaks, population)
+    state, fitness, _ = de.evolve(key_run, evolution, de.landscapes.two_peaks, population)
     return state.population, fitness
 
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import TypeAdapter
 
 import diffevo_jax as de
-from diffevo_jax.problems.bbob import make_instance
-from diffevo_jax.runner import builtin, registry
+from diffevo_jax.landscapes.bbob import make_instance
+from diffevo_jax.runs.config import builtin, registry
 
 pytest.importorskip("bbobax")
 

@@ -23,9 +23,13 @@ import pytest
 from conftest import REPOSITORY, xla_flags
 from typer.testing import CliRunner
 
-from diffevo_jax.runner import checkpoints, folders, results, run, sweep, sweep_job
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import files as folders
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import checkpoints, sweep
+from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import jobs as sweep_job
 from experiments import reproduce
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -49,7 +53,9 @@ methods:
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runner import config, results, run
+from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 path, out, *stop = sys.argv[1:]
 def progress(*at):

@@ -11,21 +11,16 @@ from PIL.GifImagePlugin import GifImageFile
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import (
-    animate,
-    plugins,
-    registry,
-    results,
-    run,
-    scalars,
-    starter,
-    sweep,
-    sweep_figure,
-    sweep_rows,
-)
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner.cli import app
-from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runs import load_run
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import plugins, registry, starter
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.report import animate, sweep_figure
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results import scalars, sweep_rows
+from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -131,7 +126,7 @@ def test_seed_and_repeats_have_options_of_their_own(ran, tmp_path):
     result = _cli("run", config, "--seed", 5, "--repeats", 1, "--out", out, "--no-cache")
     assert result.exit_code == 0, result.output
     assert "two peaks, 2 dimensions: 16 individuals, 4 generations, 1 repeat of 2" in result.output
-    loaded = de.load_run(out)
+    loaded = load_run(out)
     assert (loaded.config.seed, loaded.config.repeats) == (5, 1)
     section = "sweep: {grid: {algorithm.eta: [0.0, 1.0]}, seeds: 2}\n"
     path = tmp_path / "sweep.yaml"
@@ -237,7 +232,7 @@ def test_a_sweep_without_a_finished_point_says_how_to_go_on(tmp_path):
 
 
 def test_a_repeat_evolved_again_is_the_runs(ran):
-    config, loaded = cfg.load_config(ran / "config.yaml"), de.load_run(ran)
+    config, loaded = cfg.load_config(ran / "config.yaml"), load_run(ran)
     said, kept = [], loaded.methods["latent"]
     populations = animate._evolve_again(config, "latent", 2, kept.fitness, said.append)
     assert populations.shape == (4, 16, 2)
@@ -307,7 +302,7 @@ def _scalars(file: Path) -> dict[tuple[str, int], float]:
 
 
 def test_scalars_are_the_runs_metrics(ran):
-    loaded = de.load_run(ran)
+    loaded = load_run(ran)
     for name, method in loaded.methods.items():
         for repeat in range(3):
             (file,) = (ran / "tensorboard" / name / f"{repeat:03d}").iterdir()
@@ -331,8 +326,8 @@ def test_scalars_without_their_package_say_what_to_install(ran, tmp_path, monkey
 HOST = """\
 import jax
 import numpy as np
-from diffevo_jax.problems import Problem
-from diffevo_jax.runner.registry import register
+from diffevo_jax.problem import Problem
+from diffevo_jax.runs.config.registry import register
 
 
 def simulator(population):  # NumPy, one genome after the other
@@ -359,7 +354,7 @@ def test_the_best_of_a_hosts_fitness_is_kept_and_evaluated_again(tmp_path, resto
     set_ = ("--set", "save_populations=0", "--set", "repeats=2")
     result = _cli("run", tmp_path / "tiny.yaml", *plugin, *set_, "--out", out, "--no-cache")
     assert result.exit_code == 0, result.output
-    for method in de.load_run(out).methods.values():  # without the plugin
+    for method in load_run(out).methods.values():  # without the plugin
         assert method.best_genome.shape == (2, 3)
         expected = -np.sum(method.best_genome**2, axis=1)
         np.testing.assert_allclose(method.best_fitness, expected, rtol=1e-5)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from diffevo_jax.runner import compare, results
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.report import compare
+from diffevo_jax.runs.results import folder as results
 
 CONFIG = """\
 name: two

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.problems import fast_trig
+from diffevo_jax.tasks import evaluation, fast_trig
 
-control = de.problems.control
+control = de.tasks
 KEY = jax.random.key(5)
 ENVIRONMENTS = [
     "CartPole-v1",
@@ -310,10 +310,10 @@ def test_an_accelerators_lanes_give_what_a_cpus_give(monkeypatch):
     population = jax.random.normal(KEY, (21, 58))
     make = functools.partial(control.make_outcomes, task, policy, num_episodes=2)
     expected = jax.jit(make())(KEY, population)
-    monkeypatch.setattr(control, "LEAST_LANES", 3)
-    settings = control._accelerator_settings(21, None)
+    monkeypatch.setattr(evaluation, "LEAST_LANES", 3)
+    settings = evaluation._accelerator_settings(21, None)
     assert settings == {"lanes": 21, "narrower": [10, 5], "steps": 8}
-    monkeypatch.setattr(control, "_cpu_settings", lambda *_: settings)
+    monkeypatch.setattr(evaluation, "_cpu_settings", lambda *_: settings)
     outcome = jax.jit(make())(KEY, population)
     np.testing.assert_array_equal(outcome.returns, expected.returns)
     np.testing.assert_array_equal(outcome.length, expected.length)

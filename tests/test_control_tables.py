@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.runner.repeats import mean_and_error
-from diffevo_jax.runner.sweep_config import load_sweep
-from diffevo_jax.runner.sweep_job import run_points
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.run.jobs import run_points
 from experiments.files import CONFIGS, read_table
 
 
@@ -28,7 +28,7 @@ def published(task, method, scaling):
 @pytest.mark.parametrize("method", ["raw", "latent"])
 def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
     name = "MountainCarContinuous-v0"
-    make_task = de.problems.control.make_task
+    make_task = de.tasks.make_task
 
     def walled(*args, **kwargs):
         task = make_task(*args, **kwargs)
@@ -52,7 +52,7 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
             yield mean_and_error([100 * row["success_rate"] for row in ran.rows])
 
     here = list(success())
-    monkeypatch.setattr(de.problems.control, "make_task", walled)
+    monkeypatch.setattr(de.tasks, "make_task", walled)
     there = list(success())
     assert here != there
     for (value, error), (other, other_error) in zip(here, there, strict=True):
@@ -62,9 +62,9 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MountainCar-v0", "Acrobot-v1"])
 def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
-    task = de.problems.control.make_task(name, max_steps=500)
+    task = de.tasks.make_task(name, max_steps=500)
     policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-    returns = jax.jit(de.problems.control.make_returns(task, policy, scale=10.0))
+    returns = jax.jit(de.tasks.make_returns(task, policy, scale=10.0))
     success = []
     for seed in range(50):
         options = {"popsize": 256, "seed": seed + 1, "verbose": -9, "CMA_elitist": True}

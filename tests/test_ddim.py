@@ -64,7 +64,7 @@ def test_a_large_population_moves_in_blocks_as_it_does_at_once(monkeypatch):
 
     x_t = jax.random.normal(KEY, (7, 3))
     at_once = step(KEY, x_t)
-    module = importlib.import_module("diffevo_jax.samplers.ddim")
+    module = importlib.import_module("diffevo_jax.samplers._ddim")
     monkeypatch.setattr(module, "CPU_BLOCK", 8)
     np.testing.assert_allclose(step(KEY, x_t), at_once, rtol=1e-6)  # the same sums
     jax.export.export(jax.jit(step), platforms=["cuda"])(KEY, x_t)

@@ -12,9 +12,10 @@ import pytest
 from conftest import xla_flags
 from typer.testing import CliRunner
 
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 CONFIG = """\
 name: shared
@@ -40,7 +41,10 @@ algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runner import config, processes, results, run
+from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.run import processes
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 path, out = sys.argv[1:]
 settings = config.load_config(Path(path))

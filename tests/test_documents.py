@@ -171,7 +171,7 @@ def test_the_plugin_of_the_site_runs(tmp_path):
     (tmp_path / "arm.yaml").write_text(config)
     command = ["run", "arm.yaml", "--plugin", "arm.py", "--out", "out"]
     subprocess.run(
-        [sys.executable, "-c", "from diffevo_jax.runner import main; main()", *command],
+        [sys.executable, "-c", "from diffevo_jax.runs import main; main()", *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         check=True,

@@ -9,14 +9,14 @@ from PIL.GifImagePlugin import GifImageFile
 import diffevo_jax as de
 from diffevo_jax.drawings import episodes
 from diffevo_jax.drawings.tasks import DRAWINGS
-from diffevo_jax.problems.control import Trajectory
+from diffevo_jax.tasks.evaluation import Trajectory
 
 
 def _trajectory(name: str, individuals: int, steps: int) -> tuple:
     """A task and random policies' episodes in it."""
-    task = de.problems.control.make_task(name, max_steps=steps)
+    task = de.tasks.make_task(name, max_steps=steps)
     policy = de.policies.mlp((task.num_inputs, 2, task.num_outputs))
-    record = jax.jit(de.problems.control.make_trajectories(task, policy))
+    record = jax.jit(de.tasks.make_trajectories(task, policy))
     population = jax.random.normal(jax.random.key(1), (individuals, policy.num_genes))
     return task, record(jax.random.key(0), population, np.arange(individuals))
 
@@ -85,14 +85,14 @@ def test_a_population_of_the_plane_becomes_a_wide_gif(tmp_path):
     populations = np.random.default_rng(0).normal(size=(4, 20, 2))
     populations[0, 0] = np.nan  # a point that is none is left out
     path = tmp_path / "a.gif"
-    de.drawings.animate_population(path, populations, de.problems.two_peaks, title="two peaks")
+    de.drawings.animate_population(path, populations, de.landscapes.two_peaks, title="two peaks")
     with GifImageFile(path) as picture:
         assert picture.size[0] >= 800
         assert picture.n_frames == 4
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path, monkeypatch):
-    task = de.problems.control.make_task("Breakout-MinAtar")
+    task = de.tasks.make_task("Breakout-MinAtar")
     nothing = Trajectory(*(np.zeros((1, 1, 2)),) * 3, np.ones((1, 1)))  # pyright: ignore
     with pytest.raises(ValueError, match=r"Breakout-MinAtar has no drawing; expected one of Acro"):
         de.drawings.animate_episodes(tmp_path / "a.gif", task, nothing)

@@ -8,7 +8,7 @@ import pytest
 from gymnax.utils import load_mnist
 
 import diffevo_jax as de
-from diffevo_jax.problems.task import REFUSED
+from diffevo_jax.tasks.task import REFUSED
 
 KEY = jax.random.key(0)
 TASKS = [name for name in gymnax.registered_envs if name not in REFUSED]
@@ -26,9 +26,9 @@ QUICK = (
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TASKS],
 )
 def test_every_environment_takes_a_generation(name):
-    task = de.problems.control.make_task(name, max_steps=3)
+    task = de.tasks.make_task(name, max_steps=3)
     policy = de.policies.mlp((task.num_inputs, 2, task.num_outputs))
-    fitness_fn = de.problems.control.make_fitness(task, policy, success="goal")
+    fitness_fn = de.tasks.make_fitness(task, policy, success="goal")
     algorithm = de.diffusion_evolution(
         de.schedules.cosine(2), fitness_map=de.fitness.boltzmann(1.0)
     )
@@ -49,7 +49,7 @@ def test_every_environment_takes_a_generation(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_environments_observations_have_the_shape_that_tasks_state(name):
     for observations in ("scaled", "raw"):
-        task = de.problems.control.make_task(name, observations=observations)
+        task = de.tasks.make_task(name, observations=observations)
 
         def seen(key, task=task):
             observation, state = task.environment.reset_env(key, task.params)
@@ -63,7 +63,7 @@ def test_every_environments_observations_have_the_shape_that_tasks_state(name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_environment_that_cannot_run_is_refused_with_the_reason(monkeypatch, name):
     with pytest.raises(ValueError, match=f"{name} cannot be a task: .*{REFUSED[name][:20]}"):
-        de.problems.control.make_task(name)
+        de.tasks.make_task(name)
 
     # Without the table: no network, and none of MNIST's files.
     def unreachable(*_):

@@ -15,9 +15,9 @@ import pytest
 from conftest import loop, loop_x0, make_problem
 
 import diffevo_jax as de
-from diffevo_jax.estimator import tiled
-from diffevo_jax.estimator.exp2 import exp2
-from diffevo_jax.estimator.types import NO_WEIGHT
+from diffevo_jax.kernels import tiled
+from diffevo_jax.kernels.exp2 import exp2
+from diffevo_jax.kernels.types import NO_WEIGHT
 
 KEY = jax.random.key(3)
 EVERY = pytest.mark.parametrize("implementation", ["dense", "tiled"])

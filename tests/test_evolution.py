@@ -22,7 +22,7 @@ def _everything(info):
     return info
 
 
-def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.problems.two_peaks, **kw):
+def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.landscapes.two_peaks, **kw):
     """State and info of a run; settings are the optimiser's, has_key is `evolve`'s."""
     has_key = kw.pop("has_key", False)
     algorithm = _evolution(schedule, **kw)
@@ -63,7 +63,9 @@ def test_t_levels_are_t_evaluations_and_t_minus_one_updates():
     assert moved.shape == (11,)
     assert bool(jnp.all(moved))
     np.testing.assert_array_equal(info.population[-1], state.population)
-    np.testing.assert_allclose(info.fitness[-1], de.problems.two_peaks(state.population), rtol=1e-6)
+    np.testing.assert_allclose(
+        info.fitness[-1], de.landscapes.two_peaks(state.population), rtol=1e-6
+    )
 
 
 def test_a_finished_run_is_a_fixed_point_of_step():
@@ -71,7 +73,7 @@ def test_a_finished_run_is_a_fixed_point_of_step():
     state, _ = _run()
     assert int(state.t) == 0
     for key in jax.random.split(KEY, 3):
-        again, info = algorithm.step(key, state, de.problems.two_peaks(state.population))
+        again, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
         chex.assert_trees_all_equal(again, state)
         assert bool(jnp.all(jnp.isfinite(info.x0)))
 
@@ -93,7 +95,7 @@ def test_permuted_individuals_evolve_the_same_way():
 def test_an_offset_of_boltzmann_fitness_changes_nothing():
     def run(offset):
         return _run(
-            fitness_fn=lambda population: de.problems.two_peaks(population) + offset,
+            fitness_fn=lambda population: de.landscapes.two_peaks(population) + offset,
             fitness_map=de.fitness.boltzmann(0.5),
         )[0].population
 
@@ -103,7 +105,7 @@ def test_an_offset_of_boltzmann_fitness_changes_nothing():
 def test_the_step_is_the_estimate_and_the_ddim_step():
     algorithm = _evolution(COSINE, eta=0.5)
     state = algorithm.init(POPULATION)
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     stepped, info = algorithm.step(KEY, state, fitness)
     x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[11])
     x_prev = de.ddim_step(
@@ -122,7 +124,7 @@ def test_a_square_projection_of_full_rank_keeps_the_distances():
 def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
     algorithm = _evolution(COSINE, eta=0.5)
     evaluated = jnp.clip(POPULATION, -1, 1)
-    fitness = de.problems.two_peaks(evaluated)
+    fitness = de.landscapes.two_peaks(evaluated)
     seen = algorithm.step(KEY, algorithm.init(POPULATION), fitness, evaluated)
     expected = algorithm.step(KEY, algorithm.init(evaluated), fitness)
     chex.assert_trees_all_equal(seen, expected)
@@ -134,7 +136,7 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
 def test_fitness_is_kept_unless_something_else_is_asked_for():
     algorithm = _evolution(COSINE)
     fitness = _run()[1].fitness
-    evolve = partial(de.evolve, KEY, algorithm, de.problems.two_peaks, POPULATION)
+    evolve = partial(de.evolve, KEY, algorithm, de.landscapes.two_peaks, POPULATION)
     # Three programs, each with its own rounding.
     np.testing.assert_allclose(evolve().kept, fitness, atol=1e-5)
     best = evolve(keep=lambda info: info.fitness.max()).kept
@@ -143,7 +145,7 @@ def test_fitness_is_kept_unless_something_else_is_asked_for():
 
 def test_the_best_is_the_best_of_all_generations():
     def fades(key, population):  # the first generation is the best one
-        return de.problems.two_peaks(population) * jax.random.uniform(key)
+        return de.landscapes.two_peaks(population) * jax.random.uniform(key)
 
     algorithm = _evolution(COSINE)
     _, info, best = de.evolve(KEY, algorithm, fades, POPULATION, has_key=True, keep=_everything)
@@ -156,7 +158,7 @@ def test_the_best_is_the_best_of_all_generations():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_fitness_that_is_no_number_is_no_best(bad):
     def fitness_fn(population):
-        return de.problems.two_peaks(population).at[0].set(bad)
+        return de.landscapes.two_peaks(population).at[0].set(bad)
 
     algorithm = _evolution(COSINE)
     _, info, best = de.evolve(KEY, algorithm, fitness_fn, POPULATION, keep=_everything)
@@ -167,13 +169,13 @@ def test_fitness_that_is_no_number_is_no_best(bad):
 
 def test_a_run_from_a_level_is_the_end_of_a_whole_run():
     algorithm = _evolution(COSINE, eta=0.5)
-    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     running = de.begin(algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
     again = de.begin(algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
     assert int(again.state.t) == 4
     running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
-    seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=4, keep=_everything)
+    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything)
     np.testing.assert_array_equal(seen.kept.t, np.arange(4, -1, -1))
     np.testing.assert_array_equal(seen.kept.alpha, COSINE.alpha[4::-1])
     chex.assert_trees_all_close(seen.state, running.state, atol=1e-5)
@@ -182,7 +184,7 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
 
 def test_a_start_at_the_first_level_is_a_whole_run():
     algorithm = _evolution(COSINE)
-    seen = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=11)
+    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
     chex.assert_trees_all_close(seen.state, _run()[0], atol=1e-5)
 
 
@@ -190,12 +192,14 @@ def test_a_start_at_the_first_level_is_a_whole_run():
 def test_a_start_that_is_no_level_is_refused(start):
     algorithm = _evolution(COSINE)
     with pytest.raises(ValueError, match=rf"start: expected a level from 0 to 11; seen {start}"):
-        de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION, start=start)
+        de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=start)
 
 
 def test_what_is_repaired_is_what_is_evaluated_and_selected():
     def unrepaired(population):
-        return jnp.where(jnp.any(population > 0.5, axis=1), 9.0, de.problems.two_peaks(population))
+        return jnp.where(
+            jnp.any(population > 0.5, axis=1), 9.0, de.landscapes.two_peaks(population)
+        )
 
     algorithm = _evolution(COSINE)
     state, info, best = de.evolve(
@@ -216,7 +220,7 @@ def test_what_is_repaired_is_what_is_evaluated_and_selected():
 
 def test_what_a_fitness_tells_beside_is_there_to_be_kept():
     def fitness_fn(population):
-        return de.problems.two_peaks(population), {"norm": jnp.linalg.norm(population, axis=1)}
+        return de.landscapes.two_peaks(population), {"norm": jnp.linalg.norm(population, axis=1)}
 
     algorithm = _evolution(COSINE)
     fitness, norm = de.evolve(
@@ -249,7 +253,7 @@ def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
         denoiser=posterior_mean._replace(estimate=estimate),
         sampler=de.samplers.ddim(),
     )
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     for key in jax.random.split(KEY):
         algorithm.step(key, algorithm.init(POPULATION), fitness)
         individuals = jax.random.key_data(jax.random.split(key, 2**16)).tolist()
@@ -270,9 +274,9 @@ def test_a_keyed_fitness_gets_a_fresh_key_each_generation():
 
 def test_a_default_argument_does_not_make_a_fitness_keyed():
     def scaled(population, scale=2.0):
-        return scale * de.problems.two_peaks(population)
+        return scale * de.landscapes.two_peaks(population)
 
-    chex.assert_trees_all_close(_first(scaled), _first(de.problems.two_peaks), atol=1e-5)
+    chex.assert_trees_all_close(_first(scaled), _first(de.landscapes.two_peaks), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -294,11 +298,11 @@ def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, t
 def test_jitted_partial_and_bound_fitness_functions_fit():
     class Lab:
         def measure(self, population):
-            return de.problems.two_peaks(population)
+            return de.landscapes.two_peaks(population)
 
-    expected = _first(de.problems.two_peaks)
-    scaled = partial(lambda scale, population: de.problems.two_peaks(population), 1.0)
-    for fitness_fn in (jax.jit(de.problems.two_peaks), scaled, Lab().measure):
+    expected = _first(de.landscapes.two_peaks)
+    scaled = partial(lambda scale, population: de.landscapes.two_peaks(population), 1.0)
+    for fitness_fn in (jax.jit(de.landscapes.two_peaks), scaled, Lab().measure):
         chex.assert_trees_all_close(_first(fitness_fn), expected, atol=1e-5)
 
 
@@ -306,7 +310,7 @@ def test_jitted_partial_and_bound_fitness_functions_fit():
 
 
 def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     default = de.diffusion_evolution(COSINE)
     named = de.diffusion_evolution(COSINE, fitness_map=de.fitness.standardised(0.1))
     expected = named.step(KEY, named.init(POPULATION), fitness)[1].log_weight
@@ -319,7 +323,7 @@ def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
 @pytest.mark.parametrize("floor", [0.0, 1e-9])
 def test_fitness_that_is_no_number_weighs_nothing_and_is_counted(fitness_map, floor):
     bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])
-    fitness = jnp.concatenate([bad, de.problems.two_peaks(POPULATION[3:])])
+    fitness = jnp.concatenate([bad, de.landscapes.two_peaks(POPULATION[3:])])
     algorithm = de.diffusion_evolution(COSINE, fitness_map=fitness_map, floor=floor)
     state, info = algorithm.step(KEY, algorithm.init(POPULATION), fitness)
     assert int(info.num_invalid) == 3
@@ -379,7 +383,7 @@ def test_a_negative_fitness_under_identity_is_counted_as_invalid():
 def test_gradients_pass_by_an_invalid_fitness():
     def loss(temperature):
         def fitness_fn(population):
-            return de.problems.two_peaks(population).at[0].set(jnp.nan)
+            return de.landscapes.two_peaks(population).at[0].set(jnp.nan)
 
         fitness_map = de.fitness.boltzmann(temperature)
         return _run(fitness_fn=fitness_fn, fitness_map=fitness_map)[0].population.sum()
@@ -394,7 +398,7 @@ def _final_fitness(key, eta, temperature, schedule=COSINE):
     state, _ = _run(
         key, schedule=schedule, eta=eta, fitness_map=de.fitness.boltzmann(temperature), floor=1e-9
     )
-    return de.problems.two_peaks(state.population).mean()
+    return de.landscapes.two_peaks(state.population).mean()
 
 
 def test_jit_equals_eager_and_traces_once():
@@ -402,8 +406,8 @@ def test_jit_equals_eager_and_traces_once():
     step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))
     fast = slow = algorithm.init(POPULATION)
     for key in jax.random.split(KEY, 11):
-        fast, _ = step(key, fast, de.problems.two_peaks(fast.population))
-        slow, _ = algorithm.step(key, slow, de.problems.two_peaks(slow.population))
+        fast, _ = step(key, fast, de.landscapes.two_peaks(fast.population))
+        slow, _ = algorithm.step(key, slow, de.landscapes.two_peaks(slow.population))
     chex.assert_trees_all_close(fast, slow, atol=1e-4)
 
 
@@ -447,8 +451,8 @@ def test_gradients_of_a_whole_run_agree_with_finite_differences():
         def loss(eta, temperature):
             fitness_map = de.fitness.boltzmann(temperature)
             algorithm = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
-            state, _, _ = de.evolve(KEY, algorithm, de.problems.two_peaks, population)
-            return de.problems.two_peaks(state.population).mean()
+            state, _, _ = de.evolve(KEY, algorithm, de.landscapes.two_peaks, population)
+            return de.landscapes.two_peaks(state.population).mean()
 
         gradient = jax.jit(jax.grad(loss, (0, 1)))(0.5, 0.3)
         loss = jax.jit(loss)
@@ -485,8 +489,8 @@ def test_optax_tunes_the_temperature_through_a_whole_run():
 
 def test_evolve_runs_inside_another_scan_and_in_pieces():
     algorithm = _evolution(COSINE, eta=0.5)
-    whole = de.evolve(KEY, algorithm, de.problems.two_peaks, POPULATION)
-    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    whole = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION)
+    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     keys = jax.random.split(KEY, 12)
     half, first = jax.lax.scan(generation, de.begin(algorithm, POPULATION), keys[:5])
     pieces, second = jax.lax.scan(generation, half, keys[5:])
@@ -494,7 +498,7 @@ def test_evolve_runs_inside_another_scan_and_in_pieces():
     np.testing.assert_allclose(jnp.concatenate([first, second]), whole.kept, atol=1e-5)
 
     def restart(population, key):
-        state, _, _ = de.evolve(key, algorithm, de.problems.two_peaks, population)
+        state, _, _ = de.evolve(key, algorithm, de.landscapes.two_peaks, population)
         return state.population, state.population.mean()
 
     _, means = jax.lax.scan(restart, POPULATION, jax.random.split(KEY, 3))
@@ -554,7 +558,7 @@ def test_no_individual_ever_turns_nan():
         how = jax.random.randint(key_how, population.shape[:1], 0, 4)
         value = jnp.array([jnp.nan, jnp.inf, -jnp.inf, -1e30])[how]
         fails = jax.random.bernoulli(key_which, 0.5, population.shape[:1])
-        return jnp.where(fails, value, de.problems.two_peaks(population))
+        return jnp.where(fails, value, de.landscapes.two_peaks(population))
 
     for floor in (0.0, 1e-9):
         for fitness_map in (de.fitness.identity, de.fitness.boltzmann(0.1)):
@@ -591,7 +595,7 @@ def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):
 
 
 def test_a_bad_gene_takes_its_individual_out_and_no_other():
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     bad = POPULATION.at[3, 1].set(jnp.nan)  # refused where it is known
     info = jax.jit(lambda population: _step(fitness, population=population)[1])(bad)
     assert np.flatnonzero(np.isnan(info.log_weight)).tolist() == [3]
@@ -602,7 +606,7 @@ def test_a_bad_gene_takes_its_individual_out_and_no_other():
 
 
 def test_info_describes_the_estimate():
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     _, info = _step(fitness, t=6)
     posterior = de.estimate_posterior(POPULATION, jnp.log(fitness), COSINE.alpha[6])
     for name in ("x0", "log_evidence", "effective_sample_size"):
@@ -617,7 +621,7 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
     """A float32 alpha has lost 1 - alpha here: formed afterwards, it is wrong by a third."""
     alpha = 1 - np.array([5e-8, 9e-8, 0.5])
     population = 1e-3 * POPULATION
-    fitness = de.problems.two_peaks(POPULATION)
+    fitness = de.landscapes.two_peaks(POPULATION)
     single, _ = _step(
         fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
     )
@@ -632,7 +636,7 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
 
 
 def test_a_projection_is_where_distances_are_taken():
-    projection, fitness = jnp.array([[0.0], [1.0]]), de.problems.two_peaks(POPULATION)
+    projection, fitness = jnp.array([[0.0], [1.0]]), de.landscapes.two_peaks(POPULATION)
     _, info = _step(fitness, t=6, projection=projection)
     z_t = POPULATION @ projection
     x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[6], z_t=z_t)
@@ -648,7 +652,7 @@ def test_without_selection_everybody_weighs_one():
 # Not float16: XLA cannot convert it on a processor without F16C (SSE4_2).
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
 def test_fitness_of_any_number_type_is_weighed_in_float32(dtype):
-    fitness = jnp.asarray(1000 * de.problems.two_peaks(POPULATION) + 1, dtype)
+    fitness = jnp.asarray(1000 * de.landscapes.two_peaks(POPULATION) + 1, dtype)
     _, info = _step(fitness)
     assert info.log_weight.dtype == jnp.float32
     np.testing.assert_allclose(info.log_weight, np.log(np.asarray(fitness, float)), rtol=1e-6)
@@ -657,13 +661,15 @@ def test_fitness_of_any_number_type_is_weighed_in_float32(dtype):
 
 
 def test_half_precision_genomes_stay_half_precision():
-    state, _ = _step(de.problems.two_peaks(POPULATION), population=POPULATION.astype(jnp.bfloat16))
+    state, _ = _step(
+        de.landscapes.two_peaks(POPULATION), population=POPULATION.astype(jnp.bfloat16)
+    )
     assert state.population.dtype == jnp.bfloat16
 
 
 def test_a_fitness_map_sees_no_bad_fitness_and_no_stranger_to_the_good():
     """A map that takes the worst, or a rank, sees the worst valid fitness in a bad one's place."""
-    fitness = de.problems.two_peaks(POPULATION).at[5].set(jnp.nan) + 2
+    fitness = de.landscapes.two_peaks(POPULATION).at[5].set(jnp.nan) + 2
     _, info = _step(fitness, fitness_map=lambda seen: seen - seen.min())
     np.testing.assert_allclose(info.log_weight, fitness - jnp.nanmin(fitness), atol=1e-6)
     weightless = jnp.arange(64) == 7

@@ -20,9 +20,12 @@ from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run, sweep, sweep_job
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import jobs as sweep_job
+from diffevo_jax.runs.run import sweep
 from experiments import reproduce
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -314,7 +317,7 @@ def test_what_may_not_be_read_is_named(whole, monkeypatch):
 
 def _faulty(key: jax.Array, population: jax.Array) -> jax.Array:
     """Two peaks, with NaN or an infinity for about a quarter of the individuals."""
-    fitness = de.problems.two_peaks(population)
+    fitness = de.landscapes.two_peaks(population)
     fault = jax.random.randint(key, fitness.shape, 0, 12)
     for number, value in enumerate((jnp.nan, jnp.inf, -jnp.inf)):
         fitness = jnp.where(fault == number, value, fitness)
@@ -336,7 +339,7 @@ def test_a_run_completes_and_counts_random_faults():
     assert np.isfinite(state.population).all()
     assert np.all(info.selected)
     # Up from 0.2: with a quarter of the fitness missing the population still finds the peaks.
-    assert de.problems.two_peaks(state.population).mean() > 0.4
+    assert de.landscapes.two_peaks(state.population).mean() > 0.4
 
 
 def test_the_runner_completes_and_counts_faults(tmp_path, monkeypatch):
@@ -344,7 +347,7 @@ def test_the_runner_completes_and_counts_faults(tmp_path, monkeypatch):
     path.write_text(TINY)
     faults = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 0, 0, 0])
     monkeypatch.setattr(
-        de.problems.functions, "two_peaks", lambda x: jnp.exp(-jnp.sum(x**2, axis=1)) + faults
+        de.landscapes.functions, "two_peaks", lambda x: jnp.exp(-jnp.sum(x**2, axis=1)) + faults
     )
     config = cfg.load_config(path)
     folder = results.create(tmp_path / "out", "tiny")

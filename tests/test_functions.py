@@ -10,7 +10,7 @@ import pytest
 
 import diffevo_jax as de
 
-problems = de.problems
+landscapes = de.landscapes
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Optima as the published benchmarks define them: Ackley and Rastrigin are maximised.
@@ -32,7 +32,7 @@ OUTSIDE = {"rosenbrock": 0.706, "beale": 0.0067, "himmelblau": 0.0028, "ackley":
 
 @pytest.mark.parametrize("name", OPTIMA)
 def test_fitness_is_one_at_the_optima_and_less_elsewhere(name):
-    function = getattr(problems, name)
+    function = getattr(landscapes, name)
     np.testing.assert_allclose(function(jnp.array(OPTIMA[name], float)), 1, atol=2e-3)
     points = 8 * jax.random.uniform(jax.random.key(0), (10_000, 2)) - 4
     fitness = function(points)
@@ -43,7 +43,7 @@ def test_fitness_is_one_at_the_optima_and_less_elsewhere(name):
 @pytest.mark.parametrize(("name", "fitness"), OUTSIDE.items())
 def test_outside_the_box_the_fitness_is_the_published_constant(name, fitness):
     points = jnp.array([[4.001, 0.0], [0.0, -5.0], [100.0, 100.0]])
-    np.testing.assert_allclose(getattr(problems, name)(points), fitness, atol=5e-4)
+    np.testing.assert_allclose(getattr(landscapes, name)(points), fitness, atol=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -54,33 +54,33 @@ def test_outside_the_box_the_fitness_is_the_published_constant(name, fitness):
     ],
 )
 def test_the_temperature_flattens_a_landscape(name, temperature, fitness):
-    outside = getattr(problems, name)(jnp.array([[5.0, 5.0]]), temperature=temperature)
+    outside = getattr(landscapes, name)(jnp.array([[5.0, 5.0]]), temperature=temperature)
     np.testing.assert_allclose(outside, fitness, atol=5e-4)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 4, 32, 256])
 def test_rastrigin_has_its_optima_in_any_dimension(dim):
     signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=(5, dim)), 1, -1)
-    np.testing.assert_allclose(problems.rastrigin(3.518 * signs), 1, atol=2e-3)
-    np.testing.assert_allclose(problems.rastrigin(jnp.zeros((1, dim))), 0, atol=1e-6)
+    np.testing.assert_allclose(landscapes.rastrigin(3.518 * signs), 1, atol=2e-3)
+    np.testing.assert_allclose(landscapes.rastrigin(jnp.zeros((1, dim))), 0, atol=1e-6)
 
 
 def test_two_peaks_has_height_one_at_both_peaks():
-    np.testing.assert_allclose(problems.two_peaks(jnp.array([[1.0, 1], [-1, -1]])), 1, atol=1e-5)
-    np.testing.assert_allclose(problems.two_steps(jnp.array([[0.0, 0]])), 1e-9)
+    np.testing.assert_allclose(landscapes.two_peaks(jnp.array([[1.0, 1], [-1, -1]])), 1, atol=1e-5)
+    np.testing.assert_allclose(landscapes.two_steps(jnp.array([[0.0, 0]])), 1e-9)
 
 
 def test_plane_functions_refuse_other_dimensions():
     with pytest.raises(
         ValueError, match=r"beale: expected points of shape \[N, 2\]; seen \(5, 3\)"
     ):
-        problems.beale(jnp.ones((5, 3)))
+        landscapes.beale(jnp.ones((5, 3)))
 
 
 @pytest.mark.parametrize("name", ["rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"])
 def test_gradients_are_finite(name):
     points = jnp.array([[0.0, 0.0], [1.0, 1.0], [5.0, 0.0]])
-    gradient = jax.grad(lambda points: getattr(problems, name)(points).sum())(points)
+    gradient = jax.grad(lambda points: getattr(landscapes, name)(points).sum())(points)
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
@@ -97,7 +97,7 @@ def test_evolution_reaches_the_measured_fitness_of_the_published_code(name):
     )
 
     def fitness_fn(population):
-        return getattr(problems, name)(4 * population)
+        return getattr(landscapes, name)(4 * population)
 
     @jax.jit
     def repeat(key):

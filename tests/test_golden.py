@@ -85,5 +85,5 @@ def test_schedules_are_the_published_ones(golden, kind, num_levels):
 
 
 def test_two_peaks_is_the_golden_landscape(golden):
-    fitness = de.problems.two_peaks(jnp.asarray(golden["H_x"], jnp.float32))
+    fitness = de.landscapes.two_peaks(jnp.asarray(golden["H_x"], jnp.float32))
     np.testing.assert_allclose(fitness, golden["H_fitness"], rtol=2e-6)  # float32 exp

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY
 
 import diffevo_jax as de
-from diffevo_jax.problems import host
+from diffevo_jax.optimize import host
 
 
 class Unsendable(Exception):
@@ -147,7 +147,7 @@ def test_a_lambda_is_sent_whole_and_what_cannot_be_sent_is_named():
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from diffevo_jax.problems import host\n"
+        "from diffevo_jax.optimize import host\n"
         "with host.pool(abs, num_workers=1) as fitness_of:\n"
         "    pass\n"
     )

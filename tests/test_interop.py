@@ -13,8 +13,8 @@ pytest.importorskip("evosax")
 
 from evosax.problems import MLP, BBOBProblem, tanh_output_fn
 
-from diffevo_jax.interop import AsEvosax
-from diffevo_jax.interop import diffusion_evolution as ES
+from diffevo_jax.evosax import AsEvosax
+from diffevo_jax.evosax import diffusion_evolution as ES
 
 SIZE, DIM, GENERATIONS = 16, 3, 5
 KEY_DRAW, KEY_INIT, KEY_RUN = jax.random.split(jax.random.key(0), 3)

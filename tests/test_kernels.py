@@ -18,9 +18,9 @@ from conftest import loop_x0, make_problem
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
 import diffevo_jax as de
-from diffevo_jax.estimator import gpu, kernels, tpu
-from diffevo_jax.estimator.posterior import normalised
-from diffevo_jax.estimator.types import Posterior, Problem
+from diffevo_jax.kernels import gpu, kernels, tpu
+from diffevo_jax.kernels.posterior import normalised
+from diffevo_jax.kernels.types import Posterior, Problem
 
 LEVELS = (0.999, 0.5, 1e-2, 1e-4, 1e-6)  # 1 - alpha
 # In interpreters blocks so small that every case has several, and several parts, the last one with

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run
+from diffevo_jax.runs import load_run
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -38,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_a_run_is_read_into_its_arrays_settings_and_table(folder):
-    loaded = de.load_run(folder)
+    loaded = load_run(folder)
     plain = loaded.methods["plain"]
     assert plain.fitness.shape == (3, 4, 16)
     saved = np.load(folder / "plain.npz")
@@ -57,7 +59,7 @@ def test_a_run_is_read_into_its_arrays_settings_and_table(folder):
 
 
 def test_metrics_have_a_row_a_repeat_and_a_column_a_generation(folder):
-    metrics = de.load_run(str(folder)).methods["none-kept"].metrics
+    metrics = load_run(str(folder)).methods["none-kept"].metrics
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "none-kept"]
     for row in rows:
@@ -66,14 +68,14 @@ def test_metrics_have_a_row_a_repeat_and_a_column_a_generation(folder):
 
 
 def test_the_best_genomes_of_all_repeats_are_kept_where_no_population_is(folder):
-    method = de.load_run(folder).methods["none-kept"]
+    method = load_run(folder).methods["none-kept"]
     assert method.final_population is None
     assert method.best_genome.shape == (3, 2)
     assert method.summary.num_genes == 2
     np.testing.assert_array_equal(method.best_fitness, method.fitness.max((1, 2)))
     # Compiled twice, and exp of a large distance amplifies the rounding.
     np.testing.assert_allclose(
-        de.problems.two_peaks(jnp.asarray(method.best_genome)), method.best_fitness, rtol=1e-5
+        de.landscapes.two_peaks(jnp.asarray(method.best_genome)), method.best_fitness, rtol=1e-5
     )
 
 
@@ -86,10 +88,10 @@ def test_what_is_no_run_is_refused_with_what_to_do(folder, tmp_path):
         (tmp_path, "it holds no config.yaml; `diffevo-jax run CONFIG` makes one"),
     ):
         with pytest.raises(ValueError, match=message):
-            de.load_run(wrong)
+            load_run(wrong)
     (tmp_path / "config.yaml").write_text(CONFIG + "sweep: {grid: {seed: [0]}}\n")
     with pytest.raises(ValueError, match=r"the folder of a sweep, not of a run; its results\.csv"):
-        de.load_run(tmp_path)
+        load_run(tmp_path)
     (tmp_path / "config.yaml").write_text(CONFIG)
     with pytest.raises(ValueError, match="holds no results; no repeat had finished"):
-        de.load_run(tmp_path)
+        load_run(tmp_path)

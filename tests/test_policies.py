@@ -13,7 +13,7 @@ from flax import nnx
 
 import diffevo_jax as de
 
-control, policies = de.problems.control, de.policies
+control, policies = de.tasks, de.policies
 KEY = jax.random.key(3)
 OBSERVATIONS = jax.random.normal(jax.random.key(4), (6, 4))
 

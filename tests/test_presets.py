@@ -9,9 +9,10 @@ import pytest
 from conftest import REPOSITORY
 
 import diffevo_jax as de
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run
-from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 KEY = jax.random.key(3)
 SMALL = {"population_size": 16, "num_levels": 4, "hidden": (2,), "latent_dim": 1}
@@ -19,7 +20,7 @@ PRESET = REPOSITORY / "configs" / "control_preset.yaml"
 
 
 def test_control_evolves_and_an_individual_is_re_evaluated_from_fresh_starts():
-    task = de.problems.control.make_task("CartPole-v1", max_steps=30)
+    task = de.tasks.make_task("CartPole-v1", max_steps=30)
     control = de.presets.control(KEY, task, success=20, **SMALL)
     assert control.population.shape == (16, control.policy.num_genes)
     fitness_fn, population = control.fitness_fn, control.population
@@ -44,7 +45,7 @@ def test_control_evolves_and_an_individual_is_re_evaluated_from_fresh_starts():
 
 
 def test_control_takes_another_network():
-    task = de.problems.control.make_task("CartPole-v1", max_steps=30)
+    task = de.tasks.make_task("CartPole-v1", max_steps=30)
     policy = de.policies.gru(task.num_inputs, task.num_outputs, hidden=3)
     control = de.presets.control(KEY, task, policy=policy, population_size=16, num_levels=4)
     assert control.population.shape == (16, policy.num_genes)

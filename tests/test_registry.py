@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, Positive
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import registry, sweep, sweep_job
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import registry
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.run import jobs as sweep_job
+from diffevo_jax.runs.run import sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -22,7 +24,7 @@ PLUGIN = '''\
 import jax.numpy as jnp
 import diffevo_jax as de
 from diffevo_jax.checks import Positive
-from diffevo_jax.runner.registry import register
+from diffevo_jax.runs.config.registry import register
 
 @register("fitness_map", "steep")
 def steep(power: Positive = 2.0):
@@ -34,7 +36,7 @@ def bowl(*, centre: float = 0.0):
     """A bowl in three dimensions."""
     def fitness_fn(population):
         return jnp.exp(-jnp.sum((population - centre) ** 2, axis=1))
-    return de.problems.Problem(3, fitness_fn)
+    return de.Problem(3, fitness_fn)
 
 @register("denoiser", "growing")
 def growing():
@@ -59,7 +61,7 @@ STEEP = ("--set", "algorithm.fitness_map={name: steep}")
 @pytest.fixture(autouse=True)
 def _forgets(monkeypatch):
     """Leave the registry as it was."""
-    from diffevo_jax.runner import plugins
+    from diffevo_jax.runs.config import plugins
 
     before = registry.snapshot()
     monkeypatch.setattr(plugins, "_loaded", {})
@@ -335,13 +337,13 @@ def test_a_policys_state_that_changes_its_shape_is_one_message(tiny, plugin, tmp
 
 WRONG = '''\
 import numpy as np, jax.numpy as jnp, diffevo_jax as de
-from diffevo_jax.runner.registry import register
+from diffevo_jax.runs.config.registry import register
 
 def raising(fitness):
     raise TypeError("inner boom")
 
 def problem(fitness_fn, size=2, **settings):
-    return lambda: de.problems.Problem(size, fitness_fn, **settings)
+    return lambda: de.Problem(size, fitness_fn, **settings)
 
 def ones(x):
     return jnp.ones(len(x))
@@ -417,7 +419,7 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
     assert (out / "plugins" / "mine.py").read_text() == PLUGIN
     with pytest.raises(cfg.ConfigError, match="names of your own: --plugin FILE"):
         call()
-    from diffevo_jax.runner import plugins
+    from diffevo_jax.runs.config import plugins
 
     plugins._loaded.clear()
     plugin.write_text(PLUGIN + "\n")

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.drawings import movie
-from diffevo_jax.runner import cli, figure
-from diffevo_jax.runner.folders import write_arrays
+from diffevo_jax.runs import cli
+from diffevo_jax.runs.report import figure
+from diffevo_jax.runs.results.files import write_arrays
 from experiments import (
     control,
     fig3,

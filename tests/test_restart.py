@@ -98,7 +98,7 @@ def test_a_batch_is_a_loop_and_a_mesh_is_one_device():
 
 def test_it_fits_evolve():
     algorithm = de.presets.restart(num_generations=5, num_levels=3, level=1)
-    run = jax.jit(lambda key: de.evolve(key, algorithm, de.problems.two_peaks, POPULATION))
+    run = jax.jit(lambda key: de.evolve(key, algorithm, de.landscapes.two_peaks, POPULATION))
     evolved = run(KEY)
     assert evolved.kept.shape == (5, 16)
     assert float(evolved.best.fitness) == float(evolved.kept.max())
@@ -118,7 +118,7 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_peaks_move_by_the_shift_and_stay_in_their_ranges():
-    fitness_fn, highest = de.problems.moving_peaks(KEY, num_genes=2, num_peaks=1, num_changes=30)
+    fitness_fn, highest = de.landscapes.moving_peaks(KEY, num_genes=2, num_peaks=1, num_changes=30)
     assert highest.shape == (31,)
     assert float(highest.min()) >= 30
     assert float(highest.max()) <= 70

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import results, run
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffevo_jax.problems.rollout import Episodes, rollout
+from diffevo_jax.tasks.rollout import Episodes, rollout
 
 
 def _reset(key):

@@ -21,11 +21,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import display, figure, results, run, startup, yaml_loader
-from diffevo_jax.runner.cli import app
-from diffevo_jax.runner.repeats import mean_and_error
-from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.report import display, figure
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import startup
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -96,7 +100,7 @@ def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
     assert float(last["success_rate"]) == np.mean(saved["fitness"][1, 3] >= 0.5)
     # Compiled twice, and exp of a large distance amplifies the rounding.
     np.testing.assert_allclose(
-        de.problems.two_peaks(saved["final_population"][2]), saved["fitness"][2, 3], atol=1e-5
+        de.landscapes.two_peaks(saved["final_population"][2]), saved["fitness"][2, 3], atol=1e-5
     )
 
     record = json.loads((out / "environment.json").read_text())
@@ -172,7 +176,7 @@ def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_sam
 
 def test_a_control_task_runs_on_every_core(tmp_path):
     code = (
-        "import sys, jax; from diffevo_jax.runner import cli, run; "
+        "import sys, jax; from diffevo_jax.runs import cli, run; "
         "run.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
         "cli.app(['run', 'fig4_cartpole', '--no-cache', '--set', 'methods={raw: {label: raw}}', "
         f"'--out', {str(tmp_path / 'out')!r}])"
@@ -224,7 +228,7 @@ def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
         de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(0.1), eta=1.0
     )
     population = jax.random.normal(key_init, (16, 2))
-    evolve = jax.jit(lambda key, x: de.evolve(key, algorithm, de.problems.two_peaks, x).kept)
+    evolve = jax.jit(lambda key, x: de.evolve(key, algorithm, de.landscapes.two_peaks, x).kept)
     saved = np.load(tmp_path / "out" / "plain.npz")["fitness"][2]
     np.testing.assert_allclose(saved, evolve(key_run, population), rtol=1e-4)
 
@@ -233,7 +237,7 @@ def test_a_limit_clips_what_is_evaluated_and_what_goes_on(tiny, tmp_path):
     _run(tiny, tmp_path / "out", "problem.limit=0.5", "problem.scale=2.0")
     saved = np.load(tmp_path / "out" / "plain.npz")
     assert np.abs(saved["final_population"]).max() <= 0.25  # where without it they reach 0.5
-    expected = de.problems.two_peaks(2 * saved["final_population"])
+    expected = de.landscapes.two_peaks(2 * saved["final_population"])
     np.testing.assert_allclose(saved["fitness"][:, -1], expected, rtol=1e-4)
     assert np.abs(saved["best_genome"]).max() <= 0.25
 
@@ -291,8 +295,8 @@ def test_the_best_individual_of_a_control_task_is_rolled_out_again(tmp_path):
     best = saved["final_population"][[0, 1], saved["fitness"][:, -1].argmax(axis=1)]
     np.testing.assert_array_equal(saved["reevaluated_genome"], best)
 
-    task = de.problems.control.make_task("CartPole-v1", max_steps=500)
-    returns = jax.jit(de.problems.control.make_returns(task, de.policies.mlp((4, 2, 2))))
+    task = de.tasks.make_task("CartPole-v1", max_steps=500)
+    returns = jax.jit(de.tasks.make_returns(task, de.policies.mlp((4, 2, 2))))
     for repeat, key in enumerate(de.batch.seed_keys(5, 2)):
         expected = returns(jax.random.fold_in(key, 3), np.tile(best[repeat], (100, 1)))[:, 0]
         np.testing.assert_array_equal(saved["reevaluated_return"][repeat], expected)
@@ -682,7 +686,7 @@ def test_info_shows_versions_device_and_kernel():
 
 def test_importing_the_library_leaves_the_runners_packages_alone():
     code = (
-        "import sys, diffevo_jax as de; de.evolve, de.policies, de.problems; "
+        "import sys, diffevo_jax as de; de.evolve, de.policies, de.tasks; "
         "print([m for m in ('gymnax', 'gymnasium', 'matplotlib', 'pydantic', 'typer') "
         "if m in sys.modules])"
     )
@@ -691,14 +695,14 @@ def test_importing_the_library_leaves_the_runners_packages_alone():
 
 
 def test_help_waits_for_no_jax_and_every_public_name_is_there():
-    code = "import sys, diffevo_jax.runner.cli; print('jax' in sys.modules)"
+    code = "import sys, diffevo_jax.runs.cli; print('jax' in sys.modules)"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "False"
     shown = re.findall(r"import \w+ as (\w+)", (REPOSITORY / "diffevo_jax/__init__.py").read_text())
     assert sorted(shown) == sorted(set(dir(de)) - {"__version__"})
     assert all(getattr(de, name) for name in shown)
     with pytest.raises(AttributeError, match="no attribute 'evolv'"):
-        de.evolv  # noqa: B018
+        de.evolv  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_library_never_imports_experiments():

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from jax.sharding import Mesh
 
 import diffevo_jax as de
-from diffevo_jax.presets.sample import pick
+from diffevo_jax.presets._sample import pick
 
 KEY = jax.random.key(11)
 WIDTH, NORMALISER = 0.3, 2.0  # of the peaks, log

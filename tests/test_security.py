@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from diffevo_jax.runner.cli import app
+from diffevo_jax.runs.cli import app
 
 CONFIG = """
 name: small

@@ -11,7 +11,7 @@ from conftest import loop_x0
 from jax.sharding import AxisType, Mesh
 
 import diffevo_jax as de
-from diffevo_jax.estimator import sharded
+from diffevo_jax.kernels import sharded
 
 KEY = jax.random.key(3)
 LEVELS = jnp.array([0.999, 0.5, 1e-2, 1e-4])  # 1 - alpha: early to late
@@ -204,7 +204,7 @@ def _run(mesh: Mesh | None):
         de.schedules.cosine(6), fitness_map=de.fitness.boltzmann(0.1), mesh=mesh
     )
     population = jax.random.normal(KEY, (48, 2))
-    run = jax.jit(lambda x: de.evolve(KEY, evolution, de.problems.two_peaks, x))
+    run = jax.jit(lambda x: de.evolve(KEY, evolution, de.landscapes.two_peaks, x))
     return run(population)
 
 
@@ -260,9 +260,9 @@ def test_a_device_holds_its_share_of_everything(ring):
 
 
 def test_roll_outs_on_many_devices_draw_what_one_device_draws():
-    task = de.problems.control.make_task("CartPole-v1", max_steps=50)
+    task = de.tasks.make_task("CartPole-v1", max_steps=50)
     policy = de.policies.mlp((4, 4, 2))
-    returns = de.problems.control.make_returns(task, policy, num_episodes=2)
+    returns = de.tasks.make_returns(task, policy, num_episodes=2)
     population = jax.random.normal(KEY, (13, policy.num_genes))
     expected = jax.jit(returns, compiler_options=QUICK)(KEY, population)
     assert len(np.unique(expected)) > 5

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffevo_jax.runner.style import FINAL, METHODS, X0, X, looks
+from diffevo_jax.drawings.style import FINAL, METHODS, X0, X, looks
 
 # Linear RGB as seen without each kind of cone: Machado, Oliveira and Fernandes 2009, severity 1.
 SEEN = {

@@ -18,11 +18,15 @@ from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import folders, results, run, sweep, sweep_job
-from diffevo_jax.runner import program as programs
-from diffevo_jax.runner.cli import app
-from diffevo_jax.runner.sweep_config import load_sweep
+from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.results import files as folders
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import jobs as sweep_job
+from diffevo_jax.runs.run import program as programs
+from diffevo_jax.runs.run import sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -372,7 +376,7 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
 
 def test_a_point_whose_fitness_has_no_weight_fails_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        de.problems.functions, "two_peaks", lambda x: 10 - jnp.sum(x**2, axis=1), raising=True
+        de.landscapes.functions, "two_peaks", lambda x: 10 - jnp.sum(x**2, axis=1), raising=True
     )
     _write(tiny, "{grid: {problem.scale: [0.1, 100.0], algorithm.eta: [0.0, 1.0]}}")
     out = tmp_path / "out"
@@ -391,7 +395,7 @@ def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monke
         fitness = jnp.exp(-jnp.sum(x**2, axis=1))
         return fitness.at[0].set(jnp.nan).at[1].set(jnp.inf).at[2].set(-jnp.inf)
 
-    monkeypatch.setattr(de.problems.functions, "two_peaks", faulty)
+    monkeypatch.setattr(de.landscapes.functions, "two_peaks", faulty)
     out = tmp_path / "out"
     _write(tiny, "{grid: {algorithm.eta: [1.0]}, seeds: 2}")
     methods = "methods={plain: {label: p}, latent: {label: l, algorithm: {latent_dim: 1}}}"

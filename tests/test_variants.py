@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import diffevo_jax as de
 from diffevo_jax import denoisers, samplers
-from diffevo_jax.denoisers.archive import log_transition
+from diffevo_jax.denoisers._archive import log_transition
 
 # A new variant adds one line: what makes it of a number in (0, 1], which is traced, and a mesh.
 DENOISERS: dict[str, Callable[..., de.Denoiser]] = {
@@ -57,7 +57,7 @@ def _run(name, key, population, setting, frame, **mesh):
     """The final state; frame: a rotation of the plane, in which the peaks are given."""
 
     def fitness_fn(x):
-        return de.problems.two_peaks(x @ frame)
+        return de.landscapes.two_peaks(x @ frame)
 
     return de.evolve(key, _algorithm(name, setting, **mesh), fitness_fn, population).state
 
@@ -75,7 +75,7 @@ def _final(name, *, key=KEY, population=POPULATION, setting=SETTING, frame=None)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_jit_is_eager(name):
     algorithm = _algorithm(name)
-    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     running = de.begin(algorithm, POPULATION)
     for key in KEYS:
         running, _ = generation(running, key)
@@ -94,7 +94,7 @@ def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
 
     def mean_fitness(setting, key):
         state = _run(name, key, POPULATION, setting, jnp.eye(2))
-        return de.problems.two_peaks(state.population).mean(), state
+        return de.landscapes.two_peaks(state.population).mean(), state
 
     batch = jax.jit(jax.vmap(jax.grad(mean_fitness, has_aux=True)))
     slopes, states = batch(settings, KEYS[:3])
@@ -121,7 +121,7 @@ def test_a_mesh_of_eight_devices_computes_what_one_does(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pieces_are_one_run_and_a_finished_run_is_a_fixed_point(name):
     algorithm = _algorithm(name)
-    generation = de.make_generation(algorithm, de.problems.two_peaks)
+    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     piece = jax.jit(lambda running, keys: jax.lax.scan(generation, running, keys)[0])
     running = piece(piece(de.begin(algorithm, POPULATION), KEYS[:2]), KEYS[2:])
     chex.assert_trees_all_close(running.state, _final(name), atol=ROUNDING)
@@ -185,7 +185,7 @@ def test_nobody_without_fitness_takes_part(name):
 
 
 def _fitness(population):
-    return de.problems.two_peaks(population) + 0.1
+    return de.landscapes.two_peaks(population) + 0.1
 
 
 def _level(t: int, schedule=SCHEDULE) -> de.Level:
@@ -412,7 +412,7 @@ def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
 
 
 def test_heavy_tails_are_summed_in_blocks_as_they_are_at_once(monkeypatch):
-    module = importlib.import_module("diffevo_jax.denoisers.heavy_tailed")
+    module = importlib.import_module("diffevo_jax.denoisers._heavy_tailed")
     population = POPULATION[:13]
     at_once, _ = _estimate(denoisers.heavy_tailed(), t=2, population=population)
     module._posterior.clear_cache()

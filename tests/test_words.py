@@ -6,8 +6,11 @@ import pytest
 from conftest import REPOSITORY
 from rich.console import Console
 
-from diffevo_jax.runner import config as cfg
-from diffevo_jax.runner import display, figure, repeats, results, words
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config import words
+from diffevo_jax.runs.report import display, figure
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results import record as repeats
 
 CARTPOLE = REPOSITORY / "configs" / "fig4_cartpole.yaml"
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.drawings import movie
+from diffevo_jax.drawings.style import GREY, STYLE, X
 from diffevo_jax.drawings.tasks import DRAWINGS, Drawing
-from diffevo_jax.problems.task import Task
-from diffevo_jax.problems.trajectories import Trajectory
-from diffevo_jax.runner.style import GREY, STYLE, X
+from diffevo_jax.tasks.task import Task
+from diffevo_jax.tasks.trajectories import Trajectory
 
 # Pictures of a movie at most, and a second: longer episodes skip steps.
 MOST_FRAMES = 150
@@ -27,14 +27,14 @@ def animate_episodes(
 ) -> Path:
     """Draw episodes as they go, NAME.gif or NAME.mp4; returns the path.
 
-    panels: of `problems.control.make_trajectories`; by their titles, a panel each. The individuals
+    panels: of `tasks.make_trajectories`; by their titles, a panel each. The individuals
         and episodes of one, `[K, E]`, are drawn over each other; those that have ended turn pale.
 
     colour: of the actors, or of those of each panel, by its title.
 
     Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
 
-        record = de.problems.control.make_trajectories(task, policy, scale=scale)  # as evolved
+        record = de.tasks.make_trajectories(task, policy, scale=scale)  # as evolved
         de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
     """
     matplotlib = movie.matplotlib()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.drawings import movie
-from diffevo_jax.runner.style import STYLE, X
+from diffevo_jax.drawings.style import STYLE, X
 
 # Seconds that a run is spread over, within 4 and 20 generations a second.
 SECONDS = 6.0

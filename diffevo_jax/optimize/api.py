@@ -9,11 +9,11 @@ import numpy as np
 
 from diffevo_jax.optimize.engine import SHARE
 from diffevo_jax.optimize.evaluate import evaluator
+from diffevo_jax.optimize.host import packed
 from diffevo_jax.optimize.progress import progress_bar
 from diffevo_jax.optimize.result import Result
 from diffevo_jax.optimize.session import Optima, session
 from diffevo_jax.optimize.space import make_space
-from diffevo_jax.problems.host import packed
 
 
 def minimize(
@@ -54,7 +54,7 @@ def minimize(
     integers, log: which parameters are whole numbers, which are searched by their logarithm: by
         index, or by name in a pytree, nested ones as "layer/rate".
     batched: cost_fn takes a whole generation, `[N, D]` or leaves `[N, ...]`, and returns `[N]`.
-    workers: processes that evaluate side by side, see `problems.host.pool`; a script calls below
+    workers: processes that evaluate side by side, see `optimize.host.pool`; a script calls below
         `if __name__ == "__main__":`, and they take some seconds to start. 1 calls cost_fn here, as
         a function of NumPy that is never traced.
     optima: "one", or "all" for every distinct optimum (`Result.optima`), with 1,000 evaluations a

@@ -14,13 +14,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from diffevo_jax import schedules
+from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Positive
-from diffevo_jax.denoisers.posterior_mean import posterior_mean
+from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
-from diffevo_jax.estimator import AUTO
-from diffevo_jax.evolution import Algorithm
 from diffevo_jax.fitness import standardised
-from diffevo_jax.samplers.ddim import ddim
+from diffevo_jax.kernels import AUTO
+from diffevo_jax.samplers._ddim import ddim
 
 Search = Generator[np.ndarray, np.ndarray, Any]
 Random = np.random.Generator

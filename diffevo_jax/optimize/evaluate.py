@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffevo_jax.optimize import host
 from diffevo_jax.optimize.space import Space, as_taken
-from diffevo_jax.problems import host
 
 # x `[N, D]` -> costs `[N]`, NaN for those that failed, and what the first one raised.
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, BaseException | None]]

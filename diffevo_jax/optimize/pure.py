@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.algorithm import evolve
 from diffevo_jax.checks import call_in_jax, check_key
-from diffevo_jax.evolution import evolve
 from diffevo_jax.optimize.engine import (
     default_size,
     diffusion,

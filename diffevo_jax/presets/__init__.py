@@ -1,9 +1,9 @@
 """Settings that work together, measured, where the paper's are a start."""
 
-from diffevo_jax.presets.control import Control as Control
-from diffevo_jax.presets.control import control as control
-from diffevo_jax.presets.control import reevaluate as reevaluate
-from diffevo_jax.presets.restart import renoise as renoise
-from diffevo_jax.presets.restart import restart as restart
-from diffevo_jax.presets.sample import Samples as Samples
-from diffevo_jax.presets.sample import sample as sample
+from diffevo_jax.presets._control import Control as Control
+from diffevo_jax.presets._control import control as control
+from diffevo_jax.presets._control import reevaluate as reevaluate
+from diffevo_jax.presets._restart import renoise as renoise
+from diffevo_jax.presets._restart import restart as restart
+from diffevo_jax.presets._sample import Samples as Samples
+from diffevo_jax.presets._sample import sample as sample

@@ -1,4 +1,7 @@
 """Samplers: from clean targets to the next population. A file each; `base` says what one is."""
 
-from diffevo_jax.samplers.ddim import ddim as ddim
-from diffevo_jax.samplers.dpm_solver import dpm_solver as dpm_solver
+from diffevo_jax.samplers._ddim import ddim as ddim
+from diffevo_jax.samplers._ddim import ddim_mean as ddim_mean
+from diffevo_jax.samplers._ddim import ddim_sigma as ddim_sigma
+from diffevo_jax.samplers._ddim import ddim_step as ddim_step
+from diffevo_jax.samplers._dpm_solver import dpm_solver as dpm_solver

@@ -132,9 +132,9 @@ def main() -> None:
     from jax.sharding import SingleDeviceSharding
 
     import diffevo_jax as de
-    from diffevo_jax.estimator import gpu, kernels
-    from diffevo_jax.estimator.geometry import make_frame
-    from diffevo_jax.estimator.types import Problem
+    from diffevo_jax.kernels import gpu, kernels
+    from diffevo_jax.kernels.geometry import make_frame
+    from diffevo_jax.kernels.types import Problem
 
     (device,) = topologies.get_topology_desc(
         platform="cuda", topology_name="h100", target_config=H100, topology="1x1x1"

@@ -154,7 +154,7 @@ def exact(case: Case, one_minus_alpha: float, rows: np.ndarray) -> np.ndarray:
 
 def limits() -> dict[str, float]:
     """What the machine reaches: powers of two and floating-point operations a second."""
-    from diffevo_jax.estimator.exp2 import exp2
+    from diffevo_jax.kernels.exp2 import exp2
 
     terms, size = 64, 2**16 if jax.default_backend() == "cpu" else 2**24
 

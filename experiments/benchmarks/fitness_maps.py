@@ -41,7 +41,7 @@ COSTS = {
 
 def functions(name: str, fitness_map, key: jax.Array) -> jax.Array:
     """The mean fitness of the last generation on a benchmark function."""
-    landscape, key_init = getattr(de.problems, name), jax.random.fold_in(key, 1)
+    landscape, key_init = getattr(de.landscapes, name), jax.random.fold_in(key, 1)
     population = jax.random.normal(key_init, (512, 2))
     algorithm = de.diffusion_evolution(
         de.schedules.cosine(25), fitness_map=fitness_map, eta=0.1, floor=1e-9
@@ -61,9 +61,9 @@ def costs(name: str, fitness_map, key: jax.Array) -> jax.Array:
 
 def control(name: str, fitness_map, key: jax.Array) -> jax.Array:
     """The mean return of the last generation on a task."""
-    task = de.problems.control.make_task(name, max_steps=500)
+    task = de.tasks.make_task(name, max_steps=500)
     policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-    returns = de.problems.control.make_returns(task, policy)
+    returns = de.tasks.make_returns(task, policy)
     key_init, key_projection = jax.random.split(jax.random.fold_in(key, 1))
     population = jax.random.normal(key_init, (256, policy.num_genes))
     projection = de.latent.random_projection(key_projection, policy.num_genes, 2)

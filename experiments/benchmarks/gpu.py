@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffevo_jax.runner import startup
+from diffevo_jax.runs.run import startup
 
 startup.use_graphs()
 
@@ -32,9 +32,9 @@ import numpy as np  # noqa: E402
 from timing import device, interleaved, print_row  # noqa: E402
 
 import diffevo_jax as de  # noqa: E402
-from diffevo_jax.estimator import gpu, kernels  # noqa: E402
-from diffevo_jax.estimator.geometry import make_frame  # noqa: E402
-from diffevo_jax.estimator.types import Problem  # noqa: E402
+from diffevo_jax.kernels import gpu, kernels  # noqa: E402
+from diffevo_jax.kernels.geometry import make_frame  # noqa: E402
+from diffevo_jax.kernels.types import Problem  # noqa: E402
 
 ON_GPU = jax.default_backend() == "gpu"
 HAS_KERNEL = kernels._compute_capability() >= kernels.LEAST_COMPUTE_CAPABILITY
@@ -201,8 +201,8 @@ def rollout() -> Rows:
         return
     from rollouts import populations
 
-    task, policy = de.problems.control.make_task("CartPole-v1"), de.policies.mlp((4, 8, 2))
-    returns = jax.jit(de.problems.control.make_returns(task, policy))
+    task, policy = de.tasks.make_task("CartPole-v1"), de.policies.mlp((4, 8, 2))
+    returns = jax.jit(de.tasks.make_returns(task, policy))
     for n in (512, 8192, 2**17) if ON_GPU else (64,):
         for name, x in populations(policy, n).items():
             call = partial(returns, jax.random.key(0), x)

@@ -27,9 +27,9 @@ POPULATION = 512
 
 def our_run(hidden: tuple[int, ...]) -> tuple[Callable[[jax.Array], jax.Array], int]:
     """A run as a function of its key, key -> mean fitness of each generation, and its genes."""
-    task = de.problems.control.make_task("CartPole-v1")
+    task = de.tasks.make_task("CartPole-v1")
     policy = de.policies.mlp((4, *hidden, 2))
-    returns = de.problems.control.make_returns(task, policy)
+    returns = de.tasks.make_returns(task, policy)
     evolution = de.diffusion_evolution(
         de.schedules.cosine(GENERATIONS), fitness_map=de.fitness.boltzmann(10.0)
     )

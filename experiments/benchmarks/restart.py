@@ -22,7 +22,7 @@ LEVELS = 25
 def offline_error(key: jax.Array, make, shift: float) -> jax.Array:
     """Run through all changes; make: generations -> algorithm."""
     key_peaks, key_init, key_run = jax.random.split(key, 3)
-    peaks, highest = de.problems.moving_peaks(key_peaks, num_changes=CHANGES - 1, shift=shift)
+    peaks, highest = de.landscapes.moving_peaks(key_peaks, num_changes=CHANGES - 1, shift=shift)
     generations = PERIOD * CHANGES
     algorithm = make(generations)
     change = jnp.arange(generations) // PERIOD

@@ -89,12 +89,12 @@ def gymnasium_steps_per_second(
 
 def compare(rounds: int, gymnasium_seconds: float) -> list[dict[str, Any]]:
     """A row a network and population: seconds, steps a second, and ratios."""
-    task = de.problems.control.make_task("CartPole-v1")
+    task = de.tasks.make_task("CartPole-v1")
     rows = []
     for num_genes, hidden in NETWORKS.items():
         policy = de.policies.mlp((4, *hidden, 2))
         for name, population in populations(policy, POPULATION).items():
-            returns = de.problems.control.make_returns(task, policy)
+            returns = de.tasks.make_returns(task, policy)
             ours, compile_seconds = compiled(returns, KEY, population)
             calls = {"ours": ours}
             if importlib.util.find_spec("evosax"):
@@ -129,13 +129,13 @@ def trigonometry(rounds: int) -> list[dict[str, Any]]:
     for name in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"):
         calls, compile_seconds, steps = {}, {}, {}
         for label, fast_trig in (("polynomial", True), ("xla", False)):
-            task = de.problems.control.make_task(name, fast_trig=fast_trig)
+            task = de.tasks.make_task(name, fast_trig=fast_trig)
             policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
             if name == "CartPole-v1":
                 population = populations(policy, POPULATION)["full length"]
             else:
                 population = 0.1 * jax.random.normal(KEY, (POPULATION, policy.num_genes))
-            outcomes = de.problems.control.make_outcomes(task, policy)
+            outcomes = de.tasks.make_outcomes(task, policy)
             calls[label], compile_seconds[label] = compiled(outcomes, KEY, population)
             steps[label] = float(calls[label]().length.sum())
         seconds = interleaved(calls, rounds)
@@ -151,13 +151,13 @@ def trigonometry(rounds: int) -> list[dict[str, Any]]:
 
 def curve(sizes: list[int], limit: float) -> list[dict[str, Any]]:
     """Throughput of the small network against population, until a call takes `limit` seconds."""
-    task = de.problems.control.make_task("CartPole-v1")
+    task = de.tasks.make_task("CartPole-v1")
     policy = de.policies.mlp((4, *NETWORKS[58], 2))
     rows = []
     for name in ("untrained", "full length"):
         for size in sizes:
             population = populations(policy, size)[name]
-            returns = de.problems.control.make_returns(task, policy)
+            returns = de.tasks.make_returns(task, policy)
             call, compile_seconds = compiled(returns, KEY, population)
             seconds = interleaved({"ours": call}, 3)["ours"]
             row = {

@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 from timing import device, print_row
 
 import diffevo_jax as de
-from diffevo_jax.estimator import sharded
+from diffevo_jax.kernels import sharded
 
 LATENT = 2
 # An array type, or a tuple of them, in front of the collectives that the estimate uses.

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffevo_jax.runner import startup
+from diffevo_jax.runs.run import startup
 
 if __name__ == "__main__":
     startup.use_all_cores()
@@ -486,7 +486,7 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from diffevo_jax.runner.style import STYLE
+    from diffevo_jax.drawings.style import STYLE
 
     panels_of = {(2, 0): "D = 2", (12, 2): "D = 12, 2 latent"}
     levels = sorted({row["levels"] for row in rows})

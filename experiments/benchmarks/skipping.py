@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from timing import compiled, interleaved
 
-from diffevo_jax.estimator.exp2 import exp2
+from diffevo_jax.kernels.exp2 import exp2
 
 N, BLOCK, BITS = 16_384, 512, 40
 LOG2E = 1.4426950408889634

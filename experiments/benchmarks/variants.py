@@ -23,8 +23,8 @@ DENOISERS = {
     "heavy_tailed": de.denoisers.heavy_tailed,
 }
 PROBLEMS = {
-    "two_peaks": de.problems.two_peaks,
-    "rastrigin": lambda population: de.problems.rastrigin(4 * population),
+    "two_peaks": de.landscapes.two_peaks,
+    "rastrigin": lambda population: de.landscapes.rastrigin(4 * population),
 }
 
 
@@ -48,7 +48,7 @@ def cost(genes: int, latent: int | None) -> dict[str, float]:
     key = jax.random.key(0)
     projection = None if latent is None else de.latent.random_projection(key, genes, latent)
     population = jax.random.normal(key, (SIZE, genes))
-    fitness = de.problems.two_peaks(population[:, :2])
+    fitness = de.landscapes.two_peaks(population[:, :2])
     calls = {}
     for name, algorithm in algorithms(1.0, projection).items():
         calls[name], _ = compiled(algorithm.step, key, algorithm.init(population), fitness)

@@ -1,0 +1,28 @@
+"""evosax, both ways: its strategies as an `Algorithm`, and any `Algorithm` with its ask and tell.
+
+`strategy` needs evosax when it is called, the others when they are first looked up.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from diffevo_jax.evosax._strategy import strategy as strategy
+
+if TYPE_CHECKING:
+    from diffevo_jax.evosax._interface import AsEvosax as AsEvosax
+    from diffevo_jax.evosax._interface import Params as Params
+    from diffevo_jax.evosax._interface import State as State
+    from diffevo_jax.evosax._interface import diffusion_evolution as diffusion_evolution
+
+_INTERFACE = ("AsEvosax", "Params", "State", "diffusion_evolution")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _INTERFACE:
+        from diffevo_jax.evosax import _interface
+
+        return getattr(_interface, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'", name=name)
+
+
+def __dir__() -> list[str]:
+    return ["strategy", *_INTERFACE]

@@ -1,0 +1,182 @@
+"""Our algorithms with evosax's ask and tell, and its minimising sign.
+
+The other direction, evosax's algorithms as an `Algorithm`, is `evosax.strategy`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from diffevo_jax.algorithm import Algorithm
+from diffevo_jax.checks import Count, NonNegative, Positive, check_number
+from diffevo_jax.denoising import diffusion_evolution as configure
+from diffevo_jax.fitness import FitnessMap, standardised
+from diffevo_jax.latent import random_projection
+from diffevo_jax.schedules import Schedule, cosine
+
+try:
+    from evosax.algorithms.population_based import base
+except ModuleNotFoundError as error:
+    message = f'evosax is missing ({error}): pip install "diffevo-jax[baselines]"'
+    raise ModuleNotFoundError(message) from None
+
+
+@struct.dataclass
+class State(base.State):
+    """evosax's state of a population-based algorithm, its population the one last told, and ours.
+
+    key: the one of `init`. mean `[D]`, deviation `[]`: genomes are (solutions - mean) / deviation.
+    inner: the algorithm's own state, whose population is the one to ask for.
+    """
+
+    key: jax.Array
+    mean: jax.Array
+    deviation: jax.Array
+    inner: Any
+
+
+@struct.dataclass
+class Params(base.Params):
+    """Numbers that may differ from run to run, under `vmap` too. std_m: eta, as evosax names it."""
+
+    std_m: float | jax.Array
+
+
+class AsEvosax(base.PopulationBasedAlgorithm):
+    """Any `Algorithm` as one of evosax's population-based ones: minimising, pytrees, metrics.
+
+        es = AsEvosax(256, solution, de.baselines.map_elites(population_size=256, ...))
+
+    algorithm: one of `num_levels` levels: the population given to `init` is its first generation,
+        T - 1 more are asked for. It learns in `init` and `tell`, with their keys; `ask` reads what
+        is next, and needs none. After the last level it asks for the same population again.
+        Or a function (key, params) -> Algorithm, key that of `init`.
+    default_params: what evosax's loops hand on to it.
+    scale: genomes are solutions / scale, as N(0, I) where algorithms want their first one so. None
+        takes the first population's own mean and root mean square deviation.
+    Other arguments are evosax's.
+    """
+
+    def __init__(
+        self,
+        population_size: Count,
+        solution: Any,
+        algorithm: Algorithm | Callable[[jax.Array, Any], Algorithm],
+        *,
+        default_params: Any = None,
+        scale: Positive | None = None,
+        **options: Callable,
+    ):
+        if population_size < 2:
+            raise ValueError(f"population_size: expected 2 or more; seen {population_size}")
+        if scale is not None:
+            check_number("scale", scale, 0, float("inf"), closed="()")
+        super().__init__(population_size, solution, **options)
+        self._algorithm = algorithm
+        self._default_params = base.Params() if default_params is None else default_params
+        self._scale = scale
+
+    @partial(jax.jit, static_argnames=("self",))
+    def init(self, key: jax.Array, population: Any, fitness: jax.Array, params: Any) -> State:
+        """Learn from the first population, leaves `[N, ...]`, and its fitness `[N]`, evaluated."""
+        sizes = {len(leaf) for leaf in (*jax.tree.leaves(population), fitness)}
+        if sizes != {self.population_size}:
+            raise ValueError(
+                f"population, fitness: expected {self.population_size} individuals; seen {sizes}"
+            )
+        state = super().init(key, population, fitness, params)
+        mean, deviation = self._place(state.population)
+        inner = self._configured(key, params).init((state.population - mean) / deviation)
+        state = state.replace(mean=mean, deviation=deviation, inner=inner)
+        return self._tell(key, state.population, state.fitness, state, params)
+
+    def _init(self, key: jax.Array, params: Any) -> State:
+        genome = jnp.full(self.num_dims, jnp.nan)
+        return State(
+            population=jnp.full((self.population_size, self.num_dims), jnp.nan),
+            fitness=jnp.full(self.population_size, jnp.inf),
+            best_solution=genome,
+            best_fitness=jnp.inf,
+            generation_counter=0,
+            key=key,
+            mean=genome,
+            deviation=jnp.asarray(jnp.nan),
+            inner=None,
+        )
+
+    def _ask(self, key: jax.Array, state: State, params: Any) -> tuple[jax.Array, State]:
+        return state.mean + state.deviation * state.inner.population, state
+
+    def _tell(
+        self, key: jax.Array, population: jax.Array, fitness: jax.Array, state: State, params: Any
+    ) -> State:
+        algorithm = self._configured(state.key, params)
+        genomes = (population - state.mean) / state.deviation
+        inner, _ = algorithm.step(key, state.inner, -fitness, genomes)
+        return state.replace(population=population, fitness=fitness, inner=inner)
+
+    def _configured(self, key: jax.Array, params: Any) -> Algorithm:
+        if isinstance(self._algorithm, Algorithm):
+            return self._algorithm
+        return self._algorithm(key, params)
+
+    def _place(self, population: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self._scale is not None:
+            return jnp.zeros(self.num_dims), jnp.asarray(self._scale, float)
+        mean = jnp.mean(population, axis=0)
+        deviation = jnp.sqrt(jnp.mean((population - mean) ** 2))
+        return mean, jnp.where(deviation > 0, deviation, 1)
+
+
+def diffusion_evolution(
+    population_size: Count,
+    solution: Any,
+    num_generations: Count = 128,
+    *,
+    schedule: Schedule | None = None,
+    fitness_map: FitnessMap | None = None,
+    num_latent_dims: Count | None = None,
+    floor: NonNegative = 0.0,
+    scale: Positive | None = None,
+    **options: Callable,
+) -> AsEvosax:
+    """Configure Diffusion Evolution in the place of one of evosax's algorithms.
+
+        from diffevo_jax.evosax import diffusion_evolution as ES
+
+    num_generations: T - 1, those to ask for.
+    schedule: of num_generations + 1 levels; `schedules.cosine` by default.
+    fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
+    num_latent_dims: d of a random projection, drawn with the key of `init`.
+    floor: of `denoising.diffusion_evolution`. scale, options: of `AsEvosax`.
+    Its params have std_m, evosax's name for eta, 1 by default.
+    """
+    schedule = cosine(num_generations + 1) if schedule is None else schedule
+    if len(schedule.alpha) != num_generations + 1:
+        raise ValueError(
+            f"schedule: expected {num_generations + 1} levels, one more than num_generations; "
+            f"seen {len(schedule.alpha)}"
+        )
+    fitness_map = standardised() if fitness_map is None else fitness_map
+
+    def algorithm(key: jax.Array, params: Params) -> Algorithm:
+        projection = None
+        if num_latent_dims is not None:
+            projection = random_projection(key, made.num_dims, num_latent_dims)
+        return configure(
+            schedule,
+            fitness_map=fitness_map,
+            eta=params.std_m,
+            projection=projection,
+            floor=floor,
+        )
+
+    params = Params(std_m=1.0)
+    made = AsEvosax(
+        population_size, solution, algorithm, default_params=params, scale=scale, **options
+    )
+    return made

@@ -1,0 +1,138 @@
+"""Log weights as exponents of two, from squared distances in the cheapest form that is exact.
+
+With a = sqrt(alpha) the square is completed about the difference of two places,
+
+    |z_i - a z_j|^2 = a |z_i - z_j|^2 + (1 - a) |z_i|^2 - a (1 - a) |z_j|^2
+
+and divided by 2 (1 - alpha) = 2 (1 - a) (1 + a). Differences of neighbours are exact in float32, so
+that near alpha = 1, where they are multiplied by the most, no digit is lost. The last term joins
+log g_j; the middle one is the same for all supports, and only counts for the evidence.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.kernels.exp2 import LOG2E
+from diffevo_jax.kernels.types import Frame, Problem
+
+# The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
+MATMUL_ROUNDING = 1.5e-5
+# Dimensions that one pass over a tile of distances adds, as many as hide its reading and writing.
+DIMENSIONS_AT_ONCE = 16
+
+
+class Geometry(NamedTuple):
+    """Log2 weights, bits_j + slope |z_i - z_j|^2 - offset_i.
+
+    query `[N, d]`, key `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
+    own_bits: what `bits` would be for a support at each query, `[N]`; None without own weights.
+    add_squares: (start `[m]`, keys `[m, d]`, queries `[d, n]`) -> start_j + |z_i - z_j|^2.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    bits: jax.Array
+    slope: jax.Array
+    offset: jax.Array
+    own_bits: jax.Array | None
+    add_squares: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def make_frame(key: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
+    """Frame of the places and genomes of all supports."""
+    key, value = jax.lax.stop_gradient((key, value))
+    middle = _middle(key)
+    squares = (key - middle) ** 2
+    return Frame(
+        middle=middle,
+        squares=jnp.mean(squares, axis=0),
+        longest=jnp.max(jnp.sum(squares, axis=1)),
+        centre=_middle(value) if centred else jnp.zeros((), value.dtype),
+    )
+
+
+def _middle(rows: jax.Array) -> jax.Array:
+    """The middle of rows that are far from 0 beside their spread, `[d]`; 0 where they are not.
+
+    Of two extremes, which other numbers of devices find alike.
+    """
+    lowest, highest = jnp.min(rows, axis=0), jnp.max(rows, axis=0)
+    middle = (lowest + highest) / 2
+    return jnp.where(jnp.abs(middle) >= highest - lowest, middle, 0)
+
+
+def direct(problem: Problem) -> Geometry:
+    """Squared differences, summed term by term."""
+    root = jnp.sqrt(problem.alpha)
+    shrink = problem.one_minus_alpha / (1 + root)  # 1 - a, to all digits
+    slope = -LOG2E * root / (2 * problem.one_minus_alpha)
+    middle = problem.frame.middle
+
+    def half_square(places: jax.Array) -> jax.Array:
+        """|z|^2 / 2 less |middle|^2 / 2, over 1 + a."""
+        y = places - middle
+        return jnp.sum(y * (y / 2 + middle), axis=1) * (1 / (1 + root))
+
+    own_bits = None
+    if problem.own is not None:
+        own_bits = LOG2E * (problem.own + root * half_square(problem.query))
+    rest = half_square(problem.query) + shrink * jnp.sum(middle**2) / (2 * (1 + root))
+
+    def add_squares(start, key, query):
+        sums = jnp.broadcast_to(start[:, None], (len(key), query.shape[1]))
+        if len(query) <= DIMENSIONS_AT_ONCE:
+            return _add_squares(sums, key, query)
+        passes = -(-len(query) // DIMENSIONS_AT_ONCE)
+        missing = (0, passes * DIMENSIONS_AT_ONCE - len(query))
+        query = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIMENSIONS_AT_ONCE, -1)
+        key = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIMENSIONS_AT_ONCE)
+        places = jnp.swapaxes(key, 0, 1), query
+        return jax.lax.scan(lambda sums, some: (_add_squares(sums, *some), None), sums, places)[0]
+
+    return Geometry(
+        query=problem.query,
+        key=problem.key,
+        bits=LOG2E * (problem.log_weight + root * half_square(problem.key)),
+        slope=slope,
+        offset=LOG2E * rest,
+        own_bits=own_bits,
+        add_squares=add_squares,
+    )
+
+
+def _add_squares(sums: jax.Array, key: jax.Array, query: jax.Array) -> jax.Array:
+    for k in range(len(query)):
+        sums = sums + (query[None, k] - key[:, None, k]) ** 2
+    return sums
+
+
+def expanded(problem: Problem) -> Geometry:
+    """|z_i|^2 + |z_j|^2 - 2 z_i z_j about the middle: a matmul, for many dimensions.
+
+    |z_i|^2 and the mean of |z_j|^2 are the same for all supports and join the offset. What is left
+    is of size sqrt(d), not d, and so are its rounding errors. The mean is that of the frame: where
+    the supports are a share, the other shares have the same offset.
+    """
+    geometry, frame = direct(problem), problem.frame
+    query, key = problem.query - frame.middle, problem.key - frame.middle
+    slope, mean = geometry.slope, jnp.sum(frame.squares)
+
+    def add_squares(start, key, query):
+        return start[:, None] - jnp.matmul(key, 2 * query, precision=jax.lax.Precision.HIGHEST)
+
+    return geometry._replace(
+        query=query,
+        key=key,
+        bits=geometry.bits + slope * jnp.sum(key**2 - frame.squares, axis=1),
+        offset=geometry.offset - slope * (jnp.sum(query**2, axis=1) + mean),
+        add_squares=add_squares,
+    )
+
+
+def matmul_is_exact(problem: Problem) -> jax.Array:
+    """Whether the expanded square keeps enough digits beside 1 - alpha, `[]`."""
+    most_nats = problem.frame.longest * problem.alpha / problem.one_minus_alpha
+    return jnp.finfo(problem.key.dtype).eps * most_nats <= MATMUL_ROUNDING

@@ -1,0 +1,223 @@
+"""The sums as a Mosaic GPU kernel: Hopper GPUs and newer, few dimensions and few genes.
+
+A warpgroup of 128 threads holds a block of queries in registers, `queries_per_thread` each, and
+walks through the keys. All threads read the same key at once, from the first-level cache; a pair
+costs its differences, one power of two and the sums. No tensor cores: with few dimensions they
+could take over less arithmetic than feeding them costs.
+
+The keys are shared out to `parts` blocks for each block of queries, so that small populations, too,
+fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp. More genes than the registers
+hold are cut into chunks, each with blocks of its own that take the weights again.
+
+Where each query is a key as well, its own weight and the largest weight of all bound its exponents:
+while they are near enough, one shift a query serves for all keys. Elsewhere the shift is the
+running maximum, for three more instructions a pair (12.3 instead of 9.7 with d = D = 2).
+
+`make check-gpu` counts registers and instructions. Mosaic GPU is unstable by its makers' own word,
+so all that depends on it is in this file.
+"""
+
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from diffevo_jax.kernels.geometry import direct
+from diffevo_jax.kernels.types import Problem, Sums
+
+MOST_DIMENSIONS = 16
+MOST_GENES = 64
+# Places and genes of a query and their sums that live in registers: more would spill.
+MOST_IN_REGISTERS = 32
+QUERIES_PER_THREAD = 4
+# Two waves on an H100: 132 multiprocessors, some 5 blocks each at a time.
+LEAST_BLOCKS = 1300
+
+# How far a weight may lie above one shift, and a query's own below it, in bits: squares of weights
+# and their sums over 2^24 keys stay inside float32's exponents, -126 to 127.
+_BITS_ABOVE, _BITS_BELOW = 40, 50
+_THREADS = 128  # a warpgroup
+_LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
+
+
+def fits(dim: int, genes: int, dtype) -> bool:
+    """Whether the kernel takes such places and genomes: float32, of few dimensions and genes."""
+    return dtype == jnp.float32 and 1 <= dim <= MOST_DIMENSIONS and 1 <= genes <= MOST_GENES
+
+
+def split_genes(dim: int, genes: int) -> tuple[int, int]:
+    """Into how many chunks genes are cut, and how many are in each, the last one padded."""
+    chunks = -(-genes // (MOST_IN_REGISTERS - dim))
+    return chunks, -(-genes // chunks)
+
+
+def keys_in_flight(dim: int, genes_at_once: int) -> int:
+    """Keys whose exponents are taken together; the shift is renewed once for all of them."""
+    return 8 if dim + genes_at_once <= MOST_IN_REGISTERS // 2 else 4
+
+
+def part(
+    problem: Problem,
+    *,
+    queries_per_thread: int = QUERIES_PER_THREAD,
+    keys_at_once: int | None = None,
+    parts: int | None = None,
+    interpret: Any = None,
+) -> Sums:
+    """Sums over the supports at every query of `problem`.
+
+    keys_at_once: as `keys_in_flight`, what None takes.
+    parts: blocks that share the keys; None fills the GPU.
+    interpret: Pallas' parameters for a run without a GPU.
+    """
+    geometry, value = direct(problem), problem.value
+    (n, dim), (m, genes) = problem.query.shape, value.shape
+    chunks, genes_at_once = split_genes(dim, genes)
+    keys_at_once = keys_at_once or keys_in_flight(dim, genes_at_once)
+    query_block = queries_per_thread * _THREADS
+    blocks, rounds = -(-n // query_block), -(-m // keys_at_once)
+    # As many rounds for each part: the last one has least to discard.
+    parts = parts or -(-LEAST_BLOCKS // (blocks * chunks))
+    rounds_each = -(-rounds // min(parts, rounds))
+    parts = -(-rounds // rounds_each)
+
+    bits, slope = geometry.bits, -geometry.slope
+    shift, enough = jnp.zeros(n, jnp.float32), jnp.zeros(n, bool)
+    if geometry.own_bits is not None:  # b_ij <= bits_j, b_ii = own_bits_i
+        low = geometry.own_bits
+        shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
+        enough = low - shift >= -_BITS_BELOW  # not where no key has weight: inf - inf is NaN
+        shift = jnp.maximum(shift, _LEAST)
+    enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
+    enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
+    # The shift enters with the squares, where it costs nothing.
+    queries = jnp.concatenate([geometry.query, (shift / slope)[:, None], shift[:, None]], axis=1).T
+
+    value = _padded(value - problem.frame.centre, 1, chunks * genes_at_once)
+    support = jnp.concatenate([geometry.key, bits[:, None]], axis=1)
+    support = jnp.concatenate(
+        [
+            jnp.broadcast_to(support, (chunks, *support.shape)),
+            jnp.swapaxes(value.reshape(m, chunks, genes_at_once), 0, 1),
+        ],
+        axis=2,
+    )
+    # One load brings 16 bytes to a thread.
+    support = _padded(support, 2, -(-support.shape[2] // 4) * 4)
+    support = _padded(support, 1, parts * rounds_each * keys_at_once)
+    support = support.at[:, m:, dim].set(-jnp.inf)
+    kernel = _kernel(
+        dim=dim,
+        genes=genes_at_once,
+        squared=problem.sample_size,
+        queries_per_thread=queries_per_thread,
+        keys_at_once=keys_at_once,
+        rounds=rounds_each,
+        grid=(blocks, parts, chunks),
+        interpret=interpret,
+    )
+    sums = kernel(_padded(queries, 1, blocks * query_block), enough, support, -slope[None])
+    sums = sums[..., :n]
+
+    shift = sums[0, :, 0]  # the same for all chunks
+    highest = jnp.max(shift, axis=0)
+    fade = jnp.exp2(shift - highest)
+    total = jnp.sum(fade[:, None] * sums[:, :, -genes_at_once:], axis=1)
+    return Sums(
+        shift=highest,
+        offset=geometry.offset,
+        weight=jnp.sum(fade * sums[0, :, 1], axis=0),
+        squares=jnp.sum(fade**2 * sums[0, :, 2], axis=0) if problem.sample_size else None,
+        total=total.reshape(-1, n)[:genes].T,
+    )
+
+
+def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, grid, interpret):
+    """(queries `[d + 2, n]`, flags `[blocks]`, keys `[chunks, m, d + 1 + D...]`, slope `[1]`).
+
+    Below a query's place stand its shift in the units of squares and its shift; beside a key's, its
+    bits and a chunk of its genomes. A flag says that one shift serves for the block of queries.
+    Returns `[chunks, parts, rows, n]`: shift, sums of weights, of their squares where wanted, and
+    of weighted genes.
+    """
+    blocks, parts, chunks = grid
+    query_block = queries_per_thread * _THREADS
+    layout = plgpu.Layout.WG_STRIDED((query_block,), vec_size=min(4, queries_per_thread))
+    num_sums = 1 + squared + genes
+
+    def strided(array):
+        # Pallas' interpreter has no layouts; in jax 0.10 it refuses to see one.
+        return array if interpret else plgpu.layout_cast(array, layout)
+
+    def body(query_ref, enough_ref, support_ref, slope_ref, sums_ref):
+        block, part, chunk = (jax.lax.axis_index(name) for name in ("blocks", "parts", "chunks"))
+        mine = pl.ds(block * query_block, query_block)
+        query = [strided(query_ref[k, mine]) for k in range(dim + 2)]
+        slope = slope_ref[0]
+
+        def exponent(row, *start):
+            squares = [*start, *((query[k] - row[k]) ** 2 for k in range(dim))]
+            return slope * sum(squares[1:], squares[0]) + row[dim]
+
+        def add(sums, row, w):
+            terms = [w, *([w * w] if squared else []), *(w * x for x in row[dim + 1 :])]
+            return [s + term for s, term in zip(sums, terms, strict=True)]
+
+        def with_one_shift(rows, shift, *sums):
+            for row in rows:
+                sums = add(sums, row, jnp.exp2(exponent(row, query[dim])))
+            return shift, *sums
+
+        def with_running_shift(rows, shift, *sums):
+            exponents = [exponent(row) for row in rows]
+            higher = reduce(jnp.maximum, exponents, shift)
+            fade = jnp.exp2(shift - higher)
+            sums = [s * fade for s in sums]
+            if squared:
+                sums[1] = sums[1] * fade
+            for b, row in zip(exponents, rows, strict=True):
+                sums = add(sums, row, jnp.exp2(b - higher))
+            return higher, *sums
+
+        def walk(add_keys, shift):
+            def some(i, sums):
+                first = (part * rounds + i) * keys_at_once
+                columns = range(dim + 1 + genes)
+                rows = [
+                    [support_ref[chunk, first + j, c] for c in columns] for j in range(keys_at_once)
+                ]
+                return add_keys(rows, *sums)
+
+            zero = strided(jnp.zeros((query_block,), jnp.float32))
+            return jax.lax.fori_loop(0, rounds, some, (shift, *[zero] * num_sums))
+
+        least = strided(jnp.full((query_block,), _LEAST, jnp.float32))
+        sums = jax.lax.cond(
+            enough_ref[block] > 0,
+            lambda: walk(with_one_shift, query[dim + 1]),
+            lambda: walk(with_running_shift, least),
+        )
+        for row, array in enumerate(sums):
+            sums_ref[chunk, part, row, mine] = array
+
+    return plgpu.kernel(
+        body,
+        out_type=jax.ShapeDtypeStruct(
+            (chunks, parts, 1 + num_sums, blocks * query_block), jnp.float32
+        ),
+        grid=grid,
+        grid_names=("blocks", "parts", "chunks"),
+        compiler_params=plgpu.CompilerParams(
+            approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane
+        ),
+        interpret=interpret,
+    )
+
+
+def _padded(array: jax.Array, axis: int, size: int) -> jax.Array:
+    missing = [(0, 0)] * array.ndim
+    missing[axis] = (0, size - array.shape[axis])
+    return jnp.pad(array, missing)

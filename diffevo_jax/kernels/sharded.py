@@ -1,0 +1,100 @@
+"""The sums with queries and supports split over the devices of a mesh.
+
+Each device estimates its own queries. The supports come to it in one of two ways:
+
+gather   all of them at once, by one all-gather: what one device computes, for fewer queries.
+ring     a share at a time, passed from neighbour to neighbour (`ppermute`) while the one before is
+         summed; the sums over the shares are merged. No device ever holds more than three shares:
+         its own, one at work and one on its way.
+
+Both move the same bytes. The ring is taken where the supports are large (`GATHERED_BYTES`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from diffevo_jax.kernels.types import NO_WEIGHT, Problem, Sums, merge
+from diffevo_jax.sharding import padded, split
+
+# Supports of up to this size are gathered: less than what a device has beside them for tiles.
+GATHERED_BYTES = 64 * 2**20
+
+
+def is_large(problem: Problem) -> bool:
+    """Whether the supports take more than `GATHERED_BYTES`."""
+    places = problem.key.nbytes if problem.latent else 0
+    return places + problem.value.nbytes + problem.log_weight.nbytes > GATHERED_BYTES
+
+
+def sums(part: Callable[..., Sums], problem: Problem, mesh: Mesh, *, ring: bool) -> Sums:
+    """Sums over all supports at every query, each device taking its share of the queries.
+
+    part: (problem) -> Sums, and with a ring (problem, axes) -> Sums.
+    """
+    axes, n, m = mesh.axis_names, len(problem.query), len(problem.key)
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+    fill = partial(_fill, mesh=mesh)
+    problem = replace(
+        problem,
+        query=fill(problem.query),
+        key=fill(problem.key) if problem.latent else None,  # the genomes travel once
+        value=fill(problem.value),
+        log_weight=fill(problem.log_weight),
+        own=None if problem.own is None else fill(problem.own),
+    )
+    specs = replace(
+        jax.tree.map(lambda _: whole, problem),
+        query=rows,
+        key=rows if problem.latent else None,
+        value=rows,
+        log_weight=rows,
+        own=None if problem.own is None else rows,
+    )
+
+    def share(problem: Problem) -> Sums:
+        if ring:
+            return part(problem, axes)
+        key, value, log_weight = jax.tree.map(
+            lambda x: jax.lax.all_gather(x, axes, tiled=True)[:m],
+            (problem.key, problem.value, problem.log_weight),
+        )
+        return part(_with_supports(problem, key, value, log_weight))
+
+    mapped = jax.shard_map(share, mesh=mesh, in_specs=(specs,), out_specs=rows, check_vma=False)
+    return jax.tree.map(lambda x: split(x[:n], mesh), mapped(problem))
+
+
+def over_all(part: Callable[[Problem], Sums], problem: Problem, axes: tuple[str, ...] = ()) -> Sums:
+    """Sums over the supports of this device and, with axes, those that the ring brings."""
+    if not axes:
+        return part(problem)
+    devices = jax.lax.axis_size(axes)
+    ring = [(i, (i + 1) % devices) for i in range(devices)]
+    supports = problem.key, problem.value, problem.log_weight
+
+    def solve(supports) -> Sums:
+        return part(_with_supports(problem, *supports))
+
+    def turn(carry, _):
+        supports, sums = carry
+        coming = jax.lax.ppermute(supports, axes, ring)
+        return (coming, merge(sums, solve(supports))), None
+
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(solve, supports))
+    return jax.lax.scan(turn, (supports, nothing), length=devices)[0][1]
+
+
+def _with_supports(problem: Problem, key, value, log_weight) -> Problem:
+    key = value[:, : problem.query.shape[1]] if key is None else key
+    return replace(problem, key=key, value=value, log_weight=log_weight)
+
+
+def _fill(array: jax.Array, mesh: Mesh) -> jax.Array:
+    """Rows up to a multiple of the devices; the new ones weigh nothing."""
+    missing = [(0, padded(len(array), mesh) - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, missing, constant_values=NO_WEIGHT if array.ndim == 1 else 0)

@@ -1,0 +1,226 @@
+"""The sums by tiles: exact, O(N) memory, XLA on every platform.
+
+Two forms of the same sums, chosen by the number of genes D:
+
+few genes   queries in blocks, keys in blocks inside them: a tile of weights `[keys, queries]` stays
+            in cache and meets the genomes as `[D + 1, keys] @ [keys, queries]`.
+many genes  a block of queries against all keys: a softmax, then one matmul with the genomes.
+
+Weights are powers of two, w_ij = 2^(slope (|z_i - z_j|^2 + handicap_j) - shift_i), where handicaps
+say in squared distance how much less than others a support weighs. The shift is a query's largest
+exponent, that of the support nearest with its handicap. In few dimensions a pass of its own
+finds it, for a fifth of the time; in many the distances are kept from one pass to the next, and the
+sums so far fade when a tile has a nearer one.
+"""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.kernels.exp2 import exp2
+from diffevo_jax.kernels.geometry import Geometry, direct, expanded, matmul_is_exact
+from diffevo_jax.kernels.types import Problem, Sums
+
+# From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
+MANY_GENES = 1024
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+_FURTHEST = 1e30  # than every distance that counts; finite, so that derivatives are
+# Rows of a tile that a minimum, or a sum of squares, folds onto each other before it is reduced:
+# on a CPU, XLA takes a reduction over rows in one core, and four times as long.
+_FOLDS = 8
+
+
+class Blocks(NamedTuple):
+    """Sizes of what is in memory at a time, cut to N and M.
+
+    query, key: a tile of weights with few genes; key a multiple of `_FOLDS`. softmax: numbers in a
+    block of weights `[queries, M]` with many. direct: dimensions up to which squared distances are
+    summed term by term; above, by a matmul where it is exact enough. precision: of float32's matmul
+    with many genes, to all digits.
+    """
+
+    query: int
+    key: int
+    softmax: int
+    direct: int
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
+
+
+# 1 MiB a tile, about a core's second-level cache, and 16 MiB.
+CPU = Blocks(512, 512, 2**22, 16)
+# A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it. Up
+# to 64 dimensions a matmul would save nothing there, and both ways to sum take longer to compile.
+SMALL = Blocks(512, 128, 2**22, 64)
+# 64 MiB and 256 MiB: enough work to hide the start of each operation. A choice between the two ways
+# to sum would have the host wait.
+ACCELERATOR = Blocks(4096, 4096, 2**26, 64)
+NVIDIA = ACCELERATOR._replace(precision=jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3)
+
+
+def part(problem: Problem, *, blocks: Blocks, shift: jax.Array | None = None) -> Sums:
+    """Sums over the supports at every query.
+
+    shift: `[N]`, found before; for derivatives, which need no maximum then. None finds it.
+    """
+    solve = _by_softmax if has_many_genes(problem) else _by_tiles
+    if problem.query.shape[1] <= blocks.direct:
+        return solve(problem, direct(problem), blocks, shift)
+    choose = _choose if shift is None else jax.lax.cond
+    return choose(
+        matmul_is_exact(problem),
+        lambda: solve(problem, expanded(problem), blocks, shift),
+        lambda: solve(problem, direct(problem), blocks, shift),
+    )
+
+
+def has_many_genes(problem: Problem) -> bool:
+    """Whether averages are taken by one large matmul."""
+    return problem.frame.centre.ndim == 0
+
+
+def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Sums:
+    """Few genes: sums over tiles of keys and queries."""
+    n, dim = geometry.query.shape
+    genes, dtype = problem.value.shape[1], problem.value.dtype
+    query_block = min(blocks.query, n)
+    key_block = min(blocks.key, -(-len(geometry.key) // _FOLDS) * _FOLDS)
+    # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
+    rows = jnp.pad(problem.value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1)
+    supports = (
+        _blocks(geometry.bits * (1 / geometry.slope), key_block, constant_values=_FURTHEST),
+        _blocks(geometry.key, key_block),
+        jnp.swapaxes(_blocks(rows, key_block), 1, 2),
+    )
+    zeros = partial(jnp.zeros, dtype=dtype)
+    nothing = zeros((genes + 1, query_block)), zeros((key_block // _FOLDS, query_block))
+
+    def add(sums, w, rows):
+        total, squares = sums
+        if problem.sample_size:
+            squares = squares + _fold(jnp.add, w**2)
+        return total + jnp.matmul(rows, w, precision=_HIGHEST), squares
+
+    def find_nearest(query):
+        def tile(nearest, support):
+            handicap, key, _ = support
+            pieces = zip(jnp.split(handicap, _FOLDS), jnp.split(key, _FOLDS), strict=True)
+            distances = (geometry.add_squares(*piece, query) for piece in pieces)
+            return reduce(jnp.minimum, distances, nearest), None
+
+        furthest = jnp.full((key_block // _FOLDS, query_block), _FURTHEST, dtype)
+        return jnp.min(jax.lax.scan(tile, furthest, supports)[0], axis=0)
+
+    def with_nearest(query, nearest):
+        def tile(sums, support):
+            handicap, key, rows = support
+            distances = geometry.add_squares(handicap, key, query)
+            # Differences first: of 1e11 bits, products of a slope lose thousands.
+            return add(sums, exp2(geometry.slope * (distances - nearest)), rows), None
+
+        total, squares = jax.lax.scan(jax.checkpoint(tile), nothing, supports)[0]
+        return total, jnp.sum(squares, axis=0), geometry.slope * nearest
+
+    def with_running_shift(query):
+        def tile(carry, support):
+            handicap, key, rows = support
+            (total, squares), nearest = carry
+            distances = geometry.add_squares(handicap, key, query)
+            nearer = jnp.minimum(nearest, jnp.min(_fold(jnp.minimum, distances), axis=0))
+            fade = exp2(geometry.slope * (nearest - nearer))
+            w = exp2(geometry.slope * (distances - nearer))
+            return (add((total * fade, squares * fade**2), w, rows), nearer), None
+
+        furthest = jnp.full(query_block, _FURTHEST, dtype)
+        (total, squares), nearest = jax.lax.scan(tile, (nothing, furthest), supports)[0]
+        return total, jnp.sum(squares, axis=0), geometry.slope * nearest
+
+    def block(args):
+        query, *given = args
+        if given:
+            return with_nearest(query, *given)
+        if dim <= CPU.direct:
+            return with_nearest(query, find_nearest(query))
+        return with_running_shift(query)
+
+    given = ()
+    if shift is not None:
+        given = (_blocks(shift * (1 / geometry.slope), query_block, mode="edge"),)
+    results = jax.lax.map(block, (_query_blocks(geometry.query, query_block), *given))
+    total, squares, shift = results
+    total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
+    return Sums(
+        shift=shift.ravel()[:n],
+        offset=geometry.offset,
+        weight=total[:, genes],
+        squares=squares.ravel()[:n] if problem.sample_size else None,
+        total=total[:, :genes],
+    )
+
+
+def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Sums:
+    """Many genes: a block of queries against all keys, then one matmul with the genomes."""
+    n = len(geometry.query)
+    query_block = min(max(1, blocks.softmax // len(geometry.key)), n)
+    handicap = geometry.bits * (1 / geometry.slope)
+    precision = problem.precision
+    if precision is None:  # TF32 would round doubles
+        precision = blocks.precision if problem.value.dtype == jnp.float32 else _HIGHEST
+
+    def block(args):
+        query, *given = args
+        # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
+        distances = geometry.add_squares(handicap, geometry.key, query).T
+        (nearest,) = given or (jnp.min(distances, axis=1, initial=_FURTHEST),)
+        w = exp2(geometry.slope * (distances - nearest[:, None]))
+        total = jnp.matmul(w, problem.value, precision=precision)
+        return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
+
+    arrays = [_query_blocks(geometry.query, query_block)]
+    if shift is not None:
+        arrays.append(_blocks(shift * (1 / geometry.slope), query_block, mode="edge"))
+    if query_block == n:  # a loop of one round would copy its result
+        total, squares, weight, shift = block([array[0] for array in arrays])
+    else:
+        total, squares, weight, shift = jax.lax.map(jax.checkpoint(block), arrays)
+        total = total.reshape(-1, total.shape[-1])[:n]
+    return Sums(
+        shift=shift.ravel()[:n],
+        offset=geometry.offset,
+        weight=weight.ravel()[:n],
+        squares=squares.ravel()[:n] if problem.sample_size else None,
+        total=total,
+    )
+
+
+def _fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array) -> jax.Array:
+    """Reduce a tile's rows to one in `_FOLDS`."""
+    return reduce(function, jnp.split(tile, _FOLDS))
+
+
+def _choose(wanted: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`lax.cond` whose branches do not all run under `vmap`: one that nobody takes is skipped."""
+
+    def once(take, run, result):
+        def body(_):
+            return jnp.zeros_like(take), run()
+
+        return jax.lax.while_loop(lambda carry: carry[0], body, (take, result))[1]
+
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(yes))
+    return once(~wanted, no, once(wanted, yes, nothing))
+
+
+def _query_blocks(query: jax.Array, size: int) -> jax.Array:
+    """`[N, d]` as `[blocks, d, size]`: queries along the lanes."""
+    return jnp.swapaxes(_blocks(query, size, mode="edge"), 1, 2)
+
+
+def _blocks(array: jax.Array, size: int, **pad) -> jax.Array:
+    """Cut a leading axis into blocks of `size`; `pad` says how `jnp.pad` fills the last one."""
+    count = -(-len(array) // size)
+    missing = [(0, count * size - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, missing, **pad).reshape(count, size, *array.shape[1:])

@@ -1,0 +1,12 @@
+"""Landscapes to evolve on: the paper's functions, BBOB's, and Branke's moving peaks."""
+
+from diffevo_jax.landscapes import bbob as bbob
+from diffevo_jax.landscapes import functions as functions
+from diffevo_jax.landscapes._moving_peaks import moving_peaks as moving_peaks
+from diffevo_jax.landscapes.functions import ackley as ackley
+from diffevo_jax.landscapes.functions import beale as beale
+from diffevo_jax.landscapes.functions import himmelblau as himmelblau
+from diffevo_jax.landscapes.functions import rastrigin as rastrigin
+from diffevo_jax.landscapes.functions import rosenbrock as rosenbrock
+from diffevo_jax.landscapes.functions import two_peaks as two_peaks
+from diffevo_jax.landscapes.functions import two_steps as two_steps

@@ -1,0 +1,24 @@
+"""Config-driven runs and the `diffevo-jax` command, on top of the library."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffevo_jax.runs.results.loading import Run
+
+
+def main() -> None:
+    """Entry point of the `diffevo-jax` command."""
+    try:
+        from diffevo_jax.runs.cli import app
+    except ModuleNotFoundError as error:
+        sys.exit(f'error: the command needs {error.name}: pip install "diffevo-jax[all]"')
+    app(prog_name="diffevo-jax")
+
+
+def load_run(folder: str | Path) -> "Run":
+    """Read a run folder, of `diffevo-jax run`, into arrays: `results.loading.load_run`."""
+    from diffevo_jax.runs.results import loading
+
+    return loading.load_run(folder)

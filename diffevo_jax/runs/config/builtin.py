@@ -1,0 +1,225 @@
+"""What configs can name without a plugin: what the library's packages export, or a line each."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+import diffevo_jax as de
+from diffevo_jax.checks import Count, Number, Positive
+from diffevo_jax.problem import Problem
+from diffevo_jax.runs.config.registry import register
+
+
+def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Take `latent_dim` for the `projection` of a factory: each repeat draws its own."""
+
+    def make(*, key, num_genes: int, latent_dim: Count | None = None, **settings):
+        if latent_dim is not None:
+            settings["projection"] = de.latent.random_projection(key, num_genes, latent_dim)
+        return factory(**settings)
+
+    drawn = inspect.signature(make).parameters
+    parameters = [
+        drawn["latent_dim"] if parameter.name == "projection" else parameter
+        for parameter in inspect.signature(factory).parameters.values()
+    ]
+    keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    make.__signature__ = inspect.Signature([drawn["key"], drawn["num_genes"], *keyword_only])
+    make.__annotations__ |= {
+        name: value for name, value in factory.__annotations__.items() if name != "return"
+    }
+    make.__doc__ = f"""{inspect.getdoc(factory)}
+
+latent_dim: dimensions of the random projection in which distances are taken; null takes the genes.
+"""
+    make.__wrapped__ = factory  # pyright: ignore[reportFunctionMemberAccess]
+    return make
+
+
+def factories(module: Any, made: type) -> dict[str, Callable[..., Any]]:
+    """The functions that a package exports and that return what is `made`, by name."""
+    functions = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
+    return {
+        name: each for name, each in functions.items() if each.__annotations__["return"] is made
+    }
+
+
+for _name in ("cosine", "linear", "ddpm"):
+    register("schedule", _name, getattr(de.schedules, _name))
+
+register("fitness_map", "standardised", de.fitness.standardised)
+register("fitness_map", "rank", de.fitness.rank)
+register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
+register("fitness_map", "power", de.fitness.power, needs_positive=True)
+register("fitness_map", "boltzmann", de.fitness.boltzmann)
+
+for _name, _factory in factories(de.denoisers, de.Denoiser).items():
+    register("denoiser", _name, with_latent_dim(_factory))
+for _name, _factory in factories(de.samplers, de.Sampler).items():
+    register("sampler", _name, _factory)
+
+register("algorithm", "diffusion_evolution", with_latent_dim(de.diffusion_evolution))
+register("algorithm", "denoising_evolution", de.denoising_evolution)
+for _name, _factory in factories(de.baselines, de.Algorithm).items():
+    register("algorithm", _name, _factory)
+
+
+@register("algorithm", "evosax")
+def evosax(
+    *,
+    strategy: str,
+    num_levels: Count,
+    params: dict[str, float] | None = None,
+    options: dict[str, int | float | bool | str] | None = None,
+    population_size: int,
+    num_genes: int,
+) -> de.Algorithm:
+    """Any of evosax's algorithms by name, see `evosax.strategy`."""
+    sizes = {"population_size": population_size, "num_genes": num_genes}
+    return de.evosax.strategy(
+        strategy, num_levels=num_levels, params=params, options=options, **sizes
+    )
+
+
+@register("policy", "mlp")
+def mlp(
+    *,
+    num_inputs: int,
+    num_outputs: int,
+    hidden: list[Count],
+    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu",
+) -> de.policies.Policy:
+    """A multilayer perceptron. hidden: sizes of its hidden layers."""
+    sizes = (num_inputs, *hidden, num_outputs)
+    return de.policies.mlp(sizes, activation=getattr(jax.nn, activation))
+
+
+register("policy", "gru", de.policies.gru)
+
+
+@register("problem", "function")
+def function(
+    *,
+    name: Literal[
+        "two_peaks", "two_steps", "rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"
+    ],
+    dim: Count = 2,
+    scale: Positive = 1.0,
+    temperature: Positive | None = None,
+    target_dim: Count | None = None,
+    limit: Positive | None = None,
+    success: Number | None = None,
+) -> Problem:
+    """A landscape of `landscapes.functions`, of the genome times `scale`.
+
+    dim: of the genome; some are of the plane alone. scale: factor on the genome.
+    temperature: of the published fitness, exp(-distance / (temperature x scale)); null is 1.
+    target_dim: dimension whose target Rastrigin's fitness has; null is its own.
+    limit: points are clipped to [-limit, limit] before they are evaluated; null leaves them.
+    success: fitness from which on an individual has solved it.
+    """
+    landscape = getattr(de.landscapes.functions, name)
+    given = {"temperature": temperature, "target_dim": target_dim}
+    given = {key: value for key, value in given.items() if value is not None}
+    takes = inspect.signature(landscape).parameters
+    for key in given:
+        if key not in takes:
+            raise ValueError(f"{key}: expected none, {name} has no such setting; seen {given[key]}")
+    jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, dim), float))
+
+    return _landscape(partial(landscape, **given), dim, scale, limit, success)
+
+
+@register("problem", "bbob")
+def bbob(
+    *,
+    function: int | str,
+    dim: Count = 10,
+    instance: int = 0,
+    scale: Positive = 2.5,
+    limit: Positive | None = None,
+    success: Number | None = None,
+) -> Problem:
+    """A function of `landscapes.bbob`, of the genome times `scale`: fitness is -(f - f_opt).
+
+    function: its number, 1 to 24, or name, as f15. dim: of the genome.
+    scale: factor on the genome; 2.5 spreads it over BBOB's box.
+    instance: seed of its optimum and rotations.
+    limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
+    success: fitness from which on an individual has solved it, such as -1e-3.
+    """
+    drawn = de.landscapes.bbob.make_instance(function, dim=dim, seed=instance)
+
+    def fitness(points: jax.Array) -> jax.Array:
+        return drawn.f_opt - jax.vmap(drawn.cost_fn)(points)
+
+    return _landscape(fitness, dim, scale, limit, success)
+
+
+def _landscape(
+    function: Callable[[jax.Array], jax.Array],
+    dim: int,
+    scale: Number,
+    limit: Number | None,
+    success: Number | None,
+) -> Problem:
+    """Points `[N, dim]` -> fitness, as a problem of genomes."""
+
+    def fitness_fn(population: jax.Array):
+        fitness = function(scale * population)
+        return fitness, {} if success is None else {"success": fitness >= success}
+
+    if limit is None:
+        return Problem(dim, fitness_fn, has_aux=True)
+    clip = partial(jnp.clip, min=-limit / scale, max=limit / scale)
+    return Problem(dim, fitness_fn, has_aux=True, repair=clip)
+
+
+@register("problem", "control")
+def control(
+    *,
+    environment: str,
+    policy: Callable[..., de.policies.Policy],
+    observations: Literal["scaled", "raw"] = "scaled",
+    num_episodes: Count = 1,
+    scale: Positive = 1.0,
+    max_steps: Count | None = 500,
+    fast_trig: bool = True,
+    success: Number | Literal["goal"] | None = None,
+    shared_starts: Count | None = None,
+    mesh=None,
+) -> Problem:
+    """A Gymnax task with a policy, see `tasks.make_task` and `make_fitness`.
+
+    environment: name of a Gymnax environment. policy: the network.
+    observations: scaled to a variance of about 1, or raw as the environment gives them.
+    num_episodes: of an individual in each generation; its fitness is their mean return.
+    scale: factor on the genome before it fills the network.
+    max_steps: steps after which an episode is cut off; null keeps the environment's own limit.
+    fast_trig: sines and cosines by a polynomial, to 2e-7, which is faster on a CPU.
+    success: return from which on an episode is a success, or goal: ended by the task's own rule;
+        null tells none.
+    shared_starts: number of starts that individuals share, whose luck is taken out; null gives each
+        its own.
+    """
+    task = de.tasks.make_task(
+        environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
+    )
+    network = policy(
+        input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
+    )
+    fitness_fn = de.tasks.make_fitness(
+        task,
+        network,
+        num_episodes=num_episodes,
+        scale=scale,
+        success=success,
+        shared_starts=shared_starts,
+        mesh=mesh,
+    )
+    fresh = de.tasks.make_fitness(task, network, scale=scale, success=success)
+    return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True, fresh=fresh)

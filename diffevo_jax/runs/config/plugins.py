@@ -1,0 +1,119 @@
+"""Users' own files: they register names for configs as they are loaded (`registry.register`).
+
+A config never runs code by itself: a file is loaded where the command line names it, kept beside
+the results in the folder plugins/, and compared with that by `--resume`.
+"""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffevo_jax.runs.config import registry
+from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.runs.results.files import write_whole
+
+FOLDER = "plugins"
+# What has been loaded: file name -> source; and the files themselves.
+_loaded: dict[str, str] = {}
+_files: set[str] = set()
+
+
+def load(paths: Iterable[Path]) -> dict[str, str]:
+    """Run the files, which register their names. Returns file name -> source.
+
+    One that has been loaded is not run again. Raises ConfigError on a file that is missing, fails,
+    or registers nothing or what another has registered; the registry is then as it was.
+    """
+    sources = {}
+    for path in paths:
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                raise ConfigError(f"--plugin {path}: {error}") from None
+            hint = nearest(str(path), [str(other) for other in path.parent.glob("*.py")])
+            raise ConfigError(f"--plugin {path}: no such file{hint}") from None
+        if path.name in sources:
+            raise ConfigError(f"--plugin {path}: expected files of different names; seen two")
+        sources[path.name] = source
+        if _loaded.get(path.name) != source:
+            _run(path)
+            _loaded[path.name] = source
+    return sources
+
+
+def _run(path: Path) -> None:
+    name, file = f"diffevo_jax_plugin_{path.stem}", path.resolve()
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
+    module = importlib.util.module_from_spec(spec)
+    before = registry.snapshot()
+    sys.modules[name] = module  # for pickle, which a process pool needs
+    try:
+        spec.loader.exec_module(module)
+        if registry.snapshot() == before:
+            raise ValueError("registers nothing; see diffevo_jax.runs.config.registry.register")
+    except (Exception, SystemExit) as error:
+        registry.restore(before)
+        del sys.modules[name]
+        line = getattr(error, "lineno", None)  # of a SyntaxError
+        lines = [line] if line else [frame.lineno for frame in _frames(error, {str(file)})]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(f"--plugin {path}{where}: {_said(error)}") from error
+    _files.add(str(file))
+
+
+def located(error: Exception) -> str | None:
+    """What an error says, and where in a plugin it came up; None where no plugin is in use."""
+    if not _files:
+        return None
+    frames = _frames(error, _files)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return _said(error) + where
+
+
+def _said(error: BaseException) -> str:
+    """The beginning of what an error says, after its type where it is none for users."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:297]}..."
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _frames(error: BaseException, files: set[str]) -> list[traceback.FrameSummary]:
+    """The places in some files that an error came through."""
+    return [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+
+
+def keep(folder: Path, sources: dict[str, str]) -> None:
+    """Write the files beside the results."""
+    for name, source in sources.items():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_whole(folder / FOLDER / name, source)
+
+
+def kept(folder: Path) -> list[Path]:
+    """The files that a folder keeps."""
+    return sorted((folder / FOLDER).glob("*.py"))
+
+
+def check_same(folder: Path, sources: dict[str, str]) -> None:
+    """Raise ConfigError unless a folder keeps these files, to the letter."""
+    there = {path.name: path.read_text(encoding="utf-8") for path in kept(folder)}
+    if there == sources:
+        return
+    for name in {**there, **sources}:
+        if name not in there:
+            raise ConfigError(
+                f"{folder}: made without plugin {name}; leave that one out, or choose another "
+                "folder"
+            )
+        if there[name] != sources.get(name):
+            seen = "has another text of it" if name in sources else "does not name it"
+            raise ConfigError(
+                f"{folder}: made with plugin {name}, and this call {seen}; go on with --plugin "
+                f"{folder / FOLDER / name}, or choose another folder"
+            )

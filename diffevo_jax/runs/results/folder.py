@@ -1,0 +1,269 @@
+"""Run folders: what a run leaves behind, written once and never overwritten.
+
+config.yaml        the resolved config; `diffevo-jax run` takes it again
+plugins/           the files that it was run with, if any (`--plugin`)
+environment.json   versions, device, git commit, times, and whether the run is complete
+metrics.csv        tidy: a row per method, repeat and generation
+METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; the best
+                   individual of all generations, best_genome [S, D] and best_fitness [S]; of
+                   control tasks the last generation's best, reevaluated_genome [S, D], and its
+                   fresh episodes, reevaluated_return, reevaluated_success [S, E]; of the repeats
+                   whose populations are kept, final_population [S', N, D] and what else the
+                   method leaves: final_x0 [S', N, D], archive_points, ...
+tensorboard/       with --log tensorboard, scalars of every generation (`scalars.py`)
+figure.png, .pdf   drawn from the files above alone
+checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
+
+Each file but metrics.csv is written whole or not at all, so that a killed run leaves none damaged.
+"""
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import zipfile
+import zlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.schema import ConfigError, RunConfig
+from diffevo_jax.runs.results.files import holds_only, replace, write_arrays, write_whole
+
+METRICS = (
+    "fitness_mean",
+    "fitness_std",
+    "fitness_min",
+    "fitness_q25",
+    "fitness_median",
+    "fitness_q75",
+    "fitness_max",
+    "success_rate",
+    "effective_sample_size",
+    "num_invalid",
+    "selected",
+)
+# What a run that was killed before its config.yaml may leave.
+_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
+_VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "evosax", "numpy")
+
+
+def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
+    """Make a new run folder: `out`, or runs/NAME-DATE-TIME.
+
+    resume: take `out` as it is where it holds a run, or nothing but the beginning of one.
+    Raises ConfigError if it exists otherwise.
+    """
+    if out is not None:
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            if not out.is_dir():
+                raise ConfigError(f"--out {out}: expected a folder; seen a file") from None
+            if not is_begun(out):
+                reason = (
+                    "exists and is no run folder, it holds no config.yaml; choose another folder"
+                )
+            elif not resume:
+                reason = (
+                    "exists, and a run is never overwritten; choose another folder, or go on "
+                    "with what it holds: --resume"
+                )
+            else:
+                return out
+            raise ConfigError(f"--out {out}: {reason}") from None
+        except OSError as error:
+            raise ConfigError(f"--out {out}: {error.strerror or error}") from None
+        return out
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for count in range(1, 1000):
+        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{folder}: {error.strerror or error}; see --out") from None
+    raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a run, or no more than a run leaves that was killed at its start."""
+    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
+    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN, *kept)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run that did not come to its end."""
+    return (folder / "config.yaml").is_file() and (
+        read_environment(folder).get("status") != "complete"
+    )
+
+
+def write_config(folder: Path, config: RunConfig, source: str) -> None:
+    """Save the resolved config, ready to run again."""
+    text = yaml_loader.dump(config.model_dump())
+    header = f"# diffevo-jax run {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
+    write_whole(folder / "config.yaml", header + text)
+
+
+def write_environment(folder: Path, record: dict[str, Any]) -> None:
+    """Save versions, device and commit beside what the run says of itself."""
+    record["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_whole(folder / "environment.json", json.dumps(record, indent=2) + "\n")
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read what a run says of itself; nothing where it had not come to that."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{folder / 'environment.json'}: not readable: {error}") from None
+
+
+def write_method(
+    folder: Path, name: str, rows: Iterable[dict[str, Any]], arrays: dict[str, np.ndarray]
+) -> None:
+    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole."""
+    path = folder / "metrics.csv"
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["method", "repeat", "generation", "alpha", *METRICS])
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+    write_arrays(folder / f"{name}.npz", arrays)
+
+
+def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
+    """Leave only the rows of these methods in metrics.csv: of the others they may be cut short."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    kept = tuple(f"{name},".encode() for name in keep)
+    if not kept:
+        path.unlink()
+        return
+    text = b"".join([header, *(row for row in rows if row.startswith(kept))])
+    replace(path, lambda file: file.write(text))
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz, all of them or those named. Raises ConfigError."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names or file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path}: not readable as results: {error}") from None
+
+
+def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
+    """Read a run folder: its config, and the arrays of each method that has any.
+
+    Raises ConfigError when it is not a run folder or holds no results.
+    """
+    from diffevo_jax.runs.config.schema import read_results_config
+
+    if folder_kind(folder) == "sweep":
+        raise ConfigError(
+            f"{folder}: the folder of a sweep, not of a run; its results.csv has a row per point, "
+            f"method and repeat, and `diffevo-jax plot {folder}` draws it"
+        )
+    config = read_results_config(folder / "config.yaml")
+    arrays = {}
+    for name in config.methods:
+        path = folder / f"{name}.npz"
+        if path.exists():
+            arrays[name] = read_arrays(path, "fitness")
+            fitness = arrays[name]["fitness"]
+            if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
+                seen = f"{fitness.dtype} of shape {fitness.shape}"
+                raise ConfigError(
+                    f"{path}: not readable as results: fitness: expected numbers of shape "
+                    f"[S, T, N]; seen {seen}"
+                )
+    if not arrays:
+        raise ConfigError(f"{folder}: holds no results; no repeat had finished")
+    return config, arrays
+
+
+def folder_kind(folder: Path) -> Literal["run", "sweep"]:
+    """Say what a folder holds. Raises ConfigError, with what to do, where it is neither."""
+    config = folder / "config.yaml"
+    if config.is_file():
+        try:
+            data = yaml_loader.read(config)
+        except (OSError, yaml_loader.YamlError) as error:
+            raise ConfigError(f"{config}: {error}") from None
+        return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
+    if not folder.exists():
+        seen, inside = "no such folder", folder.parent
+    elif not folder.is_dir():
+        seen, inside = "expected a run folder; seen a file", folder.parent
+    else:
+        seen, inside = "not a run folder, it holds no config.yaml", folder
+    near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    advice = "`diffevo-jax run CONFIG` makes one and prints its name"
+    if near:
+        advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
+    raise ConfigError(f"{folder}: {seen}; {advice}")
+
+
+def finished_repeats(folder: Path) -> dict[str, int]:
+    """Read how many repeats of each method a run folder holds."""
+    methods = read_environment(folder).get("methods", {})
+    return {name: method["finished_repeats"] for name, method in methods.items()}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the commit of the code."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _VERSIONS},
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": devices[0].device_kind,
+        "device_count": len(devices),
+        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    """Version of a package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, with + for changes; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

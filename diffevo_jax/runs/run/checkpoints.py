@@ -1,0 +1,264 @@
+"""Checkpoints: where a run is, saved while it goes on, and read again by `--resume`.
+
+In the run folder, until the run is complete:
+
+checkpoints/lock                     held by the process that runs
+checkpoints/repeats/METHOD/000012.npz  finished repeats from number 12 on, each written once
+checkpoints/progress/STEP/           of Orbax: the repeats in progress; STEP counts the generations
+                                     of the whole run, over methods and repeats
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffevo_jax.runs.config import plugins
+from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results.files import differences
+from diffevo_jax.runs.results.record import ARRAYS
+
+# Without `checkpoint.every`: seconds between checkpoints, and at least so many times what the last
+# one took, so that they cost at most 1 % of a run.
+SECONDS = 60.0
+TIMES_ITS_COST = 100
+
+# Of environment.json: what changes the numbers of a run that goes on elsewhere.
+_MATTERS = ("versions", "backend", "device", "device_count", "x64", "git_commit")
+
+
+class Progress(NamedTuple):
+    """Repeats in progress.
+
+    method: its name. first: number of the first repeat. asked: how many are wanted; any others
+        fill up the devices.
+    generation: how many generations they have done.
+    carry: arrays of the program, a leading axis of repeats. kept: of each generation done,
+        `[asked, generation, ...]`.
+    """
+
+    method: str
+    first: int
+    asked: int
+    generation: int
+    carry: list[np.ndarray]
+    kept: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """The repeats in progress of a run: when to save them, saving, restoring.
+
+    A checkpoint that can't be saved is named and stops nothing. Orbax, which takes most of a second
+    to import, is imported when the first one is due.
+    """
+
+    def __init__(self, folder: Path, settings: cfg.Checkpoint, say: Callable[[str], None]):
+        self.folder = folder.absolute() / "checkpoints" / "progress"
+        self.settings, self.say = settings, say
+        self._manager: Any = None
+        self._generations = 0
+        self._begun = time.monotonic()
+        self._cost = 0.0
+
+    def due(self, generations: int) -> bool:
+        """Count generations, and say whether a checkpoint is due."""
+        self._generations += generations
+        if self.settings.every is not None:
+            return self._generations >= self.settings.every
+        if self._manager is not None and self._manager.is_saving_in_progress():
+            return False
+        return time.monotonic() - self._begun >= max(SECONDS, TIMES_ITS_COST * self._cost)
+
+    def save(self, step: int, write_repeats: Callable[[], None], progress: Progress | None) -> None:
+        """Save finished repeats at once, and repeats in progress while the run goes on.
+
+        step: generations of the whole run, increasing.
+        """
+        self._generations, self._begun = 0, time.monotonic()
+        try:
+            write_repeats()
+        except OSError as error:
+            self._not_saved(error)
+            return
+        if progress is None:
+            self._finished()
+            return
+        self.wait()
+        try:
+            import orbax.checkpoint as ocp
+
+            where = progress._asdict()
+            carry, kept = where.pop("carry"), where.pop("kept")
+            arrays = {"carry": {str(i): leaf for i, leaf in enumerate(carry)}, "kept": kept}
+            self._open().save(
+                step,
+                args=ocp.args.Composite(
+                    where=ocp.args.JsonSave(where), arrays=ocp.args.StandardSave(arrays)
+                ),
+                force=True,
+            )
+        except Exception as error:  # the file system's, as Orbax, TensorStore or Python wrap it
+            self._not_saved(error)
+
+    def restore(self, method: str, first: int) -> Progress | None:
+        """Read the newest checkpoint of these repeats that can be read, and delete newer ones."""
+        if not self.folder.exists():
+            return None
+        import orbax.checkpoint as ocp
+
+        manager = self._open()
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                saved: Any = manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        where=ocp.args.JsonRestore(), arrays=ocp.args.StandardRestore()
+                    ),
+                )
+                carry, kept = saved.arrays["carry"], saved.arrays["kept"]
+                leaves = [carry[str(i)] for i in range(len(carry))]
+                found = Progress(**saved.where, carry=leaves, kept=kept)
+            except Exception as error:  # whatever a damaged file leads to
+                self.say(
+                    f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)}); "
+                    "the one before it is used, or the start of these repeats"
+                )
+            else:
+                if (found.method, found.first) == (method, first):
+                    return found
+            shutil.rmtree(self.folder / str(step))
+            manager.reload()
+        return None
+
+    def wait(self) -> None:
+        """Wait until what is being saved is saved."""
+        if self._manager is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in `save`
+            self._not_saved(error)
+
+    def close(self) -> None:
+        """Wait, and end the threads that save."""
+        self.wait()
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def _open(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp
+
+            # It logs each failure with its stack, which `say` puts into a line.
+            logging.getLogger("absl").setLevel(logging.CRITICAL)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    create=False,
+                    # Of many processes only the first saves, which holds all of the arrays.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=0, active_processes={0}
+                    ),
+                    preservation_policy=ocp.checkpoint_managers.LatestN(self.settings.keep),
+                    cleanup_tmp_directories=True,
+                    lightweight_initialize=True,
+                    async_options=ocp.AsyncOptions(post_finalization_callback=self._finished),
+                ),
+            )
+        return self._manager
+
+    def _finished(self) -> None:
+        self._cost = time.monotonic() - self._begun
+
+    def _not_saved(self, error: Exception) -> None:
+        self.say(f"checkpoint not saved ({_line(error)}); the run goes on, and tries again later")
+        self._manager = None
+        for partial in self.folder.glob("*.orbax-checkpoint-tmp"):  # the results need the room
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def begin(
+    folder: Path,
+    config: cfg.RunConfig,
+    source: str,
+    sources: dict[str, str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Start the record of a run, `environment.json`; a run that goes on keeps its record.
+
+    sources: of `plugins.load`.
+    Raises ConfigError, naming the keys, when the folder holds a run of another config.
+    """
+    goes_on = (folder / "config.yaml").exists()
+    if goes_on:
+        plugins.check_same(folder, sources)
+    else:  # first of all: from here on the folder alone is enough to go on
+        plugins.keep(folder, sources)
+        results.write_config(folder, config, source)
+    record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
+    if goes_on:
+        before = results.read_environment(folder)
+        _check_same(folder, config, before, record)
+        if before:
+            record["methods"] = before["methods"]
+            keys = ("written", *_MATTERS)
+            record["resumed"] = [*before.get("resumed", []), {key: before[key] for key in keys}]
+            if before["status"] == "complete":
+                return before
+        for key in _MATTERS:
+            if before and before[key] != record[key]:
+                say(f"note: {key} was {before[key]} and is {record[key]}: numbers may differ")
+    results.write_environment(folder, record)
+    return record
+
+
+def finished(
+    folder: Path, config: cfg.RunConfig, say: Callable[[str], None]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Read the arrays of all generations of the methods that had ended; drop the others' rows."""
+    found = {}
+    for name in config.methods:
+        path = folder / f"{name}.npz"
+        if not path.exists():
+            continue
+        try:
+            arrays = results.read_arrays(path)
+        except cfg.ConfigError as error:
+            say(f"{error}. The method runs again.")
+            continue
+        kept = {key: value for key, value in arrays.items() if key in ARRAYS}
+        if len(kept.get("fitness", ())) == config.repeats:
+            found[name] = kept
+    results.drop_rows(folder, keep=found)
+    return found
+
+
+def _check_same(
+    folder: Path, config: cfg.RunConfig, before: dict[str, Any], record: dict[str, Any]
+) -> None:
+    stored = cfg.load_config(folder / "config.yaml").model_dump()
+    given = config.model_dump()
+    if before and before["x64"] != record["x64"]:
+        stored["JAX_ENABLE_X64"], given["JAX_ENABLE_X64"] = before["x64"], record["x64"]
+    lines = [
+        f"  {key}: {there} there, {here} asked for"
+        for key, (there, here) in differences(stored, given).items()
+        # Words, which follow the others, and what results are held against.
+        if key != "description" and not key.startswith("figure") and ".reference" not in key
+    ]
+    if lines:
+        raise cfg.ConfigError(
+            f"{folder}: holds a run of another config, and --resume goes on with the same one; "
+            "leave the changes out, or run into another folder\n" + "\n".join(lines)
+        )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

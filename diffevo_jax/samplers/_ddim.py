@@ -1,0 +1,137 @@
+"""The DDIM step of Diffusion Evolution (paper Algorithm 1; Song et al., 2010.02502)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from diffevo_jax.batch import individual_keys
+from diffevo_jax.checks import Fraction, check_number
+from diffevo_jax.parts import Level, Move, Sampler
+from diffevo_jax.sharding import over_individuals
+
+# Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
+# random bits pass many times on their way to normal numbers. Twice as fast as all at once at
+# N = 256, D = 17410.
+CPU_BLOCK = 2**19
+
+
+def ddim(eta: Fraction = 1.0, *, mesh: Mesh | None = None) -> Sampler:
+    """Take a DDIM step towards the clean targets.
+
+    eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
+    mesh: split the individuals over all axes of this mesh; None keeps them where they are.
+
+    Raises ValueError on an eta out of range.
+    """
+    check_number("eta", eta, 0, 1)
+
+    def move(
+        key: jax.Array, memory: Any, x_t: jax.Array, x0: jax.Array, level: Level
+    ) -> tuple[Move, Any]:
+        settings = {
+            "alpha_t": level.alpha,
+            "alpha_prev": level.alpha_prev,
+            "eta": eta,
+            "one_minus_alpha_t": level.one_minus_alpha,
+            "one_minus_alpha_prev": level.one_minus_alpha_prev,
+        }
+
+        def step(keys: jax.Array, population: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return ddim_step(keys, *population, **settings)
+
+        moved = (step if mesh is None else over_individuals(step, mesh))(key, (x_t, x0))
+        # Computed where somebody asks for them.
+        return Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings)), memory
+
+    return Sampler(lambda population: (), move)
+
+
+def ddim_sigma(
+    alpha_t, alpha_prev, *, eta, one_minus_alpha_t=None, one_minus_alpha_prev=None
+) -> jax.Array:
+    """Compute the standard deviation of the noise that one step adds (Eq. 16 of DDIM).
+
+    sigma = eta sqrt((1 - alpha_prev) / (1 - alpha_t) (1 - alpha_t / alpha_prev))
+
+    alpha_t, alpha_prev: signal level before and after the step, alpha_t < alpha_prev.
+    eta: in [0, 1]; 0 is deterministic, 1 is DDPM's noise.
+    one_minus_alpha_t, one_minus_alpha_prev: exact 1 - alpha where at hand (`schedules.Schedule`).
+    """
+    one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
+    one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
+    # 1 - alpha_t / alpha_prev, from the side that keeps its digits: alpha near 0, 1 - alpha near 1.
+    noisy = 1 - alpha_t / alpha_prev
+    rise = jnp.where(alpha_t < 0.5, noisy, (one_minus_t - one_minus_prev) / alpha_prev)
+    return eta * jnp.sqrt(one_minus_prev / one_minus_t * rise)
+
+
+def ddim_mean(
+    x_t: jax.Array,
+    x0: jax.Array,
+    *,
+    alpha_t,
+    alpha_prev,
+    eta,
+    one_minus_alpha_t=None,
+    one_minus_alpha_prev=None,
+) -> jax.Array:
+    """Where a step goes without its noise, `[N, D]`; arguments as for `ddim_step`."""
+    one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
+    one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
+    # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept), which never cancels.
+    kept = alpha_t * one_minus_prev / (alpha_prev * one_minus_t)
+    direction = jnp.sqrt(one_minus_prev * (1 - eta**2 + eta**2 * kept))
+    eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
+    return jnp.sqrt(alpha_prev) * x0 + direction * eps
+
+
+def ddim_step(
+    key: jax.Array,
+    x_t: jax.Array,
+    x0: jax.Array,
+    *,
+    alpha_t,
+    alpha_prev,
+    eta,
+    one_minus_alpha_t=None,
+    one_minus_alpha_prev=None,
+) -> jax.Array:
+    """Move the population one level towards its clean estimate.
+
+    eps    = (x_t - sqrt(alpha_t) x0) / sqrt(1 - alpha_t)
+    x_prev = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - sigma^2) eps + sigma N(0, I)
+
+    key: one PRNG key, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+        Not used when eta is the Python number 0.
+    x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
+    Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
+    """
+    levels = {
+        "alpha_t": alpha_t,
+        "alpha_prev": alpha_prev,
+        "eta": eta,
+        "one_minus_alpha_t": one_minus_alpha_t,
+        "one_minus_alpha_prev": one_minus_alpha_prev,
+    }
+
+    if isinstance(eta, int | float) and eta == 0:
+        return ddim_mean(x_t, x0, **levels)
+    sigma = ddim_sigma(**levels)
+
+    def individual(args) -> jax.Array:
+        key, x_t, x0 = args
+        return ddim_mean(x_t, x0, **levels) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
+
+    population = individual_keys(key, len(x_t)), x_t, x0
+    # A power of two, as most populations are: what is left over costs a copy of the rest.
+    rows = 2 ** max(0, (CPU_BLOCK // x_t.shape[1]).bit_length() - 1)
+    if rows >= len(x_t):
+        return jax.vmap(individual)(population)
+    return jax.lax.platform_dependent(
+        population,
+        cpu=partial(jax.lax.map, individual, batch_size=rows),
+        default=jax.vmap(individual),
+    )

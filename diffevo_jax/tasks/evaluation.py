@@ -1,0 +1,240 @@
+"""Control tasks, rolled out on the device: genomes in, returns out."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from diffevo_jax.batch import individual_keys
+from diffevo_jax.checks import Count, Number, Positive, check_number
+from diffevo_jax.policies import Batched, Policy
+from diffevo_jax.policies._policy import check_genomes
+from diffevo_jax.sharding import over_individuals
+from diffevo_jax.tasks import rollout
+from diffevo_jax.tasks.task import Task as Task
+from diffevo_jax.tasks.task import check_fit
+from diffevo_jax.tasks.task import make_task as make_task
+from diffevo_jax.tasks.trajectories import Trajectory as Trajectory
+from diffevo_jax.tasks.trajectories import make_trajectories as make_trajectories
+
+
+class Outcome(NamedTuple):
+    """How episodes went.
+
+    returns: sum of rewards, `[N, E]`. length: steps taken, `[N, E]`.
+    final_state: the environment's state after the last step, a pytree of `[N, E, ...]`.
+    """
+
+    returns: jax.Array
+    length: jax.Array
+    final_state: Any
+
+
+def make_returns(
+    task: Task,
+    policy: Policy,
+    *,
+    num_episodes: Count = 1,
+    scale: Positive = 1.0,
+    chunk: Count | None = None,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
+
+    key: one for all, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+
+    The fitness of an individual is the mean over its episodes:
+
+        returns = make_returns(task, policy)
+        evolve(key, algorithm, lambda key, x: returns(key, x).mean(1), ..., has_key=True)
+
+    policy: from `policies`, with the task's inputs and outputs. `policies.mlp` has its own form
+        for many individuals at once; any other network runs under `vmap`.
+    num_episodes: episodes per individual, each from a fresh initial state.
+    scale: factor on the genome before it fills the network.
+    chunk: individuals rolled out together; one that has ended makes room for the next. At most the
+        population. None takes, on a CPU, up to 128, fewer for large networks so that their weights
+        stay in the cache, and elsewhere the whole population. It changes the time, not the results.
+
+    A return is the sum of rewards up to and including the step that ends the episode; truncation
+    at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
+    """
+    return _roll_out(task, policy, num_episodes, scale, chunk, lambda lanes: lanes.total)
+
+
+def make_outcomes(
+    task: Task,
+    policy: Policy,
+    *,
+    num_episodes: Count = 1,
+    scale: Positive = 1.0,
+    chunk: Count | None = None,
+) -> Callable[[jax.Array, jax.Array], Outcome]:
+    """Make the roll-out that also tells how episodes ended: (key, population) -> Outcome.
+
+    Arguments and episodes are those of `make_returns`: the same key gives the same returns.
+    """
+
+    def read(lanes: rollout.Lanes) -> Outcome:
+        return Outcome(lanes.total, lanes.length, lanes.state)
+
+    return _roll_out(task, policy, num_episodes, scale, chunk, read)
+
+
+def make_fitness(
+    task: Task,
+    policy: Policy,
+    *,
+    num_episodes: Count = 1,
+    scale: Positive = 1.0,
+    success: Number | Literal["goal"] | None = None,
+    shared_starts: Count | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
+    """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that tells who succeeded.
+
+    It is (key, population `[N, D]`) -> (mean return `[N]`, {"success": share of an individual's
+    episodes, `[N]`}). Keys and episodes are those of `make_returns`.
+
+    success: an episode succeeds with at least this return, or with "goal" where the task's own rule
+        ends it, `task.terminated`, by its last step: for tasks that end at a goal, not at a fall.
+        None tells nothing, {}.
+    shared_starts: M; individual i has the episodes, starts and noise, of i mod M, fresh in each
+        call. Its fitness is its mean return less the median of those with the same episodes, plus
+        that of all: luck at the start does not select. The mean return itself is aux "returns".
+        None gives each individual episodes of its own.
+    mesh: split the individuals over all axes of this mesh; None keeps them where they are.
+
+    Raises ValueError when policy and task do not fit, and on another success.
+    """
+    if isinstance(success, str) and success != "goal":
+        raise ValueError(f"success: expected a return, 'goal' or None; seen {success!r}")
+    if not isinstance(success, str) and success is not None:
+        check_number("success", success, -math.inf, math.inf, closed="()")
+
+    def read(lanes: rollout.Lanes) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if success is None:
+            return lanes.total, {}
+        if isinstance(success, str):
+            terminated = rollout.over_lanes(task.terminated)
+            return lanes.total, {"success": terminated(lanes.state)}
+        return lanes.total, {"success": lanes.total >= success}
+
+    if shared_starts is not None and shared_starts < 1:
+        raise ValueError(f"shared_starts: expected at least 1; seen {shared_starts}")
+    episodes = _roll_out(task, policy, num_episodes, scale, None, read)
+
+    def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
+        return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(*individuals))
+
+    run = mean_outcome if mesh is None else over_individuals(mean_outcome, mesh)
+
+    def fitness(key: jax.Array, population: jax.Array):
+        return run(key, (individual_keys(key, len(population)), population))
+
+    if shared_starts is None:
+        return fitness
+
+    def relative(key: jax.Array, population: jax.Array):
+        size = len(population)
+        if 2 * shared_starts > size:
+            raise ValueError(
+                f"shared_starts: expected at most half of the population's {size} individuals; "
+                f"seen {shared_starts}"
+            )
+        start = jnp.arange(size) % shared_starts
+        keys = jax.random.split(key, shared_starts)[start]
+        returns, aux = run(key, (keys, population))
+        # A column a start; NaN fills up the last row.
+        rows = jnp.pad(returns, (0, -size % shared_starts), constant_values=jnp.nan)
+        baseline = jnp.nanmedian(rows.reshape(-1, shared_starts), axis=0)[start]
+        return returns - baseline + jnp.nanmedian(returns), {**aux, "returns": returns}
+
+    return relative
+
+
+def _roll_out(task, policy, num_episodes, scale, chunk, read):
+    check_fit(task, policy, num_episodes)
+    check_number("scale", scale, 0, math.inf, closed="()")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1; seen {chunk}")
+    network = policy.batched or _any_batched(policy)
+
+    def reset(key: jax.Array):
+        observation, state = task.environment.reset_env(key, task.params)
+        return task.observe(observation), jax.tree.map(jnp.asarray, state)
+
+    # `task.step` neither resets nor truncates; `rollout` does what is needed of both.
+    def step(key: jax.Array, state: Any, outputs: jax.Array):
+        observation, state, reward, ended, _ = task.step(key, state, task.act(outputs))
+        return task.observe(observation), state, reward, ended
+
+    episodes = rollout.Episodes(
+        reset=reset,
+        step=step,
+        memory=policy.initial_state,
+        load=lambda genomes: network.load(scale * genomes),
+        apply=network.apply,
+        max_steps=task.max_steps,
+    )
+
+    def run(key: jax.Array, population: jax.Array):
+        size = len(population)
+        check_genomes(policy, population)
+        if chunk is not None and chunk > size:
+            raise ValueError(
+                f"chunk: expected at most the population's {size} individuals; seen {chunk}"
+            )
+        keys = rollout.episode_keys(key, size, num_episodes)
+
+        def on(settings: dict[str, Any]):
+            return lambda keys, population: rollout.rollout(
+                episodes, keys, population, read=read, **settings
+            )
+
+        return jax.lax.platform_dependent(
+            keys,
+            population,
+            cpu=on(_cpu_settings(policy, size, chunk)),
+            default=on(_accelerator_settings(size, chunk)),
+        )
+
+    return run
+
+
+# Weights that roll out together on a CPU: about what a core's caches hold beside the rest.
+CACHE_BYTES = 1024 * 1024
+
+# An accelerator takes as long for a step of fewer lanes. No card has been timed.
+LEAST_LANES = 2**14
+
+# Steps between two waits of an accelerator's host. No card has been timed.
+STEPS = 8
+
+
+def _cpu_settings(policy: Policy, size: int, chunk: int | None) -> dict[str, Any]:
+    """As many lanes as stay in the cache.
+
+    Fewer lanes for the last individuals would be a second loop: they make an untrained population a
+    third faster, and take half a second to compile.
+    """
+    if chunk is None:
+        chunk = min(size, max(8, min(128, CACHE_BYTES // (4 * policy.num_genes))))
+    return {"lanes": chunk}
+
+
+def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
+    """All at once, to fill the device; half as many lanes each time that half have ended."""
+    lanes = size if chunk is None else chunk
+    narrower = []
+    while (narrower or [lanes])[-1] // 2 >= LEAST_LANES:
+        narrower.append((narrower or [lanes])[-1] // 2)
+    return {"lanes": lanes, "narrower": narrower, "steps": STEPS}
+
+
+def _any_batched(policy: Policy) -> Batched:
+    """Any network for many genomes at once, by `vmap` over lanes and episodes."""
+    over_episodes = jax.vmap(policy.apply, (None, -1, -1), -1)
+    return Batched(jax.vmap(policy.unflatten), jax.vmap(over_episodes, (0, -1, -1), -1))

@@ -1,0 +1,184 @@
+"""A Gymnax environment as a task for policies: what they see, and what they may do."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffevo_jax.checks import Count, nearest
+from diffevo_jax.policies import Policy
+from diffevo_jax.tasks.fast_trig import with_fast_trig
+
+# Registered environments that cannot be tasks, and why.
+REFUSED = {
+    "MNISTBandit-bsuite": "Gymnax downloads MNIST as it makes it, and reads its pixels as int8, "
+    "so that bright ones become negative"
+}
+
+
+class Task(NamedTuple):
+    """A Gymnax environment and what a policy for it must look like.
+
+    environment, params: as `gymnax.make` returns them.
+    step: (key, state, action) -> (observation, state, reward, ended, info), the environment's
+        `step_env`, which neither resets nor truncates.
+    terminated: state -> whether the environment's own rule ends an episode there.
+    input_shape: shape of what a policy sees. num_outputs: policy outputs, one per discrete action
+        or per component of a continuous one.
+    act: policy outputs `[num_outputs]` -> action: argmax, or tanh scaled to the action bounds.
+    observe: observation, as the environment gives it -> what a policy sees, in floating point.
+    max_steps: steps after which an episode is cut off.
+    """
+
+    environment: Any
+    params: Any
+    step: Callable[[jax.Array, Any, jax.Array], tuple]
+    terminated: Callable[[Any], jax.Array]
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    act: Callable[[jax.Array], jax.Array]
+    observe: Callable[[jax.Array], jax.Array]
+    max_steps: int
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers that a policy sees."""
+        return math.prod(self.input_shape)
+
+
+def make_task(
+    name: str,
+    *,
+    max_steps: Count | None = None,
+    fast_trig: bool = True,
+    observations: Literal["scaled", "raw"] = "scaled",
+) -> Task:
+    """Look up a Gymnax environment with array or discrete observations and actions.
+
+    name: a registered environment, for example "CartPole-v1".
+    max_steps: cut episodes there; None keeps the environment's own limit. The published roll-outs
+        stop at 500 or the environment's own limit, whichever comes first.
+    fast_trig: on a CPU, take the sines and cosines of steps by a polynomial, to 2e-7, see
+        `fast_trig`; False keeps XLA's, to 3e-8, at up to half the speed.
+    observations: "scaled" gives policies a vector, scaled as published: sqrt(3) (2 (o - low) /
+        (high - low) - 1), bounds beyond 1000 in size taken as 1; for a uniform observation this is
+        unit variance. "raw" gives the environment's numbers in their own shape, such as the
+        `[10, 10, C]` of MinAtar's images. Discrete observations are one-hot vectors in both.
+
+    Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
+    MountainCarContinuous-v0 keeps its velocity at the left wall, where Gymnasium sets it to 0.
+
+    Raises ValueError on an unknown name, on environments in `REFUSED`, with the reason, and on
+    spaces that a policy of plain outputs cannot serve.
+    """
+    try:
+        import gymnax
+    except ModuleNotFoundError as error:
+        message = f'control tasks need gymnax ({error}): pip install "diffevo-jax[control]"'
+        raise ModuleNotFoundError(message) from None
+
+    if name not in gymnax.registered_envs:
+        raise ValueError(
+            f"environment: expected one of {', '.join(gymnax.registered_envs)}; seen {name!r}"
+            f"{nearest(name, gymnax.registered_envs)}"
+        )
+    if name in REFUSED:
+        raise ValueError(f"environment: {name} cannot be a task: {REFUSED[name]}")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps: expected at least 1; seen {max_steps}")
+    if observations not in ("scaled", "raw"):
+        raise ValueError(f"observations: expected 'scaled' or 'raw'; seen {observations!r}")
+    with jax.ensure_compile_time_eval():  # known numbers, also where the caller is traced
+        environment, params = gymnax.make(name)
+        input_shape, observe = _observe(
+            name, environment.observation_space(params), scaled=observations == "scaled"
+        )
+        num_outputs, act = _act(name, environment.action_space(params))
+
+    def step(key: jax.Array, state: Any, action: jax.Array):
+        return environment.step_env(key, state, action, params)
+
+    def terminated(state: Any) -> jax.Array:
+        return jnp.asarray(environment.is_terminated(state, params), bool)
+
+    if fast_trig:
+        step, terminated = with_fast_trig(step), with_fast_trig(terminated)
+
+    limit = int(params.max_steps_in_episode)
+    return Task(
+        environment=environment,
+        params=params,
+        step=step,
+        terminated=terminated,
+        input_shape=input_shape,
+        num_outputs=num_outputs,
+        act=act,
+        observe=observe,
+        max_steps=limit if max_steps is None else min(limit, max_steps),
+    )
+
+
+def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
+    """Raise ValueError unless a policy sees and gives what the task does."""
+    if policy.input_shape != task.input_shape:
+        raise ValueError(
+            f"policy: expected inputs of shape {task.input_shape} for {task.environment.name}; "
+            f"seen {policy.input_shape}"
+        )
+    if policy.num_outputs != task.num_outputs:
+        raise ValueError(
+            f"policy: expected {task.num_outputs} outputs for {task.environment.name}; "
+            f"seen {policy.num_outputs}"
+        )
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes: expected at least 1; seen {num_episodes}")
+
+
+def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], Callable]:
+    """Shape of what a policy sees of a space's observations, and how it sees them."""
+    from gymnax.environments import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return (space.n,), lambda observation: jax.nn.one_hot(observation, space.n)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"environment: expected array or discrete observations; {name} has {space!r}"
+        )
+    if not scaled:
+        return tuple(space.shape), lambda observation: jnp.asarray(observation, float)
+    low, high = (
+        np.broadcast_to(np.asarray(bound, np.float64), space.shape).ravel()
+        for bound in (space.low, space.high)
+    )
+    low, high = np.where(np.abs(low) > 1000, -1, low), np.where(np.abs(high) > 1000, 1, high)
+    # A constant component carries nothing and has no range to divide by: it becomes 0.
+    gain = np.where(high > low, 2 * math.sqrt(3) / np.where(high > low, high - low, 1), 0.0)
+    middle = (high + low) / 2
+
+    def scale(observation: jax.Array) -> jax.Array:
+        return (jnp.ravel(observation) - jnp.asarray(middle, float)) * jnp.asarray(gain, float)
+
+    return (math.prod(space.shape),), scale
+
+
+def _act(name: str, space: Any) -> tuple[int, Callable[[jax.Array], jax.Array]]:
+    """Outputs that a space's actions take, and how they become an action."""
+    from gymnax.environments import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return int(space.n), jnp.argmax
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"environment: expected discrete or box actions; {name} has {space!r}")
+    lowest, highest = (
+        jnp.broadcast_to(jnp.asarray(bound, float), space.shape)
+        for bound in (space.low, space.high)
+    )
+
+    def squash(outputs: jax.Array) -> jax.Array:
+        squashed = jnp.tanh(outputs).reshape(space.shape)
+        return (highest + lowest) / 2 + (highest - lowest) / 2 * squashed
+
+    return math.prod(space.shape), squash

@@ -1,0 +1,74 @@
+"""Whole episodes of chosen individuals, for pictures."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.checks import Count, Positive
+from diffevo_jax.policies import Policy
+from diffevo_jax.policies._policy import check_genomes
+from diffevo_jax.tasks.rollout import episode_keys
+from diffevo_jax.tasks.task import Task, check_fit
+
+
+class Trajectory(NamedTuple):
+    """Whole episodes of K individuals; after its end an episode repeats its last observation.
+
+    observations: as the environment gives them, `[K, E, T + 1, ...]`. actions: `[K, E, T, ...]`.
+    rewards: `[K, E, T]`, 0 after the end. length: steps taken, `[K, E]`.
+    """
+
+    observations: jax.Array
+    actions: jax.Array
+    rewards: jax.Array
+    length: jax.Array
+
+
+def make_trajectories(
+    task: Task, policy: Policy, *, num_episodes: Count = 1, scale: Positive = 1.0
+) -> Callable[[jax.Array, jax.Array, jax.Array], Trajectory]:
+    """Make the recording of chosen individuals: (key, population, individuals `[K]`) -> Trajectory.
+
+    individuals: indices into the population. The episodes are those that `make_returns` rolls out
+        with the same key and population. Memory grows with K, episodes and steps.
+    """
+    check_fit(task, policy, num_episodes)
+
+    def episode(key: jax.Array, weights: Any):
+        key_reset, key_steps = jax.random.split(key)
+        observation, state = task.environment.reset_env(key_reset, task.params)
+        state = jax.tree.map(jnp.asarray, state)
+
+        def advance(carry, step: jax.Array):
+            observation, state, memory, ended = carry
+            outputs, new_memory = policy.apply(weights, memory, task.observe(observation))
+            action = task.act(outputs)
+            key = jax.random.fold_in(key_steps, step)
+            new = task.step(key, state, action)
+            observation, state, memory = jax.tree.map(
+                lambda new, old: jnp.where(ended, old, new).astype(old.dtype),
+                (*new[:2], new_memory),
+                (observation, state, memory),
+            )
+            reward = jnp.where(ended, 0, new[2])
+            carry = (observation, state, memory, ended | new[3])
+            return carry, (observation, action, reward, ~ended)
+
+        start = (observation, state, policy.initial_state, jnp.asarray(False))
+        _, (after, actions, rewards, taken) = jax.lax.scan(
+            advance, start, jnp.arange(task.max_steps)
+        )
+        return Trajectory(
+            jnp.concatenate([observation[None], after]), actions, rewards, jnp.sum(taken)
+        )
+
+    def trajectories(key: jax.Array, population: jax.Array, individuals: jax.Array) -> Trajectory:
+        check_genomes(policy, population)
+        individuals = jnp.asarray(individuals)
+        keys = episode_keys(key, len(population), num_episodes)[individuals]
+        weights = jax.vmap(policy.unflatten)(scale * population[individuals])
+        return jax.vmap(jax.vmap(episode, (0, None)))(keys, weights)
+
+    return trajectories
