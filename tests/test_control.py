@@ -333,7 +333,7 @@ def test_lanes_are_those_of_the_platform_lowered_for():
 def test_scale_multiplies_the_genome():
     task, policy = _setup("Pendulum-v1", max_steps=20)
     population = jax.random.normal(KEY, (8, policy.num_genes))
-    scaled = jax.jit(control.make_returns(task, policy, scale=0.1))(KEY, population)
+    scaled = jax.jit(control.make_returns(task, de.policies.scaled(policy, 0.1)))(KEY, population)
     by_hand = jax.jit(control.make_returns(task, policy))(KEY, 0.1 * population)
     np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
 
@@ -443,7 +443,8 @@ def test_devices_share_out_individuals_and_their_success():
 def test_the_environments_own_limit_holds_below_the_cut():
     assert control.make_task("MountainCar-v0", max_steps=500).max_steps == 200
     assert control.make_task("MountainCarContinuous-v0", max_steps=500).max_steps == 500
-    assert control.make_task("MountainCarContinuous-v0").max_steps == 999
+    assert control.make_task("MountainCarContinuous-v0").max_steps == 500
+    assert control.make_task("MountainCarContinuous-v0", max_steps=None).max_steps == 999
 
 
 class _Odd:
@@ -513,7 +514,7 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
             "shared_starts: expected at most half of the population's 4 individuals; seen 3",
         ),
         (lambda: control.make_fitness(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
-        (lambda: control.make_returns(*_setup(), scale=0.0), "scale: .* seen 0"),
+        (lambda: de.policies.scaled(_setup()[1], 0.0), "scale: .* seen 0"),
         (
             lambda: control.make_returns(_setup()[0], de.policies.mlp((3, 2))),
             r"policy: expected inputs of shape \(4,\) for CartPole-v1; seen \(3,\)",
