@@ -96,12 +96,13 @@ def test_a_function_has_a_number_and_a_name(function):
     assert make_instance(function, num_genes=4, instance=3).cost_fn(point) != expected
 
 
-def test_instances_are_mapped_by_their_seed():
+def test_instances_are_mapped_by_their_number():
     seeds, point = jnp.arange(3), jnp.linspace(-3, 3, 4)
-    mapped = jax.vmap(lambda seed: make_instance("f10", num_genes=4, instance=seed).cost_fn(point))(
-        seeds
-    )
-    alone = [make_instance("f10", num_genes=4, instance=seed).cost_fn(point) for seed in range(3)]
+
+    def cost(seed):
+        return make_instance("f10", num_genes=4, instance=seed).cost_fn(point)
+
+    mapped, alone = jax.vmap(cost)(seeds), [cost(seed) for seed in range(3)]
     np.testing.assert_allclose(mapped, alone, rtol=1e-4)  # rotations of float32, conditioned 1e6
 
 

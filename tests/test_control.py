@@ -161,13 +161,13 @@ def test_an_mlps_own_form_gives_what_any_network_gives(name, hidden):
 def test_outcomes_and_trajectories_tell_of_the_same_episodes():
     task, policy = _setup(max_steps=30)
     population = jax.random.normal(KEY, (24, policy.num_genes))
-    arguments: dict[str, Any] = {"num_episodes": 2, "scale": 0.5}
-    outcome = jax.jit(control.make_outcomes(task, policy, **arguments))(KEY, population)
+    policy = de.policies.scaled(policy, 0.5)
+    outcome = jax.jit(control.make_outcomes(task, policy, num_episodes=2))(KEY, population)
     np.testing.assert_array_equal(outcome.returns, outcome.length)  # a reward of 1 a step
     assert int(outcome.length.min()) < 30 == int(outcome.length.max())
 
     chosen = jnp.array([17, 3])
-    record = jax.jit(control.make_trajectories(task, policy, **arguments))
+    record = jax.jit(control.make_trajectories(task, policy, num_episodes=2))
     seen = record(KEY, population, chosen)
     assert seen.observations.shape == (2, 2, 31, 4)
     assert seen.actions.shape == seen.rewards.shape == (2, 2, 30)
