@@ -18,7 +18,7 @@ from diffevo_jax.checks import Count, Fraction, InputError, NonNegative
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.fitness import FitnessMap, standardised, weigh
 from diffevo_jax.kernels._gaussian import gaussian
-from diffevo_jax.parts import Denoiser, Level, Sampler, Weights
+from diffevo_jax.parts import Denoiser, Level, Move, Posterior, Sampler, Weights
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 
@@ -164,8 +164,8 @@ def denoising_evolution(
             population, t, denoiser.init(key, population), sampler.init(key_sampler, population)
         )
 
-    estimate = _checked("denoiser", denoiser.estimate, "x0")
-    move = _checked("sampler", sampler.move, "population")
+    estimate = _checked("denoiser", denoiser.estimate, Posterior, "x0")
+    move = _checked("sampler", sampler.move, Move, "population")
 
     def step(
         key: jax.Array, state: State, fitness: jax.Array, x_t: jax.Array
@@ -206,19 +206,21 @@ def _weigh(
     return log_weight, Weights(shared, fitness, lambda fitness: weigh(fitness_map, fitness))
 
 
-def _checked(name: str, function: Callable[..., Any], genomes: str) -> Callable[..., Any]:
-    """A part's function, which must return what has genomes like x_t, and memory."""
+def _checked(
+    name: str, function: Callable[..., Any], kind: type, genomes: str
+) -> Callable[..., Any]:
+    """A part's function, which must return something with genomes like x_t, and memory."""
 
     def checked(key: jax.Array, memory: Any, x_t: jax.Array, *rest: Any) -> tuple[Any, Any]:
         result = function(key, memory, x_t, *rest)
-        expected = f"a pair, (what has {genomes} {x_t.shape}, memory)"
+        expected = f"to return ({kind.__name__}, memory), its {genomes} of shape {x_t.shape}"
         try:
             made, memory = result
             shape = jnp.shape(getattr(made, genomes))
         except (TypeError, ValueError, AttributeError):
             raise InputError(name, expected, f"{result!r:.80}") from None
         if shape != x_t.shape:
-            raise InputError(name, expected, f"{genomes} {shape}")
+            raise InputError(name, expected, f"{genomes} of shape {shape}")
         return made, memory
 
     return checked

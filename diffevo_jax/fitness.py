@@ -126,10 +126,13 @@ def weigh(
     try:
         log_weight = fitness_map(jnp.where(valid, fitness, stand_in), valid)
     except TypeError as error:
+        inside = error.__traceback__
+        if inside is not None and inside.tb_next is not None:  # in the map, not of calling it
+            raise
         raise InputError(
             "fitness_map",
             "a function of (fitness, valid)",
-            f"one that answers: {error}",
+            f"another: {error}",
             "de.fitness.pointwise makes one of a function of the fitness alone",
         ) from error
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
