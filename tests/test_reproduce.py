@@ -490,7 +490,7 @@ def test_a_quick_run_makes_every_figure_and_table(quick, names):
 
 
 # What makes a sweep tiny, and the points of it that are run.
-LEVELS = "algorithm.num_levels=4"
+LEVELS = "algorithm.num_generations=4"
 TINY = {
     "fig3": (
         (

@@ -29,16 +29,16 @@ ALGORITHMS = {
         for name, denoiser, sampler in (
             ("broadened", "{name: broadened}", "{name: ddim}"),
             ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
-            ("heavy_tailed", "{name: heavy_tailed}", "{name: ddim}"),
+            ("student_t", "{kernel: {name: student_t, latent_dim: 1}}", "{name: ddim}"),
             ("dpm_solver", "{name: posterior_mean}", "{name: dpm_solver}"),
         )
     },
-    "cma_es": "{name: cma_es, num_levels: 6}",
-    "open_es": "{name: open_es, num_levels: 6}",
-    "pepg": "{name: pepg, num_levels: 6}",
-    "map_elites": "{name: map_elites, num_levels: 6}",
-    "evosax": "{name: evosax, strategy: SNES, num_levels: 6}",
-    "population_based": "{name: evosax, strategy: DifferentialEvolution, num_levels: 6}",
+    "cma_es": "{name: cma_es, num_generations: 6}",
+    "open_es": "{name: open_es, num_generations: 6}",
+    "pepg": "{name: pepg, num_generations: 6}",
+    "map_elites": "{name: map_elites, num_generations: 6}",
+    "evosax": "{name: evosax, strategy: SNES, num_generations: 6}",
+    "population_based": "{name: evosax, strategy: DifferentialEvolution, num_generations: 6}",
 }
 
 

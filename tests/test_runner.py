@@ -339,13 +339,14 @@ def test_a_latent_space_of_too_many_dimensions_is_named_as_the_config_names_it(t
         run.build(config)
 
 
-def test_a_kernel_for_another_machine_stops_the_run_with_advice(tiny, tmp_path):
+def test_a_kernel_for_another_machine_is_named_before_the_run_with_advice(tiny, tmp_path):
     tiny.write_text(
         TINY.split("methods:")[0].split("algorithm:")[0]
         + "algorithm: {name: denoising_evolution, schedule: {num_levels: 4}, "
-        "denoiser: {implementation: gpu}, sampler: {}}\n"
+        "denoiser: {kernel: {implementation: gpu}}, sampler: {}}\n"
     )
-    with pytest.raises(run.Stopped, match=r"'gpu' is a kernel .* runs on: cpu; 'auto' takes"):
+    message = r"kernel\.implementation: expected .* a cpu; seen 'gpu'.*; 'auto' takes"
+    with pytest.raises(cfg.ConfigError, match=message):
         _run(tiny, tmp_path / "out")
 
 
@@ -624,7 +625,9 @@ def test_an_override_of_a_shared_setting_reaches_the_methods_that_state_it(tiny,
 
 
 def test_an_override_of_a_shared_setting_leaves_other_optimisers_alone(tiny, tmp_path):
-    tiny.write_text(TINY + "  cma: {label: CMA-ES, algorithm: {name: cma_es, num_levels: 4}}\n")
+    tiny.write_text(
+        TINY + "  cma: {label: CMA-ES, algorithm: {name: cma_es, num_generations: 4}}\n"
+    )
     results.write_config(tmp_path, cfg.load_config(tiny), "")
     for path in (tiny, tmp_path / "config.yaml"):  # the second states everything in every method
         methods = cfg.load_config(path, ["algorithm.eta=0.25", "problem.scale=2.0"]).methods

@@ -194,6 +194,7 @@ def _made_by(kind: str) -> type | None:
         "algorithm": de.Algorithm,
         "schedule": de.schedules.Schedule,
         "denoiser": de.Denoiser,
+        "kernel": de.Kernel,
         "sampler": de.Sampler,
     }.get(kind)
 

@@ -18,7 +18,9 @@ _OF_A_RUN = ("key", "num_genes", "population_size", "mesh")
 GIVEN = {
     "problem": ("mesh",),
     "policy": ("num_inputs", "num_outputs", "input_shape"),
-    **dict.fromkeys(("algorithm", "schedule", "fitness_map", "denoiser", "sampler"), _OF_A_RUN),
+    **dict.fromkeys(
+        ("algorithm", "schedule", "fitness_map", "denoiser", "kernel", "sampler"), _OF_A_RUN
+    ),
 }
 
 # Each kind of section: the key that tells which one it is, and the one that it is without.
@@ -29,6 +31,7 @@ KINDS = {
     "schedule": ("name", "cosine"),
     "fitness_map": ("name", "standardised"),
     "denoiser": ("name", "posterior_mean"),
+    "kernel": ("name", "gaussian"),
     "sampler": ("name", "ddim"),
 }
 

@@ -67,7 +67,7 @@ def write(name: str, problem: str, path: Path) -> str:
         "# Lines of the figure; each states what differs from the settings above.",
         "methods:",
         "  evolution: {label: Diffusion Evolution}",
-        "  cma_es: {label: CMA-ES, algorithm: {name: cma_es, num_levels: 25}}",
+        "  cma_es: {label: CMA-ES, algorithm: {name: cma_es, num_generations: 25}}",
         "",
         *_more(),
         "",

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import diffevo_jax as de
+from diffevo_jax.algorithm import no_best
+from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import plugins, registry
 from diffevo_jax.runs.config import schema as cfg
 
@@ -62,10 +64,20 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
             jax.eval_shape(partial(_first_generation, programs[name]), jax.random.key(0))
         except Exception as error:
             told = str(error) if isinstance(error, ValueError) else plugins.located(error)
+            if isinstance(error, InputError):
+                told = f"{_place(method, error.path)}{error}"
             if told is None:
                 raise
             raise cfg.ConfigError(f"{config.name}: methods.{name}: {told}") from error
     return programs
+
+
+def _place(method: cfg.Method, setting: str) -> str:
+    """Where the algorithm's settings have one of a name, "algorithm.", else nothing."""
+    for _, path, section in registry.sections("algorithm", method.algorithm, "algorithm"):
+        if setting in type(section).model_fields and getattr(section, setting) is not None:
+            return f"{path}."
+    return ""
 
 
 def _first_generation(program: Program, key: jax.Array) -> Any:
@@ -94,15 +106,19 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         )
 
     with jax.ensure_compile_time_eval():  # says here what does not fit
-        num_levels = make_algorithm(jax.random.key(0)).num_levels
+        num_levels = make_algorithm(jax.random.key(0)).num_generations
+
+    if num_levels is None:
+        raise ValueError("algorithm: expected one with an end; seen one without")
 
     def start(key: jax.Array) -> tuple[Carry, jax.Array]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
         genomes = jax.random.normal(key_init, (method.population, problem.num_genes))
-        running = de.begin(make_algorithm(key_algorithm), genomes)
+        state = make_algorithm(key_algorithm).init(key_algorithm, genomes)
+        running = de.Running(state, no_best(state.population))
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
-        fittest = () if problem.fresh is None else jnp.zeros((), jnp.int32)
+        fittest = () if problem.reevaluate is None else jnp.zeros((), jnp.int32)
         return Carry(running, key_algorithm, x0, fittest), keys
 
     def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
@@ -121,18 +137,15 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     def advance(carry: Carry, keys: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
         generation = de.make_generation(
             make_algorithm(carry.key),
-            problem.fitness_fn,
-            has_key=problem.has_key,
-            has_aux=problem.has_aux,
+            problem,
             keep=lambda info, *aux: (keep(info, *aux), info),
-            repair=problem.repair,
         )
 
         def one(carry: Carry, key: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
             updated = carry.running.state.t > 0
             running, (kept, info) = generation(carry.running, key)
             carry = carry._replace(running=running)
-            if problem.fresh is not None:
+            if problem.reevaluate is not None:
                 carry = carry._replace(fittest=index_of_best(info.fitness))
             if not method.save_x0:
                 return carry, kept
@@ -151,21 +164,23 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         }
         if method.save_x0:
             left["final_x0"] = carry.x0
-        if problem.fresh is not None:
+        if problem.reevaluate is not None:
             left["reevaluated_genome"] = chosen(state.population, carry.fittest)
-        if isinstance(getattr(state, "archive", None), de.baselines.Archive):
+        if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
     def reevaluate(key: jax.Array, carry: Carry) -> dict[str, jax.Array]:
-        assert problem.fresh is not None
+        assert problem.reevaluate is not None
         genome = chosen(carry.running.state.population, carry.fittest)
         # `start` has split the repeat's key in three.
-        returns, aux = problem.fresh(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
+        returns, aux = problem.reevaluate(
+            jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1))
+        )
         success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
         return {"reevaluated_return": returns, **success}
 
-    if problem.fresh is None:
+    if problem.reevaluate is None:
         return Program(problem.num_genes, num_levels, start, advance, ending, mesh=mesh)
     return Program(problem.num_genes, num_levels, start, advance, ending, reevaluate, mesh)
 
