@@ -14,6 +14,7 @@ from diffevo_jax.runs.config import registry, words
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.errors import nearest
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
+from diffevo_jax.runs.results.files import quoted
 from diffevo_jax.runs.results.loading import Run, load_run
 from diffevo_jax.runs.run import program
 
@@ -46,7 +47,9 @@ def animate(
     try:
         config = cfg.load_config(folder / "config.yaml")
     except ConfigError as error:
-        plugins = " ".join(f"--plugin {file}" for file in sorted(folder.glob("plugins/*.py")))
+        plugins = " ".join(
+            f"--plugin {quoted(file)}" for file in sorted(folder.glob("plugins/*.py"))
+        )
         hint = f"\nThe run was made with plugins, and keeps them: {plugins}" if plugins else ""
         raise ConfigError(f"{error}{hint}") from None
     for name in methods:
@@ -100,8 +103,8 @@ def _best(
     panels, colours, look = {}, {}, looks(same)
     for name in same:
         kept, (task, network, scale) = run.methods[name], _task(config.methods[name])
-        again = kept.reevaluated_genome
-        genome = (kept.best_genome if again is None else again)[repeat]
+        reevaluated = kept.reevaluated_genome
+        genome = (kept.best_genome if reevaluated is None else reevaluated)[repeat]
         label = kept.label
         if len(same) == 1:
             label += f", best of generation {kept.fitness.shape[1]}"
@@ -178,12 +181,12 @@ def _evolve_again(
 
     advance = alone(made.advance)
     carry, keys = alone(made.start)(_key(config, repeat)[None])
-    populations, seen = [], []
+    populations, returns = [], []
     for generation in range(made.num_levels):
         populations.append(np.asarray(carry.running.state.population[0]))
         carry, kept = advance(carry, keys[:, generation : generation + 1])
-        seen.append(np.asarray(kept["fitness"][0, 0]))
-    same = np.isclose(seen, fitness[repeat], rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
+        returns.append(np.asarray(kept["fitness"][0, 0]))
+    same = np.isclose(returns, fitness[repeat], rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
     if not same.all():
         say(
             f"note: from generation {int(np.argmin(same)) + 1} on this repeat goes another way "
@@ -195,9 +198,9 @@ def _evolve_again(
 def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path:
     problem = registry.build("problem", method.problem, "problem")
     scale = float(words.get(method.problem, "scale") or 1.0)
-    shown = words.title(method.problem)
-    told = method.label.lower() in shown
-    title = shown if told else f"{method.label}, {shown}"
+    title = words.title(method.problem)
+    if method.label.lower() not in title:
+        title = f"{method.label}, {title}"
     if problem.num_genes == 1:
         raise ConfigError("expected genomes of two genes or more to draw; seen 1")
     points = scale * populations[:, :, :2]
