@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow mutants check notebooks report docs bench check-gpu bench-gpu clean
+.PHONY: demo test slow mutants check lowest notebooks report docs bench check-gpu bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffevo-jax run configs/fig4_cartpole.yaml
@@ -27,6 +27,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+lowest:  ## the lowest versions that pyproject.toml allows, installed and used for a minute
+	.ci/lowest $(PYTHON)
 
 notebooks: $(VENV)/.installed-test  ## run the notebooks and store their output
 	$(BIN)/jupytext --to ipynb notebooks/*.py

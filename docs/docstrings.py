@@ -66,7 +66,7 @@ def skip(app, what, name, obj, skipped, options) -> bool | None:
 
 def missing(app, env, node, contnode) -> None:
     """Warn of a name in a docstring that the reference does not have."""
-    from sphinx.util import logging
+    from sphinx.util import logging  # pyright: ignore[reportMissingImports]
 
     target = node.get("reftarget", "")
     if node.get("reftype") == "obj" and target.startswith("diffevo_jax."):

@@ -79,8 +79,9 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
     policy = registry.build(
         "policy", problem.policy, "policy", num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
-    outcomes = de.tasks.make_outcomes(task, policy, scale=problem.scale)
-    trajectories = de.tasks.make_trajectories(task, policy, scale=problem.scale)
+    policy = de.policies.scaled(policy, problem.scale)
+    outcomes = de.tasks.make_outcomes(task, policy)
+    trajectories = de.tasks.make_trajectories(task, policy)
 
     def evaluate(key: jax.Array, population: jax.Array):
         outcome = outcomes(key, population)

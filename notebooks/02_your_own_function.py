@@ -123,7 +123,8 @@ figure, axes = plt.subplots(figsize=(6.4, 3.6))
 for count, strength in ((10, 0.25), (100, 0.45), (500, 0.7)):
     first = np.argmin(hanging.costs[:count])
     axes.plot(*joints(hanging.population[first]).T, "-o", color=X, alpha=strength, markersize=3)
-    axes.annotate(f"{count}", joints(hanging.population[first])[6], fontsize=9)
+    x, y = joints(hanging.population[first])[6]
+    axes.text(x, y, f"{count}", fontsize=9)
 axes.plot(*joints(hanging.x).T, "-o", color=FINAL, markersize=5)
 axes.plot([0, 0.6], [0, 0], "k^", markersize=8)
 axes.set(xlabel="x", ylabel="y", aspect="equal")

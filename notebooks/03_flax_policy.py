@@ -54,6 +54,7 @@ class Network(nn.Module):
 
 task = de.tasks.make_task("Acrobot-v1")
 policy = de.policies.linen_policy(Network(task.num_outputs), task.num_inputs)
+policy = de.policies.scaled(policy, 3.0)  # genomes are multiplied by 3
 print(f"{task.num_inputs} inputs, {task.num_outputs} actions, {policy.num_genes} genes")
 
 # %% [markdown]
@@ -63,7 +64,7 @@ print(f"{task.num_inputs} inputs, {task.num_outputs} actions, {policy.num_genes}
 # are taken in a random plane (notebook 07), genomes are multiplied by 3 before they fill the network. The whole run, 2,560 episodes, is one compiled program.
 
 # %%
-returns = de.tasks.make_fitness(task, policy, scale=3.0, success="goal")
+returns = de.tasks.make_fitness(task, policy, success="goal")
 key_init, key_projection, key_run, key_fresh = jax.random.split(jax.random.key(1), 4)
 evolution = de.diffusion_evolution(
     de.schedules.cosine(20, clean=True),
@@ -108,7 +109,7 @@ plt.show()
 
 # %%
 champion = state.population[fitness[-1].argmax()]
-again = de.tasks.make_returns(task, policy, num_episodes=100, scale=3.0)
+again = de.tasks.make_returns(task, policy, num_episodes=100)
 fresh = again(key_fresh, champion[None])[0]
 print(f"100 fresh episodes: mean return {fresh.mean():.0f} ± {fresh.std(ddof=1) / 10:.0f}")
 print(f"worst {fresh.min():.0f}, best {fresh.max():.0f}")
@@ -121,7 +122,7 @@ print(f"worst {fresh.min():.0f}, best {fresh.max():.0f}")
 
 # %% tags=["cover"]
 short = de.tasks.make_task("Acrobot-v1", max_steps=200)
-record = de.tasks.make_trajectories(short, policy, scale=3.0)
+record = de.tasks.make_trajectories(short, policy)
 two = jnp.stack([population[0], champion])
 panels = {
     title: record(key_fresh, two, jnp.array([i])) for i, title in enumerate(("random", "evolved"))

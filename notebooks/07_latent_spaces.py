@@ -71,15 +71,15 @@ plain = {num_genes: runs(num_genes, None)[0] for num_genes in sizes}
 latent = {num_genes: runs(num_genes, 2)[0] for num_genes in sizes[1:]}
 
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-shades = dict(zip(sizes, plt.cm.viridis(np.linspace(0, 0.85, 4)), strict=True))
+shades = plt.cm.viridis(np.linspace(0, 0.85, 4))
 for axes, infos, title in (
     (panels[0], plain, "distances between genomes"),
     (panels[1], latent, "distances in a plane"),
 ):
-    for num_genes, info in infos.items():
+    for (num_genes, info), shade in zip(infos.items(), shades, strict=True):
         sample_size = info.effective_sample_size.mean(axis=(0, 2))
         label = f"{num_genes} genes"
-        axes.plot(range(1, 21), sample_size, "o-", ms=4, color=shades[num_genes], label=label)
+        axes.plot(range(1, 21), sample_size, "o-", ms=4, color=shade, label=label)
     axes.set(xlabel="generation", title=title, yscale="log", xticks=range(5, 21, 5))
     axes.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
     axes.minorticks_off()
@@ -110,13 +110,15 @@ for num_genes in latent:
 # %% tags=["cover"]
 info, projection = jax.jit(run, static_argnums=(1, 2))(jax.random.key(1), 100, 2)
 figure, panels = plt.subplots(1, 4, figsize=(12, 3.5), sharex=True, sharey=True)
+dots = []
 limits = info.fitness.min(), info.fitness.max()
 for axes, generation in zip(panels, (0, 7, 13, 19), strict=True):
     z = de.latent.project(info.population[generation], projection)
-    dots = axes.scatter(*z.T, c=info.fitness[generation], s=14, vmin=limits[0], vmax=limits[1])
+    low, high = limits
+    dots.append(axes.scatter(*z.T, c=info.fitness[generation], s=14, vmin=low, vmax=high))
     axes.set(title=f"generation {generation + 1}", xlabel="$z_1$", aspect="equal")
 panels[0].set_ylabel("$z_2$")
-figure.colorbar(dots, label="fitness", shrink=0.7)
+figure.colorbar(dots[-1], label="fitness", shrink=0.7)
 plt.show()
 
 # %% [markdown]

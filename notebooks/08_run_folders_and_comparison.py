@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML, Image
+from matplotlib.patches import Circle
 
 import diffevo_jax as de
 from diffevo_jax.runs import load_run
@@ -158,8 +159,8 @@ for axes, (name, colour) in zip(panels[1:], (("cold", FIRST), ("warm", SECOND)),
     panels[0].plot(generations, middle, color=colour, label=name)
     axes.contour(side, side, landscape, levels=12, colors="#CCCCCC", linewidths=0.8)
     for optimum in optima:
-        axes.add_patch(plt.Circle(optimum, 0.5, color=FINAL, fill=False, zorder=3))
-    axes.scatter(*4 * ends[name][0].T, s=10, color=colour, zorder=4)
+        axes.add_patch(Circle(optimum, 0.5, color=FINAL, fill=False, zorder=3))
+    axes.scatter(*4 * np.asarray(ends[name])[0].T, s=10, color=colour, zorder=4)
     axes.set(xlim=(-4.6, 4.6), ylim=(-4.6, 4.6), aspect="equal", xlabel="x")
     axes.set_title(f"{name}, repeat 0: {counts[name][0]} of 4 kept", fontsize=11)
 panels[0].set(xlabel="generation", ylabel="fitness (median, quartiles)", ylim=(0, 1.03))
@@ -223,7 +224,7 @@ print(
 # over 100 fresh ones (`reevaluated_genome`, `reevaluated_return`).
 
 # %%
-again = de.landscapes.himmelblau(4 * method.best_genome)
+again = de.landscapes.himmelblau(4 * jnp.asarray(method.best_genome))
 print(f"twenty best genomes, evaluated again: the same {np.allclose(again, method.best_fitness)}")
 print(f"worst of them {method.best_fitness.min():.3f}, best {method.best_fitness.max():.3f}")
 

@@ -50,7 +50,7 @@ def rosenbrock(x):
     ("number", "function"), [(1, sphere), (2, ellipsoid), (3, rastrigin), (8, rosenbrock)]
 )
 def test_separable_functions_are_as_the_report_defines_them(number, function):
-    instance = make_instance(number, dim=5, seed=3)
+    instance = make_instance(number, num_genes=5, instance=3)
     x_opt = np.asarray(instance.x_opt, np.float64)
     points = np.random.default_rng(0).uniform(-5, 5, (20, 5))
     expected = [function(point - x_opt) for point in points]
@@ -60,7 +60,7 @@ def test_separable_functions_are_as_the_report_defines_them(number, function):
 
 
 def check_optimum(number, dim, seed):
-    instance = make_instance(number, dim=dim, seed=seed)
+    instance = make_instance(number, num_genes=dim, instance=seed)
     key_box, key_near = jax.random.split(jax.random.key(seed))
     low, high = instance.bounds.T
     box = jax.random.uniform(key_box, (300, dim), minval=low, maxval=high)
@@ -91,15 +91,18 @@ def test_the_optimum_of_every_function_is_where_an_instance_says(number, dim):
 @pytest.mark.parametrize("function", [15, "15", "f15", "rastrigin_rotated"])
 def test_a_function_has_a_number_and_a_name(function):
     point = jnp.linspace(-3, 3, 4)
-    expected = make_instance(15, dim=4, seed=2).cost_fn(point)
-    assert make_instance(function, dim=4, seed=2).cost_fn(point) == expected
-    assert make_instance(function, dim=4, seed=3).cost_fn(point) != expected
+    expected = make_instance(15, num_genes=4, instance=2).cost_fn(point)
+    assert make_instance(function, num_genes=4, instance=2).cost_fn(point) == expected
+    assert make_instance(function, num_genes=4, instance=3).cost_fn(point) != expected
 
 
-def test_instances_are_mapped_by_their_seed():
+def test_instances_are_mapped_by_their_number():
     seeds, point = jnp.arange(3), jnp.linspace(-3, 3, 4)
-    mapped = jax.vmap(lambda seed: make_instance("f10", dim=4, seed=seed).cost_fn(point))(seeds)
-    alone = [make_instance("f10", dim=4, seed=seed).cost_fn(point) for seed in range(3)]
+
+    def cost(seed):
+        return make_instance("f10", num_genes=4, instance=seed).cost_fn(point)
+
+    mapped, alone = jax.vmap(cost)(seeds), [cost(seed) for seed in range(3)]
     np.testing.assert_allclose(mapped, alone, rtol=1e-4)  # rotations of float32, conditioned 1e6
 
 
@@ -108,13 +111,13 @@ def test_what_is_no_function_is_refused():
         make_instance(25)
     with pytest.raises(ValueError, match=r"seen 'rastrigan'; did you mean 'rastrigin'\?"):
         make_instance("rastrigan")
-    with pytest.raises(ValueError, match="dim: expected 2 or more; seen 1"):
-        make_instance("sphere", dim=1)
+    with pytest.raises(ValueError, match="num_genes: expected 2 or more; seen 1"):
+        make_instance("sphere", num_genes=1)
 
 
 @pytest.mark.slow
 def test_minimize_and_search_take_an_instance():
-    sphere = make_instance("sphere", dim=3, seed=1)
+    sphere = make_instance("sphere", num_genes=3, instance=1)
     found = de.optimize.search(jax.random.key(0), sphere.cost_fn, sphere.bounds, evaluations=600)
     np.testing.assert_allclose(found.x, sphere.x_opt, atol=1e-2)
     result = de.minimize(sphere.cost_fn, sphere.bounds, evaluations=600, seed=0)
@@ -131,7 +134,7 @@ def test_a_configs_problem_is_the_instance_of_scaled_genomes():
     problem = build(kind="bbob", function="f15", dim=4, instance=2, scale=2.0, success=-50.0)
     genomes = jax.random.normal(jax.random.key(0), (6, 4))
     fitness, aux = problem.fitness_fn(genomes)
-    instance = make_instance(15, dim=4, seed=2)
+    instance = make_instance(15, num_genes=4, instance=2)
     np.testing.assert_allclose(
         fitness, instance.f_opt - jax.vmap(instance.cost_fn)(2 * genomes), rtol=1e-5
     )

@@ -161,13 +161,13 @@ def test_an_mlps_own_form_gives_what_any_network_gives(name, hidden):
 def test_outcomes_and_trajectories_tell_of_the_same_episodes():
     task, policy = _setup(max_steps=30)
     population = jax.random.normal(KEY, (24, policy.num_genes))
-    arguments: dict[str, Any] = {"num_episodes": 2, "scale": 0.5}
-    outcome = jax.jit(control.make_outcomes(task, policy, **arguments))(KEY, population)
+    policy = de.policies.scaled(policy, 0.5)
+    outcome = jax.jit(control.make_outcomes(task, policy, num_episodes=2))(KEY, population)
     np.testing.assert_array_equal(outcome.returns, outcome.length)  # a reward of 1 a step
     assert int(outcome.length.min()) < 30 == int(outcome.length.max())
 
     chosen = jnp.array([17, 3])
-    record = jax.jit(control.make_trajectories(task, policy, **arguments))
+    record = jax.jit(control.make_trajectories(task, policy, num_episodes=2))
     seen = record(KEY, population, chosen)
     assert seen.observations.shape == (2, 2, 31, 4)
     assert seen.actions.shape == seen.rewards.shape == (2, 2, 30)
@@ -333,7 +333,7 @@ def test_lanes_are_those_of_the_platform_lowered_for():
 def test_scale_multiplies_the_genome():
     task, policy = _setup("Pendulum-v1", max_steps=20)
     population = jax.random.normal(KEY, (8, policy.num_genes))
-    scaled = jax.jit(control.make_returns(task, policy, scale=0.1))(KEY, population)
+    scaled = jax.jit(control.make_returns(task, de.policies.scaled(policy, 0.1)))(KEY, population)
     by_hand = jax.jit(control.make_returns(task, policy))(KEY, 0.1 * population)
     np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
 
@@ -443,7 +443,8 @@ def test_devices_share_out_individuals_and_their_success():
 def test_the_environments_own_limit_holds_below_the_cut():
     assert control.make_task("MountainCar-v0", max_steps=500).max_steps == 200
     assert control.make_task("MountainCarContinuous-v0", max_steps=500).max_steps == 500
-    assert control.make_task("MountainCarContinuous-v0").max_steps == 999
+    assert control.make_task("MountainCarContinuous-v0").max_steps == 500
+    assert control.make_task("MountainCarContinuous-v0", max_steps=None).max_steps == 999
 
 
 class _Odd:
@@ -513,7 +514,7 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
             "shared_starts: expected at most half of the population's 4 individuals; seen 3",
         ),
         (lambda: control.make_fitness(*_setup(), num_episodes=0), "num_episodes: .* seen 0"),
-        (lambda: control.make_returns(*_setup(), scale=0.0), "scale: .* seen 0"),
+        (lambda: de.policies.scaled(_setup()[1], 0.0), "scale: .* seen 0"),
         (
             lambda: control.make_returns(_setup()[0], de.policies.mlp((3, 2))),
             r"policy: expected inputs of shape \(4,\) for CartPole-v1; seen \(3,\)",

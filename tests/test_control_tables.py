@@ -63,8 +63,8 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
 @pytest.mark.parametrize("name", ["MountainCar-v0", "Acrobot-v1"])
 def test_pycma_on_our_roll_outs_is_near_the_published_table(name):
     task = de.tasks.make_task(name, max_steps=500)
-    policy = de.policies.mlp((task.num_inputs, 8, task.num_outputs))
-    returns = jax.jit(de.tasks.make_returns(task, policy, scale=10.0))
+    policy = de.policies.scaled(de.policies.mlp((task.num_inputs, 8, task.num_outputs)), 10.0)
+    returns = jax.jit(de.tasks.make_returns(task, policy))
     success = []
     for seed in range(50):
         options = {"popsize": 256, "seed": seed + 1, "verbose": -9, "CMA_elitist": True}

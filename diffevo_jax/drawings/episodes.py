@@ -34,7 +34,7 @@ def animate_episodes(
 
     Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
 
-        record = de.tasks.make_trajectories(task, policy, scale=scale)  # as evolved
+        record = de.tasks.make_trajectories(task, policy)
         de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
     """
     matplotlib = movie.matplotlib()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count, nearest
+from diffevo_jax.checks import Count, InputError, nearest
 
 LIMIT = 5.0  # the box is [-LIMIT, LIMIT]^D
 
@@ -29,13 +29,16 @@ class Instance(NamedTuple):
     f_opt: jax.Array
 
 
-def make_instance(function: int | str, *, dim: Count = 10, seed: int | jax.Array = 0) -> Instance:
+def make_instance(
+    function: int | str, *, num_genes: Count = 10, instance: int | jax.Array = 0
+) -> Instance:
     """Draw an instance of one of the 24 functions.
 
     function: its number, 1 to 24, also as "f15", or its name in bbobax, "rastrigin_rotated".
-    dim: D, 2 or more. seed: of optimum and rotations; may be traced, for `vmap` over instances.
+    num_genes: D, 2 or more. instance: the number that optimum and rotations are drawn from; may be
+        traced, for `vmap` over instances.
 
-        sphere = make_instance("sphere", dim=12)
+        sphere = make_instance("sphere", num_genes=12)
         result = minimize(sphere.cost_fn, sphere.bounds, evaluations=2000)
         evolve(key, algorithm, lambda x: -jax.vmap(sphere.cost_fn)(2.5 * x), population)
 
@@ -48,8 +51,8 @@ def make_instance(function: int | str, *, dim: Count = 10, seed: int | jax.Array
     except ModuleNotFoundError as error:
         message = f'bbobax is missing ({error}): pip install "diffevo-jax[bbob]"'
         raise ModuleNotFoundError(message) from None
-    if dim < 2:
-        raise ValueError(f"dim: expected 2 or more; seen {dim}")
+    if num_genes < 2:
+        raise InputError("num_genes", "2 or more", num_genes)
     names = list(BBOB_PROBLEMS)
     numbers = {f"{f}{i}": name for i, name in enumerate(names, 1) for f in ("", "f")}
     name = numbers.get(str(function), str(function))
@@ -58,12 +61,12 @@ def make_instance(function: int | str, *, dim: Count = 10, seed: int | jax.Array
             f"function: expected 1 to 24 or one of {', '.join(names)}; seen {function!r}"
             f"{nearest(name, names)}"
         )
-    problem = BBOB_PROBLEMS[name](num_dims=dim)
-    key = jax.random.key(seed)
+    problem = BBOB_PROBLEMS[name](num_dims=num_genes)
+    key = jax.random.key(instance)
     params = problem.sample(key)
 
     def cost_fn(point: jax.Array) -> jax.Array:
         return problem.evaluate(key, point, params).fitness  # the key is for noise: there is none
 
-    bounds = jnp.tile(jnp.array([-LIMIT, LIMIT]), (dim, 1))
+    bounds = jnp.tile(jnp.array([-LIMIT, LIMIT]), (num_genes, 1))
     return Instance(cost_fn, bounds, params.x_opt, params.f_opt)

@@ -8,3 +8,4 @@ from diffevo_jax.policies._mlp import mlp as mlp
 from diffevo_jax.policies._policy import Batched as Batched
 from diffevo_jax.policies._policy import Policy as Policy
 from diffevo_jax.policies._policy import from_apply as from_apply
+from diffevo_jax.policies._policy import scaled as scaled

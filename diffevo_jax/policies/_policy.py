@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax import genome
+from diffevo_jax.checks import Positive, check_number
 
 
 class Batched(NamedTuple):
@@ -105,6 +106,20 @@ def from_apply(
             f"apply: expected a state that stays as the initial one, {expected}; seen {seen}"
         )
     return Policy(shape, outputs.shape[0], params.num_genes, params.unflatten, step, initial_state)
+
+
+def scaled(policy: Policy, scale: Positive) -> Policy:
+    """Make the policy whose network is filled with `scale` times the genome.
+
+    Genomes begin as N(0, I), and Diffusion Evolution keeps about that spread: the scale is what
+    decides how large the weights of the network can become.
+
+    scale: a number above 0, or traced. Raises InputError when it is not.
+    """
+    check_number("scale", scale, 0, math.inf, closed="()")
+    inner = policy.batched
+    batched = None if inner is None else inner._replace(load=lambda x: inner.load(scale * x))
+    return policy._replace(unflatten=lambda x: policy.unflatten(scale * x), batched=batched)
 
 
 def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -78,6 +78,7 @@ def control(
         task = tasks.make_task(task, max_steps=500)
     if policy is None:
         policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
+    policy = policies.scaled(policy, scale)
     key_projection, key_population = jax.random.split(key)
     projection = random_projection(key_projection, policy.num_genes, latent_dim)
     algorithm = denoising_evolution(
@@ -86,11 +87,9 @@ def control(
         denoiser=broadened(share=0.3, projection=projection),
         sampler=ddim(1.0),
     )
-    fitness_fn = tasks.make_fitness(
-        task, policy, scale=scale, success=success, shared_starts=shared_starts
-    )
+    fitness_fn = tasks.make_fitness(task, policy, success=success, shared_starts=shared_starts)
     population = jax.random.normal(key_population, (population_size, policy.num_genes))
-    returns = tasks.make_returns(task, policy, scale=scale)
+    returns = tasks.make_returns(task, policy)
     return Control(algorithm, fitness_fn, population, policy, returns)
 
 

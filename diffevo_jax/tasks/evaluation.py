@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.batch import individual_keys
-from diffevo_jax.checks import Count, Number, Positive, check_number
+from diffevo_jax.checks import Count, Number, check_number
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.sharding import over_individuals
@@ -38,7 +38,6 @@ def make_returns(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scale: Positive = 1.0,
     chunk: Count | None = None,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
@@ -50,10 +49,10 @@ def make_returns(
         returns = make_returns(task, policy)
         evolve(key, algorithm, lambda key, x: returns(key, x).mean(1), ..., has_key=True)
 
-    policy: from `policies`, with the task's inputs and outputs. `policies.mlp` has its own form
-        for many individuals at once; any other network runs under `vmap`.
+    policy: from `policies`, with the task's inputs and outputs; `policies.scaled` multiplies its
+        genomes. `policies.mlp` has its own form for many individuals at once; any other network
+        runs under `vmap`.
     num_episodes: episodes per individual, each from a fresh initial state.
-    scale: factor on the genome before it fills the network.
     chunk: individuals rolled out together; one that has ended makes room for the next. At most the
         population. None takes, on a CPU, up to 128, fewer for large networks so that their weights
         stay in the cache, and elsewhere the whole population. It changes the time, not the results.
@@ -61,7 +60,7 @@ def make_returns(
     A return is the sum of rewards up to and including the step that ends the episode; truncation
     at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
     """
-    return _roll_out(task, policy, num_episodes, scale, chunk, lambda lanes: lanes.total)
+    return _roll_out(task, policy, num_episodes, chunk, lambda lanes: lanes.total)
 
 
 def make_outcomes(
@@ -69,7 +68,6 @@ def make_outcomes(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scale: Positive = 1.0,
     chunk: Count | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outcome]:
     """Make the roll-out that also tells how episodes ended: (key, population) -> Outcome.
@@ -80,7 +78,7 @@ def make_outcomes(
     def read(lanes: rollout.Lanes) -> Outcome:
         return Outcome(lanes.total, lanes.length, lanes.state)
 
-    return _roll_out(task, policy, num_episodes, scale, chunk, read)
+    return _roll_out(task, policy, num_episodes, chunk, read)
 
 
 def make_fitness(
@@ -88,7 +86,6 @@ def make_fitness(
     policy: Policy,
     *,
     num_episodes: Count = 1,
-    scale: Positive = 1.0,
     success: Number | Literal["goal"] | None = None,
     shared_starts: Count | None = None,
     mesh: Mesh | None = None,
@@ -124,7 +121,7 @@ def make_fitness(
 
     if shared_starts is not None and shared_starts < 1:
         raise ValueError(f"shared_starts: expected at least 1; seen {shared_starts}")
-    episodes = _roll_out(task, policy, num_episodes, scale, None, read)
+    episodes = _roll_out(task, policy, num_episodes, None, read)
 
     def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
         return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(*individuals))
@@ -155,9 +152,8 @@ def make_fitness(
     return relative
 
 
-def _roll_out(task, policy, num_episodes, scale, chunk, read):
+def _roll_out(task, policy, num_episodes, chunk, read):
     check_fit(task, policy, num_episodes)
-    check_number("scale", scale, 0, math.inf, closed="()")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: expected at least 1; seen {chunk}")
     network = policy.batched or _any_batched(policy)
@@ -175,7 +171,7 @@ def _roll_out(task, policy, num_episodes, scale, chunk, read):
         reset=reset,
         step=step,
         memory=policy.initial_state,
-        load=lambda genomes: network.load(scale * genomes),
+        load=network.load,
         apply=network.apply,
         max_steps=task.max_steps,
     )

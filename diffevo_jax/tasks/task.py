@@ -52,15 +52,15 @@ class Task(NamedTuple):
 def make_task(
     name: str,
     *,
-    max_steps: Count | None = None,
+    max_steps: Count | None = 500,
     fast_trig: bool = True,
     observations: Literal["scaled", "raw"] = "scaled",
 ) -> Task:
     """Look up a Gymnax environment with array or discrete observations and actions.
 
     name: a registered environment, for example "CartPole-v1".
-    max_steps: cut episodes there; None keeps the environment's own limit. The published roll-outs
-        stop at 500 or the environment's own limit, whichever comes first.
+    max_steps: cut episodes there, or at the environment's own limit where that comes first; 500 is
+        the published one, None keeps the environment's own.
     fast_trig: on a CPU, take the sines and cosines of steps by a polynomial, to 2e-7, see
         `fast_trig`; False keeps XLA's, to 3e-8, at up to half the speed.
     observations: "scaled" gives policies a vector, scaled as published: sqrt(3) (2 (o - low) /

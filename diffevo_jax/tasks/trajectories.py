@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count, Positive
+from diffevo_jax.checks import Count
 from diffevo_jax.policies import Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.tasks.rollout import episode_keys
@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
 
 
 def make_trajectories(
-    task: Task, policy: Policy, *, num_episodes: Count = 1, scale: Positive = 1.0
+    task: Task, policy: Policy, *, num_episodes: Count = 1
 ) -> Callable[[jax.Array, jax.Array, jax.Array], Trajectory]:
     """Make the recording of chosen individuals: (key, population, individuals `[K]`) -> Trajectory.
 
@@ -68,7 +68,7 @@ def make_trajectories(
         check_genomes(policy, population)
         individuals = jnp.asarray(individuals)
         keys = episode_keys(key, len(population), num_episodes)[individuals]
-        weights = jax.vmap(policy.unflatten)(scale * population[individuals])
+        weights = jax.vmap(policy.unflatten)(population[individuals])
         return jax.vmap(jax.vmap(episode, (0, None)))(keys, weights)
 
     return trajectories

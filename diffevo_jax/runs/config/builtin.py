@@ -152,7 +152,7 @@ def bbob(
     limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
     success: fitness from which on an individual has solved it, such as -1e-3.
     """
-    drawn = de.landscapes.bbob.make_instance(function, dim=dim, seed=instance)
+    drawn = de.landscapes.bbob.make_instance(function, num_genes=dim, instance=instance)
 
     def fitness(points: jax.Array) -> jax.Array:
         return drawn.f_opt - jax.vmap(drawn.cost_fn)(points)
@@ -212,14 +212,14 @@ def control(
     network = policy(
         input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
+    network = de.policies.scaled(network, scale)
     fitness_fn = de.tasks.make_fitness(
         task,
         network,
         num_episodes=num_episodes,
-        scale=scale,
         success=success,
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    fresh = de.tasks.make_fitness(task, network, scale=scale, success=success)
+    fresh = de.tasks.make_fitness(task, network, success=success)
     return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True, fresh=fresh)

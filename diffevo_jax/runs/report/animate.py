@@ -90,7 +90,7 @@ def _best(
     say: Callable[[str], Any],
 ) -> Path:
     """Animate the best policy of each method in the first one's environment."""
-    task, _, _ = _task(config.methods[names[0]])
+    task, _ = _task(config.methods[names[0]])
     same = [
         name
         for name in names
@@ -102,13 +102,13 @@ def _best(
         say(f"Left out, in other environments: {left}; --method NAME takes them.")
     panels, colours, look = {}, {}, looks(same)
     for name in same:
-        kept, (task, network, scale) = run.methods[name], _task(config.methods[name])
+        kept, (task, network) = run.methods[name], _task(config.methods[name])
         reevaluated = kept.reevaluated_genome
         genome = (kept.best_genome if reevaluated is None else reevaluated)[repeat]
         label = kept.label
         if len(same) == 1:
             label += f", best of generation {kept.fitness.shape[1]}"
-        record = _recorder(task, network, scale, episodes)
+        record = _recorder(task, network, episodes)
         key = _fresh_key(config, repeat)
         panels[label] = record(key, jnp.asarray(genome)[None], jnp.arange(1))
         colours[label] = look[name].colour
@@ -127,8 +127,8 @@ def _generations(
     wrong = [number for number in generations if not 1 <= number <= len(populations)]
     if wrong:
         raise ConfigError(f"--generation {wrong[0]}: expected 1 to {len(populations)}")
-    task, network, scale = _task(method)
-    record = _recorder(task, network, scale, episodes)
+    task, network = _task(method)
+    record = _recorder(task, network, episodes)
     who = jnp.arange(min(MOST_ACTORS, populations.shape[1]))
     panels = {
         f"generation {number}": record(key, jnp.asarray(populations[number - 1]), who)
@@ -146,8 +146,8 @@ def _key(config: RunConfig, repeat: int) -> jax.Array:
     return de.batch.seed_keys(config.seed, 1, first=repeat)[0]
 
 
-def _task(method: cfg.Method) -> tuple[Any, de.policies.Policy, float]:
-    """The task of a method, its network and the scale of its genomes."""
+def _task(method: cfg.Method) -> tuple[Any, de.policies.Policy]:
+    """The task of a method, and its network with the scale of its genomes."""
     problem = method.problem
     task = de.tasks.make_task(
         problem.environment,
@@ -159,11 +159,11 @@ def _task(method: cfg.Method) -> tuple[Any, de.policies.Policy, float]:
     network = registry.build(
         "policy", problem.policy, "policy", input_shape=task.input_shape, **shapes
     )
-    return task, network, problem.scale
+    return task, de.policies.scaled(network, problem.scale)
 
 
-def _recorder(task: Any, network: de.policies.Policy, scale: float, episodes: int) -> Any:
-    return jax.jit(de.tasks.make_trajectories(task, network, num_episodes=episodes, scale=scale))
+def _recorder(task: Any, network: de.policies.Policy, episodes: int) -> Any:
+    return jax.jit(de.tasks.make_trajectories(task, network, num_episodes=episodes))
 
 
 def _evolve_again(

@@ -87,7 +87,7 @@ class Sink(Protocol):
         ...
 
     def chunk(self, call: Call, kept: Arrays) -> Arrays:
-        """Look at what the next k generations left, `[size, k, ...]`; returns what to keep of it."""
+        """Take what the next k generations left, `[size, k, ...]`; returns what to keep of it."""
         ...
 
     def finish(self, call: Call, runs: Arrays, populations: Arrays) -> None:
