@@ -36,12 +36,12 @@ def init(
 ) -> None:
     """Write a commented config to start from: it runs as it is, and says what may be set."""
     with errors_for_people():
-        from diffevo_jax.runs.config import starter
+        from diffevo_jax.runs.config.files import starter
         from diffevo_jax.runs.config.schema import ConfigError
         from diffevo_jax.runs.results.files import write_whole
 
         path = out or Path(f"{name}.yaml")
-        text = starter.write(name, problem, path)
+        text = starter(name, problem, path)
         if path.exists():
             raise ConfigError(f"{path}: exists; choose another NAME or --out FILE")
         path.parent.mkdir(parents=True, exist_ok=True)

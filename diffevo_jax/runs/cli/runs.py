@@ -67,9 +67,9 @@ def run(
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with errors_for_people():
+        from diffevo_jax.runs.config import plugins
+        from diffevo_jax.runs.config.experiment import load
         from diffevo_jax.runs.config.files import find_config, shown
-        from diffevo_jax.runs.config.plugins import load
-        from diffevo_jax.runs.config.schema import load_config
 
         override = with_named(override, seed=seed, repeats=repeats)
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
@@ -91,8 +91,8 @@ def run(
         with many.ending_together(), errors_for_people():
             if log is not None:
                 scalars.check()
-            sources = load(plugin or ())
-            settings = load_config(path, override)
+            sources = plugins.load(plugin or ())
+            settings = load(path, override).config
             programs = runner.build(settings, mesh=many.mesh() if distributed else None)
             if not resume and results.is_unfinished(Path(config)):
                 typer.echo(
@@ -107,7 +107,6 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     """Run into a folder; show progress, results and figure."""
     from rich.console import Console
 
-    from diffevo_jax.runs.config import words
     from diffevo_jax.runs.report import display, figure
     from diffevo_jax.runs.results import scalars
     from diffevo_jax.runs.run import engine as runner
@@ -116,7 +115,7 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     console = Console(markup=False, quiet=not is_first())
     lengths = {name: program.num_levels for name, program in programs.items()}
     console.print(
-        f"{settings.description or settings.name}\n{words.header(settings, lengths)} -> {folder}"
+        f"{settings.description or settings.name}\n{display.header(settings, lengths)} -> {folder}"
     )
     signal.signal(signal.SIGTERM, interrupt)  # a scheduler's time limit keeps the results too
     try:

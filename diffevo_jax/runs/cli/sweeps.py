@@ -60,13 +60,11 @@ def sweep(
         import jax
 
         from diffevo_jax.runs.config.files import find_config
-        from diffevo_jax.runs.config.schema import repeats_of_sweep
         from diffevo_jax.runs.report import sweep_summary
         from diffevo_jax.runs.run.sweep import sweep as run_sweep
 
         path = find_config(config)
-        named = {} if repeats is None else {repeats_of_sweep(path, override): repeats}
-        override = with_named(override, seed=seed, **named)
+        override = with_named(override, seed=seed, repeats=repeats)
 
         if executor is not Executor.debug:
             jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
+from diffevo_jax.checks import nearest
 from diffevo_jax.drawings.style import looks
-from diffevo_jax.runs.config import registry, words
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results.loading import Run, load_run
 from diffevo_jax.runs.run import program
@@ -44,7 +45,7 @@ def animate(
     """
     run = load_run(folder)
     try:
-        config = cfg.load_config(folder / "config.yaml")
+        config = load(folder / "config.yaml").config
     except ConfigError as error:
         plugins = " ".join(f"--plugin {file}" for file in sorted(folder.glob("plugins/*.py")))
         hint = f"\nThe run was made with plugins, and keeps them: {plugins}" if plugins else ""
@@ -60,7 +61,7 @@ def animate(
     if not 0 <= repeat < done:
         raise ConfigError(f"--repeat {repeat}: expected 0 to {done - 1}, a finished repeat")
     name, method = names[0], config.methods[names[0]]
-    control = words.get(method.problem, "kind") == "control"
+    control = method.problem.name == "control"
     try:
         if control and not generations:
             return _best(path, config, run, names, repeat, episodes, say)
@@ -91,8 +92,8 @@ def _best(
     same = [
         name
         for name in names
-        if words.title(config.methods[name].problem)
-        == words.title(config.methods[names[0]].problem)
+        if registry.title(config.methods[name].problem)
+        == registry.title(config.methods[names[0]].problem)
     ]
     if len(same) < len(names):
         left = ", ".join(name for name in names if name not in same)
@@ -194,8 +195,8 @@ def _evolve_again(
 
 def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path:
     problem = registry.build("problem", method.problem, "problem")
-    scale = float(words.get(method.problem, "scale") or 1.0)
-    shown = words.title(method.problem)
+    scale = float(getattr(method.problem, "scale", 1.0))
+    shown = registry.title(method.problem)
     told = method.label.lower() in shown
     title = shown if told else f"{method.label}, {shown}"
     if problem.num_genes == 1:

@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from diffevo_jax.checks import nearest
 from diffevo_jax.drawings.style import STYLE, looks
-from diffevo_jax.runs.config import words
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.report import figure
 from diffevo_jax.runs.report.display import percent, plus_minus
@@ -79,7 +79,7 @@ def load_lines(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Line]
                     label=label if len(paths) == 1 else f"{name}: {label}",
                     problem=config.methods[method].problem,
                     seed=config.seed,
-                    evaluations=config.methods[method].population,
+                    evaluations=config.methods[method].population_size,
                     fitness=kept["fitness"],
                     values=_values(kept),
                 )
@@ -115,7 +115,7 @@ def groups(lines: Sequence[Line]) -> tuple[list[list[Line]], list[Line]]:
     """
     by_problem: dict[str, list[Line]] = {}
     for line in lines:
-        key = json.dumps(words.measured(line.problem), sort_keys=True, default=str)
+        key = json.dumps(registry.measured(line.problem), sort_keys=True, default=str)
         by_problem.setdefault(key, []).append(line)
     runs = len({line.run for line in lines})
 
@@ -127,7 +127,9 @@ def groups(lines: Sequence[Line]) -> tuple[list[list[Line]], list[Line]]:
     if not shared:
         first = lines[0]
         other = next(line for line in lines if runs == 1 or line.run != first.run)
-        differ = folders.differences(words.measured(first.problem), words.measured(other.problem))
+        differ = folders.differences(
+            registry.measured(first.problem), registry.measured(other.problem)
+        )
         told = ", ".join(f"problem.{key} is {a} and {b}" for key, (a, b) in differ.items())
         raise ConfigError(
             f"{first.label} and {other.label} measure different things: {told}. Run both on one "
@@ -162,8 +164,9 @@ def difference(line: Line, other: Line, name: str) -> Difference:
 
 def tables(group: Sequence[Line]) -> Iterator[Any]:
     """Lines and tables of one problem, for a console."""
-    yield f"\n{words.title(group[0].problem)}: last generation, mean ± standard error over repeats"
-    yield _table(group, words.measure(group[0].problem), "mean", "success")
+    title = registry.title(group[0].problem)
+    yield f"\n{title}: last generation, mean ± standard error over repeats"
+    yield _table(group, registry.measure(group[0].problem), "mean", "success")
     if all("again" in line.values for line in group):
         yield f"\nThe best individuals over {EPISODES} fresh episodes"
         yield _table(group, "return", "again", "again_success")
@@ -247,8 +250,8 @@ def draw(shared: Sequence[Sequence[Line]], path: Path) -> Path:
                 [line.label for line in group],
             )
             axes.set_xlabel("generation" if len(sizes) == 1 else "evaluations")
-            axes.set_ylabel(words.measure(group[0].problem))
-            axes.set_title(words.title(group[0].problem), loc="left", fontsize=11)
+            axes.set_ylabel(registry.measure(group[0].problem))
+            axes.set_title(registry.title(group[0].problem), loc="left", fontsize=11)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
             axes.legend(frameon=False, fontsize=9)
         try:

@@ -1,6 +1,7 @@
 """What a run shows on the console: a bar while it runs, then the last generation as a table."""
 
 import math
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 from rich import box
@@ -8,7 +9,30 @@ from rich import progress as bars
 from rich.table import Table
 from rich.text import Text
 
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.schema import RunConfig
 from diffevo_jax.runs.run.program import EPISODES
+
+
+def header(config: RunConfig, lengths: dict[str, int]) -> str:
+    """Say what is run: on which problem, how many individuals, generations and repeats.
+
+    lengths: generations, by method.
+    """
+    methods = list(config.methods.values())
+    problems = list(dict.fromkeys(registry.title(method.problem) for method in methods))
+    titles = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
+    repeats = "1 repeat" if config.repeats == 1 else f"{config.repeats} repeats"
+    many = "" if len(methods) == 1 else f" of {len(methods)} methods"
+    return (
+        f"{titles}: {_span(method.population_size for method in methods)} individuals, "
+        f"{_span(lengths.values())} generations, {repeats}{many}"
+    )
+
+
+def _span(numbers: Iterable[int]) -> str:
+    numbers = sorted(set(numbers))
+    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.drawings.style import GREY, STYLE, Look, looks
-from diffevo_jax.runs.config import words
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results import folder as results
 
@@ -91,7 +91,7 @@ def curves(
 
 def _measure(config: RunConfig) -> str:
     """What the fitness of all methods is called."""
-    named = {words.measure(method.problem) for method in config.methods.values()}
+    named = {registry.measure(method.problem) for method in config.methods.values()}
     return named.pop() if len(named) == 1 else "fitness"
 
 

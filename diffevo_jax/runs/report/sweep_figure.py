@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffevo_jax.drawings.style import STYLE, Look, looks
-from diffevo_jax.runs.config import words
-from diffevo_jax.runs.config.sweep import Sweep
+from diffevo_jax.runs.config.experiment import Experiment
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.sweep_rows import Row, short, text
 
 MOST_LINES, MOST_PANELS = 8, 12
@@ -36,7 +36,7 @@ class _Axis(NamedTuple):
 
 
 def draw(
-    folder: Path, loaded: Sweep, columns: list[str], rows: Sequence[Row], measure: str
+    folder: Path, loaded: Experiment, columns: list[str], rows: Sequence[Row], measure: str
 ) -> Iterator[str]:
     """Draw figure.png and .pdf; yields their paths and what they leave out."""
     import matplotlib
@@ -50,7 +50,8 @@ def draw(
         return
     ylabel = "success, %" if value == "success_rate" else f"mean {measure}"
     named = short(columns)
-    draw = {} if loaded.section.random is None else loaded.section.random.draw
+    random = None if loaded.sweep is None else loaded.sweep.random
+    draw = {} if random is None else random.draw
     drawn_log = [key for key, each in draw.items() if each.log_uniform is not None]
     panels = _panels(loaded, columns, rows)
     if len(panels) > MOST_PANELS:
@@ -90,17 +91,18 @@ def draw(
 
 
 def _panels(
-    loaded: Sweep, columns: list[str], rows: Sequence[Row]
+    loaded: Experiment, columns: list[str], rows: Sequence[Row]
 ) -> list[tuple[str, _Axis, dict[str, list[Row]]]]:
     """(title, x axis, lines by label) of each panel."""
     named = short(columns)
     methods = len({row.method for row in rows}) > 1
-    if loaded.section.random is not None:  # each setting that is drawn, over all points
+    assert loaded.sweep is not None
+    if loaded.sweep.random is not None:  # each setting that is drawn, over all points
         return [
             ("", _axis(key, rows)._replace(joined=False), _lines([], rows, methods, named))
             for key in columns
         ]
-    if loaded.section.list is not None:  # points need have nothing in common
+    if loaded.sweep.list is not None:  # points need have nothing in common
         points = {row.point: row for row in rows}
         names = [_name(columns, row, named) for row in points.values()]
         names = [
@@ -113,7 +115,7 @@ def _panels(
     apart = [
         key for key in columns
         if key.startswith("problem.")
-        and key.split(".")[1] not in words.HOW.get(words.get(rows[0].problem, "kind"), ())
+        and key.split(".")[1] not in registry.how(rows[0].problem)
         and not _axis(key, rows).numeric
     ]  # fmt: skip
     left = [key for key in columns if key not in apart] or apart[-1:]
@@ -160,7 +162,7 @@ def _name(columns: list[str], row: Row, named: dict[str, str]) -> str:
     return ", ".join(v if isinstance(v, str) else f"{name} {text(v)}" for name, v in told)
 
 
-def _looks(loaded: Sweep, lines: dict[str, list[Row]]) -> dict[str, Look]:
+def _looks(loaded: Experiment, lines: dict[str, list[Row]]) -> dict[str, Look]:
     """A method keeps its colour where lines are methods; others take them in order."""
     names = [mine[0].method for mine in lines.values()]
     names = names if len(set(names)) == len(names) else list(lines)

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from diffevo_jax.runs.config import words
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.report import sweep_figure
 from diffevo_jax.runs.report.display import percent, plus_minus
 from diffevo_jax.runs.results import files as folders
@@ -26,7 +26,7 @@ def summarise(folder: Path) -> Iterator[Any]:
     columns = list(rows[0].settings)
     _write(folder / "summary.csv", columns, rows)
     yield f"\n{loaded.data.get('description', loaded.name)}"
-    measures = {words.measure(row.problem) for row in rows}
+    measures = {registry.measure(row.problem) for row in rows}
     measure = measures.pop() if len(measures) == 1 else "fitness"
     yield "Last generation, mean ± standard error over repeats" + (
         f"; best: its best individual over {EPISODES} fresh episodes"

@@ -172,14 +172,14 @@ def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
 
     Raises ConfigError when it is not a run folder or holds no results.
     """
-    from diffevo_jax.runs.config.schema import read_results_config
+    from diffevo_jax.runs.config import experiment
 
     if folder_kind(folder) == "sweep":
         raise ConfigError(
             f"{folder}: the folder of a sweep, not of a run; its results.csv has a row per point, "
             f"method and repeat, and `diffevo-jax plot {folder}` draws it"
         )
-    config = read_results_config(folder / "config.yaml")
+    config = experiment.load(folder / "config.yaml", registry=None).config
     arrays = {}
     for name in config.methods:
         path = folder / f"{name}.npz"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config import words
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.selection import SIGNS, advice
@@ -150,7 +150,7 @@ def summary(method: cfg.Method, num_genes: int | None, kept: dict[str, np.ndarra
         mean=mean_and_error(np.nanmean(last, axis=1)),
         success=None if rate is None else mean_and_error(rate[:, -1]),
         reference=method.reference,
-        measure=words.measure(method.problem),
+        measure=registry.measure(method.problem),
         again=over_repeats(kept.get("reevaluated_return")),
         again_success=over_repeats(kept.get("reevaluated_success")),
     )

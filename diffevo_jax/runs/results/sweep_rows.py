@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffevo_jax.runs.config.experiment import Experiment, load
 from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.config.sweep import Sweep, load_sweep
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results.record import mean_and_error
 from diffevo_jax.runs.run import jobs as sweep_job
@@ -35,12 +35,12 @@ class Row(NamedTuple):
     values: dict[str, tuple[float, float | None]]
 
 
-def read(folder: Path) -> tuple[Sweep, list[Row]]:
+def read(folder: Path) -> tuple[Experiment, list[Row]]:
     """Read a sweep's finished points. Raises ConfigError where there are none."""
-    loaded = load_sweep(folder / "config.yaml")
+    loaded = load(folder / "config.yaml")
     varied = _varied(
         [folders.flat(point.settings) for point in loaded.points],
-        drawn=loaded.section.random is not None,
+        drawn=loaded.sweep is not None and loaded.sweep.random is not None,
     )
     rows = []
     for point in loaded.points:

@@ -174,7 +174,7 @@ def _run_repeats(run: _Run, program: Program, repeats: Repeats, times: dict, sav
     devices = jax.local_devices()[: config.repeats] if program.mesh is None else [None]
     per_call = _per_call(config.repeats, len(devices)) if program.mesh is None else 1
     start, advance, reevaluate = _compile(name, program, devices, times)
-    stops = _stops(num_levels, config.checkpoint.every, _longest(method.population, program))
+    stops = _stops(num_levels, config.checkpoint.every, _longest(method.population_size, program))
     before = run.generations_before[name]
     first = len(repeats)
     run.progress(name, first, 0, True)

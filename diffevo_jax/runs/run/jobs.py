@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import plugins, registry
+from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.registry import Section
-from diffevo_jax.runs.config.sweep import Point, load_sweep
+from diffevo_jax.runs.config.experiment import Point, load
+from diffevo_jax.runs.config.registry import Section, registry
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.files import write_arrays, write_whole
 from diffevo_jax.runs.results.record import describe
@@ -77,12 +77,14 @@ class Job(NamedTuple):
             startup.keep_compiled()
         if self.plugins:
             plugins.load(plugins.kept(self.folder))
-        sweep = load_sweep(self.folder / "config.yaml")
-        points = [sweep.points[number] for number in self.points]
+        experiment = load(self.folder / "config.yaml")
+        assert experiment.sweep is not None
+        runs_per_call = experiment.sweep.runs_per_call
+        points = [experiment.points[number] for number in self.points]
         left = {p.number: p for p in points if not is_finished(self.folder, p)}
         try:
             environment = results.environment()
-            for ran in run_points(list(left.values()), runs_per_call=sweep.section.runs_per_call):
+            for ran in run_points(list(left.values()), runs_per_call=runs_per_call):
                 if ran.arrays:
                     write_arrays(arrays_path(self.folder, ran.point), ran.arrays)
                 record = Record(

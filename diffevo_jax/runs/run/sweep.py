@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import plugins
+from diffevo_jax.runs.config import experiment, plugins
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.schema import ConfigError, read_config
-from diffevo_jax.runs.config.sweep import Point, Sweep, load_sweep
+from diffevo_jax.runs.config.experiment import Experiment, Point
+from diffevo_jax.runs.config.files import shown
+from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results.files import write_whole
 from diffevo_jax.runs.results.folder import read_arrays
@@ -83,7 +84,13 @@ def sweep(
     if executor != "debug":
         _submitit()
     sources = plugins.load(plugin)
-    loaded = load_sweep(path, overrides)
+    loaded = experiment.load(path, overrides or ())
+    if loaded.sweep is None:
+        name = shown(path)
+        raise ConfigError(
+            f"{name}: missing key 'sweep', with grid, list or random; `diffevo-jax run {name}` "
+            "runs a config without"
+        )
     groups = group(loaded)
     unknown = sorted(set(only) - set(range(len(loaded.points))))
     if unknown:
@@ -121,7 +128,7 @@ def load(folder: str | Path) -> list[Ran]:
     """Read the finished points of a sweep's folder, with what arrays they saved."""
     folder = Path(folder)
     found = []
-    for point in load_sweep(folder / "config.yaml").points:
+    for point in experiment.load(folder / "config.yaml").points:
         record, path = read_record(folder, point), arrays_path(folder, point)
         if record is not None and record.status == "finished":
             arrays = read_arrays(path) if path.exists() else {}
@@ -129,7 +136,7 @@ def load(folder: str | Path) -> list[Ran]:
     return found
 
 
-def group(loaded: Sweep) -> list[list[Point]]:
+def group(loaded: Experiment) -> list[list[Point]]:
     """Put points of one shape together, at most `points_per_job` of them: the jobs.
 
     Raises ConfigError, naming a point, where task, policy and latent space do not fit.
@@ -144,7 +151,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
             except ConfigError as error:
                 raise ConfigError(f"{point.describe()}: {error}") from None
         shapes.setdefault(shape, []).append(point)
-    most = loaded.section.points_per_job or len(loaded.points)
+    most = (loaded.sweep and loaded.sweep.points_per_job) or len(loaded.points)
     return [group[i : i + most] for group in shapes.values() for i in range(0, len(group), most)]
 
 
@@ -185,7 +192,7 @@ class _Here(NamedTuple):
 
 def _submit(
     executor: str,
-    loaded: Sweep,
+    loaded: Experiment,
     folder: Path,
     jobs: list[Job],
     earlier: list[Submitted],
@@ -196,7 +203,11 @@ def _submit(
         return itertools.chain(earlier, here)
     try:
         cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
-        slurm = {"time": 60, **(loaded.section.slurm or {})} if executor == "slurm" else {}
+        slurm = (
+            {"time": 60, **((loaded.sweep and loaded.sweep.slurm) or {})}
+            if executor == "slurm"
+            else {}
+        )
         cluster.update_parameters(
             name=loaded.name,
             local_timeout_min=_DECADE,
@@ -249,7 +260,7 @@ def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, loaded: Sweep, sources: dict[str, str], say: Callable[[str], Any]):
+def _opened(folder: Path, loaded: Experiment, sources: dict[str, str], say: Callable[[str], Any]):
     """Make the sweep's folder, or open one of the same sweep, for one call at a time.
 
     Raises ConfigError, and changes nothing, where it holds anything else.
@@ -261,7 +272,7 @@ def _opened(folder: Path, loaded: Sweep, sources: dict[str, str], say: Callable[
         yield
 
 
-def _write_config(folder: Path, loaded: Sweep, source: str, sources: dict[str, str]) -> None:
+def _write_config(folder: Path, loaded: Experiment, source: str, sources: dict[str, str]) -> None:
     """Save the sweep as it was called; the jobs read it."""
     plugins.keep(folder, sources)
     (folder / "points").mkdir(exist_ok=True)
@@ -269,7 +280,7 @@ def _write_config(folder: Path, loaded: Sweep, source: str, sources: dict[str, s
     write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
 
 
-def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
+def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> None:
     """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
@@ -278,7 +289,7 @@ def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
-    seen = read_config(folder / "config.yaml", sweep=True)
+    seen = experiment.read(folder / "config.yaml")
     differing = [key for key in folders.differences(seen, loaded.data) if not key.startswith(_FREE)]
     if differing:
         raise ConfigError(
@@ -295,7 +306,7 @@ def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
             )
 
 
-def _write_tables(folder: Path, loaded: Sweep) -> list[tuple[Point, str]]:
+def _write_tables(folder: Path, loaded: Experiment) -> list[tuple[Point, str]]:
     """Write results.csv and failed.csv from the points' files; returns the failed ones."""
     settings = list(dict.fromkeys(key for point in loaded.points for key in point.settings))
     rows, failures = [], []
