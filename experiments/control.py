@@ -69,7 +69,7 @@ Done = dict[Cell, dict[str, np.ndarray]]
 def run(folder: Path, *, quick: bool) -> None:
     """Run every cell."""
     for name, (seeds, points) in QUICK.items():
-        overrides = (f"sweep.seeds={seeds}",) if quick else ()
+        overrides = (f"repeats={seeds}",) if quick else ()
         study.run(name, folder / name, overrides, points if quick else ())
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import registry
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.runs.results.folder import read_arrays
 from diffevo_jax.runs.run import sweep
@@ -107,7 +107,7 @@ def measured(folder: Path) -> Measured:
 
 def _paths() -> dict[str, np.ndarray]:
     """One run of each method on each function: what the picture shows of it."""
-    config = load_sweep(CONFIGS / "fig3.yaml").points[0].config
+    config = load(CONFIGS / "fig3.yaml").points[0].config
     scale = config.methods["diffusion"].problem.scale
     functions = [getattr(de.landscapes, name) for name in study.FUNCTIONS]
     keep: dict[str, Callable] = {
@@ -127,9 +127,9 @@ def _paths() -> dict[str, np.ndarray]:
             study.chosen(functions, setting["function"], scale),
         )
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
-        given = {"key": key_algorithm, "num_genes": 2, "population_size": settings.population}
+        given = {"key": key_algorithm, "num_genes": 2, "population_size": settings.population_size}
         algorithm = registry.build("algorithm", settings.algorithm, "algorithm", **given)
-        population = jax.random.normal(key_init, (settings.population, 2))
+        population = jax.random.normal(key_init, (settings.population_size, 2))
         state, kept, _ = de.evolve(key_run, algorithm, fitness_fn, population, keep=keep[method])
         if method == "map_elites":
             return {"points": scale * state.archive.points, "fitness": state.archive.fitness}

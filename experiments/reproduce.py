@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffevo_jax as de
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.checks import nearest
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import folder as results
 from experiments import report

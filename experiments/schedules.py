@@ -30,7 +30,7 @@ QUANTITIES = {
     "all512_fitness": "fitness of all",
     "qd_score": "QD score",
 }
-QUICK = ("sweep.seeds=4", "sweep.grid={algorithm.schedule.num_levels: [10, 25, 50, 100, 250]}")
+QUICK = ("repeats=4", "sweep.grid={algorithm.schedule.num_levels: [10, 25, 50, 100, 250]}")
 
 # Of each schedule and number of levels, the quantities of each repeat, `[S]`.
 Measured = dict[tuple[str, int], dict[str, np.ndarray]]

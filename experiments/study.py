@@ -36,8 +36,8 @@ def run(name: str, folder: Path, overrides: Sequence[str] = (), only: Sequence[i
 
 def objective(problem: Any) -> tuple[str, int]:
     """What the reference calls a landscape, and the dimension that it is run in."""
-    named = problem.target_dim or problem.dim
-    return (problem.name if named == 2 else f"{problem.name}_{named}d"), problem.dim
+    name, dim = problem.function, problem.target_dim or problem.num_genes
+    return (name if dim == 2 else f"{name}_{dim}d"), problem.num_genes
 
 
 class Ends(NamedTuple):
@@ -71,7 +71,7 @@ def ends(ran: Ran, method: str) -> Ends:
 
 def fitness(problem: Any, points: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Fitness of points on a config's landscape, `[..., D]` to `[...]`."""
-    return np.asarray(_landscape(problem.name, problem.target_dim)(points, temperature))
+    return np.asarray(_landscape(problem.function, problem.target_dim)(points, temperature))
 
 
 @functools.cache

@@ -26,7 +26,7 @@ TITLE = "Temperature study"
 
 QUANTITIES = ("final_fitness", "entropy", "qd_score")
 NAMES = {"final_fitness": "final fitness", "entropy": "entropy, bits", "qd_score": "QD score"}
-QUICK = ("sweep.seeds=10",)
+QUICK = ("repeats=10",)
 
 # Of each objective and temperature, the quantities of each repeat, `[S]`.
 Measured = dict[tuple[str, float], dict[str, np.ndarray]]

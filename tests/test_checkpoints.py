@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import checkpoints, sweep
@@ -38,8 +39,8 @@ CONFIG = """\
 name: saved
 description: two methods of five repeats
 repeats: 5
-population: 32
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 32
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
   schedule: {name: cosine, num_levels: 40}
   fitness_map: {name: boltzmann, temperature: 0.1}
@@ -62,7 +63,7 @@ def progress(*at):
     if [str(number) for number in at[:3]] == stop:
         raise KeyboardInterrupt
 
-settings = config.load_config(Path(path))
+settings = load(Path(path)).config
 folder = results.create(Path(out), settings.name, resume=True)
 run.run(settings, run.build(settings), folder, progress=progress)
 """
@@ -104,7 +105,7 @@ def _run(path: Path, out: Path, *overrides: str, stop=None, at=lambda *_: None, 
         if seen[:3] == stop:
             raise KeyboardInterrupt
 
-    settings = cfg.load_config(path, list(overrides))
+    settings = load(path, list(overrides)).config
     folder = results.create(out, settings.name, resume=True)
     return run.run(settings, run.build(settings), folder, progress=progress, say=say)
 
@@ -401,7 +402,7 @@ def test_chunks_end_at_each_checkpoint_and_at_their_longest(every, longest, expe
 
 
 def test_chunks_of_large_populations_are_short():
-    program = run.build(cfg.load_config(REPOSITORY / "configs" / "two_peaks.yaml"))["power"]
+    program = run.build(load(REPOSITORY / "configs" / "two_peaks.yaml").config)["power"]
     assert [run._longest(n, program) for n in (512, 10_000, 100_000, 10**7)] == [50, 50, 1, 1]
 
 
@@ -410,8 +411,8 @@ def test_chunks_of_large_populations_are_short():
 TINY = """\
 name: tiny
 description: a run whose evolution is made up
-population: 4
-problem: {kind: function, name: two_peaks}
+population_size: 4
+problem: {name: function, function: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # Python's C functions that change files or locks. What is within a file counts only once the file
@@ -468,7 +469,7 @@ def kill_at_every_step(folder: Path) -> None:
 
 
 def _start_run() -> None:
-    settings = cfg.load_config(Path("tiny.yaml"))
+    settings = load(Path("tiny.yaml")).config
     out = results.create(Path("out"), "tiny", resume=True)
     programs: Any = {
         name: SimpleNamespace(mesh=None, num_genes=2, num_levels=4) for name in settings.methods

@@ -7,16 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.report import compare
 from diffevo_jax.runs.results import folder as results
 
 CONFIG = """\
 name: two
 repeats: 4
-population: 8
+population_size: 8
 description: two methods
-problem: {kind: function, name: two_peaks, success: 0.5}
+problem: {name: function, function: two_peaks, success: 0.5}
 methods: {plain: {label: plain}, latent: {label: projected, algorithm: {latent_dim: 1}}}
 algorithm: {schedule: {num_levels: 3}}
 """
@@ -29,7 +29,7 @@ def make(tmp_path):
 
     def made(name: str, *overrides: str, lift: float = 0.0, repeats: int = 4) -> Path:
         folder = results.create(tmp_path / name, "")
-        config = cfg.load_config(tmp_path / "two.yaml", list(overrides))
+        config = load(tmp_path / "two.yaml", list(overrides)).config
         results.write_config(folder, config, "")
         numbers = np.random.default_rng(config.seed)
         for method in config.methods:
@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
 
 
 def test_settings_that_say_how_do_not_keep_runs_apart_and_evaluations_are_told(make):
-    a, b = make("a"), make("b", "problem.scale=2.0", "population=16", "problem.success=0.9")
+    a, b = make("a"), make("b", "problem.scale=2.0", "population_size=16", "problem.success=0.9")
     result = _cli(a, b, "--method", "plain", "--out", a / "c.png")
     assert result.exit_code == 0, result.output
     assert "Evaluations differ: a: plain 24, b: plain 48." in result.output

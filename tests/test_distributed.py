@@ -13,7 +13,7 @@ from conftest import xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -21,8 +21,8 @@ CONFIG = """\
 name: shared
 description: a population over devices
 repeats: 1
-population: 32
-problem: {kind: function, name: two_peaks}
+population_size: 32
+problem: {name: function, function: two_peaks}
 algorithm:
   schedule: {name: cosine, num_levels: 20}
   fitness_map: {name: boltzmann, temperature: 0.1}
@@ -33,8 +33,8 @@ CONTROL = """\
 name: control
 description: roll-outs over devices
 repeats: 1
-population: 30
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
+population_size: 30
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # A run whose populations are split over all devices of this process.
@@ -47,7 +47,7 @@ from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
 path, out = sys.argv[1:]
-settings = config.load_config(Path(path))
+settings = load(Path(path)).config
 programs = run.build(settings, mesh=processes.mesh())
 run.run(settings, programs, results.create(Path(out), settings.name))
 """
@@ -69,7 +69,7 @@ def alone(config, tmp_path_factory) -> Path:
 
 
 def _run_alone(config: Path, out: Path) -> None:
-    settings = cfg.load_config(config)
+    settings = load(config).config
     run.run(settings, run.build(settings), results.create(out, settings.name))
 
 

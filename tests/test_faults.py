@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 from diffevo_jax.runs.run import jobs as sweep_job
@@ -33,8 +33,8 @@ TINY = """\
 name: tiny
 description: two peaks
 repeats: 2
-population: 6
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 6
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm: {schedule: {num_levels: 3}, fitness_map: {name: identity}}
 """
 
@@ -192,7 +192,7 @@ def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     path = folder / "tiny.yaml"
     path.write_text(TINY)
-    config = cfg.load_config(path)
+    config = load(path).config
     made = folder / "run"
     made.mkdir()
     results.write_config(made, config, "tiny.yaml")
@@ -349,7 +349,7 @@ def test_the_runner_completes_and_counts_faults(tmp_path, monkeypatch):
     monkeypatch.setattr(
         de.landscapes.functions, "two_peaks", lambda x: jnp.exp(-jnp.sum(x**2, axis=1)) + faults
     )
-    config = cfg.load_config(path)
+    config = load(path).config
     folder = results.create(tmp_path / "out", "tiny")
     (summary,) = run.run(config, run.build(config), folder)
     assert 0 < summary.mean[0] <= 1

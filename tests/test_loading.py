@@ -9,7 +9,7 @@ import pytest
 
 import diffevo_jax as de
 from diffevo_jax.runs import load_run
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -19,9 +19,9 @@ CONFIG = """\
 name: two
 repeats: 3
 seed: 4
-population: 16
+population_size: 16
 description: two methods on two peaks
-problem: {kind: function, name: two_peaks, success: 0.5}
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm: {schedule: {num_levels: 4}}
 methods:
   plain: {label: plain}
@@ -33,7 +33,7 @@ methods:
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("runs")
     (place / "two.yaml").write_text(CONFIG)
-    config = cfg.load_config(place / "two.yaml")
+    config = load(place / "two.yaml").config
     out = results.create(place / "out", config.name)
     run.run(config, run.build(config), out)
     return out

@@ -490,41 +490,39 @@ def test_a_quick_run_makes_every_figure_and_table(quick, names):
 
 
 # What makes a sweep tiny, and the points of it that are run.
-LEVELS = "algorithm.num_levels=4"
+LENGTH = "algorithm.num_generations=4"
 TINY = {
     "fig3": (
         (
-            *("population=64", "repeats=2", "algorithm.schedule.num_levels=4"),
-            *(f"methods.{each}.{LEVELS}" for each in ("cma_es", "open_es", "pepg", "map_elites")),
+            *("population_size=64", "repeats=2", "algorithm.schedule.num_levels=4"),
+            *(f"methods.{each}.{LENGTH}" for each in ("cma_es", "open_es", "pepg", "map_elites")),
         ),
         range(5),
     ),
     "temperature": (
         (
-            *("population=64", "sweep.seeds=2", "sweep.grid={problem.temperature: [0.5, 1.0]}"),
-            "sweep.grid={problem: [{name: beale}, {name: rastrigin, target_dim: 32}]}",
+            *("population_size=64", "repeats=2", "sweep.grid={problem.temperature: [0.5, 1.0]}"),
+            "sweep.grid={problem: [{function: beale}, {function: rastrigin, target_dim: 32}]}",
         ),
         (),
     ),
     "schedules": (
-        ("population=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "sweep.seeds=2"),
+        ("population_size=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "repeats=2"),
         (),
     ),
-    "control": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
-    "control_large": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
-    "control_preset": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (2,)),
+    "control": (("population_size=8", "problem.max_steps=20", "repeats=2"), (9,)),
+    "control_large": (("population_size=8", "problem.max_steps=20", "repeats=2"), (9,)),
+    "control_preset": (("population_size=8", "problem.max_steps=20", "repeats=2"), (2,)),
 }
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Parts of minutes with tiny populations and one repeat or two: their time is compilation."""
-    load_config, run, load = fig4.load_config, study.run, fig3.load_sweep
+    run, load = study.run, fig3.load
     monkeypatch.setattr(study, "run", lambda name, folder, *_: run(name, folder, *TINY[name]))
-    monkeypatch.setattr(fig3, "load_sweep", lambda path: load(path, list(TINY["fig3"][0])))
-    monkeypatch.setattr(
-        fig4, "load_config", lambda path, more: load_config(path, [*more, "population=26"])
-    )
+    monkeypatch.setattr(fig3, "load", lambda path: load(path, TINY["fig3"][0]))
+    monkeypatch.setattr(fig4, "load", lambda path, more: load(path, [*more, "population_size=26"]))
     monkeypatch.setattr(control, "QUICK", {"control": control.QUICK["control"]})
     monkeypatch.setattr(fig4, "QUICK_REPEATS", 2)
     monkeypatch.setattr(fig4, "QUICK_REPEATS_LARGE", 1)
@@ -584,8 +582,8 @@ def test_drawing_leaves_the_callers_matplotlib_alone(tmp_path):
         """
 name: drawn
 description: a run that nobody has made
-population: 4
-problem: {kind: function, name: two_peaks}
+population_size: 4
+problem: {name: function, function: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )

@@ -24,7 +24,7 @@ import diffevo_jax as de
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.report import display, figure
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.record import mean_and_error
@@ -41,8 +41,8 @@ TINY = """\
 name: tiny
 description: two peaks
 repeats: 3
-population: 16
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 16
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
   schedule: {name: cosine, num_levels: 4}
   fitness_map: {name: boltzmann, temperature: 1e-1}
@@ -64,7 +64,7 @@ def _cli(*args):
 
 
 def _run(path: Path, folder: Path, *overrides: str, **kwargs):
-    config = cfg.load_config(path, list(overrides))
+    config = load(path, list(overrides)).config
     folder = results.create(folder, config.name)
     return run.run(config, run.build(config), folder, **kwargs)
 
@@ -113,7 +113,7 @@ def test_a_run_folder_holds_all_that_it_promises(tiny, tmp_path):
 def test_the_resolved_config_runs_again_to_the_same_numbers(tiny, tmp_path):
     _run(tiny, tmp_path / "a", "algorithm.eta=0.5", "methods.latent.algorithm.eta=0.25")
     _run(tmp_path / "a" / "config.yaml", tmp_path / "b")
-    first, second = (cfg.load_config(tmp_path / name / "config.yaml") for name in "ab")
+    first, second = (load(tmp_path / name / "config.yaml").config for name in "ab")
     assert first == second
     assert first.methods["plain"].algorithm.eta == 0.5
     assert first.methods["latent"].algorithm.eta == 0.25
@@ -257,7 +257,7 @@ def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny,
     plain = TINY.split("  latent")[0].replace(", success: 0.5", "")
     tiny.write_text(plain.replace("  fitness_map: {name: boltzmann, temperature: 1e-1}\n", ""))
     overrides = "problem.name=rastrigin", "algorithm.fitness_map={temperature: 0.3}"
-    (method,) = cfg.load_config(tiny, list(overrides)).methods.values()
+    (method,) = load(tiny, list(overrides)).config.methods.values()
     expected = {"name": "standardised", "temperature": 0.3}
     assert method.algorithm.fitness_map.model_dump() == expected
     _run(tiny, tmp_path / "default")
@@ -280,8 +280,8 @@ name: again
 description: a small network on cart-pole
 repeats: 2
 seed: 5
-population: 8
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, success: 15}
+population_size: 8
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, success: 15}
 algorithm: {schedule: {num_levels: 4}}
 checkpoint: {every: 2}
 """
@@ -322,7 +322,7 @@ def test_a_control_task_killed_at_its_end_goes_on_to_the_same_numbers(tmp_path):
         if (repeats, generations) == (0, 2 * 4):
             raise KeyboardInterrupt
 
-    config = cfg.load_config(path)
+    config = load(path).config
     with pytest.raises(KeyboardInterrupt):
         run.run(config, run.build(config), results.create(tmp_path / "cut", ""), progress=stop)
     assert list((tmp_path / "cut" / "checkpoints" / "progress").iterdir())
@@ -334,7 +334,7 @@ def test_a_control_task_killed_at_its_end_goes_on_to_the_same_numbers(tmp_path):
 
 
 def test_a_latent_space_of_too_many_dimensions_is_named_as_the_config_names_it(tiny, tmp_path):
-    config = cfg.load_config(tiny, ["methods.latent.algorithm.latent_dim=3"])
+    config = load(tiny, ["methods.latent.algorithm.latent_dim=3"]).config
     with pytest.raises(cfg.ConfigError, match=r"algorithm\.latent_dim: expected 1 to 2, .*seen 3"):
         run.build(config)
 
@@ -421,8 +421,8 @@ def test_a_negative_fitness_under_identity_stops_the_run_with_advice(tmp_path):
         """
 name: car
 description: returns below zero
-population: 4
-problem: {kind: control, environment: MountainCar-v0, policy: {hidden: [2]}, max_steps: 5}
+population_size: 4
+problem: {name: control, environment: MountainCar-v0, policy: {hidden: [2]}, max_steps: 5}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
@@ -457,7 +457,7 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_starts_with_its_command(path):
-    config = cfg.load_config(path)
+    config = load(path).config
     assert config.name == path.stem
     assert path.read_text().startswith(f"# diffevo-jax run configs/{path.name}\n")
     assert set(run.build(config)) == set(config.methods)
@@ -465,12 +465,12 @@ def test_every_config_is_valid_and_starts_with_its_command(path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_is_valid_and_starts_with_its_command(path):
-    assert load_sweep(path).name == path.stem
+    assert load(path).name == path.stem
     assert path.read_text().startswith(f"# diffevo-jax sweep configs/{path.name}\n")
 
 
 def test_the_cart_pole_config_has_the_papers_settings():
-    config = cfg.load_config(REPOSITORY / "configs" / "fig4_cartpole.yaml")
+    config = load(REPOSITORY / "configs" / "fig4_cartpole.yaml").config
     programs = run.build(config)
     assert [program.num_genes for program in programs.values()] == [58, 58, 17_410]
     for method in config.methods.values():
@@ -481,7 +481,7 @@ def test_the_cart_pole_config_has_the_papers_settings():
         }
         assert method.algorithm.fitness_map.model_dump() == {"name": "boltzmann", "temperature": 1}
         assert (method.algorithm.eta, method.algorithm.floor) == (1.0, 1e-9)
-        assert method.population == 256
+        assert method.population_size == 256
 
 
 def test_yaml_numbers_are_numbers():
@@ -498,7 +498,7 @@ def test_yaml_numbers_are_numbers():
         ("name: cosine", "name: cosin", "seen 'cosin'; did you mean 'cosine'?"),
         ("name: boltzmann", "name: boltzman", "algorithm.fitness_map.name: expected one of"),
         ("name: two_peaks", "name: two_peak", "did you mean 'two_peaks'?"),
-        ("kind: function", "kind: fun", "problem.kind: expected one of function, bbob, control"),
+        ("kind: function", "name: fun", "problem.kind: expected one of function, bbob, control"),
         ("kind: function, ", "", "problem: missing key 'kind'"),
         ("repeats: 3", "repeats: 0", "repeats: expected greater than or equal to 1; seen int 0"),
         ("repeats: 3", "repeats: many", "repeats: expected integer; seen str 'many'"),
@@ -582,7 +582,7 @@ def test_a_wrong_override_that_reaches_several_methods_is_said_once(tiny):
 
 def test_an_override_adds_a_method_that_is_given_whole(tiny):
     third = "methods.third={label: third, algorithm: {eta: 0.5}}"
-    methods = cfg.load_config(tiny, [third, "methods.third.algorithm.floor=1e-3"]).methods
+    methods = load(tiny, [third, "methods.third.algorithm.floor=1e-3"]).config.methods
     assert list(methods) == ["plain", "latent", "third"]
     assert (methods["third"].algorithm.eta, methods["third"].algorithm.floor) == (0.5, 1e-3)
 
@@ -601,33 +601,35 @@ def test_a_config_of_the_package_is_called_by_its_name():
 
 
 def test_another_choice_replaces_its_section_and_nothing_else(tiny):
-    overridden = cfg.load_config(tiny, ["algorithm.fitness_map.name=identity"])
+    overridden = load(tiny, ["algorithm.fitness_map.name=identity"]).config
     fitness_map = overridden.methods["latent"].algorithm.fitness_map
     assert fitness_map.model_dump() == {"name": "identity"}
-    renamed = cfg.load_config(tiny, ["name=other", "algorithm.schedule.name=linear"])
+    renamed = load(tiny, ["name=other", "algorithm.schedule.name=linear"]).config
     assert (renamed.name, renamed.repeats) == ("other", 3)
     schedule = renamed.methods["plain"].algorithm.schedule
     assert schedule.model_dump() == {"name": "linear", "num_levels": 4}
-    problem = cfg.load_config(tiny, ["problem.name=beale"]).methods["plain"].problem
+    problem = load(tiny, ["problem.name=beale"]).config.methods["plain"].problem
     assert (problem.kind, problem.name, problem.success) == ("function", "beale", 0.5)
 
 
 def test_an_override_of_a_shared_setting_reaches_the_methods_that_state_it(tiny, tmp_path):
-    latent = cfg.load_config(tiny, ["algorithm.latent_dim=2"]).methods
+    latent = load(tiny, ["algorithm.latent_dim=2"]).config.methods
     assert [method.algorithm.latent_dim for method in latent.values()] == [2, 2]
     _run(tiny, tmp_path / "a")
     resolved = tmp_path / "a" / "config.yaml"  # states everything in every method
-    for method in cfg.load_config(resolved, ["algorithm.eta=0.25"]).methods.values():
+    for method in load(resolved, ["algorithm.eta=0.25"]).config.methods.values():
         assert method.algorithm.eta == 0.25
-    later = cfg.load_config(resolved, ["algorithm.eta=0.25", "methods.plain.algorithm.eta=0.75"])
+    later = load(resolved, ["algorithm.eta=0.25", "methods.plain.algorithm.eta=0.75"]).config
     assert [method.algorithm.eta for method in later.methods.values()] == [0.75, 0.25]
 
 
 def test_an_override_of_a_shared_setting_leaves_other_optimisers_alone(tiny, tmp_path):
-    tiny.write_text(TINY + "  cma: {label: CMA-ES, algorithm: {name: cma_es, num_levels: 4}}\n")
-    results.write_config(tmp_path, cfg.load_config(tiny), "")
+    tiny.write_text(
+        TINY + "  cma: {label: CMA-ES, algorithm: {name: cma_es, num_generations: 4}}\n"
+    )
+    results.write_config(tmp_path, load(tiny).config, "")
     for path in (tiny, tmp_path / "config.yaml"):  # the second states everything in every method
-        methods = cfg.load_config(path, ["algorithm.eta=0.25", "problem.scale=2.0"]).methods
+        methods = load(path, ["algorithm.eta=0.25", "problem.scale=2.0"]).config.methods
         assert methods["plain"].algorithm.eta == methods["latent"].algorithm.eta == 0.25
         assert methods["cma"].algorithm.name == "cma_es"
         assert {method.problem.scale for method in methods.values()} == {2.0}
@@ -639,7 +641,7 @@ def test_what_looks_like_a_number_or_markup_survives_a_run(tiny, tmp_path):
     result = _cli("run", tiny, "--out", tmp_path / "out", *override)
     assert result.exit_code == 0, result.output
     assert "[/b] $x [red]y[/red]" in result.output
-    assert set(cfg.load_config(tmp_path / "out" / "config.yaml").methods) == {"plain", "1e5"}
+    assert set(load(tmp_path / "out" / "config.yaml").config.methods) == {"plain", "1e5"}
 
 
 def test_a_damaged_result_or_an_unreadable_label_is_named(tiny, tmp_path):
@@ -771,7 +773,7 @@ def drawn(tiny, tmp_path, monkeypatch):
     )
 
     def draw(fitness: np.ndarray, *overrides: str) -> Any:
-        results.write_config(tmp_path, cfg.load_config(tiny, list(overrides)), "")
+        results.write_config(tmp_path, load(tiny, list(overrides)).config, "")
         results.write_arrays(tmp_path / "plain.npz", {"fitness": fitness})
         figure.draw(tmp_path)
         return figures[-1].axes[0]

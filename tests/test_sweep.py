@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import diffevo_jax as de
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
@@ -33,19 +33,19 @@ pytestmark = pytest.mark.usefixtures("one_device")
 HEAD = """\
 name: tiny
 description: two peaks, swept
-population: 8
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 8
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
   schedule: {name: cosine, num_levels: 3}
   fitness_map: {name: boltzmann, temperature: 0.1}
 """
-GRID = "{grid: {algorithm.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
-TWO_SHAPES = "{grid: {population: [8, 12], algorithm.eta: [0.0, 1.0]}, seeds: 1}"
+GRID = "{grid: {algorithm.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}}"
+TWO_SHAPES = "{grid: {population_size: [8, 12], algorithm.eta: [0.0, 1.0]}}"
 
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    return _write(tmp_path / "tiny.yaml", GRID)
+    return _write(tmp_path / "tiny.yaml", GRID, f"repeats: 3\n{HEAD}")
 
 
 def _write(path: Path, section: str, head: str = HEAD) -> Path:
@@ -87,7 +87,7 @@ def _numbers(row: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
-    points = load_sweep(tiny).points
+    points = load(tiny).points
     seen = [tuple(point.settings.values()) for point in points]
     assert seen == [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (1.0, 2.0)]
     method = points[2].config.methods["diffusion_evolution"]
@@ -96,21 +96,21 @@ def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
 
 
 def test_a_list_takes_its_mappings_one_by_one(tiny):
-    _write(tiny, "{list: [{algorithm.eta: 0.5, population: 16}, {seed: 7}]}")
-    points = load_sweep(tiny).points
+    _write(tiny, "{list: [{algorithm.eta: 0.5, population_size: 16}, {seed: 7}]}")
+    points = load(tiny).points
     methods = [point.config.methods["diffusion_evolution"] for point in points]
-    assert [method.population for method in methods] == [16, 8]
+    assert [method.population_size for method in methods] == [16, 8]
     assert [point.config.seed for point in points] == [0, 7]
 
 
 def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
     def points(num: int, seed: int = 0) -> list[dict]:
         draw = (
-            "{algorithm.eta: {uniform: [0.2, 0.4]}, population: {choice: [8, 16]}, "
+            "{algorithm.eta: {uniform: [0.2, 0.4]}, population_size: {choice: [8, 16]}, "
             "algorithm.fitness_map.temperature: {log_uniform: [0.01, 10]}}"
         )
         _write(tiny, f"{{random: {{points: {num}, seed: {seed}, draw: {draw}}}}}")
-        return [point.settings for point in load_sweep(tiny).points]
+        return [point.settings for point in load(tiny).points]
 
     few, many = points(5), points(60)
     assert many[:5] == few
@@ -128,28 +128,33 @@ def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
     [
         ("{}", "sweep: expected one of grid, list, random; seen none"),
         ("3", "sweep: expected keys and values; seen int 3"),
-        ("{gird: {seed: [1]}}", "unknown key 'gird'; did you mean 'grid'?"),
-        ("{grid: {seed: [1]}, list: [{seed: 1}]}", "expected one of grid, list, random; seen grid"),
-        ("{grid: {seed: 1}}", "grid.seed: expected list; seen int 1"),
-        ("{grid: {seed: []}}", "grid.seed: expected at least one"),
+        ("{gird: {seed: [1]}}", "seen 'gird'; did you mean 'grid'?"),
+        (
+            "{grid: {seed: [1]}, list: [{seed: 1}]}",
+            "expected one of grid, list, random; seen grid, list",
+        ),
+        ("{grid: {seed: 1}}", "sweep.grid.seed: expected a list; seen int 1"),
+        ("{grid: {seed: []}}", "sweep.grid.seed: expected at least 1"),
         ("{grid: {a..b: [1]}}", "expected letters"),
-        ("{grid: {algorithm.etta: [1]}}", "point 0 (algorithm.etta=1): algorithm: unknown key"),
+        (
+            "{grid: {algorithm.etta: [1]}}",
+            "point 0 (algorithm.etta=1): algorithm.etta: expected one of the keys",
+        ),
         ("{grid: {algorithm.eta: [0, 2]}}", "point 1 (algorithm.eta=2): algorithm.eta: expected"),
         ("{grid: {methods.diffusion: [1]}}", "methods.diffusion"),
-        ("{grid: {repeats: [1, 2]}, seeds: 2}", "repeats and sweep.seeds mean the same"),
         ("{grid: {name: [a, b]}}", "name: expected a setting of the algorithm or its problem"),
         (
             "{grid: {algorithm.latent_dim: [1, 9]}}",
             "point 1 (algorithm.latent_dim=9): tiny: method",
         ),
-        ("{grid: {seed: [1]}, seeds: 0}", "seeds: expected greater than or equal to 1"),
-        ("{random: {points: 2}}", "random.draw: missing"),
+        ("{grid: {seed: [1]}, seeds: 2}", "sweep.seeds: expected one of the keys grid, list"),
+        ("{random: {points: 2}}", "random.draw: expected a value"),
         ("{random: {points: 2, draw: {seed: {}}}}", "expected one of uniform, log_uniform, choice"),
         ("{random: {points: 2, draw: {seed: {uniform: [2, 1]}}}}", "low below high"),
         ("{random: {points: 2, draw: {seed: {log_uniform: [0, 1]}}}}", "an interval above 0"),
         ("{random: {points: 1000000, draw: {seed: {choice: [1]}}}}", "random.points: expected"),
         (
-            f"{{grid: {{seed: {[*range(101)]}, population: {[*range(2, 102)]}}}}}",
+            f"{{grid: {{seed: {[*range(101)]}, population_size: {[*range(2, 102)]}}}}}",
             "expected at most 10000 points; seen 10100",
         ),
         ('{grid: {seed: [1]}, slurm: {partition: "a\\nb"}}', "slurm.partition: expected one line"),
@@ -176,19 +181,16 @@ def test_a_grids_dotted_key_on_the_command_line_is_shown_how(tiny):
 def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
     _write(tiny, "{grid: {methods.latnt.algorithm.eta: [0.5]}}")
     methods = "methods={plain: {label: plain}, latent: {algorithm: {latent_dim: 1}}}"
-    with pytest.raises(cfg.ConfigError, match="no such method; did you mean 'latent'"):
-        load_sweep(tiny, [methods])
+    with pytest.raises(cfg.ConfigError, match="seen latnt; did you mean 'latent'"):
+        load(tiny, [methods])
 
 
 def test_run_and_sweep_name_each_other(tiny):
     with pytest.raises(cfg.ConfigError, match="run it with `diffevo-jax sweep"):
-        cfg.load_config(tiny)
+        assert load(tiny).config
     tiny.write_text(HEAD)
     with pytest.raises(cfg.ConfigError, match=r"missing key 'sweep'.*`diffevo-jax run"):
-        load_sweep(tiny)
-    _write(tiny, GRID, "repeats: 2\n" + HEAD)
-    with pytest.raises(cfg.ConfigError, match=r"repeats and sweep.seeds mean the same"):
-        load_sweep(tiny)
+        _sweep(tiny, tiny.parent / "out")
 
 
 # What a sweep computes
@@ -196,7 +198,9 @@ def test_run_and_sweep_name_each_other(tiny):
 
 def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
-    _write(tiny, "{grid: {algorithm.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
+    _write(
+        tiny, "{grid: {algorithm.eta: [0.0, 0.7], seed: [0, 4294967295]}}", f"repeats: 5\n{HEAD}"
+    )
     traced = []
     make_program = programs.make_program
     monkeypatch.setattr(
@@ -211,7 +215,7 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
         (str(point), str(repeat)) for point in range(4) for repeat in range(5)
     ]
 
-    config = load_sweep(tiny).points[3].config
+    config = load(tiny).points[3].config
     folder = results.create(tmp_path / "run", "run")
     run.run(config, run.build(config), folder)
     fitness = np.load(folder / "diffusion_evolution.npz")["fitness"]
@@ -238,15 +242,16 @@ def test_a_sweep_rolls_the_best_individual_out_again_as_its_runs_do(tmp_path):
         """
 name: again
 description: a small network on cart-pole
-population: 8
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
+population_size: 8
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
 algorithm: {schedule: {num_levels: 3}}
-sweep: {list: [{problem.success: 15}], seeds: 2}
+repeats: 2
+sweep: {list: [{problem.success: 15}]}
 """
     )
     assert _sweep(path, tmp_path / "out")[0] == []
     rows = _rows(tmp_path / "out")
-    config = load_sweep(path).points[0].config
+    config = load(path).points[0].config
     folder = results.create(tmp_path / "run", "run")
     run.run(config, run.build(config), folder)
     saved = np.load(folder / "diffusion_evolution.npz")
@@ -276,7 +281,7 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     }
     bare = tiny.with_name("bare.yaml")
     bare.write_text(HEAD)
-    base = cfg.load_config(bare, ["algorithm.floor=1e-8"])
+    base = load(bare, ["algorithm.floor=1e-8"]).config
     shape, numbers = sweep_job.take_apart(base.methods["diffusion_evolution"])
     assert numbers == {
         "algorithm.eta": 1.0,
@@ -287,10 +292,10 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     }
     for key, value in methods.items():
         overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
-        other = cfg.load_config(bare, overrides)
+        other = load(bare, overrides).config
         same = sweep_job.take_apart(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
-    without = cfg.load_config(bare).methods["diffusion_evolution"]
+    without = load(bare).config.methods["diffusion_evolution"]
     assert sweep_job.take_apart(without)[0] != shape  # no floor is another program
 
 
@@ -300,13 +305,13 @@ def test_scale_is_data_to_a_control_task(tmp_path):
         """
 name: cartpole
 description: scale as data
-population: 4
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
+population_size: 4
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
 sweep: {grid: {problem.scale: [1.0, 30.0]}}
 """
     )
-    loaded = load_sweep(path)
+    loaded = load(path)
     assert len(sweep.group(loaded)) == 1
     program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
     numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scale")}
@@ -317,7 +322,7 @@ sweep: {grid: {problem.scale: [1.0, 30.0]}}
 
 def test_points_per_job_cuts_a_shape_into_jobs(tiny):
     numbers = [
-        [p.number for p in job] for job in sweep.group(load_sweep(tiny, ["sweep.points_per_job=3"]))
+        [p.number for p in job] for job in sweep.group(load(tiny, ["sweep.points_per_job=3"]))
     ]
     assert numbers == [[0, 1, 2], [3]]
 
@@ -347,7 +352,7 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
     run_points = sweep_job.run_points
 
     def fails(points, **settings):
-        if points[0].config.methods["diffusion_evolution"].population == 12:
+        if points[0].config.methods["diffusion_evolution"].population_size == 12:
             raise MemoryError("too large\nby far")
         return run_points(points, **settings)
 
@@ -356,8 +361,8 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
         result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 1
     for line in (
-        "failed: point 2 (population=12, algorithm.eta=0.0): MemoryError: too large\n",
-        "failed: point 3 (population=12, algorithm.eta=1.0): MemoryError: too large\n",
+        "failed: point 2 (population_size=12, algorithm.eta=0.0): MemoryError: too large\n",
+        "failed: point 3 (population_size=12, algorithm.eta=1.0): MemoryError: too large\n",
     ):
         assert line in result.output
     assert [row["point"] for row in _rows(out, "failed.csv")] == ["2", "3"]
@@ -397,7 +402,7 @@ def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monke
 
     monkeypatch.setattr(de.landscapes.functions, "two_peaks", faulty)
     out = tmp_path / "out"
-    _write(tiny, "{grid: {algorithm.eta: [1.0]}, seeds: 2}")
+    _write(tiny, "{grid: {algorithm.eta: [1.0]}}", f"repeats: 2\n{HEAD}")
     methods = "methods={plain: {label: p}, latent: {label: l, algorithm: {latent_dim: 1}}}"
     assert _sweep(tiny, out, methods)[0] == []
     rows = _rows(out)
@@ -412,7 +417,7 @@ def test_the_folder_of_another_sweep_is_refused_and_the_keys_named(tiny, tmp_pat
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for overrides, message in (
         (["algorithm.eta=0.5"], "they differ in algorithm.eta. Choose"),
-        (["sweep.seeds=4", "seed=2"], "they differ in sweep.seeds, seed. Choose"),
+        (["repeats=4", "seed=2"], "they differ in repeats, seed. Choose"),
     ):
         with pytest.raises(cfg.ConfigError, match=re.escape(message)):
             _sweep(tiny, out, *overrides)
@@ -479,7 +484,7 @@ def test_a_job_sees_the_devices_that_the_caller_saw(tiny, tmp_path, monkeypatch,
 
 def test_a_local_sweep_runs_in_processes_of_its_own(tiny, tmp_path):
     out = tmp_path / "out"
-    failed, said = _sweep(tiny, out, "sweep.seeds=1", executor="local")
+    failed, said = _sweep(tiny, out, "repeats=1", executor="local")
     assert failed == []
     assert re.fullmatch(r"job \d+: 4 points, 0 failed", said[1])
     assert len(_rows(out)) == 4
@@ -491,7 +496,7 @@ def test_a_local_sweep_runs_in_processes_of_its_own(tiny, tmp_path):
 def test_a_job_that_dies_leaves_its_points_failed_with_its_last_words(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 0)
     (tmp_path / "points").mkdir()
-    points = load_sweep(tiny).points
+    points = list(load(tiny).points)
 
     def dies() -> None:
         print("killed: out of memory", file=sys.stderr, flush=True)
@@ -560,7 +565,7 @@ SLURM = "sweep.slurm={time: 33, partition: gpu, gpus_per_node: 1, setup: [export
 
 def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path, cluster):
     out = tmp_path / "out"
-    failed, said = _sweep(tiny, out, SLURM, "sweep.seeds=1", executor="slurm")
+    failed, said = _sweep(tiny, out, SLURM, "repeats=1", executor="slurm")
     assert failed == []
     assert said[1:] == ["job 7: 4 points, 0 failed"]
     assert len(_rows(out)) == 4
@@ -616,5 +621,5 @@ def test_no_slurm_bad_options_and_no_submitit_are_said(tiny, tmp_path, cluster, 
 
 
 def test_the_shipped_sweep_is_two_jobs():
-    loaded = load_sweep(REPOSITORY / "configs" / "sweep_cartpole.yaml")
+    loaded = load(REPOSITORY / "configs" / "sweep_cartpole.yaml")
     assert [len(job) for job in sweep.group(loaded)] == [9, 9]

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config import words
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.report import display, figure
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import record as repeats
@@ -16,7 +17,7 @@ CARTPOLE = REPOSITORY / "configs" / "fig4_cartpole.yaml"
 
 
 def test_another_environment_is_no_figure_of_the_paper():
-    config = cfg.load_config(CARTPOLE, ["problem.environment=Acrobot-v1", "repeats=2"])
+    config = load(CARTPOLE, ["problem.environment=Acrobot-v1", "repeats=2"]).config
     assert config.description == (
         "fig4_cartpole with problem.environment=Acrobot-v1; no success is defined "
         "(--set problem.success=...)"
@@ -31,10 +32,10 @@ def test_another_environment_is_no_figure_of_the_paper():
 
 
 def test_what_is_given_with_another_environment_holds():
-    config = cfg.load_config(
+    config = load(
         CARTPOLE,
         ["problem.environment=Acrobot-v1", "problem.success=goal", "figure.maximum=0"],
-    )
+    ).config
     assert {method.problem.success for method in config.methods.values()} == {"goal"}
     assert config.figure == cfg.Figure(maximum=0)
     assert config.description == (
@@ -46,14 +47,14 @@ def test_what_is_given_with_another_environment_holds():
     "change", ["seed=3", "repeats=2", "checkpoint.every=5", "figure.log=false"]
 )
 def test_more_repeats_or_another_seed_are_the_same_experiment(change):
-    written, config = cfg.load_config(CARTPOLE), cfg.load_config(CARTPOLE, [change])
+    written, config = load(CARTPOLE).config, load(CARTPOLE, [change]).config
     assert config.description == written.description
     assert config.methods == written.methods
     assert config.figure.maximum == 500
 
 
 def test_another_setting_of_the_algorithm_keeps_the_axes_and_drops_references():
-    config = cfg.load_config(CARTPOLE, ["methods.latent.algorithm.eta=0.5"])
+    config = load(CARTPOLE, ["methods.latent.algorithm.eta=0.5"]).config
     assert config.description == "fig4_cartpole with methods.latent.algorithm.eta=0.5"
     assert config.figure.maximum == 500
     assert config.methods["raw"].reference is not None
@@ -62,8 +63,8 @@ def test_another_setting_of_the_algorithm_keeps_the_axes_and_drops_references():
 
 
 def test_a_resolved_config_says_all_that_was_changed(tmp_path):
-    results.write_config(tmp_path, cfg.load_config(CARTPOLE, ["algorithm.eta=0.5"]), "")
-    config = cfg.load_config(tmp_path / "config.yaml", ["population=64"])
+    results.write_config(tmp_path, load(CARTPOLE, ["algorithm.eta=0.5"]).config, "")
+    config = load(tmp_path / "config.yaml", ["population_size=64"]).config
     assert config.description == "fig4_cartpole with algorithm.eta=0.5, population=64"
     assert all(method.reference is None for method in config.methods.values())
 
@@ -72,7 +73,7 @@ def test_a_resolved_config_says_all_that_was_changed(tmp_path):
 def test_a_table_shows_rewards_where_no_success_is_defined(section, shown):
     path = REPOSITORY / "configs" / "cartpole_cmaes.yaml"
     changes = [] if section else ["problem.environment=Acrobot-v1"]
-    (method,) = cfg.load_config(path, changes).methods.values()
+    (method,) = load(path, changes).config.methods.values()
     kept = {"fitness": np.full((2, 3, 4), 50.0)}
     kept |= {"success_rate": np.zeros((2, 3))} if section else {}
     console = Console(record=True, width=80)
@@ -90,7 +91,7 @@ def test_the_axis_of_a_control_task_is_its_reward(tmp_path, monkeypatch):
     for number, (name, label) in enumerate(
         (("cartpole_exact", "reward"), ("two_peaks", "fitness"))
     ):
-        config = cfg.load_config(REPOSITORY / "configs" / f"{name}.yaml", ["figure.ylabel=null"])
+        config = load(REPOSITORY / "configs" / f"{name}.yaml", ["figure.ylabel=null"]).config
         assert config.figure.ylabel is None
         folder = results.create(tmp_path / str(number), "")
         results.write_config(folder, config, "")
@@ -106,4 +107,4 @@ def test_a_setting_without_its_section_is_told_where_it_belongs():
         ("eta=0.5", "algorithm.eta=0.5"),
     ):
         with pytest.raises(cfg.ConfigError, match=f"did you mean --set {meant}"):
-            cfg.load_config(CARTPOLE, [change])
+            load(CARTPOLE, [change]).config

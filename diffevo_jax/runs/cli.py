@@ -188,9 +188,9 @@ def run(
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
     with errors_for_people():
+        from diffevo_jax.runs.config import plugins
+        from diffevo_jax.runs.config.experiment import load
         from diffevo_jax.runs.config.files import find_config, shown
-        from diffevo_jax.runs.config.plugins import load
-        from diffevo_jax.runs.config.schema import load_config
 
         override = _with_named(override, seed=seed, repeats=repeats)
         path, out = _to_resume(config, out) if resume else (find_config(config), out)
@@ -209,8 +209,8 @@ def run(
         with many.ending_together(), errors_for_people():
             if log is not None:
                 scalars.check()
-            sources = load(plugin or ())
-            settings = load_config(path, override)
+            sources = plugins.load(plugin or ())
+            settings = load(path, override).config
             programs = engine.build(settings, mesh=many.mesh() if distributed else None)
             if not resume and results.is_unfinished(Path(config)):
                 typer.echo(
@@ -223,7 +223,6 @@ def run(
 
 def _run_into(folder: Path, settings, programs, source, sources, log: Log | None) -> None:
     """Run into a folder; show progress, results and figure."""
-    from diffevo_jax.runs.config import words
     from diffevo_jax.runs.report import figure, table
     from diffevo_jax.runs.results import scalars
     from diffevo_jax.runs.results.files import quoted
@@ -233,7 +232,7 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     console = _console(quiet=not is_first(), soft_wrap=True)
     lengths = {name: program.num_levels for name, program in programs.items()}
     console.print(
-        f"{settings.description or settings.name}\n{words.header(settings, lengths)} -> {folder}"
+        f"{settings.description or settings.name}\n{table.header(settings, lengths)} -> {folder}"
     )
 
     def interrupted() -> str:
@@ -364,12 +363,10 @@ def sweep(
         import jax
 
         from diffevo_jax.runs.config.files import find_config
-        from diffevo_jax.runs.config.schema import repeats_of_sweep
         from diffevo_jax.runs.run import jobs
 
         path = find_config(config)
-        named = {} if repeats is None else {repeats_of_sweep(path, override): repeats}
-        override = _with_named(override, seed=seed, **named)
+        override = _with_named(override, seed=seed, repeats=repeats)
 
         if executor is not Executor.debug:
             jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
@@ -446,12 +443,12 @@ def init(
 ) -> None:
     """Write a commented config to start from: it runs as it is, and says what may be set."""
     with errors_for_people():
-        from diffevo_jax.runs.config import starter
+        from diffevo_jax.runs.config.files import starter
         from diffevo_jax.runs.config.schema import ConfigError
         from diffevo_jax.runs.results.files import quoted, write_whole
 
         path = out or Path(f"{name}.yaml")
-        text = starter.write(name, problem, path)
+        text = starter(name, problem, path)
         if path.exists():
             raise ConfigError(f"{path}: exists; choose another NAME or --out FILE")
         path.parent.mkdir(parents=True, exist_ok=True)

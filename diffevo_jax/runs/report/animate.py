@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
+from diffevo_jax.checks import nearest
 from diffevo_jax.drawings.style import looks
-from diffevo_jax.runs.config import registry, words
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results.files import quoted
 from diffevo_jax.runs.results.loading import Run, load_run
@@ -45,7 +46,7 @@ def animate(
     """
     run = load_run(folder)
     try:
-        config = cfg.load_config(folder / "config.yaml")
+        config = load(folder / "config.yaml").config
     except ConfigError as error:
         plugins = " ".join(
             f"--plugin {quoted(file)}" for file in sorted(folder.glob("plugins/*.py"))
@@ -63,7 +64,7 @@ def animate(
     if not 0 <= repeat < done:
         raise ConfigError(f"--repeat {repeat}: expected 0 to {done - 1}, a finished repeat")
     name, method = names[0], config.methods[names[0]]
-    control = words.get(method.problem, "kind") == "control"
+    control = method.problem.name == "control"
     try:
         if control and not generations:
             return _best(path, config, run, names, repeat, episodes, say)
@@ -94,8 +95,8 @@ def _best(
     same = [
         name
         for name in names
-        if words.title(config.methods[name].problem)
-        == words.title(config.methods[names[0]].problem)
+        if registry.title(config.methods[name].problem)
+        == registry.title(config.methods[names[0]].problem)
     ]
     if len(same) < len(names):
         left = ", ".join(name for name in names if name not in same)
@@ -197,8 +198,8 @@ def _evolve_again(
 
 def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path:
     problem = registry.build("problem", method.problem, "problem")
-    scale = float(words.get(method.problem, "scale") or 1.0)
-    title = words.title(method.problem)
+    scale = float(getattr(method.problem, "scale", 1.0))
+    title = registry.title(method.problem)
     if method.label.lower() not in title:
         title = f"{method.label}, {title}"
     if problem.num_genes == 1:

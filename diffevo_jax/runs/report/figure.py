@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffevo_jax.drawings.style import GREY, STYLE, Look, looks
-from diffevo_jax.runs.config import words
-from diffevo_jax.runs.config.schema import ConfigError, Figure, read_results_config
-from diffevo_jax.runs.config.sweep import Sweep
+from diffevo_jax.runs.config.experiment import Experiment
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.schema import ConfigError, Figure
 from diffevo_jax.runs.report.table import measure, uneven
 from diffevo_jax.runs.results.loading import load_summaries
 from diffevo_jax.runs.results.record import Summary
@@ -61,8 +61,8 @@ def draw(folder: Path) -> list[Path]:
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows = load_summaries(folder)
-    settings = read_results_config(folder / "config.yaml").figure
+    config, rows = load_summaries(folder)
+    settings = config.figure
     paths = [folder / "figure.png", folder / "figure.pdf"]
     with panels(paths, f"{folder}: figure", 1, 1, (5.2, 3.6)) as (axes,):
         look = looks(row.method for row in rows)
@@ -173,7 +173,7 @@ class Panel(NamedTuple):
     lines: dict[str, list[Summary]]
 
 
-def draw_sweep(folder: Path, loaded: Sweep, rows: Sequence[Summary]) -> Iterator[str]:
+def draw_sweep(folder: Path, loaded: Experiment, rows: Sequence[Summary]) -> Iterator[str]:
     """Draw figure.png and .pdf of a sweep; yields their paths and what they leave out."""
     rate = all(row.value("success_rate") is not None for row in rows)
     value = "success_rate" if rate else "fitness_mean"
@@ -181,7 +181,8 @@ def draw_sweep(folder: Path, loaded: Sweep, rows: Sequence[Summary]) -> Iterator
     if not rows:
         yield "note: no figure; no point has fitness that is a number"
         return
-    drawn = {} if loaded.section.random is None else loaded.section.random.draw
+    assert loaded.sweep is not None
+    drawn = {} if loaded.sweep.random is None else loaded.sweep.random.draw
     decades = [key for key, each in drawn.items() if each.log_uniform is not None]
     shown = sweep_panels(loaded, rows)
     if len(shown) > MOST_PANELS:
@@ -207,14 +208,15 @@ def draw_sweep(folder: Path, loaded: Sweep, rows: Sequence[Summary]) -> Iterator
     yield from map(str, paths)
 
 
-def sweep_panels(loaded: Sweep, rows: Sequence[Summary]) -> list[Panel]:
+def sweep_panels(loaded: Experiment, rows: Sequence[Summary]) -> list[Panel]:
     """Share rows out among panels and lines: other problems are measured otherwise."""
     settings = list(rows[0].settings)
     names = short(settings)
-    if loaded.section.random is not None:  # each setting that is drawn, over all points
+    assert loaded.sweep is not None
+    if loaded.sweep.random is not None:  # each setting that is drawn, over all points
         axes = [_axis(key, rows)._replace(joined=False) for key in settings]
         return [Panel("", axis, _lines([], rows, names)) for axis in axes]
-    if loaded.section.list is not None:  # points need have nothing in common
+    if loaded.sweep.list is not None:  # points need have nothing in common
         points = {row.point: row for row in rows}
         labels = [_name(settings, row, names) for row in points.values()]
         labels = [
@@ -245,7 +247,7 @@ def sweep_panels(loaded: Sweep, rows: Sequence[Summary]) -> list[Panel]:
 
 def _is_another_problem(key: str, rows: Sequence[Summary]) -> bool:
     """Whether a setting says what is measured, and not how."""
-    how = words.HOW.get(words.get(rows[0].problem, "kind"), ())
+    how = registry.how(rows[0].problem)
     section, _, setting = key.partition(".")
     numeric = _axis(key, rows).numeric
     return section == "problem" and setting.partition(".")[0] not in how and not numeric

@@ -6,7 +6,7 @@ A row is a `Summary`; columns, their headings and formats are those of `fields`.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from diffevo_jax.runs.config import words
-from diffevo_jax.runs.config.errors import nearest
-from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.checks import nearest
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results.fields import (
     EPISODES,
     MEASURE,
@@ -92,6 +92,27 @@ def cells(fields: Sequence[Field], row: Summary) -> list[str]:
 
 
 # A run
+
+
+def header(config: RunConfig, lengths: dict[str, int]) -> str:
+    """Say what is run: on which problem, how many individuals, generations and repeats.
+
+    lengths: generations, by method.
+    """
+    methods = list(config.methods.values())
+    problems = list(dict.fromkeys(registry.title(method.problem) for method in methods))
+    titles = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
+    repeats = "1 repeat" if config.repeats == 1 else f"{config.repeats} repeats"
+    many = "" if len(methods) == 1 else f" of {len(methods)} methods"
+    return (
+        f"{titles}: {_span(method.population_size for method in methods)} individuals, "
+        f"{_span(lengths.values())} generations, {repeats}{many}"
+    )
+
+
+def _span(numbers: Iterable[int]) -> str:
+    numbers = sorted(set(numbers))
+    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
 
 
 def of_run(rows: Sequence[Summary]) -> Iterator[Any]:
@@ -178,7 +199,8 @@ def load_rows(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Summar
     names = [path.name for path in resolved]
     rows: list[Summary] = []
     for name, path in zip(names, paths, strict=True):
-        rows += load_summaries(path, run=name if names.count(name) == 1 else str(path))
+        run = name if names.count(name) == 1 else str(path)
+        rows += load_summaries(path, run=run)[1]
     if len(paths) > 1:
         rows = [dataclasses.replace(row, label=f"{row.run}: {row.label}") for row in rows]
     known = list(dict.fromkeys(row.method for row in rows))
@@ -202,7 +224,7 @@ def groups(rows: Sequence[Summary]) -> tuple[list[list[Summary]], list[Summary]]
     """
     by_problem: dict[str, list[Summary]] = {}
     for row in rows:
-        key = json.dumps(words.measured(row.problem), sort_keys=True, default=str)
+        key = json.dumps(registry.measured(row.problem), sort_keys=True, default=str)
         by_problem.setdefault(key, []).append(row)
     runs = len({row.run for row in rows})
 
@@ -214,7 +236,7 @@ def groups(rows: Sequence[Summary]) -> tuple[list[list[Summary]], list[Summary]]
     if not shared:
         first = rows[0]
         other = next(row for row in rows if runs == 1 or row.run != first.run)
-        differ = differences(words.measured(first.problem), words.measured(other.problem))
+        differ = differences(registry.measured(first.problem), registry.measured(other.problem))
         settings = ", ".join(f"problem.{key} is {a} and {b}" for key, (a, b) in differ.items())
         raise ConfigError(
             f"{first.label} and {other.label} measure different things: {settings}. Run both on "

@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.schema import ConfigError, RunConfig, read_results_config
+from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results.fields import METRICS
 from diffevo_jax.runs.results.files import (
     holds_only,
@@ -169,12 +169,14 @@ def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.n
     names: of the arrays to read; none reads all.
     Raises ConfigError when it is not a run folder or holds no results.
     """
+    from diffevo_jax.runs.config import experiment
+
     if folder_kind(folder) == "sweep":
         raise ConfigError(
             f"{folder}: the folder of a sweep, not of a run; its results.csv has a row per point, "
             f"method and repeat, and `diffevo-jax plot {quoted(folder)}` draws it"
         )
-    config = read_results_config(folder / "config.yaml")
+    config = experiment.load(folder / "config.yaml", registry=None).config
     arrays = {}
     for name in config.methods:
         path = folder / f"{name}.npz"

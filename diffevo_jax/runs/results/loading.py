@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.config.sweep import load_sweep as load_points
+from diffevo_jax.runs.config import experiment
+from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
 from diffevo_jax.runs.results.fields import ARRAYS, FIELDS, METRICS
@@ -109,7 +109,7 @@ def load_sweep(folder: str | Path) -> list[table.PointResult]:
     if results.folder_kind(folder) == "run":
         raise ConfigError(f"{folder}: the folder of a run, not of a sweep; see load_run")
     finished = []
-    for point in load_points(folder / "config.yaml").points:
+    for point in experiment.load(folder / "config.yaml").points:
         written = table.read_point(folder, point)
         if written is not None and written.status == "finished":
             path = table.point_path(folder, point).with_suffix(".npz")
@@ -118,10 +118,13 @@ def load_sweep(folder: str | Path) -> list[table.PointResult]:
     return finished
 
 
-def load_summaries(path: Path, *, run: str = "") -> list[Summary]:
-    """Read a run folder's methods as summaries with their curves. Raises ConfigError."""
+def load_summaries(path: Path, *, run: str = "") -> tuple[RunConfig, list[Summary]]:
+    """Read a run folder: its config, and a summary of each method with its curve.
+
+    Raises ConfigError.
+    """
     config, arrays = results.load(path, *ARRAYS)
-    return [
+    return config, [
         summarise(name, config, saved, run=run, curve=quartiles(saved["fitness"]))
         for name, saved in arrays.items()
     ]

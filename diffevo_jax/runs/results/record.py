@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config import words
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.fields import (
     ARRAYS,
@@ -176,12 +176,12 @@ class Summary:
     @property
     def measure(self) -> str:
         """What the fitness is called."""
-        return words.measure(self.problem)
+        return registry.measure(self.problem)
 
     @property
     def title(self) -> str:
         """What the problem is called."""
-        return words.title(self.problem)
+        return registry.title(self.problem)
 
 
 def summarise(
@@ -203,7 +203,7 @@ def summarise(
         "repeats": len(repeats),
         "numbers": {column: [row[column] for row in repeats] for column in repeats[0]},
         "num_genes": None if genomes is None else genomes.shape[-1],
-        "evaluations": method.population,
+        "evaluations": method.population_size,
         "reference": method.reference,
         "seed": config.seed,
     }

@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 import diffevo_jax as de
+from diffevo_jax.runs.config.experiment import Experiment, Point, load
 from diffevo_jax.runs.config.registry import Section
 from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.config.sweep import Point, Sweep, load_sweep
 from diffevo_jax.runs.results.fields import COLUMNS
 from diffevo_jax.runs.results.files import flat, quoted, write_arrays, write_whole
 from diffevo_jax.runs.results.record import Summary
@@ -156,14 +156,14 @@ def write_summary(folder: Path, rows: Sequence[Summary]) -> None:
     _write(folder / "summary.csv", head, lines)
 
 
-def summaries(folder: Path) -> tuple[Sweep, list[Summary]]:
+def summaries(folder: Path) -> tuple[Experiment, list[Summary]]:
     """Read a sweep's finished points, a summary for each and each method.
 
     Raises Unfinished where there are none.
     """
-    loaded = load_sweep(folder / "config.yaml")
+    loaded = load(folder / "config.yaml")
     points = [flat(point.settings) for point in loaded.points]
-    varied = varying(points, drawn=loaded.section.random is not None)
+    varied = varying(points, drawn=loaded.sweep is not None and loaded.sweep.random is not None)
     rows = []
     for point, settings in zip(loaded.points, points, strict=True):
         written = read_point(folder, point)

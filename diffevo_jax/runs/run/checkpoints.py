@@ -20,6 +20,7 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.fields import ARRAYS
 from diffevo_jax.runs.results.files import differences
@@ -274,7 +275,7 @@ def finished(
 def _check_same(
     folder: Path, config: cfg.RunConfig, before: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    stored = cfg.load_config(folder / "config.yaml").model_dump()
+    stored = load(folder / "config.yaml").config.model_dump()
     new = config.model_dump()
     if before and before["x64"] != record["x64"]:
         stored["JAX_ENABLE_X64"], new["JAX_ENABLE_X64"] = before["x64"], record["x64"]

@@ -154,7 +154,9 @@ class _Method:
         self.per_call = (
             1 if program.mesh else _per_call(self.total, len(self.devices), runs_per_call)
         )
-        self.stops = _stops(self.num_levels, every, _longest(self.settings.population, program))
+        self.stops = _stops(
+            self.num_levels, every, _longest(self.settings.population_size, program)
+        )
         self.done: int | None = None
 
     def run_until(self, end: int) -> None:

@@ -26,10 +26,11 @@ import numpy as np
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
-from diffevo_jax.runs.config import plugins
+from diffevo_jax.runs.config import experiment, plugins
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.schema import ConfigError, read_config
-from diffevo_jax.runs.config.sweep import Point, Sweep, load_sweep
+from diffevo_jax.runs.config.experiment import Experiment, Point
+from diffevo_jax.runs.config.files import shown
+from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
@@ -76,14 +77,15 @@ class Job(NamedTuple):
         startup.prepare(cache=self.cache)
         if self.plugins:
             plugins.load(plugins.kept(self.folder))
-        sweep = load_sweep(self.folder / "config.yaml")
-        points = [sweep.points[number] for number in self.points]
+        loaded = experiment.load(self.folder / "config.yaml")
+        assert loaded.sweep is not None
+        points = [loaded.points[number] for number in self.points]
         left = {p.number: p for p in points if not is_finished(self.folder, p)}
         environment: dict[str, Any] = {}
         try:
             environment = results.environment()
             points = list(left.values())
-            for result in run_points(points, runs_per_call=sweep.section.runs_per_call):
+            for result in run_points(points, runs_per_call=loaded.sweep.runs_per_call):
                 table.write_point(self.folder, result, environment)
                 del left[result.point.number]
         except Exception as error:
@@ -227,7 +229,13 @@ def sweep(
     if executor != "debug":
         _submitit()
     sources = plugins.load(plugin)
-    loaded = load_sweep(path, overrides)
+    loaded = experiment.load(path, overrides or ())
+    if loaded.sweep is None:
+        name = shown(path)
+        raise ConfigError(
+            f"{name}: missing key 'sweep', with grid, list or random; `diffevo-jax run {name}` "
+            "runs a config without"
+        )
     groups = group(loaded)
     last = len(loaded.points) - 1
     for number in only:
@@ -274,7 +282,7 @@ def sweep(
     return [f"{point.describe()}: {error}" for point, error in failures if point in points]
 
 
-def group(loaded: Sweep) -> list[list[Point]]:
+def group(loaded: Experiment) -> list[list[Point]]:
     """Put points of one shape together, at most `points_per_job` of them: the jobs.
 
     Raises ConfigError, naming a point, where task, policy and latent space do not fit.
@@ -290,7 +298,7 @@ def group(loaded: Sweep) -> list[list[Point]]:
             except ConfigError as error:
                 raise ConfigError(f"{point.describe()}: {error}") from None
         shapes.setdefault(shape, []).append(point)
-    most = loaded.section.points_per_job or len(loaded.points)
+    most = (loaded.sweep and loaded.sweep.points_per_job) or len(loaded.points)
     return [group[i : i + most] for group in shapes.values() for i in range(0, len(group), most)]
 
 
@@ -334,7 +342,7 @@ class _Here(NamedTuple):
 
 def _submit(
     executor: str,
-    loaded: Sweep,
+    loaded: Experiment,
     folder: Path,
     jobs: list[Job],
     queued: list[Submitted],
@@ -345,7 +353,8 @@ def _submit(
         return itertools.chain(queued, here)
     try:
         cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
-        slurm = {"time": 60, **(loaded.section.slurm or {})} if executor == "slurm" else {}
+        assert loaded.sweep is not None
+        slurm = {"time": 60, **(loaded.sweep.slurm or {})} if executor == "slurm" else {}
         cluster.update_parameters(
             name=loaded.name,
             local_timeout_min=_DECADE,
@@ -401,7 +410,7 @@ def _write_failure(folder: Path, point: Point, error: str) -> None:
     table.write_point(folder, PointResult(point, [], {}, error), {})
 
 
-def _write_config(folder: Path, loaded: Sweep, source: str, sources: dict[str, str]) -> None:
+def _write_config(folder: Path, loaded: Experiment, source: str, sources: dict[str, str]) -> None:
     """Save the sweep as it was called; the jobs read it."""
     plugins.keep(folder, sources)
     (folder / "points").mkdir(exist_ok=True)
@@ -410,7 +419,7 @@ def _write_config(folder: Path, loaded: Sweep, source: str, sources: dict[str, s
     write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
 
 
-def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
+def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> None:
     """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
@@ -419,7 +428,7 @@ def _check_folder(folder: Path, loaded: Sweep, sources: dict[str, str]) -> None:
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
-    there = read_config(folder / "config.yaml", sweep=True)
+    there = experiment.read(folder / "config.yaml")
     keys = folders.differences(there, loaded.data)
     differing = [key for key in keys if not key.startswith(_FREE)]
     if differing:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import plugins, registry
+from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.fields import EPISODES, GENERATION
 
 
@@ -94,7 +95,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             "algorithm",
             key=key,
             num_genes=problem.num_genes,
-            population_size=method.population,
+            population_size=method.population_size,
             mesh=mesh,
         )
 
@@ -103,7 +104,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
 
     def start(key: jax.Array) -> tuple[Carry, jax.Array]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
-        genomes = jax.random.normal(key_init, (method.population, problem.num_genes))
+        genomes = jax.random.normal(key_init, (method.population_size, problem.num_genes))
         running = de.begin(make_algorithm(key_algorithm), genomes)
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
