@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
+from diffevo_jax.runs import load_sweep
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.runs.results.folder import read_arrays
-from diffevo_jax.runs.run import sweep
 from experiments import fig3_pictures, study
 from experiments.files import CONFIGS
 from experiments.rows import Number, Row, Section
@@ -87,13 +87,13 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations and archives."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        for method, settings in ran.point.config.methods.items():
+    for result in load_sweep(folder / "sweep"):
+        for method, settings in result.point.config.methods.items():
             objective, dim = study.objective(settings.problem)
             # The published script gives latent Diffusion Evolution the named dimension.
             if method == "latent" and dim == 2 and objective not in study.FUNCTIONS:
                 continue
-            ends = study.ends(ran, method)
+            ends = study.ends(result, method)
             entropy, fitness, _, qd_score = study.measures(*ends)
             values = {"entropy": entropy, "fitness": fitness, "qd_score": qd_score}
             if objective in MODES:

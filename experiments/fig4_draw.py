@@ -12,7 +12,7 @@ from matplotlib.patches import Circle, Rectangle
 
 import diffevo_jax as de
 from diffevo_jax.drawings.style import GREY, METHODS, PALE
-from diffevo_jax.runs.report.figure import quartiles
+from diffevo_jax.runs.results.loading import quartiles
 from experiments.files import WIDTH, in_style, save_figure, write_caption
 
 CART = METHODS["latent"].colour  # whose run is shown

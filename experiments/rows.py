@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from scipy.special import ndtr, stdtrit
 
 from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.results.fields import mean_and_error
 
 # A difference is far where chance alone makes one so large as rarely as three standard errors of a
 # normal distribution; with few repeats, whose errors are uncertain themselves, that is more errors.

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 import diffevo_jax as de
 from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs import load_sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
 from experiments.rows import Number, Row, Section
@@ -44,9 +44,9 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        ((name, method),) = ran.point.config.methods.items()
-        points, fitness, _ = study.ends(ran, name)
+    for result in load_sweep(folder / "sweep"):
+        ((name, method),) = result.point.config.methods.items()
+        points, fitness, _ = study.ends(result, name)
         values = map(np.asarray, study.measures(points, fitness, fitness))
         schedule = method.algorithm.schedule
         found[schedule.name, schedule.num_levels] = dict(zip(QUANTITIES, values, strict=True))

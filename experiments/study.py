@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runs.run import sweep
-from diffevo_jax.runs.run.jobs import Ran
+from diffevo_jax.runs.results.table import PointResult
+from diffevo_jax.runs.run import jobs
 from experiments.files import CONFIGS, read_table
 from experiments.rows import Number
 
@@ -25,11 +25,11 @@ FUNCTIONS = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
 def run(name: str, folder: Path, overrides: Sequence[str] = (), only: Sequence[int] = ()) -> None:
     """Run the points of the sweep configs/NAME.yaml that are not finished into a folder.
 
-    overrides, only: of `sweep.sweep`. Raises RuntimeError where a point fails.
+    overrides, only: see `jobs.sweep`. Raises RuntimeError where a point fails.
     """
     config = CONFIGS / f"{name}.yaml"
     say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
-    failed = sweep.sweep(config, list(overrides), executor="debug", out=folder, only=only, say=say)
+    failed = jobs.sweep(config, list(overrides), executor="debug", out=folder, only=only, say=say)
     if failed:
         raise RuntimeError("; ".join(failed))
 
@@ -53,18 +53,18 @@ class Ends(NamedTuple):
     rank: np.ndarray
 
 
-def ends(ran: Ran, method: str) -> Ends:
+def ends(result: PointResult, method: str) -> Ends:
     """Read the ends of a method from a point's arrays."""
-    problem = ran.point.config.methods[method].problem
+    problem = result.point.config.methods[method].problem
 
     def saved(name: str) -> np.ndarray | None:
-        return ran.arrays.get(f"{method}.{name}")
+        return result.arrays.get(f"{method}.{name}")
 
     points, x0 = saved("archive_points"), saved("final_x0")
     if points is not None:
-        kept = ran.arrays[f"{method}.archive_fitness"]
+        kept = result.arrays[f"{method}.archive_fitness"]
         return Ends(problem.scale * points, kept, kept)
-    points = problem.scale * ran.arrays[f"{method}.final_population"]
+    points = problem.scale * result.arrays[f"{method}.final_population"]
     here = fitness(problem, points)
     return Ends(points, here, here if x0 is None else fitness(problem, problem.scale * x0))
 

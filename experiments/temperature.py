@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs import load_sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
 from experiments.rows import Number, Row, Section
@@ -40,9 +40,9 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        (method,) = ran.point.config.methods
-        problem, ends = ran.point.config.methods[method].problem, study.ends(ran, method)
+    for result in load_sweep(folder / "sweep"):
+        (method,) = result.point.config.methods
+        problem, ends = result.point.config.methods[method].problem, study.ends(result, method)
         hot = study.fitness(problem, ends.points, problem.temperature)
         entropy, *_ = study.measures(ends.points, hot, hot)
         *_, final_fitness, qd_score = study.measures(ends.points, ends.fitness, ends.fitness)

@@ -28,9 +28,8 @@ from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.run import checkpoints, sweep
+from diffevo_jax.runs.run import checkpoints, jobs
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import jobs as sweep_job
 from experiments import reproduce
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -431,10 +430,12 @@ def kill_at_every_step(folder: Path) -> None:
     kept = {name: np.ones((1, 2), int) for name in ("num_invalid", "selected")}
     kept |= {name: np.ones((1, 2)) for name in ("alpha", "effective_sample_size")}
 
-    def made_up(_, program, repeats, times, save) -> None:
-        if not len(repeats):
-            repeats.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
-            save()
+    def made_up(points, programs, sink, **_):
+        for name in programs:
+            if sink.begin(name) == 0:
+                sink.record.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
+                sink.save()
+            yield name
 
     part = SimpleNamespace(
         TITLE="made up",
@@ -445,12 +446,10 @@ def kill_at_every_step(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)  # the kernel keeps what it was given
         patch.setattr(results, "environment", lambda: record)
-        patch.setattr(run, "_run_repeats", made_up)
-        patch.setattr(sweep, "program", SimpleNamespace(build=lambda _: None))
+        patch.setattr(run, "advance", made_up)
+        patch.setattr(jobs.program, "build", lambda _: None)
         patch.setattr(
-            sweep_job,
-            "run_points",
-            lambda points, **_: (sweep_job.Ran(p, [], {}, "") for p in points),
+            jobs, "run_points", lambda points, **_: (jobs.PointResult(p, [], {}) for p in points)
         )
         patch.setattr(reproduce, "find", {"fig2": part}.get)
         patch.setattr(reproduce.report, "write", lambda *_, **__: [])
@@ -478,7 +477,7 @@ def _start_run() -> None:
 
 
 def _start_sweep() -> None:
-    sweep.sweep(Path("sweep.yaml"), executor="debug", out=Path("out"), say=lambda _: None)
+    jobs.sweep(Path("sweep.yaml"), executor="debug", out=Path("out"), say=lambda _: None)
 
 
 def _start_report() -> None:

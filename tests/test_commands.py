@@ -11,17 +11,18 @@ from PIL.GifImagePlugin import GifImageFile
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runs import load_run
+from diffevo_jax.runs import load_run, load_sweep
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config.files import starters
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.report import animate, sweep_figure
+from diffevo_jax.runs.report import animate, figure
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results import scalars, sweep_rows
+from diffevo_jax.runs.results import scalars, table
+from diffevo_jax.runs.results.record import Summary
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.run import jobs
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -134,7 +135,7 @@ def _swept(tmp_path: Path, section: str, text: str = TINY) -> Path:
     path = tmp_path / "sweep.yaml"
     path.write_text(text + f"sweep: {section}\n")
     folder = tmp_path / "swept"
-    assert not sweep.sweep(path, executor="debug", out=folder, cache=False, say=lambda _: None)
+    assert not jobs.sweep(path, executor="debug", out=folder, cache=False, say=lambda _: None)
     return folder
 
 
@@ -144,12 +145,12 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     result = _cli("plot", folder)
     assert result.exit_code == 0, result.output
     assert {"summary.csv", "figure.png", "figure.pdf"} <= {path.name for path in folder.iterdir()}
-    _, rows = sweep_rows.read(folder)
+    _, rows = table.summaries(folder)
     assert len(rows) == 4 * 2
     for row in rows:
-        saved = [r for r in sweep.load(folder)[row.point].rows if r["method"] == row.method]
+        saved = [r for r in load_sweep(folder)[row.point].rows if r["method"] == row.method]
         values = np.array([r["fitness_mean"] for r in saved])
-        assert row.values["fitness_mean"] == pytest.approx(
+        assert row.value("fitness_mean") == pytest.approx(
             (values.mean(), values.std(ddof=1) / 3**0.5)
         )
         assert row.settings.keys() == {"algorithm.eta", "problem.function"}
@@ -157,7 +158,7 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     assert [line[:3] for line in shown[:2]] == [["0", "two_peaks", m] for m in ("plain", "latent")]
     # Other landscapes are panels of their own; eta is a number along x.
     loaded = load(folder / "config.yaml")
-    panels = sweep_figure._panels(loaded, list(rows[0].settings), rows)
+    panels = figure.sweep_panels(loaded, rows)
     assert [(title, axis.key) for title, axis, _ in panels] == [
         ("two_peaks", "algorithm.eta"),
         ("two_steps", "algorithm.eta"),
@@ -165,21 +166,26 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     assert list(panels[0][2]) == ["plain", "latent"]
 
 
-def _rows(columns: list[str], *settings: tuple) -> list[sweep_rows.Row]:
+def _rows(columns: list[str], *settings: tuple) -> list[Summary]:
     problem = {"name": "function", "function": "two_peaks"}
     return [
-        sweep_rows.Row(
-            i, dict(zip(columns, each, strict=True)), "plain", "plain", problem, 2,
-            {"fitness_mean": (0.0, 1.0)},
+        Summary(
+            method="plain",
+            label="plain",
+            problem=problem,
+            repeats=2,
+            numbers={"fitness_mean": [-1.0, 1.0]},
+            point=i,
+            settings=dict(zip(columns, each, strict=True)),
         )
         for i, each in enumerate(settings)
-    ]  # fmt: skip
+    ]
 
 
 def test_settings_that_follow_from_others_are_left_out_and_drawn_ones_are_not():
     points = [{"a": 1, "b": "x", "c": 0}, {"a": 1, "b": "x", "c": 1}, {"a": 2, "b": "y", "c": 0}]
-    assert sweep_rows._varied(points, drawn=False) == ["a", "c"]
-    assert sweep_rows._varied(points, drawn=True) == ["a", "b", "c"]
+    assert table.varying(points, drawn=False) == ["a", "c"]
+    assert table.varying(points, drawn=True) == ["a", "b", "c"]
 
 
 def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path):
@@ -188,11 +194,11 @@ def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path)
     path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
     columns = ["algorithm.eta", "problem.scale"]
     rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 1.9))
-    panels = sweep_figure._panels(load(path), columns, rows)
+    panels = figure.sweep_panels(load(path), rows)
     assert [(axis.key, axis.joined) for _, axis, _ in panels] == [(key, False) for key in columns]
     path.write_text(TINY + "sweep: {list: [{problem.function: ackley}, {population_size: 8}]}\n")
     rows = _rows(["problem.function", "population_size"], ("ackley", None), (None, 8))
-    ((_, axis, _),) = sweep_figure._panels(load(path), list(rows[0].settings), rows)
+    ((_, axis, _),) = figure.sweep_panels(load(path), rows)
     assert axis.places == {"ackley": 0, "population size 8": 1}
     assert [axis.place(row) for row in rows] == [0, 1]
 
@@ -207,7 +213,7 @@ def test_what_is_drawn_log_uniform_stands_on_a_logarithmic_axis(tmp_path, monkey
     path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
     columns = ["algorithm.eta", "problem.scale"]
     rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 3.9))
-    list(sweep_figure.draw(tmp_path, load(path), columns, rows, "fitness"))
+    list(figure.draw_sweep(tmp_path, load(path), rows))
     assert [axes.get_xscale() for axes in drawn[0].axes] == ["linear", "log"]
 
 

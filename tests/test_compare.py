@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.report import compare
+from diffevo_jax.runs.report import table
 from diffevo_jax.runs.results import folder as results
 
 CONFIG = """\
@@ -48,39 +48,39 @@ def _cli(*args):
 
 def test_runs_of_one_seed_are_paired_and_others_are_not(make):
     first, raised, other = make("a"), make("b", lift=0.1), make("c", "seed=1", lift=0.1)
-    lines = compare.load_lines([first, raised, other], ["plain"])
-    ((a, b, c),), left = compare.groups(lines)
+    lines = table.load_rows([first, raised, other], ["plain"])
+    ((a, b, c),), left = table.groups(lines)
     assert not left
-    paired = compare.difference(b, compare.reference(b, [a, b, c]), "mean")
+    paired = table.difference(b, table.reference(b, [a, b, c]), "fitness_mean")
     # The noise of a repeat is in both and goes: 0.1, 0.2, 0.3, 0.4 are left.
     assert paired.pairs == 4
     assert paired.value == pytest.approx(0.25)
     assert paired.error == pytest.approx(np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2)
-    unpaired = compare.difference(c, compare.reference(c, [a, b, c]), "mean")
+    unpaired = table.difference(c, table.reference(c, [a, b, c]), "fitness_mean")
     assert unpaired.pairs == 0
-    spread = [np.std(line.fitness[:, -1, 0], ddof=1) / 2 for line in (a, c)]
+    spread = [np.std(line.numbers["fitness_mean"], ddof=1) / 2 for line in (a, c)]
     assert unpaired.error == pytest.approx(np.hypot(spread[0], spread[1]))
 
 
 def test_a_run_of_fewer_repeats_is_paired_over_those(make):
-    lines = compare.load_lines([make("a"), make("b", lift=0.1, repeats=3)], ["plain"])
-    found = compare.difference(lines[1], lines[0], "mean")
+    lines = table.load_rows([make("a"), make("b", lift=0.1, repeats=3)], ["plain"])
+    found = table.difference(lines[1], lines[0], "fitness_mean")
     assert found.pairs == 3
 
 
 def test_a_method_is_held_against_the_first_runs_and_within_a_run_against_the_first(make):
     a, b = make("a"), make("b")
-    ((*group,),), _ = compare.groups(compare.load_lines([a, b]))
+    ((*group,),), _ = table.groups(table.load_rows([a, b]))
     assert [line.label for line in group] == [
         "a: plain",
         "b: plain",
         "a: projected",
         "b: projected",
     ]
-    references = [compare.reference(line, group).label for line in group]
+    references = [table.reference(line, group).label for line in group]
     assert references == ["a: plain", "a: plain", "a: projected", "a: projected"]
-    ((*group,),), _ = compare.groups(compare.load_lines([a]))
-    assert [compare.reference(line, group).label for line in group] == ["plain", "plain"]
+    ((*group,),), _ = table.groups(table.load_rows([a]))
+    assert [table.reference(line, group).label for line in group] == ["plain", "plain"]
 
 
 def test_the_command_prints_differences_with_their_pairs_and_draws_one_file(make, tmp_path):
@@ -120,9 +120,9 @@ def test_settings_that_say_how_do_not_keep_runs_apart_and_evaluations_are_told(m
 def test_methods_on_problems_of_their_own_are_grouped_and_the_lonely_left_out(make):
     own = "methods.latent.problem.name=rosenbrock"
     a, b = make("a", own), make("b", "methods.latent.problem.name=beale")
-    shared, left = compare.groups(compare.load_lines([a, b]))
+    shared, left = table.groups(table.load_rows([a, b]))
     assert [[line.label for line in group] for group in shared] == [["a: plain", "b: plain"]]
     assert [line.label for line in left] == ["a: projected", "b: projected"]
-    shared, left = compare.groups(compare.load_lines([a, make("c", own)]))
+    shared, left = table.groups(table.load_rows([a, make("c", own)]))
     assert [len(group) for group in shared] == [2, 2]
     assert not left

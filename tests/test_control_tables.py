@@ -10,7 +10,7 @@ import pytest
 
 import diffevo_jax as de
 from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.results.fields import mean_and_error
 from diffevo_jax.runs.run.jobs import run_points
 from experiments.files import CONFIGS, read_table
 

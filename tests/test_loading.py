@@ -53,9 +53,11 @@ def test_a_run_is_read_into_its_arrays_settings_and_table(folder):
     assert loaded.environment["status"] == "complete"
     assert [line.label for line in loaded.table] == ["plain", "nothing kept"]
     expected = plain.fitness[:, -1].mean(axis=1, dtype=float)
-    assert plain.summary.mean[0] == pytest.approx(expected.mean())
+    assert plain.summary.values["fitness_mean"][0] == pytest.approx(expected.mean())
     last = saved["success_rate"][:, -1]
-    assert plain.summary.success == pytest.approx((last.mean(), last.std(ddof=1) / 3**0.5))
+    assert plain.summary.values["success_rate"] == pytest.approx(
+        (last.mean(), last.std(ddof=1) / 3**0.5)
+    )
 
 
 def test_metrics_have_a_row_a_repeat_and_a_column_a_generation(folder):

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, Positive
+from diffevo_jax.runs import load_sweep
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.config.registry import registry
-from diffevo_jax.runs.run import jobs as sweep_job
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.run import jobs, program
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -225,7 +225,7 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
     )
     config = load(tiny, [override, "methods={latent: {algorithm: {}}}"]).config
     (method,) = config.methods.values()
-    shape, numbers = sweep_job.take_apart(method)
+    shape, numbers = program.take_apart(method)
     assert numbers == {
         "algorithm.fitness_map.temperature": 1.0,
         "algorithm.sampler.eta": 0.5,
@@ -408,12 +408,12 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
 
     def call(**settings):
         registry.restore(without)
-        return sweep.sweep(
+        return jobs.sweep(
             tiny, overrides, executor="local", out=out, say=lambda line: None, **settings
         )
 
     assert call(plugin=[plugin]) == []
-    assert len(sweep.load(out)) == 2
+    assert len(load_sweep(out)) == 2
     assert (out / "plugins" / "mine.py").read_text() == PLUGIN
     with pytest.raises(cfg.ConfigError, match="names of your own: --plugin FILE"):
         call()

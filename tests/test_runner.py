@@ -25,9 +25,10 @@ from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.report import display, figure
+from diffevo_jax.runs.report import figure, table
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.results.fields import mean_and_error
+from diffevo_jax.runs.results.loading import quartiles
 from diffevo_jax.runs.run import engine as run
 from diffevo_jax.runs.run import startup
 
@@ -176,8 +177,8 @@ def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_sam
 
 def test_a_control_task_runs_on_every_core(tmp_path):
     code = (
-        "import sys, jax; from diffevo_jax.runs import cli, run; "
-        "run.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
+        "import sys, jax; from diffevo_jax.runs import cli; from diffevo_jax.runs.run import engine; "
+        "engine.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
         "cli.app(['run', 'fig4_cartpole', '--no-cache', '--set', 'methods={raw: {label: raw}}', "
         f"'--out', {str(tmp_path / 'out')!r}])"
     )
@@ -302,10 +303,12 @@ def test_the_best_individual_of_a_control_task_is_rolled_out_again(tmp_path):
         np.testing.assert_array_equal(saved["reevaluated_return"][repeat], expected)
     success = saved["reevaluated_return"] >= 15
     np.testing.assert_array_equal(saved["reevaluated_success"], success)
-    assert whole.again == mean_and_error(saved["reevaluated_return"].mean(axis=1, dtype=float))
-    assert whole.again_success == mean_and_error(success.mean(axis=1))
+    assert whole.value("reevaluated_return") == mean_and_error(
+        saved["reevaluated_return"].mean(axis=1, dtype=float)
+    )
+    assert whole.value("reevaluated_success") == mean_and_error(success.mean(axis=1))
     console = Console(record=True, width=100)
-    console.print(*display.table([whole]))
+    console.print(*table.of_run([whole]))
     shown = console.export_text().split("Its best individual over 100 fresh episodes")[1]
     assert f"{saved['reevaluated_return'].mean(dtype=float):.4g} ±" in shown
     assert f"{100 * success.mean():.1f} ±" in shown
@@ -362,7 +365,7 @@ def test_a_figure_is_drawn_from_the_folder_alone(tiny, tmp_path):
 def test_a_figure_takes_the_fitness_that_is_no_number_out():
     fitness = np.full((1, 2, 4), np.nan)
     fitness[0, :, :2] = [[1, 3], [5, 7]]
-    np.testing.assert_allclose(figure.quartiles(fitness)[1], [2, 6])
+    np.testing.assert_allclose(quartiles(fitness)[1], [2, 6])
 
 
 # Ending early

@@ -23,10 +23,10 @@ from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results import table
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import jobs as sweep_job
+from diffevo_jax.runs.run import jobs
 from diffevo_jax.runs.run import program as programs
-from diffevo_jax.runs.run import sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -60,16 +60,16 @@ def pretend(monkeypatch):
     def run_points(points, *, runs_per_call):
         for point in points:
             row = {"method": "made_up", "repeat": 0, "fitness_mean": 0.5}
-            yield sweep_job.Ran(point, [row], {}, "")
+            yield jobs.PointResult(point, [row], {})
 
-    monkeypatch.setattr(sweep_job, "run_points", run_points)
+    monkeypatch.setattr(jobs, "run_points", run_points)
 
 
 def _sweep(path: Path, out: Path, *overrides: str, **settings) -> tuple[list[str], list[str]]:
     """Sweep in this process; returns the failed points and what was said."""
     said: list[str] = []
     settings = {"executor": "debug", **settings}
-    failed = sweep.sweep(path, list(overrides), out=out, say=said.append, **settings)
+    failed = jobs.sweep(path, list(overrides), out=out, say=said.append, **settings)
     return failed, said
 
 
@@ -209,7 +209,8 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     failed, said = _sweep(tiny, tmp_path / "out")
     assert failed == []
     assert "4 of 4 points to run, jobs: 1" in said[0]
-    assert len(traced) == 2  # made once to see that it fits, and traced once for all points
+    # Made to see that it fits, for its sizes, and to trace start and chunk: once for all points.
+    assert len(traced) == 4
     rows = _rows(tmp_path / "out")
     assert [(row["point"], row["repeat"]) for row in rows] == [
         (str(point), str(repeat)) for point in range(4) for repeat in range(5)
@@ -282,7 +283,7 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     bare = tiny.with_name("bare.yaml")
     bare.write_text(HEAD)
     base = load(bare, ["algorithm.floor=1e-8"]).config
-    shape, numbers = sweep_job.take_apart(base.methods["diffusion_evolution"])
+    shape, numbers = programs.take_apart(base.methods["diffusion_evolution"])
     assert numbers == {
         "algorithm.eta": 1.0,
         "algorithm.floor": 1e-8,
@@ -293,10 +294,10 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     for key, value in methods.items():
         overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
         other = load(bare, overrides).config
-        same = sweep_job.take_apart(other.methods["diffusion_evolution"])[0] == shape
+        same = programs.take_apart(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
     without = load(bare).config.methods["diffusion_evolution"]
-    assert sweep_job.take_apart(without)[0] != shape  # no floor is another program
+    assert programs.take_apart(without)[0] != shape  # no floor is another program
 
 
 def test_scale_is_data_to_a_control_task(tmp_path):
@@ -312,17 +313,24 @@ sweep: {grid: {problem.scale: [1.0, 30.0]}}
 """
     )
     loaded = load(path)
-    assert len(sweep.group(loaded)) == 1
-    program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
-    numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scale")}
-    kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
+    assert len(jobs.group(loaded)) == 1
+    program = programs.with_data(loaded.points[0].config.methods["diffusion_evolution"])
+    numbers = {name: jnp.ones(()) for name in ("algorithm.eta", "problem.scale")}
+
+    def one_run(key, numbers):
+        carry, keys = program.start(key, numbers)
+        carry, kept = program.advance(carry, keys, numbers)
+        assert program.reevaluate is not None
+        return kept, program.reevaluate(key, carry, numbers)
+
+    kept, outcomes = jax.eval_shape(one_run, jax.random.key(0), numbers)
     assert kept["fitness"].shape == (2, 4)
-    assert kept["reevaluated_return"].shape == (2,)  # a mean over episodes
+    assert outcomes["reevaluated_return"].shape == (100,)
 
 
 def test_points_per_job_cuts_a_shape_into_jobs(tiny):
     numbers = [
-        [p.number for p in job] for job in sweep.group(load(tiny, ["sweep.points_per_job=3"]))
+        [p.number for p in job] for job in jobs.group(load(tiny, ["sweep.points_per_job=3"]))
     ]
     assert numbers == [[0, 1, 2], [3]]
 
@@ -349,7 +357,7 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
     _write(tiny, TWO_SHAPES)
     out = tmp_path / "out"
     command = ["sweep", str(tiny), "--executor", "debug", "--out", str(out)]
-    run_points = sweep_job.run_points
+    run_points = jobs.run_points
 
     def fails(points, **settings):
         if points[0].config.methods["diffusion_evolution"].population_size == 12:
@@ -357,7 +365,7 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
         return run_points(points, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_job, "run_points", fails)
+        patch.setattr(jobs, "run_points", fails)
         result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 1
     for line in (
@@ -464,7 +472,7 @@ def test_a_job_queued_again_goes_on_with_what_is_left(tiny, tmp_path, pretend):
     _sweep(tiny, out)
     (out / "points" / "0002.json").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (out / "points").iterdir()}
-    sweep_job.Job(out, (0, 1, 2, 3), None, False, False).checkpoint().result()
+    jobs.Job(out, (0, 1, 2, 3), None, False, False).checkpoint().result()
     assert (out / "points" / "0002.json").exists()
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
@@ -478,7 +486,7 @@ def test_a_job_sees_the_devices_that_the_caller_saw(tiny, tmp_path, monkeypatch,
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     for seen in ("0,1", None):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as submitit leaves it
-        sweep_job.Job(out, (), seen, False, False)()
+        jobs.Job(out, (), seen, False, False)()
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
 
 
@@ -503,13 +511,13 @@ def test_a_job_that_dies_leaves_its_points_failed_with_its_last_words(tiny, tmp_
         os._exit(9)
 
     job = submitit.LocalExecutor(tmp_path / "jobs").submit(dies)
-    sweep._wait(tmp_path, job, points[1:3], cancel=True)
+    jobs._wait(tmp_path, job, points[1:3], cancel=True)
     for point in points[1:3]:
-        record = sweep_job.read_record(tmp_path, point)
+        record = table.read_point(tmp_path, point)
         assert record is not None
         assert record.status == "failed"
         assert record.error == "its job ended in FINISHED: killed: out of memory"
-    assert sweep_job.read_record(tmp_path, points[0]) is None
+    assert table.read_point(tmp_path, points[0]) is None
 
 
 def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
@@ -520,10 +528,10 @@ def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
 
     job = SimpleNamespace(exception=interrupted, cancel=lambda check: cancelled.append(check))
     with pytest.raises(KeyboardInterrupt):
-        sweep._wait(tmp_path, job, [], cancel=True)
+        jobs._wait(tmp_path, job, [], cancel=True)
     assert cancelled == [False]
     with pytest.raises(KeyboardInterrupt):
-        sweep._wait(tmp_path, job, [], cancel=False)
+        jobs._wait(tmp_path, job, [], cancel=False)
     assert cancelled == [False]
 
 
@@ -587,7 +595,7 @@ def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
         raise KeyboardInterrupt
 
     def run_now(job):
-        sweep_job.Job(*job.submission().function)()
+        jobs.Job(*job.submission().function)()
 
     with monkeypatch.context() as patch:
         patch.setattr(submitit.SlurmJob, "exception", interrupt)
@@ -622,4 +630,4 @@ def test_no_slurm_bad_options_and_no_submitit_are_said(tiny, tmp_path, cluster, 
 
 def test_the_shipped_sweep_is_two_jobs():
     loaded = load(REPOSITORY / "configs" / "sweep_cartpole.yaml")
-    assert [len(job) for job in sweep.group(loaded)] == [9, 9]
+    assert [len(job) for job in jobs.group(loaded)] == [9, 9]

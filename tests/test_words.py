@@ -7,11 +7,10 @@ from conftest import REPOSITORY
 from rich.console import Console
 
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config import words
 from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.report import display, figure
+from diffevo_jax.runs.report import figure, table
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results import record as repeats
+from diffevo_jax.runs.results.record import summarise
 
 CARTPOLE = REPOSITORY / "configs" / "fig4_cartpole.yaml"
 
@@ -27,7 +26,7 @@ def test_another_environment_is_no_figure_of_the_paper():
         assert method.problem.success is None
         assert method.reference is None
     assert config.figure == cfg.Figure()
-    told = words.header(config, dict.fromkeys(config.methods, 10))
+    told = table.header(config, dict.fromkeys(config.methods, 10))
     assert told == "Acrobot-v1: 256 individuals, 10 generations, 2 repeats of 3 methods"
 
 
@@ -73,11 +72,12 @@ def test_a_resolved_config_says_all_that_was_changed(tmp_path):
 def test_a_table_shows_rewards_where_no_success_is_defined(section, shown):
     path = REPOSITORY / "configs" / "cartpole_cmaes.yaml"
     changes = [] if section else ["problem.environment=Acrobot-v1"]
-    (method,) = load(path, changes).config.methods.values()
+    config = load(path, changes).config
+    (name,) = config.methods
     kept = {"fitness": np.full((2, 3, 4), 50.0)}
     kept |= {"success_rate": np.zeros((2, 3))} if section else {}
     console = Console(record=True, width=80)
-    console.print(*display.table([repeats.summary(method, 5, kept)]))
+    console.print(*table.of_run([summarise(name, config, kept)]))
     text = console.export_text()
     assert shown in text
     assert ("success" in text) == bool(section)

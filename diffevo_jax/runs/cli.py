@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import diffevo_jax
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -131,9 +133,7 @@ def _console(**options: Any) -> "Console":
 
 def _version(shown: bool) -> None:
     if shown:
-        from diffevo_jax import __version__
-
-        typer.echo(f"diffevo-jax {__version__}")
+        typer.echo(f"diffevo-jax {diffevo_jax.__version__}")
         raise typer.Exit
 
 
@@ -576,7 +576,7 @@ def reproduce(
 
     In a clone of the repository: `python -m experiments.reproduce`.
     """
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(diffevo_jax.__file__).resolve().parent.parent
     if not (root / "experiments" / "reproduce.py").is_file():
         typer.echo(
             "error: reproduce needs a clone of the repository, with its folder experiments/, "

@@ -510,7 +510,7 @@ class _RunFolder:
                 earlier = itertools.takewhile(lambda name: name != call.method, self.lengths)
                 before = self.config.repeats * sum(self.lengths[name] for name in earlier)
                 step = before + call.first * length + call.size * call.generation
-                self.saver.save(step, self._save, progress)
+                self.saver.save(step, self.save, progress)
 
     def end(self, method: str) -> None:
         """Write the method's arrays and rows, if it has just been run."""
@@ -527,10 +527,11 @@ class _RunFolder:
     def interrupt(self) -> None:
         """Save and write what is finished of the method in progress."""
         if self.record is not None and is_first():  # the others need not have come so far
-            self._save()
+            self.save()
             self.record.write(self.folder)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save the repeats that are finished."""
         assert self.record is not None
         self.record.save()
         self._count(self.record)
