@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 import diffevo_jax as de
 from diffevo_jax.runs import load_run, load_sweep
 from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.config.files import starters
 from diffevo_jax.runs.config.registry import registry
-from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.report import animate, figure
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import scalars, table
@@ -141,7 +140,7 @@ def _swept(tmp_path: Path, section: str, text: str = TINY) -> Path:
 
 def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     grid = "{algorithm.eta: [0.0, 1.0], problem.function: [two_peaks, two_steps]}"
-    folder = _swept(tmp_path, f"{{grid: {grid}}}"
+    folder = _swept(tmp_path, f"{{grid: {grid}}}")
     result = _cli("plot", folder)
     assert result.exit_code == 0, result.output
     assert {"summary.csv", "figure.png", "figure.pdf"} <= {path.name for path in folder.iterdir()}

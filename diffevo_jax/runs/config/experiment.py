@@ -6,7 +6,7 @@ YAML text -> mapping -> overrides laid over it -> points -> methods laid over th
 
 import json
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,20 +124,21 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def merge(base: Any, change: Any) -> Any:
+def merge(base: Any, change: Any, sections: Container[str] = KINDS) -> Any:
     """Lay `change` over `base`, mapping by mapping.
 
-    A section that names another choice has other keys, and replaces the old one.
+    sections: keys of those that have a choice; one that names another has other keys, and replaces
+    the old one.
     """
     if not (isinstance(base, dict) and isinstance(change, dict)):
         return change
     merged = dict(base)
     for key, new in change.items():
         old = base.get(key)
-        if key in KINDS and isinstance(old, dict) and isinstance(new, dict):
+        if key in sections and isinstance(old, dict) and isinstance(new, dict):
             name = old.get("name", KINDS[key].default)
             old = old if new.get("name", name) == name else None
-        merged[key] = merge(old, new)
+        merged[key] = merge(old, new, sections)
     return merged
 
 
@@ -170,7 +171,7 @@ def _nested(settings: Iterable[Setting]) -> dict[str, Any]:
     for key, value in settings:
         for part in reversed(key.split(".")):
             value = {part: value}
-        nested = merge(nested, value)
+        nested = merge(nested, value, ())
     return nested
 
 

@@ -1,5 +1,6 @@
 """What a run's config holds: strict models, and the error of a config that does not fit them."""
 
+import functools
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
@@ -109,9 +110,13 @@ def run_type(registry: Registry | None) -> type[RunConfig]:
     """RunConfig with the sections of what is registered; None leaves sections as they are."""
     if registry is None:
         return RunConfig
-    sections: dict[str, Any] = {
-        kind: (registry.section_type(kind), ...) for kind in ("problem", "algorithm")
-    }
-    method = create_model("Method", __base__=Method, **sections)
+    return _run_type(registry.section_type("problem"), registry.section_type("algorithm"))
+
+
+@functools.lru_cache(maxsize=2)  # another name registered is another type
+def _run_type(problem: Any, algorithm: Any) -> type[RunConfig]:
+    method = create_model(
+        "Method", __base__=Method, problem=(problem, ...), algorithm=(algorithm, ...)
+    )
     methods: Any = Annotated[dict[MethodName, method], Field(min_length=1)]
     return create_model("RunConfig", __base__=RunConfig, methods=(methods, ...))
