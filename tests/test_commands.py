@@ -147,6 +147,7 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     _, rows = table.summaries(folder)
     assert len(rows) == 4 * 2
     for row in rows:
+        assert row.point is not None
         saved = [r for r in load_sweep(folder)[row.point].rows if r["method"] == row.method]
         values = np.array([r["fitness_mean"] for r in saved])
         assert row.value("fitness_mean") == pytest.approx(

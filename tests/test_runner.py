@@ -178,7 +178,8 @@ def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_sam
 def test_a_control_task_runs_on_every_core(tmp_path):
     code = (
         "import sys, jax; from diffevo_jax.runs import cli; "
-        "from diffevo_jax.runs.run import engine; engine.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
+        "from diffevo_jax.runs.run import engine; "
+        "engine.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
         "cli.app(['run', 'fig4_cartpole', '--no-cache', '--set', 'methods={raw: {label: raw}}', "
         f"'--out', {str(tmp_path / 'out')!r}])"
     )

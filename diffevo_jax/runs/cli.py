@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,6 +132,11 @@ def _console(**options: Any) -> "Console":
     return Console(markup=False, highlight=False, **options)
 
 
+def _print(console: "Console", line: Any, **options: Any) -> None:
+    """Print a table, or a line that is not broken: a command in it can be pasted."""
+    console.print(line, soft_wrap=isinstance(line, str), **options)
+
+
 def _version(shown: bool) -> None:
     if shown:
         typer.echo(f"diffevo-jax {diffevo_jax.__version__}")
@@ -229,11 +235,10 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     from diffevo_jax.runs.run import engine
     from diffevo_jax.runs.run.processes import is_first, on_first
 
-    console = _console(quiet=not is_first(), soft_wrap=True)
+    console = _console(quiet=not is_first())
+    say = partial(_print, console)
     lengths = {name: program.num_levels for name, program in programs.items()}
-    console.print(
-        f"{settings.description or settings.name}\n{table.header(settings, lengths)} -> {folder}"
-    )
+    say(f"{settings.description or settings.name}\n{table.header(settings, lengths)} -> {folder}")
 
     def interrupted() -> str:
         goes_on = f"`diffevo-jax run {quoted(folder)} --resume` goes on."
@@ -246,7 +251,7 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
             if log is not None and is_first():
                 logged = held.enter_context(scalars.tensorboard(folder))
                 place = quoted(folder / scalars.FOLDER)
-                console.print(f"tensorboard --logdir {place}", style="dim")
+                say(f"tensorboard --logdir {place}", style="dim")
             summaries = engine.run(
                 settings,
                 programs,
@@ -254,16 +259,16 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
                 source=source,
                 sources=sources,
                 progress=progress,
-                say=console.print,
+                say=say,
                 log=logged,
             )
     except engine.Stopped as stopped:
         raise engine.Stopped(f"{stopped}\n{on_first(_kept, folder)}") from None
     for line in table.of_run(summaries):
-        console.print(line)
+        say(line)
     if is_first():
         for drawn in figure.draw(folder):
-            console.print(drawn, style="dim")
+            say(str(drawn), style="dim")
 
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
@@ -403,13 +408,13 @@ def _show_sweep(folder: Path, *, if_any: bool = False) -> None:
         if if_any:
             return
         raise
-    console = _console(soft_wrap=True)
     table.write_summary(folder, rows)
     description = loaded.data.get("description", loaded.name)
+    say = partial(_print, _console())
     for line in shown.of_sweep(description, rows, folder / "summary.csv"):
-        console.print(line)
+        say(line)
     for line in figure.draw_sweep(folder, loaded, rows):
-        console.print(line)
+        say(line)
 
 
 # Configs
@@ -497,13 +502,13 @@ def compare(
         from diffevo_jax.runs.report import figure, table
 
         groups, alone = table.groups(table.load_rows(runs, method or ()))
-        console = _console(soft_wrap=True)
+        say = partial(_print, _console())
         for group in groups:
             for line in table.of_comparison(group):
-                console.print(line)
+                say(line)
         if alone:
-            console.print(f"Left out, on other problems: {', '.join(each.label for each in alone)}")
-        console.print(figure.draw_comparison(groups, out), style="dim")
+            say(f"Left out, on other problems: {', '.join(each.label for each in alone)}")
+        say(str(figure.draw_comparison(groups, out)), style="dim")
 
 
 @app.command()

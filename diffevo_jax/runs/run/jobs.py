@@ -124,14 +124,17 @@ class _Points:
         self.seconds = {name: engine.new_times() for name in points[0].config.methods}
         self.spent = dict.fromkeys(self.seconds, 0.0)
         self.records: dict[int, dict[str, Record]] = {}
-        self.next = 0
+        self.next = 0  # number of the first point that is not finished
+        self.shown: dict[str, int] = {}  # tenths of the runs that progress has shown
 
     def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
-        if compiling or generations == 0:
-            total = len(self.points) * self.repeats
-            print(
-                f"{method}: {'compiling' if compiling else f'{runs} of {total} runs'}", flush=True
-            )
+        total = len(self.points) * self.repeats
+        tenth = 10 * runs // total
+        if compiling:
+            print(f"{method}: compiling", flush=True)
+        elif tenth > self.shown.get(method, 0):
+            print(f"{method}: {runs} of {total} runs", flush=True)
+            self.shown[method] = tenth
 
     def times(self, method: str) -> dict[str, float]:
         return self.seconds[method]
