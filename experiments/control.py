@@ -14,17 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diffevo_jax.drawings.style import METHODS as LOOKS
 from diffevo_jax.runs import load_sweep
 from diffevo_jax.runs.results.fields import mean_and_error
 from experiments import study
 from experiments.files import WIDTH, in_style, read_table, save_figure
+from experiments.looks import METHODS as LOOKS
 from experiments.rows import Number, Row, Section
 
 TITLE = "Control tasks: success rate and reward"
 
 
-# Of the methods, by their names in `style.METHODS`, the published name, if any.
+# Of the methods, by their names in `looks.METHODS`, the published name, if any.
 METHODS = {
     "raw": "DiffEvoRaw",
     "latent": "DiffEvoLatent",

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.drawings.style import METHODS
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import RunConfig
@@ -23,6 +22,7 @@ from diffevo_jax.runs.results.folder import read_arrays
 from diffevo_jax.runs.run import engine as runner
 from experiments import fig4_draw
 from experiments.files import CONFIGS, newer, read_table
+from experiments.looks import METHODS
 from experiments.rows import Cell, Number, Row, Section, Table
 from experiments.tables import number
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from diffevo_jax.drawings.style import METHODS
 from diffevo_jax.runs import load_sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
+from experiments.looks import METHODS
 from experiments.rows import Number, Row, Section
 
 TITLE = "Temperature study"

@@ -53,7 +53,7 @@ methods:
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -279,7 +279,39 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
     _assert_same(out, whole)
 
 
+@pytest.mark.parametrize("change", ["dtype", "shape", "number"])
+def test_a_checkpoint_of_other_arrays_is_said_to_be_of_its_version(
+    config, interrupted, tmp_path, monkeypatch, change
+):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    restore = checkpoints.Checkpoints.restore
+
+    def other(*args):
+        saved = restore(*args)
+        assert saved is not None
+        first, *rest = saved.carry
+        changed = {
+            "dtype": [first.astype(np.float16), *rest],
+            "shape": [first[..., None], *rest],
+            "number": [*saved.carry, first],
+        }
+        return saved._replace(carry=changed[change], version="0.0.1")
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore", other)
+    with pytest.raises(cfg.ConfigError, match=r"its checkpoint is of version 0\.0\.1") as error:
+        _run(config, out)
+    assert "\n" not in str(error.value)
+    assert results.read_environment(out)["status"].startswith("stopped: methods.latent")
+
+
 # Refused
+
+
+def test_a_folder_that_no_system_can_lock_is_named_and_used(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    said = []
+    _run(config, tmp_path / "out", "repeats=1", "checkpoint.every=null", say=said.append)
+    assert [line for line in said if "can't be locked on this system" in line] == said
 
 
 def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_path):

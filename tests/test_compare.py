@@ -97,7 +97,10 @@ def test_the_command_prints_differences_with_their_pairs_and_draws_one_file(make
 def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
     a, b = make("a"), make("b", "problem.function=himmelblau")
     for args, message in (
-        ([a, b], "a: plain and b: plain measure different things: problem.function is two_peaks and "),
+        (
+            [a, b],
+            "a: plain and b: plain measure different things: problem.function is two_peaks and ",
+        ),
         ([a, a], "given twice; expected different run folders"),
         ([a, "--method", "plain"], "expected two runs or more, or one of several methods; seen"),
         ([a, b, "--method", "plian"], "--method plian: no such method; did you mean 'plain'?"),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -818,6 +819,21 @@ def test_a_run_folder_runs_again_and_a_complete_one_draws_no_bar(tiny, tmp_path,
     assert "The method runs again." in resumed.output
     assert "complete already" not in resumed.output
     assert "━━━" in resumed.output
+
+
+def test_printed_commands_run_when_they_are_pasted(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure, "draw", lambda folder: [])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = _cli("run", tiny, "--out", "~/a long name/" + 8 * "of many words ", "--repeats", 1)
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "a long name").iterdir()
+    command = (folder / "config.yaml").read_text().splitlines()[0].removeprefix("# ")
+    assert shlex.split(command) == ["diffevo-jax", "run", str(folder / "config.yaml")]
+    record = json.loads((folder / "environment.json").read_text())
+    results.write_environment(folder, record | {"status": "stopped"})
+    result = _cli("run", folder, "--out", tmp_path / "b")
+    (command,) = re.findall("`(.*)`", result.output)
+    assert shlex.split(command) == ["diffevo-jax", "run", str(folder), "--resume"]
 
 
 def test_a_folder_that_is_no_runs_is_said_to_be_none(tmp_path):

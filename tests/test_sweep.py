@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
+from diffevo_jax.checks import InputError
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
@@ -292,7 +293,8 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
         "problem.success": 0.5,
     }
     for key, value in methods.items():
-        overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
+        floor = [] if key == "floor" else ["algorithm.floor=1e-8"]
+        overrides = [*floor, f"algorithm.{key}={value}"]
         other = load(bare, overrides).config
         same = programs.take_apart(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
@@ -582,6 +584,22 @@ def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path,
         assert f"#SBATCH --{line}\n" in script.read_text()
     assert "\nexport SET_UP=1\n" in script.read_text()
     assert not (out / "submitted.json").exists()
+
+
+def test_more_jobs_than_an_array_of_slurm_may_have_are_refused_before_anything_is_written(
+    tiny, tmp_path, cluster, pretend
+):
+    (cluster / "scontrol").write_text("#!/bin/bash\necho 'MaxArraySize            = 3'\n")
+    (cluster / "scontrol").chmod(stat.S_IRWXU)
+    out = tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        _sweep(tiny, out, "sweep.points_per_job=1", executor="slurm")
+    assert error.value.path == "sweep.points_per_job"
+    assert error.value.seen == "4 jobs"
+    assert "at most 3 jobs" in error.value.expected
+    assert not out.exists()
+    _sweep(tiny, out, "sweep.points_per_job=1", only=[0])  # what is finished is no job
+    assert _sweep(tiny, out, "sweep.points_per_job=1", executor="slurm")[0] == []
 
 
 def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(

@@ -107,7 +107,7 @@ def curves(
     Few generations are marked, by the rows in turn, so that no mark hides another.
     """
     marked = all(row.curve.shape[1] <= 30 for row in rows)
-    for i, (row, (_, colour, marker)) in enumerate(zip(rows, look, strict=True)):
+    for i, (row, (colour, marker)) in enumerate(zip(rows, look, strict=True)):
         low, median, high = row.curve
         x = (row.evaluations if evaluations else 1) * np.arange(1, len(median) + 1)
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
