@@ -464,7 +464,7 @@ def kill_at_every_step(folder: Path) -> None:
 
     def made_up(points, programs, sink, **_):
         for name in programs:
-            if sink.begin(name) == 0:
+            if sink.begin(name)[0] == 0:
                 sink.record.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
                 sink.save()
             yield name

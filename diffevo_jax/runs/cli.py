@@ -63,7 +63,6 @@ Override = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="In place of the config's seed.")]
 Repeats = Annotated[int | None, typer.Option(help="In place of the config's repeats.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 class Log(StrEnum):
@@ -513,7 +512,7 @@ def compare(
 
 @app.command()
 def animate(
-    folder: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     method: Annotated[
         list[str] | None,
         _repeated("NAME", "Of this method; may be repeated for best policies."),

@@ -50,6 +50,7 @@ def lock(path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[None]
     A file says who holds it. A file system without locks is named and stops nothing.
     Raises ConfigError when another process holds it.
     """
+    path.parent.mkdir(exist_ok=True)
     try:
         import fcntl
     except ModuleNotFoundError:  # not of Unix
@@ -57,7 +58,6 @@ def lock(path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[None]
         yield
         return
     named = path != folder
-    path.parent.mkdir(exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT if named else os.O_RDONLY)
     try:
         try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,37 +66,28 @@ class Call(NamedTuple):
     kept: list[Arrays]
 
 
-class Sink(Protocol):
-    """What becomes of runs, on their way and at their end.
+class Sink:
+    """What becomes of runs, on their way and at their end; by itself, nothing."""
 
-    progress: shows how far a method is.
-    """
+    def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
+        """Show how far a method is: finished runs, and finished generations beyond them."""
 
-    progress: Progress
-
-    def times(self, method: str) -> dict[str, float]:
-        """The method's seconds by what they are spent on, to add to."""
-        ...
-
-    def begin(self, method: str) -> int:
-        """How many runs of the method are finished already."""
-        ...
+    def begin(self, method: str) -> tuple[int, dict[str, float]]:
+        """How many runs of the method are finished already, and its seconds, to add to."""
+        return 0, new_times()
 
     def restore(self, method: str, first: int) -> checkpoints.Progress | None:
         """The runs in progress from a number on, if any."""
-        ...
 
     def chunk(self, call: Call, kept: Arrays) -> Arrays:
         """Take what the next k generations left, `[size, k, ...]`; returns what to keep of it."""
-        ...
+        return kept
 
     def finish(self, call: Call, runs: Arrays, populations: Arrays) -> None:
         """Keep what a call's runs left, `[size, ...]`, and populations, of those that keep them."""
-        ...
 
     def checkpoint(self, call: Call, generations: int) -> None:
         """Save what is due, after each chunk of so many generations."""
-        ...
 
 
 # Points
@@ -154,17 +145,16 @@ class _Method:
         self.per_call = (
             1 if program.mesh else _per_call(self.total, len(self.devices), runs_per_call)
         )
-        self.stops = _stops(
-            self.num_levels, every, _longest(self.settings.population_size, program)
-        )
+        longest = _longest(self.settings.population_size, program)
+        self.stops = _stops(self.num_levels, every, longest)
         self.done: int | None = None
 
     def run_until(self, end: int) -> None:
         """Run a call after the other until so many runs are finished."""
         if self.done is None:
-            self.done = self.sink.begin(self.name)
+            self.done, times = self.sink.begin(self.name)
             if self.done < end:
-                self.compile()
+                self.compile(times)
                 self.sink.progress(self.name, self.done, 0, True)
                 saved = on_first(self.sink.restore, self.name, self.done)
                 if saved is not None:
@@ -187,9 +177,8 @@ class _Method:
             self.sink.checkpoint(call, stop - before)
         self.done = call.first + call.size
 
-    def compile(self) -> None:
+    def compile(self, times: dict[str, float]) -> None:
         """Make `start`, `advance` and `reevaluate` of many runs, shared out among the devices."""
-        times = self.sink.times(self.name)
 
         def many(function: Callable, **options) -> _Timed:
             if self.program.mesh is None:
@@ -238,8 +227,7 @@ class _Method:
     def advanced(self, call: Call, stop: int) -> Call:
         """Run the call up to a generation."""
         carry, keys = call.carry
-        keys_now = keys[:, call.generation : stop]
-        carry, kept = self.advance(carry, keys_now, *call.numbers)
+        carry, kept = self.advance(carry, keys[:, call.generation : stop], *call.numbers)
         kept = {key: on_host(value)[: call.size] for key, value in kept.items()}
         kept = self.sink.chunk(call, kept)
         return call._replace(generation=stop, carry=(carry, keys), kept=[*call.kept, kept])
@@ -251,8 +239,8 @@ class _Method:
         runs = _joined(call)
         runs |= {key: on_host(left.pop(key)[: call.size]) for key in ENDING if key in left}
         if self.reevaluate is not None:
-            keys, numbers = self.inputs(call.first, len(call.carry[1]))
-            outcomes = self.reevaluate(keys, carry, *numbers)
+            keys, _ = self.inputs(call.first, len(call.carry[1]))
+            outcomes = self.reevaluate(keys, carry, *call.numbers)
             runs |= {key: on_host(value)[: call.size] for key, value in outcomes.items()}
         limit = self.settings.save_populations
         repeats = np.arange(call.first, call.first + call.size) % self.repeats
@@ -436,8 +424,8 @@ def _run_methods(config: cfg.RunConfig, programs: dict[str, Program], sink: "_Ru
             results.write_environment(sink.folder, environment)
 
 
-class _RunFolder:
-    """A run's folder as a `Sink`: checkpoints on the way, arrays and rows at a method's end.
+class _RunFolder(Sink):
+    """A run's folder: checkpoints on the way, arrays and rows at a method's end.
 
     environment: environment.json, as it will be written. arrays: of the methods that have ended.
     record: of the method in progress.
@@ -460,25 +448,23 @@ class _RunFolder:
             environment,
             arrays,
         )
-        self.progress, self.say, self.log = progress, say, log
+        self.show, self.say, self.log = progress, say, log
         self.saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
         self.lengths = {name: program.num_levels for name, program in programs.items()}
         self.shared = any(program.mesh is not None for program in programs.values())
         self.record: Record | None = None
 
-    def times(self, method: str) -> dict[str, float]:
-        return self.environment["methods"].setdefault(
-            method, {**new_times(), "finished_repeats": 0}
-        )
+    def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
+        self.show(method, runs, generations, compiling)
 
-    def begin(self, method: str) -> int:
+    def begin(self, method: str) -> tuple[int, dict[str, float]]:
+        new = {**new_times(), "finished_repeats": 0}
         if method in self.arrays:
-            return self.config.repeats
+            return self.config.repeats, new
         place = self.folder / "checkpoints" / "repeats" / method
         record = Record(method, self.config.methods[method].save_populations, place)
         self.record = on_first(record.load, self.say)
-        self.times(method)
-        return len(self.record)
+        return len(self.record), self.environment["methods"].setdefault(method, new)
 
     def restore(self, method: str, first: int) -> checkpoints.Progress | None:
         saved = self.saver.restore(method, first)

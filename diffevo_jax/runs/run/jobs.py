@@ -115,8 +115,8 @@ def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Point
         yield from sink.finished()
 
 
-class _Points:
-    """Points as a `engine.Sink`: the numbers of each run, and no checkpoints."""
+class _Points(engine.Sink):
+    """Points of a sweep: the numbers of each run, and no checkpoints."""
 
     def __init__(self, points: Sequence[Point]):
         self.points, self.repeats = points, points[0].config.repeats
@@ -136,14 +136,8 @@ class _Points:
             print(f"{method}: {runs} of {total} runs", flush=True)
             self.shown[method] = tenth
 
-    def times(self, method: str) -> dict[str, float]:
-        return self.seconds[method]
-
-    def begin(self, method: str) -> int:
-        return 0
-
-    def restore(self, method: str, first: int) -> None:
-        return None
+    def begin(self, method: str) -> tuple[int, dict[str, float]]:
+        return 0, self.seconds[method]
 
     def chunk(self, call: engine.Call, kept: engine.Arrays) -> engine.Arrays:
         for i, fitness in enumerate(kept["fitness"]):
@@ -172,9 +166,6 @@ class _Points:
                 {key: value[i : i + 1] for key, value in runs.items()},
                 {key: value[kept] for key, value in populations.items()},
             )
-
-    def checkpoint(self, call: engine.Call, generations: int) -> None:
-        pass
 
     def finished(self) -> Iterator[PointResult]:
         """Yield the points of which every method has all its repeats."""
