@@ -332,12 +332,12 @@ def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, inter
     result = _cli("run", config, "--out", out, "--resume", *changes, "--set", "seed=1")
     assert result.exit_code == 2
     assert "holds a run of another config" in result.output
-    named = [line.strip() for line in result.output.splitlines() if " asked for" in line]
+    named = [line.strip() for line in result.output.splitlines() if " here" in line]
     assert named == [
-        "seed: 0 there, 1 asked for",
-        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
-        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
-        "checkpoint.keep: 2 there, 9 asked for",
+        "seed: 0 there, 1 here",
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 here",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 here",
+        "checkpoint.keep: 2 there, 9 here",
     ]
 
 
@@ -349,10 +349,10 @@ def test_what_results_are_held_against_is_no_other_config(config, interrupted, t
     other.write_text(text)
     assert "reference" in text
     output = _cli("run", other, "--out", out, "--resume", "--set", "algorithm.eta=0.5").output
-    named = [line.strip() for line in output.splitlines() if " asked for" in line]
+    named = [line.strip() for line in output.splitlines() if " here" in line]
     assert named == [
-        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
-        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 here",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 here",
     ]
 
 

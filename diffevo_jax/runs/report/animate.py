@@ -172,7 +172,7 @@ def _evolve_again(
 ) -> np.ndarray:
     """The populations of all generations of a repeat, `[T, N, D]`, by its seed.
 
-    fitness: of the run, `[S, T, N]`, which they are held against.
+    fitness: the run's, `[S, T, N]`, which they are held against.
     """
     made = program.make_program(config.methods[name])
     device = jax.local_devices()[:1]

@@ -30,7 +30,7 @@ def panels(
 ) -> Iterator[list[Any]]:
     """Give the axes of a figure of panels in rows, and save it. where: begins an error.
 
-    size: of the figure, in inches. Raises ConfigError on what can't be saved.
+    size: its width and height, in inches. Raises ConfigError on what can't be saved.
     """
     import matplotlib
     from matplotlib.figure import Figure as Canvas  # not pyplot, whose backend is the caller's
@@ -226,18 +226,18 @@ def sweep_panels(loaded: Experiment, rows: Sequence[Summary]) -> list[Panel]:
         places = {label: float(i) for i, label in enumerate(labels)}
         axis = Axis("point", places, False, dict(zip(points, places.values(), strict=True)))  # pyright: ignore
         return [Panel("", axis, _lines([], rows, names))]
-    apart = [key for key in settings if _is_another_problem(key, rows)]
-    left = [key for key in settings if key not in apart] or apart[-1:]
-    apart = [key for key in apart if key not in left]
+    of_panels = [key for key in settings if _is_another_problem(key, rows)]
+    left = [key for key in settings if key not in of_panels] or of_panels[-1:]
+    of_panels = [key for key in of_panels if key not in left]
     along = max(left, key=lambda key: (_axis(key, rows).numeric, len(_axis(key, rows).places)))
     others = [key for key in left if key != along]
     while others and len(_lines(others, rows, names)) > MOST_LINES:
         widest = max(others, key=lambda key: len(_axis(key, rows).places))
         others.remove(widest)
-        apart.append(widest)
+        of_panels.append(widest)
     grouped: dict[str, list[Summary]] = {}
     for row in rows:
-        grouped.setdefault(_name(apart, row, names), []).append(row)
+        grouped.setdefault(_name(of_panels, row, names), []).append(row)
     axis, many = _axis(along, rows), len({row.method for row in rows}) > 1
     return [
         Panel(title, axis, _lines(others, each, names, methods=many))

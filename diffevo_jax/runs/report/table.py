@@ -148,9 +148,9 @@ def _beside(row: Summary) -> list[str]:
     assert reference is not None
     expected = (reference.success_rate, reference.standard_error)
     error = math.hypot(value[1] or 0, expected[1])
-    apart = f"{(value[0] - expected[0]) / error:+.1f} s.e." if value[1] and error else "-"
+    errors = f"{(value[0] - expected[0]) / error:+.1f} s.e." if value[1] and error else "-"
     published = "-" if reference.published is None else f"{100 * reference.published:.1f}"
-    return [percent(expected), apart, published]
+    return [percent(expected), errors, published]
 
 
 # A sweep

@@ -112,12 +112,12 @@ ENDING = tuple(f.name for f in FIELDS if f.stage == "ending" and f.name in ARRAY
 
 def numbers(arrays: Mapping[str, Any]) -> dict[str, float]:
     """Take the number of each column out of one repeat's arrays; of those that it has."""
-    found = {}
+    row = {}
     for column, field in COLUMNS.items():
         values = arrays.get(field.source or field.name)
         if values is not None:
-            found[column] = field.number(np.asarray(values))
-    return found
+            row[column] = field.number(np.asarray(values))
+    return row
 
 
 def mean_and_error(values: Any) -> tuple[float, float | None]:

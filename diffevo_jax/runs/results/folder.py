@@ -166,7 +166,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
 def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     """Read a run folder: its config, and the arrays of each method that has any.
 
-    names: of the arrays to read; none reads all.
+    names: the arrays to read; none reads all.
     Raises ConfigError when it is not a run folder or holds no results.
     """
     from diffevo_jax.runs.config import experiment
@@ -203,16 +203,16 @@ def folder_kind(folder: Path) -> Literal["run", "sweep"]:
             raise ConfigError(f"{config}: {error}") from None
         return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
     if not folder.exists():
-        seen, inside = "no such folder", folder.parent
+        problem, inside = "no such folder", folder.parent
     elif not folder.is_dir():
-        seen, inside = "expected a run folder; seen a file", folder.parent
+        problem, inside = "expected a run folder; seen a file", folder.parent
     else:
-        seen, inside = "not a run folder, it holds no config.yaml", folder
+        problem, inside = "not a run folder, it holds no config.yaml", folder
     near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     advice = "`diffevo-jax run CONFIG` makes one and prints its name"
     if near:
         advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
-    raise ConfigError(f"{folder}: {seen}; {advice}")
+    raise ConfigError(f"{folder}: {problem}; {advice}")
 
 
 def finished_repeats(folder: Path) -> dict[str, int]:

@@ -28,7 +28,7 @@ Value = tuple[float, float | None]
 class Record:
     """The finished repeats of a method, in order.
 
-    name: of the method. limit: of how many the populations are kept; None keeps all.
+    name: the method. limit: how many repeats keep their populations; None is all.
     folder: where `save` puts them, a file for those since the last one; None where nothing saves.
     """
 
@@ -45,8 +45,8 @@ class Record:
     def add(self, repeats: dict[str, np.ndarray], populations: dict[str, np.ndarray]) -> None:
         """Add n repeats.
 
-        repeats: of `fields`, `[n, ...]`. populations: what else they leave, `[n', ...]`, where
-        populations are kept.
+        repeats: arrays of `fields`, `[n, ...]`. populations: what else those leave that keep their
+            populations, `[n', ...]`.
         """
         self.repeats += _rows(repeats)
         self.populations += _rows(populations)

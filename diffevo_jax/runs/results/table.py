@@ -48,7 +48,7 @@ class PointFile(Section):
     """What a point's file says: rows of the table, or why there are none.
 
     advice: what to change, see `selection.advice`, where runs did not select.
-    version: of this package. environment: where the point was run, see `folder.environment`.
+    version: this package's. environment: where the point was run, see `folder.environment`.
     """
 
     status: Literal["finished", "failed"]

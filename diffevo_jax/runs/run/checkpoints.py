@@ -37,16 +37,16 @@ _MATTERS = ("versions", "backend", "device", "device_count", "x64", "git_commit"
 class Progress(NamedTuple):
     """Repeats in progress.
 
-    method: its name. first: number of the first repeat. asked: how many are wanted; any others
+    method: its name. first: number of the first repeat. size: how many are wanted; any others
         fill up the devices.
     generation: how many generations they have done.
     carry: arrays of the program, a leading axis of repeats. kept: of each generation done,
-        `[asked, generation, ...]`. version: of the package that saved them.
+        `[size, generation, ...]`. version: of the package that saved them.
     """
 
     method: str
     first: int
-    asked: int
+    size: int
     generation: int
     carry: list[np.ndarray]
     kept: dict[str, np.ndarray]
@@ -280,7 +280,7 @@ def _check_same(
     if before and before["x64"] != record["x64"]:
         stored["JAX_ENABLE_X64"], new["JAX_ENABLE_X64"] = before["x64"], record["x64"]
     lines = [
-        f"  {key}: {there} there, {here} asked for"
+        f"  {key}: {there} there, {here} here"
         for key, (there, here) in differences(stored, new).items()
         # Words, which follow the others, and what results are held against.
         if key != "description" and not key.startswith("figure") and ".reference" not in key

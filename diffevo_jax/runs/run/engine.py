@@ -54,7 +54,7 @@ class Call(NamedTuple):
     size: how many runs are wanted; any others fill up the devices.
     numbers: (those that are data to the program,), or ().
     generation: how many are done. carry: (carry, keys) of the program, a leading axis of runs.
-    kept: of the generations done, pieces of `[size, k, ...]`.
+    kept: what the generations done have left, pieces of `[size, k, ...]`.
     """
 
     method: str
@@ -221,7 +221,7 @@ class _Method:
             _placed(np.resize(array, (rows, *array.shape[1:])), leaf)  # the first rows again
             for leaf, array in zip(like, saved.carry, strict=True)
         ]
-        at = (self.name, saved.first, saved.asked, numbers, saved.generation)
+        at = (self.name, saved.first, saved.size, numbers, saved.generation)
         return Call(*at, tree.unflatten(carry), [saved.kept])
 
     def advanced(self, call: Call, stop: int) -> Call:
@@ -428,7 +428,7 @@ class _RunFolder(Sink):
     """A run's folder: checkpoints on the way, arrays and rows at a method's end.
 
     environment: environment.json, as it will be written. arrays: of the methods that have ended.
-    record: of the method in progress.
+    record: the finished repeats of the method in progress.
     """
 
     def __init__(
@@ -468,9 +468,9 @@ class _RunFolder(Sink):
 
     def restore(self, method: str, first: int) -> checkpoints.Progress | None:
         saved = self.saver.restore(method, first)
-        if saved is not None and self.shared and saved.asked > 1:
+        if saved is not None and self.shared and saved.size > 1:
             self.say(
-                f"{self.folder}: {saved.asked} repeats of {method} were in progress side by side, "
+                f"{self.folder}: {saved.size} repeats of {method} were in progress side by side, "
                 "which --distributed does one after the other: they start again"
             )
             return None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import diffevo_jax as de
+from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.registry import registry
@@ -86,7 +87,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     problem: de.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
     reevaluation = problem.fresh
     if not isinstance(problem.num_genes, int) or problem.num_genes < 1:
-        raise ValueError(f"problem: expected num_genes of 1 or more; seen {problem.num_genes}")
+        raise InputError("problem", "num_genes of 1 or more", problem.num_genes)
 
     def make_algorithm(key: jax.Array) -> de.Algorithm:
         return registry.build(
@@ -121,9 +122,9 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         if aux and "returns" in aux:
             kept["fitness"] = aux["returns"]
         if aux and "success" in aux:
-            seen = getattr(aux["success"], "shape", type(aux["success"]).__name__)
-            if seen != info.fitness.shape:
-                raise ValueError(f"problem: expected success {info.fitness.shape}; seen {seen}")
+            shape = getattr(aux["success"], "shape", type(aux["success"]).__name__)
+            if shape != info.fitness.shape:
+                raise InputError("problem", f"success {info.fitness.shape}", shape)
             kept["success_rate"] = jnp.mean(aux["success"])
         return kept
 
