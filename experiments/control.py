@@ -14,17 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diffevo_jax.drawings.style import METHODS as LOOKS
-from diffevo_jax.runs.results.record import mean_and_error
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs import load_sweep
+from diffevo_jax.runs.results.fields import mean_and_error
 from experiments import study
 from experiments.files import WIDTH, in_style, read_table, save_figure
+from experiments.looks import METHODS as LOOKS
 from experiments.rows import Number, Row, Section
 
 TITLE = "Control tasks: success rate and reward"
 
 
-# Of the methods, by their names in `style.METHODS`, the published name, if any.
+# Of the methods, by their names in `looks.METHODS`, the published name, if any.
 METHODS = {
     "raw": "DiffEvoRaw",
     "latent": "DiffEvoLatent",
@@ -69,7 +69,7 @@ Done = dict[Cell, dict[str, np.ndarray]]
 def run(folder: Path, *, quick: bool) -> None:
     """Run every cell."""
     for name, (seeds, points) in QUICK.items():
-        overrides = (f"sweep.seeds={seeds}",) if quick else ()
+        overrides = (f"repeats={seeds}",) if quick else ()
         study.run(name, folder / name, overrides, points if quick else ())
 
 
@@ -77,9 +77,9 @@ def load(folder: Path) -> Done:
     """Read what is finished, in the order of the tables."""
     done = {}
     for name in QUICK:
-        for ran in sweep.load(folder / name):
-            for method, settings in ran.point.config.methods.items():
-                rows = [row for row in ran.rows if row["method"] == method]
+        for result in load_sweep(folder / name):
+            for method, settings in result.point.config.methods.items():
+                rows = [row for row in result.rows if row["method"] == method]
                 cell = Cell(settings.problem.environment, method, settings.problem.scale)
                 success = [100 * (row["success_rate"] or 0) for row in rows]
                 reward = [row["fitness_mean"] for row in rows]

@@ -19,8 +19,8 @@ from matplotlib.patches import Circle, Patch
 
 import diffevo_jax as de
 from diffevo_jax.drawings.style import GREY, X0, X
-from diffevo_jax.runs.config import registry
-from diffevo_jax.runs.config.schema import load_config
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.runs.results.folder import read_arrays
 from experiments import study
@@ -46,7 +46,7 @@ SCENES = {
 
 def run(folder: Path, *, quick: bool) -> None:
     """Evolve on each scene: the first repeat's process is kept whole, of all repeats the shares."""
-    settings = load_config(CONFIGS / "fig2.yaml")
+    settings = load(CONFIGS / "fig2.yaml").config
     repeats = 4 if quick else 100
     lacking = [name for name in SCENES if not (folder / f"{name}.npz").exists()]
     if lacking:
@@ -61,8 +61,8 @@ def _evolve_all(settings: Any, names: list[str], repeats: int) -> list[dict[str,
     population_on and x0_on of each generation. All scenes are one program.
     """
     methods = list(settings.methods.values())  # they differ in their landscapes alone
-    functions = [getattr(de.landscapes, each.problem.name) for each in methods]
-    scale, population_size = methods[0].problem.scale, methods[0].population
+    functions = [getattr(de.landscapes, each.problem.function) for each in methods]
+    scale, population_size = methods[0].problem.scale, methods[0].population_size
     algorithm = registry.build(
         "algorithm", methods[0].algorithm, "algorithm", key=jax.random.key(0), num_genes=2
     )

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import registry
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs import load_sweep
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.runs.results.folder import read_arrays
-from diffevo_jax.runs.run import sweep
 from experiments import fig3_pictures, study
 from experiments.files import CONFIGS
 from experiments.rows import Number, Row, Section
@@ -87,13 +87,13 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations and archives."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        for method, settings in ran.point.config.methods.items():
+    for result in load_sweep(folder / "sweep"):
+        for method, settings in result.point.config.methods.items():
             objective, dim = study.objective(settings.problem)
             # The published script gives latent Diffusion Evolution the named dimension.
             if method == "latent" and dim == 2 and objective not in study.FUNCTIONS:
                 continue
-            ends = study.ends(ran, method)
+            ends = study.ends(result, method)
             entropy, fitness, _, qd_score = study.measures(*ends)
             values = {"entropy": entropy, "fitness": fitness, "qd_score": qd_score}
             if objective in MODES:
@@ -107,7 +107,7 @@ def measured(folder: Path) -> Measured:
 
 def _paths() -> dict[str, np.ndarray]:
     """One run of each method on each function: what the picture shows of it."""
-    config = load_sweep(CONFIGS / "fig3.yaml").points[0].config
+    config = load(CONFIGS / "fig3.yaml").points[0].config
     scale = config.methods["diffusion"].problem.scale
     functions = [getattr(de.landscapes, name) for name in study.FUNCTIONS]
     keep: dict[str, Callable] = {
@@ -127,9 +127,9 @@ def _paths() -> dict[str, np.ndarray]:
             study.chosen(functions, setting["function"], scale),
         )
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
-        given = {"key": key_algorithm, "num_genes": 2, "population_size": settings.population}
+        given = {"key": key_algorithm, "num_genes": 2, "population_size": settings.population_size}
         algorithm = registry.build("algorithm", settings.algorithm, "algorithm", **given)
-        population = jax.random.normal(key_init, (settings.population, 2))
+        population = jax.random.normal(key_init, (settings.population_size, 2))
         state, kept, _ = de.evolve(key_run, algorithm, fitness_fn, population, keep=keep[method])
         if method == "map_elites":
             return {"points": scale * state.archive.points, "fitness": state.archive.fitness}

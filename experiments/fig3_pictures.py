@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import diffevo_jax as de
-from diffevo_jax.drawings.style import FINAL, METHODS, X0, X
+from diffevo_jax.drawings.style import FINAL, X0, X
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
+from experiments.looks import METHODS
 
 ELLIPSE = "#E69F00"
 # A picture each: who keeps several optima, and who moves a distribution.

@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.config import registry
-from diffevo_jax.runs.config.schema import RunConfig, load_config
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.schema import RunConfig
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.files import write_arrays
 from diffevo_jax.runs.results.folder import read_arrays
 from diffevo_jax.runs.run import engine as runner
 from experiments import fig4_draw
 from experiments.files import CONFIGS, newer, read_table
+from experiments.looks import METHODS
 from experiments.rows import Cell, Number, Row, Section, Table
 from experiments.tables import number
 
@@ -48,8 +49,8 @@ RECORDED = 16  # individuals whose episodes the animation shows
 
 def run(folder: Path, *, quick: bool) -> None:
     """Run the config's methods, CMA-ES, and one run of latent DE with its episodes recorded."""
-    settings = load_config(CONFIGS / "fig4_cartpole.yaml", ["save_populations=1"])
-    baseline = load_config(CONFIGS / "cartpole_cmaes.yaml", ["save_populations=1"])
+    settings = load(CONFIGS / "fig4_cartpole.yaml", ["save_populations=1"]).config
+    baseline = load(CONFIGS / "cartpole_cmaes.yaml", ["save_populations=1"]).config
     small = QUICK_REPEATS if quick else REPEATS
     large = QUICK_REPEATS_LARGE if quick else REPEATS_LARGE
     _run_config(settings, SMALL, small, folder / "small")
@@ -101,7 +102,7 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
         given = {"key": key_algorithm, "num_genes": policy.num_genes}
         algorithm = registry.build("algorithm", method.algorithm, "algorithm", **given)
-        population = jax.random.normal(key_init, (method.population, policy.num_genes))
+        population = jax.random.normal(key_init, (method.population_size, policy.num_genes))
         return de.evolve(
             key_run,
             algorithm,

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 import diffevo_jax as de
-from diffevo_jax.drawings.style import GREY, METHODS, PALE
-from diffevo_jax.runs.report.figure import quartiles
+from diffevo_jax.drawings.style import GREY, PALE
+from diffevo_jax.runs.results.loading import quartiles
 from experiments.files import WIDTH, in_style, save_figure, write_caption
+from experiments.looks import METHODS
 
 CART = METHODS["latent"].colour  # whose run is shown
 REWARD = LinearSegmentedColormap.from_list("reward", ["#F3DCCB", "#E99A5B", CART])

@@ -1,16 +1,19 @@
 """Every figure and table of the paper, side by side with the published numbers, as one report.
 
-    diffevo-jax reproduce                 # everything, into runs/reproduce
-    diffevo-jax reproduce --only fig4     # one part
-    diffevo-jax reproduce --quick         # few repeats, into runs/reproduce-quick
+    python -m experiments.reproduce                 # everything, into runs/reproduce
+    python -m experiments.reproduce --only fig4     # one part
+    python -m experiments.reproduce --quick         # few repeats, into runs/reproduce-quick
 
-A part is a module beside this file with TITLE, run(folder, quick=...), which computes and
-saves, and section(folder), which reads that folder alone. What is finished is not run again. A part
-that fails does not stop the others.
+`diffevo-jax reproduce` is the same. A part is a module beside this file with TITLE, run(folder,
+quick=...), which computes and saves, and section(folder), which reads that folder alone. What is
+finished is not run again. A part that fails does not stop the others.
 """
 
+import argparse
 import importlib
 import json
+import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,9 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffevo_jax as de
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.checks import nearest
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.run import startup
 from experiments import report
 
 # In the paper's order; then any other module that has a section for the report.
@@ -30,6 +34,7 @@ _FOUND = [path.stem for path in _MODULES if "\ndef section(" in path.read_text(e
 NAMES = (*_PAPER, *(name for name in _FOUND if name not in _PAPER))
 STAMP = "part.json"
 ABSENT = "not in this checkout"
+TEXT = "Every figure and table of the paper, beside the published numbers."
 # Raise it when a part's files change their meaning: folders written before are then left alone.
 FORMAT = 2
 
@@ -206,3 +211,39 @@ def write_stamp(folder: Path, stamp: Stamp) -> None:
 
 def _finished(folder: Path) -> bool:
     return (folder / STAMP).exists() and read_stamp(folder).status == "complete"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what a command line names; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="diffevo-jax reproduce", description=TEXT)
+    parser.add_argument("--only", action="append", metavar="NAME", help="this part; repeatable")
+    parser.add_argument("--quick", action="store_true", help="few repeats: minutes, wide errors")
+    parser.add_argument("--out", type=Path, help="folder of the report; keeps what is finished")
+    parser.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args(arguments)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    startup.prepare(cache=options.cache)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        failed = reproduce(options.only, quick=options.quick, out=options.out, say=_say)
+    except KeyboardInterrupt:
+        _say("Interrupted. The same command goes on from what is finished.")
+        return 130
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if failed:
+        names = ", ".join(failed)
+        print(f"error: not reproduced: {names}; the report says why", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _say(line: Any) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

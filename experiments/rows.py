@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from scipy.special import ndtr, stdtrit
 
-from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.results.fields import mean_and_error
+from experiments.looks import METHODS
 
 # A difference is far where chance alone makes one so large as rarely as three standard errors of a
 # normal distribution; with few repeats, whose errors are uncertain themselves, that is more errors.
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     """A number beside its reference, as a cell of a table.
 
     measure: what is measured, a table of its own. place: the line, as a function. method: of
-    `style.METHODS`. setting: the column; the method's name where empty. reference: None where there
+    `looks.METHODS`. setting: the column; the method's name where empty. reference: None where there
     is none. why: what is known to make it differ.
     """
 

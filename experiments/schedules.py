@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import diffevo_jax as de
-from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs import load_sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
+from experiments.looks import METHODS
 from experiments.rows import Number, Row, Section
 
 TITLE = "Schedule study"
@@ -30,7 +30,7 @@ QUANTITIES = {
     "all512_fitness": "fitness of all",
     "qd_score": "QD score",
 }
-QUICK = ("sweep.seeds=4", "sweep.grid={algorithm.schedule.num_levels: [10, 25, 50, 100, 250]}")
+QUICK = ("repeats=4", "sweep.grid={algorithm.schedule.num_levels: [10, 25, 50, 100, 250]}")
 
 # Of each schedule and number of levels, the quantities of each repeat, `[S]`.
 Measured = dict[tuple[str, int], dict[str, np.ndarray]]
@@ -44,9 +44,9 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        ((name, method),) = ran.point.config.methods.items()
-        points, fitness, _ = study.ends(ran, name)
+    for result in load_sweep(folder / "sweep"):
+        ((name, method),) = result.point.config.methods.items()
+        points, fitness, _ = study.ends(result, name)
         values = map(np.asarray, study.measures(points, fitness, fitness))
         schedule = method.algorithm.schedule
         found[schedule.name, schedule.num_levels] = dict(zip(QUANTITIES, values, strict=True))

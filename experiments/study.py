@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.runs.run import sweep
-from diffevo_jax.runs.run.jobs import Ran
+from diffevo_jax.runs.results.table import PointResult
+from diffevo_jax.runs.run import jobs
 from experiments.files import CONFIGS, read_table
 from experiments.rows import Number
 
@@ -25,19 +25,19 @@ FUNCTIONS = ("rosenbrock", "beale", "himmelblau", "ackley", "rastrigin")
 def run(name: str, folder: Path, overrides: Sequence[str] = (), only: Sequence[int] = ()) -> None:
     """Run the points of the sweep configs/NAME.yaml that are not finished into a folder.
 
-    overrides, only: of `sweep.sweep`. Raises RuntimeError where a point fails.
+    overrides, only: see `jobs.sweep`. Raises RuntimeError where a point fails.
     """
     config = CONFIGS / f"{name}.yaml"
     say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
-    failed = sweep.sweep(config, list(overrides), executor="debug", out=folder, only=only, say=say)
+    failed = jobs.sweep(config, list(overrides), executor="debug", out=folder, only=only, say=say)
     if failed:
         raise RuntimeError("; ".join(failed))
 
 
 def objective(problem: Any) -> tuple[str, int]:
     """What the reference calls a landscape, and the dimension that it is run in."""
-    named = problem.target_dim or problem.dim
-    return (problem.name if named == 2 else f"{problem.name}_{named}d"), problem.dim
+    name, dim = problem.function, problem.target_dim or problem.num_genes
+    return (name if dim == 2 else f"{name}_{dim}d"), problem.num_genes
 
 
 class Ends(NamedTuple):
@@ -53,25 +53,25 @@ class Ends(NamedTuple):
     rank: np.ndarray
 
 
-def ends(ran: Ran, method: str) -> Ends:
+def ends(result: PointResult, method: str) -> Ends:
     """Read the ends of a method from a point's arrays."""
-    problem = ran.point.config.methods[method].problem
+    problem = result.point.config.methods[method].problem
 
     def saved(name: str) -> np.ndarray | None:
-        return ran.arrays.get(f"{method}.{name}")
+        return result.arrays.get(f"{method}.{name}")
 
     points, x0 = saved("archive_points"), saved("final_x0")
     if points is not None:
-        kept = ran.arrays[f"{method}.archive_fitness"]
+        kept = result.arrays[f"{method}.archive_fitness"]
         return Ends(problem.scale * points, kept, kept)
-    points = problem.scale * ran.arrays[f"{method}.final_population"]
+    points = problem.scale * result.arrays[f"{method}.final_population"]
     here = fitness(problem, points)
     return Ends(points, here, here if x0 is None else fitness(problem, problem.scale * x0))
 
 
 def fitness(problem: Any, points: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Fitness of points on a config's landscape, `[..., D]` to `[...]`."""
-    return np.asarray(_landscape(problem.name, problem.target_dim)(points, temperature))
+    return np.asarray(_landscape(problem.function, problem.target_dim)(points, temperature))
 
 
 @functools.cache

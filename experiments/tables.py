@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterable
 
-from diffevo_jax.drawings.style import METHODS
+from experiments.looks import METHODS
 from experiments.rows import Cell, Row, Section, Table
 
 # Diffusion Evolution's own, by whom the reproduction is judged; the others are baselines.

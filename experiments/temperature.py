@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from diffevo_jax.drawings.style import METHODS
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs import load_sweep
 from experiments import study
 from experiments.files import WIDTH, in_style, save_figure
+from experiments.looks import METHODS
 from experiments.rows import Number, Row, Section
 
 TITLE = "Temperature study"
 
 QUANTITIES = ("final_fitness", "entropy", "qd_score")
 NAMES = {"final_fitness": "final fitness", "entropy": "entropy, bits", "qd_score": "QD score"}
-QUICK = ("sweep.seeds=10",)
+QUICK = ("repeats=10",)
 
 # Of each objective and temperature, the quantities of each repeat, `[S]`.
 Measured = dict[tuple[str, float], dict[str, np.ndarray]]
@@ -40,9 +40,9 @@ def run(folder: Path, *, quick: bool) -> None:
 def measured(folder: Path) -> Measured:
     """Judge the final populations."""
     found = {}
-    for ran in sweep.load(folder / "sweep"):
-        (method,) = ran.point.config.methods
-        problem, ends = ran.point.config.methods[method].problem, study.ends(ran, method)
+    for result in load_sweep(folder / "sweep"):
+        (method,) = result.point.config.methods
+        problem, ends = result.point.config.methods[method].problem, study.ends(result, method)
         hot = study.fitness(problem, ends.points, problem.temperature)
         entropy, *_ = study.measures(ends.points, hot, hot)
         *_, final_fitness, qd_score = study.measures(ends.points, ends.fitness, ends.fitness)

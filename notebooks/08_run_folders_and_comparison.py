@@ -36,8 +36,7 @@ from IPython.display import HTML, Image
 from matplotlib.patches import Circle
 
 import diffevo_jax as de
-from diffevo_jax.runs import load_run
-from diffevo_jax.runs.run.sweep import load as load_sweep
+from diffevo_jax.runs import load_run, load_sweep
 
 plt.rcParams.update({"figure.constrained_layout.use": True, "font.size": 11})
 FINAL, FIRST, SECOND = "#1A1A1A", "#0072B2", "#D55E00"  # as in the command's figures

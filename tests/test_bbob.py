@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 import diffevo_jax as de
 from diffevo_jax.landscapes.bbob import make_instance
-from diffevo_jax.runs.config import builtin, registry
+from diffevo_jax.runs.config.registry import registry
 
 pytest.importorskip("bbobax")
 
@@ -125,13 +125,12 @@ def test_minimize_and_search_take_an_instance():
 
 
 def build(**settings):
-    assert builtin.bbob  # registered
     section = TypeAdapter(registry.section_type("problem")).validate_python(settings)
     return registry.build("problem", section, "problem")
 
 
 def test_a_configs_problem_is_the_instance_of_scaled_genomes():
-    problem = build(kind="bbob", function="f15", dim=4, instance=2, scale=2.0, success=-50.0)
+    problem = build(name="bbob", function="f15", num_genes=4, instance=2, scale=2.0, success=-50.0)
     genomes = jax.random.normal(jax.random.key(0), (6, 4))
     fitness, aux = problem.fitness_fn(genomes)
     instance = make_instance(15, num_genes=4, instance=2)
@@ -144,11 +143,11 @@ def test_a_configs_problem_is_the_instance_of_scaled_genomes():
 
 
 def test_a_configs_problem_keeps_to_the_box_where_it_shall():
-    problem = build(kind="bbob", function=1, dim=2, scale=2.0, limit=5.0)
+    problem = build(name="bbob", function=1, num_genes=2, scale=2.0, limit=5.0)
     assert problem.repair is not None
     np.testing.assert_allclose(problem.repair(jnp.array([[9.0, -1.0]])), [[2.5, -1]])
 
 
 def test_a_config_that_names_no_function_says_where():
     with pytest.raises(ValueError, match=r"^problem.function: expected 1 to 24"):
-        build(kind="bbob", function="f25")
+        build(name="bbob", function="f25")

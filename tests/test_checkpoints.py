@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.run import checkpoints, sweep
+from diffevo_jax.runs.run import checkpoints, jobs
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import jobs as sweep_job
 from experiments import reproduce
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -38,8 +38,8 @@ CONFIG = """\
 name: saved
 description: two methods of five repeats
 repeats: 5
-population: 32
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 32
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
   schedule: {name: cosine, num_levels: 40}
   fitness_map: {name: boltzmann, temperature: 0.1}
@@ -53,7 +53,7 @@ methods:
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -62,7 +62,7 @@ def progress(*at):
     if [str(number) for number in at[:3]] == stop:
         raise KeyboardInterrupt
 
-settings = config.load_config(Path(path))
+settings = load(Path(path)).config
 folder = results.create(Path(out), settings.name, resume=True)
 run.run(settings, run.build(settings), folder, progress=progress)
 """
@@ -104,7 +104,7 @@ def _run(path: Path, out: Path, *overrides: str, stop=None, at=lambda *_: None, 
         if seen[:3] == stop:
             raise KeyboardInterrupt
 
-    settings = cfg.load_config(path, list(overrides))
+    settings = load(path, list(overrides)).config
     folder = results.create(out, settings.name, resume=True)
     return run.run(settings, run.build(settings), folder, progress=progress, say=say)
 
@@ -279,7 +279,39 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
     _assert_same(out, whole)
 
 
+@pytest.mark.parametrize("change", ["dtype", "shape", "number"])
+def test_a_checkpoint_of_other_arrays_is_said_to_be_of_its_version(
+    config, interrupted, tmp_path, monkeypatch, change
+):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    restore = checkpoints.Checkpoints.restore
+
+    def other(*args):
+        saved = restore(*args)
+        assert saved is not None
+        first, *rest = saved.carry
+        changed = {
+            "dtype": [first.astype(np.float16), *rest],
+            "shape": [first[..., None], *rest],
+            "number": [*saved.carry, first],
+        }
+        return saved._replace(carry=changed[change], version="0.0.1")
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore", other)
+    with pytest.raises(cfg.ConfigError, match=r"its checkpoint is of version 0\.0\.1") as error:
+        _run(config, out)
+    assert "\n" not in str(error.value)
+    assert results.read_environment(out)["status"].startswith("stopped: methods.latent")
+
+
 # Refused
+
+
+def test_a_folder_that_no_system_can_lock_is_named_and_used(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    said = []
+    _run(config, tmp_path / "out", "repeats=1", "checkpoint.every=null", say=said.append)
+    assert [line for line in said if "can't be locked on this system" in line] == said
 
 
 def test_a_second_run_in_the_same_folder_is_refused(config, interrupted, tmp_path):
@@ -300,12 +332,12 @@ def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, inter
     result = _cli("run", config, "--out", out, "--resume", *changes, "--set", "seed=1")
     assert result.exit_code == 2
     assert "holds a run of another config" in result.output
-    named = [line.strip() for line in result.output.splitlines() if " asked for" in line]
+    named = [line.strip() for line in result.output.splitlines() if " here" in line]
     assert named == [
-        "seed: 0 there, 1 asked for",
-        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
-        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
-        "checkpoint.keep: 2 there, 9 asked for",
+        "seed: 0 there, 1 here",
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 here",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 here",
+        "checkpoint.keep: 2 there, 9 here",
     ]
 
 
@@ -317,10 +349,10 @@ def test_what_results_are_held_against_is_no_other_config(config, interrupted, t
     other.write_text(text)
     assert "reference" in text
     output = _cli("run", other, "--out", out, "--resume", "--set", "algorithm.eta=0.5").output
-    named = [line.strip() for line in output.splitlines() if " asked for" in line]
+    named = [line.strip() for line in output.splitlines() if " here" in line]
     assert named == [
-        "methods.plain.algorithm.eta: 1.0 there, 0.5 asked for",
-        "methods.latent.algorithm.eta: 1.0 there, 0.5 asked for",
+        "methods.plain.algorithm.eta: 1.0 there, 0.5 here",
+        "methods.latent.algorithm.eta: 1.0 there, 0.5 here",
     ]
 
 
@@ -401,7 +433,7 @@ def test_chunks_end_at_each_checkpoint_and_at_their_longest(every, longest, expe
 
 
 def test_chunks_of_large_populations_are_short():
-    program = run.build(cfg.load_config(REPOSITORY / "configs" / "two_peaks.yaml"))["power"]
+    program = run.build(load(REPOSITORY / "configs" / "two_peaks.yaml").config)["power"]
     assert [run._longest(n, program) for n in (512, 10_000, 100_000, 10**7)] == [50, 50, 1, 1]
 
 
@@ -410,8 +442,8 @@ def test_chunks_of_large_populations_are_short():
 TINY = """\
 name: tiny
 description: a run whose evolution is made up
-population: 4
-problem: {kind: function, name: two_peaks}
+population_size: 4
+problem: {name: function, function: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # Python's C functions that change files or locks. What is within a file counts only once the file
@@ -430,10 +462,12 @@ def kill_at_every_step(folder: Path) -> None:
     kept = {name: np.ones((1, 2), int) for name in ("num_invalid", "selected")}
     kept |= {name: np.ones((1, 2)) for name in ("alpha", "effective_sample_size")}
 
-    def made_up(_, program, repeats, times, save) -> None:
-        if not len(repeats):
-            repeats.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
-            save()
+    def made_up(points, programs, sink, **_):
+        for name in programs:
+            if sink.begin(name)[0] == 0:
+                sink.record.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
+                sink.save()
+            yield name
 
     part = SimpleNamespace(
         TITLE="made up",
@@ -444,12 +478,10 @@ def kill_at_every_step(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)  # the kernel keeps what it was given
         patch.setattr(results, "environment", lambda: record)
-        patch.setattr(run, "_run_repeats", made_up)
-        patch.setattr(sweep, "program", SimpleNamespace(build=lambda _: None))
+        patch.setattr(run, "advance", made_up)
+        patch.setattr(jobs.program, "build", lambda _: None)
         patch.setattr(
-            sweep_job,
-            "run_points",
-            lambda points, **_: (sweep_job.Ran(p, [], {}, "") for p in points),
+            jobs, "run_points", lambda points, **_: (jobs.PointResult(p, [], {}) for p in points)
         )
         patch.setattr(reproduce, "find", {"fig2": part}.get)
         patch.setattr(reproduce.report, "write", lambda *_, **__: [])
@@ -468,7 +500,7 @@ def kill_at_every_step(folder: Path) -> None:
 
 
 def _start_run() -> None:
-    settings = cfg.load_config(Path("tiny.yaml"))
+    settings = load(Path("tiny.yaml")).config
     out = results.create(Path("out"), "tiny", resume=True)
     programs: Any = {
         name: SimpleNamespace(mesh=None, num_genes=2, num_levels=4) for name in settings.methods
@@ -477,7 +509,7 @@ def _start_run() -> None:
 
 
 def _start_sweep() -> None:
-    sweep.sweep(Path("sweep.yaml"), executor="debug", out=Path("out"), say=lambda _: None)
+    jobs.sweep(Path("sweep.yaml"), executor="debug", out=Path("out"), say=lambda _: None)
 
 
 def _start_report() -> None:

@@ -1,26 +1,27 @@
 """The smaller commands: init, sums of sweeps, animate, scalars; and fitness of the host's."""
 
+import re
 import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL.GifImagePlugin import GifImageFile
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.runs import load_run
+from diffevo_jax.runs import load_run, load_sweep
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import plugins, registry, starter
-from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.sweep import load_sweep
-from diffevo_jax.runs.report import animate, sweep_figure
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.files import starters
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.report import animate, figure
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results import scalars, sweep_rows
+from diffevo_jax.runs.results import scalars, table
+from diffevo_jax.runs.results.record import Summary
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.run import jobs
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -28,8 +29,8 @@ TINY = """\
 name: tiny
 description: two peaks
 repeats: 3
-population: 16
-problem: {kind: function, name: two_peaks, scale: 2.0}
+population_size: 16
+problem: {name: function, function: two_peaks, scale: 2.0}
 algorithm: {schedule: {num_levels: 4}}
 methods: {plain: {label: plain}, latent: {label: latent, algorithm: {latent_dim: 1}}}
 """
@@ -40,11 +41,9 @@ def _cli(*args):
 
 
 @pytest.fixture
-def restored_registry(monkeypatch):
+def restored_registry():
     """What a plugin registers is gone after the test."""
-    before = registry.snapshot()
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(plugins, "_files", set())
+    before = registry.copy()
     yield
     registry.restore(before)
 
@@ -54,7 +53,7 @@ def ran(tmp_path_factory) -> Path:
     """A run of two methods, and what it logged."""
     folder = tmp_path_factory.mktemp("ran")
     (folder / "tiny.yaml").write_text(TINY)
-    config = cfg.load_config(folder / "tiny.yaml")
+    config = load(folder / "tiny.yaml").config
     out = results.create(folder / "out", "")
     with scalars.tensorboard(out) as log:
         run.run(config, run.build(config), out, log=log)
@@ -68,40 +67,37 @@ def test_version_is_the_packages():
 # A config to start from
 
 
-@pytest.mark.parametrize("problem", starter.PROBLEMS)
-def test_a_starter_is_valid_and_what_it_says_of_defaults_is_so(problem, tmp_path):
+@pytest.mark.parametrize("problem", starters())
+def test_a_starter_runs_as_it_is_and_mentions_every_setting_of_its_sections(problem, tmp_path):
     path = tmp_path / "mine.yaml"
     result = _cli("init", "mine", "--problem", problem, "--out", path)
     assert result.output == f"{path}: run it with `diffevo-jax run {path}`\n"
     text = path.read_text()
-    assert max(map(len, text.splitlines())) <= 100 + len(str(path))
-    config = cfg.load_config(path)
+    assert text.startswith(f"# diffevo-jax run {path}\n")
+    config = load(path).config
     run.build(config)
     assert config.name == "mine"
-    # With every setting that it has in comments, it is the same config.
-    body, _, _ = text.partition("# Other choices")
-    commented = [
-        line.replace("# ", "", 1) if _is_setting(line) else line for line in body.splitlines()
-    ]
-    lines, figures = "\n".join(commented), yaml.safe_load(body)
-    assert len(yaml.safe_load(lines)["algorithm"]) > len(figures["algorithm"])
-    path.write_text(lines)
-    assert cfg.load_config(path).methods["evolution"] == config.methods["evolution"]
+    method = config.methods["evolution"]
+    assert method.problem.name == problem
+    sections = [config, config.figure, config.checkpoint, method]
+    for kind in ("problem", "algorithm"):
+        sections += [each for *_, each in registry.sections(kind, getattr(method, kind))]
+    for section in sections:
+        for setting in type(section).model_fields:
+            assert re.search(rf"^(#| )*{setting}:", text, re.M), setting
 
 
-def _is_setting(line: str) -> bool:
-    name, colon, value = line.strip().removeprefix("# ").partition(": ")
-    settings = {"clean", "floor", "latent_dim", "num_episodes", "max_steps", "observations"}
-    settings |= {"limit", "target_dim", "temperature", "instance", "success", "scale", "activation"}
-    return bool(colon) and line.strip().startswith("# ") and name in settings and " " not in value
-
-
-def test_a_starter_names_every_choice_of_every_section(tmp_path):
-    text = starter.write("mine", "function", tmp_path / "mine.yaml")
-    for name in ("boltzmann", "dpm_solver", "archive", "map_elites", "gru", "ddpm", "bbob"):
-        assert f"name: {name}" in text or f"kind: {name}" in text
-    assert "# A whole number from 2 to 1,000,000.\n    num_levels: 25" in text
-    assert "A number from 0 to 1.\n  eta: 1.0" in text.replace("A\n  # number", "A number")
+@pytest.mark.parametrize("problem", starters())
+def test_what_a_starter_says_of_defaults_is_so(problem, tmp_path):
+    path = tmp_path / "mine.yaml"
+    _cli("init", "mine", "--problem", problem, "--out", path)
+    method = load(path).config.methods["evolution"]
+    setting = re.compile(r"^( *)# ([a-z0-9_]+: [^ ]+)$")
+    lines = [setting.sub(r"\1\2", line) for line in path.read_text().splitlines()]
+    assert sum(map(lambda line: setting.match(line) is not None, path.read_text().splitlines())) > 5
+    path.write_text("\n".join(lines))
+    again = load(path).config.methods["evolution"]
+    assert (again.problem, again.algorithm) == (method.problem, method.algorithm)
 
 
 def test_a_starter_never_writes_over_a_file_and_names_what_is_wrong(tmp_path):
@@ -109,7 +105,7 @@ def test_a_starter_never_writes_over_a_file_and_names_what_is_wrong(tmp_path):
     for args, message in (
         (["mine", "--out", tmp_path / "mine.yaml"], "exists; choose another NAME or --out FILE"),
         (["a b", "--out", tmp_path / "x.yaml"], "NAME: expected letters, digits, - and _; seen"),
-        (["x", "--problem", "funktion"], "expected one of function, control, bbob; did you mean"),
+        (["x", "--problem", "funktion"], "expected one of bbob, control, function; seen funktion;"),
     ):
         result = _cli("init", *args)
         assert result.exit_code == 2
@@ -128,12 +124,6 @@ def test_seed_and_repeats_have_options_of_their_own(ran, tmp_path):
     assert "two peaks, 2 dimensions: 16 individuals, 4 generations, 1 repeat of 2" in result.output
     loaded = load_run(out)
     assert (loaded.config.seed, loaded.config.repeats) == (5, 1)
-    section = "sweep: {grid: {algorithm.eta: [0.0, 1.0]}, seeds: 2}\n"
-    path = tmp_path / "sweep.yaml"
-    path.write_text(TINY.replace("repeats: 3\n", "") + section)
-    assert cfg.repeats_of_sweep(path, []) == "sweep.seeds"
-    path.write_text(TINY + section.replace(", seeds: 2", ""))
-    assert cfg.repeats_of_sweep(path, []) == "repeats"
 
 
 # Sums of sweeps
@@ -142,32 +132,33 @@ def test_seed_and_repeats_have_options_of_their_own(ran, tmp_path):
 def _swept(tmp_path: Path, section: str, text: str = TINY) -> Path:
     """Run a sweep of tiny points in this process."""
     path = tmp_path / "sweep.yaml"
-    path.write_text(text.replace("repeats: 3\n", "") + f"sweep: {section}\n")
+    path.write_text(text + f"sweep: {section}\n")
     folder = tmp_path / "swept"
-    assert not sweep.sweep(path, executor="debug", out=folder, cache=False, say=lambda _: None)
+    assert not jobs.sweep(path, executor="debug", out=folder, cache=False, say=lambda _: None)
     return folder
 
 
 def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
-    grid = "{algorithm.eta: [0.0, 1.0], problem.name: [two_peaks, two_steps]}"
-    folder = _swept(tmp_path, f"{{grid: {grid}, seeds: 3}}")
+    grid = "{algorithm.eta: [0.0, 1.0], problem.function: [two_peaks, two_steps]}"
+    folder = _swept(tmp_path, f"{{grid: {grid}}}")
     result = _cli("plot", folder)
     assert result.exit_code == 0, result.output
     assert {"summary.csv", "figure.png", "figure.pdf"} <= {path.name for path in folder.iterdir()}
-    _, rows = sweep_rows.read(folder)
+    _, rows = table.summaries(folder)
     assert len(rows) == 4 * 2
     for row in rows:
-        saved = [r for r in sweep.load(folder)[row.point].rows if r["method"] == row.method]
+        assert row.point is not None
+        saved = [r for r in load_sweep(folder)[row.point].rows if r["method"] == row.method]
         values = np.array([r["fitness_mean"] for r in saved])
-        assert row.values["fitness_mean"] == pytest.approx(
+        assert row.value("fitness_mean") == pytest.approx(
             (values.mean(), values.std(ddof=1) / 3**0.5)
         )
-        assert row.settings.keys() == {"algorithm.eta", "problem.name"}
+        assert row.settings.keys() == {"algorithm.eta", "problem.function"}
     shown = [line.split() for line in result.output.splitlines() if line.startswith(" 0 ")]
     assert [line[:3] for line in shown[:2]] == [["0", "two_peaks", m] for m in ("plain", "latent")]
     # Other landscapes are panels of their own; eta is a number along x.
-    loaded = load_sweep(folder / "config.yaml")
-    panels = sweep_figure._panels(loaded, list(rows[0].settings), rows)
+    loaded = load(folder / "config.yaml")
+    panels = figure.sweep_panels(loaded, rows)
     assert [(title, axis.key) for title, axis, _ in panels] == [
         ("two_peaks", "algorithm.eta"),
         ("two_steps", "algorithm.eta"),
@@ -175,21 +166,26 @@ def test_a_sweep_is_summed_up_and_drawn_by_plot(tmp_path):
     assert list(panels[0][2]) == ["plain", "latent"]
 
 
-def _rows(columns: list[str], *settings: tuple) -> list[sweep_rows.Row]:
-    problem = {"kind": "function", "name": "two_peaks"}
+def _rows(columns: list[str], *settings: tuple) -> list[Summary]:
+    problem = {"name": "function", "function": "two_peaks"}
     return [
-        sweep_rows.Row(
-            i, dict(zip(columns, each, strict=True)), "plain", "plain", problem, 2,
-            {"fitness_mean": (0.0, 1.0)},
+        Summary(
+            method="plain",
+            label="plain",
+            problem=problem,
+            repeats=2,
+            numbers={"fitness_mean": [-1.0, 1.0]},
+            point=i,
+            settings=dict(zip(columns, each, strict=True)),
         )
         for i, each in enumerate(settings)
-    ]  # fmt: skip
+    ]
 
 
 def test_settings_that_follow_from_others_are_left_out_and_drawn_ones_are_not():
     points = [{"a": 1, "b": "x", "c": 0}, {"a": 1, "b": "x", "c": 1}, {"a": 2, "b": "y", "c": 0}]
-    assert sweep_rows._varied(points, drawn=False) == ["a", "c"]
-    assert sweep_rows._varied(points, drawn=True) == ["a", "b", "c"]
+    assert table.varying(points, drawn=False) == ["a", "c"]
+    assert table.varying(points, drawn=True) == ["a", "b", "c"]
 
 
 def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path):
@@ -198,12 +194,12 @@ def test_random_points_get_a_panel_a_setting_and_lists_a_place_a_point(tmp_path)
     path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
     columns = ["algorithm.eta", "problem.scale"]
     rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 1.9))
-    panels = sweep_figure._panels(load_sweep(path), columns, rows)
+    panels = figure.sweep_panels(load(path), rows)
     assert [(axis.key, axis.joined) for _, axis, _ in panels] == [(key, False) for key in columns]
-    path.write_text(TINY + "sweep: {list: [{problem.name: ackley}, {population: 8}]}\n")
-    rows = _rows(["problem.name", "population"], ("ackley", None), (None, 8))
-    ((_, axis, _),) = sweep_figure._panels(load_sweep(path), list(rows[0].settings), rows)
-    assert axis.places == {"ackley": 0, "population 8": 1}
+    path.write_text(TINY + "sweep: {list: [{problem.function: ackley}, {population_size: 8}]}\n")
+    rows = _rows(["problem.function", "population_size"], ("ackley", None), (None, 8))
+    ((_, axis, _),) = figure.sweep_panels(load(path), rows)
+    assert axis.places == {"ackley": 0, "population size 8": 1}
     assert [axis.place(row) for row in rows] == [0, 1]
 
 
@@ -217,7 +213,7 @@ def test_what_is_drawn_log_uniform_stands_on_a_logarithmic_axis(tmp_path, monkey
     path.write_text(TINY + f"sweep: {{random: {{points: 3, draw: {draw}}}}}\n")
     columns = ["algorithm.eta", "problem.scale"]
     rows = _rows(columns, (0.1, 1.2), (0.3, 1.1), (0.2, 3.9))
-    list(sweep_figure.draw(tmp_path, load_sweep(path), columns, rows, "fitness"))
+    list(figure.draw_sweep(tmp_path, load(path), rows))
     assert [axes.get_xscale() for axes in drawn[0].axes] == ["linear", "log"]
 
 
@@ -232,7 +228,7 @@ def test_a_sweep_without_a_finished_point_says_how_to_go_on(tmp_path):
 
 
 def test_a_repeat_evolved_again_is_the_runs(ran):
-    config, loaded = cfg.load_config(ran / "config.yaml"), load_run(ran)
+    config, loaded = load(ran / "config.yaml").config, load_run(ran)
     said, kept = [], loaded.methods["latent"]
     populations = animate._evolve_again(config, "latent", 2, kept.fitness, said.append)
     assert populations.shape == (4, 16, 2)
@@ -270,10 +266,10 @@ def test_animate_names_what_the_run_does_not_hold(ran):
 def test_animate_draws_best_policies_and_generations(environment, tmp_path):
     path = tmp_path / "again.yaml"
     problem = (
-        f"{{kind: control, environment: {environment}, policy: {{hidden: [2]}}, max_steps: 30}}"
+        f"{{name: control, environment: {environment}, policy: {{hidden: [2]}}, max_steps: 30}}"
     )
     path.write_text(TINY.replace(TINY.splitlines()[4], f"problem: {problem}"))
-    config = cfg.load_config(path, ["repeats=1", "problem.max_steps=30"])
+    config = load(path, ["repeats=1", "problem.max_steps=30"]).config
     out = results.create(tmp_path / "out", "")
     run.run(config, run.build(config), out)
     for options in ([], ["--generation", "1", "--generation", "4", "--episodes", "2"]):
@@ -347,7 +343,7 @@ def hosted() -> Problem:
 def test_the_best_of_a_hosts_fitness_is_kept_and_evaluated_again(tmp_path, restored_registry):
     (tmp_path / "hosted.py").write_text(HOST)
     (tmp_path / "tiny.yaml").write_text(
-        TINY.replace("{kind: function, name: two_peaks, scale: 2.0}", "{kind: hosted}")
+        TINY.replace("{name: function, function: two_peaks, scale: 2.0}", "{name: hosted}")
     )
     out = tmp_path / "out"
     plugin = ("--plugin", tmp_path / "hosted.py")

@@ -7,16 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.report import compare
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.report import table
 from diffevo_jax.runs.results import folder as results
 
 CONFIG = """\
 name: two
 repeats: 4
-population: 8
+population_size: 8
 description: two methods
-problem: {kind: function, name: two_peaks, success: 0.5}
+problem: {name: function, function: two_peaks, success: 0.5}
 methods: {plain: {label: plain}, latent: {label: projected, algorithm: {latent_dim: 1}}}
 algorithm: {schedule: {num_levels: 3}}
 """
@@ -29,7 +29,7 @@ def make(tmp_path):
 
     def made(name: str, *overrides: str, lift: float = 0.0, repeats: int = 4) -> Path:
         folder = results.create(tmp_path / name, "")
-        config = cfg.load_config(tmp_path / "two.yaml", list(overrides))
+        config = load(tmp_path / "two.yaml", list(overrides)).config
         results.write_config(folder, config, "")
         numbers = np.random.default_rng(config.seed)
         for method in config.methods:
@@ -48,39 +48,39 @@ def _cli(*args):
 
 def test_runs_of_one_seed_are_paired_and_others_are_not(make):
     first, raised, other = make("a"), make("b", lift=0.1), make("c", "seed=1", lift=0.1)
-    lines = compare.load_lines([first, raised, other], ["plain"])
-    ((a, b, c),), left = compare.groups(lines)
+    lines = table.load_rows([first, raised, other], ["plain"])
+    ((a, b, c),), left = table.groups(lines)
     assert not left
-    paired = compare.difference(b, compare.reference(b, [a, b, c]), "mean")
+    paired = table.difference(b, table.reference(b, [a, b, c]), "fitness_mean")
     # The noise of a repeat is in both and goes: 0.1, 0.2, 0.3, 0.4 are left.
     assert paired.pairs == 4
     assert paired.value == pytest.approx(0.25)
     assert paired.error == pytest.approx(np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2)
-    unpaired = compare.difference(c, compare.reference(c, [a, b, c]), "mean")
+    unpaired = table.difference(c, table.reference(c, [a, b, c]), "fitness_mean")
     assert unpaired.pairs == 0
-    spread = [np.std(line.fitness[:, -1, 0], ddof=1) / 2 for line in (a, c)]
+    spread = [np.std(line.numbers["fitness_mean"], ddof=1) / 2 for line in (a, c)]
     assert unpaired.error == pytest.approx(np.hypot(spread[0], spread[1]))
 
 
 def test_a_run_of_fewer_repeats_is_paired_over_those(make):
-    lines = compare.load_lines([make("a"), make("b", lift=0.1, repeats=3)], ["plain"])
-    found = compare.difference(lines[1], lines[0], "mean")
+    lines = table.load_rows([make("a"), make("b", lift=0.1, repeats=3)], ["plain"])
+    found = table.difference(lines[1], lines[0], "fitness_mean")
     assert found.pairs == 3
 
 
 def test_a_method_is_held_against_the_first_runs_and_within_a_run_against_the_first(make):
     a, b = make("a"), make("b")
-    ((*group,),), _ = compare.groups(compare.load_lines([a, b]))
+    ((*group,),), _ = table.groups(table.load_rows([a, b]))
     assert [line.label for line in group] == [
         "a: plain",
         "b: plain",
         "a: projected",
         "b: projected",
     ]
-    references = [compare.reference(line, group).label for line in group]
+    references = [table.reference(line, group).label for line in group]
     assert references == ["a: plain", "a: plain", "a: projected", "a: projected"]
-    ((*group,),), _ = compare.groups(compare.load_lines([a]))
-    assert [compare.reference(line, group).label for line in group] == ["plain", "plain"]
+    ((*group,),), _ = table.groups(table.load_rows([a]))
+    assert [table.reference(line, group).label for line in group] == ["plain", "plain"]
 
 
 def test_the_command_prints_differences_with_their_pairs_and_draws_one_file(make, tmp_path):
@@ -95,9 +95,12 @@ def test_the_command_prints_differences_with_their_pairs_and_draws_one_file(make
 
 
 def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
-    a, b = make("a"), make("b", "problem.name=himmelblau")
+    a, b = make("a"), make("b", "problem.function=himmelblau")
     for args, message in (
-        ([a, b], "a: plain and b: plain measure different things: problem.name is two_peaks and "),
+        (
+            [a, b],
+            "a: plain and b: plain measure different things: problem.function is two_peaks and ",
+        ),
         ([a, a], "given twice; expected different run folders"),
         ([a, "--method", "plain"], "expected two runs or more, or one of several methods; seen"),
         ([a, b, "--method", "plian"], "--method plian: no such method; did you mean 'plain'?"),
@@ -111,18 +114,18 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
 
 
 def test_settings_that_say_how_do_not_keep_runs_apart_and_evaluations_are_told(make):
-    a, b = make("a"), make("b", "problem.scale=2.0", "population=16", "problem.success=0.9")
+    a, b = make("a"), make("b", "problem.scale=2.0", "population_size=16", "problem.success=0.9")
     result = _cli(a, b, "--method", "plain", "--out", a / "c.png")
     assert result.exit_code == 0, result.output
     assert "Evaluations differ: a: plain 24, b: plain 48." in result.output
 
 
 def test_methods_on_problems_of_their_own_are_grouped_and_the_lonely_left_out(make):
-    own = "methods.latent.problem.name=rosenbrock"
-    a, b = make("a", own), make("b", "methods.latent.problem.name=beale")
-    shared, left = compare.groups(compare.load_lines([a, b]))
+    own = "methods.latent.problem.function=rosenbrock"
+    a, b = make("a", own), make("b", "methods.latent.problem.function=beale")
+    shared, left = table.groups(table.load_rows([a, b]))
     assert [[line.label for line in group] for group in shared] == [["a: plain", "b: plain"]]
     assert [line.label for line in left] == ["a: projected", "b: projected"]
-    shared, left = compare.groups(compare.load_lines([a, make("c", own)]))
+    shared, left = table.groups(table.load_rows([a, make("c", own)]))
     assert [len(group) for group in shared] == [2, 2]
     assert not left

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.runs.config.sweep import load_sweep
-from diffevo_jax.runs.results.record import mean_and_error
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.results.fields import mean_and_error
 from diffevo_jax.runs.run.jobs import run_points
 from experiments.files import CONFIGS, read_table
 
@@ -43,7 +43,7 @@ def test_a_wall_that_stops_the_car_changes_no_success_rate(monkeypatch, method):
 
     def success():
         points = []
-        for point in load_sweep(CONFIGS / "control.yaml").points:
+        for point in load(CONFIGS / "control.yaml").points:
             settings = point.config.methods[method]
             if settings.problem.environment == name and settings.problem.scale >= 1:
                 alone = point.config.model_copy(update={"methods": {method: settings}})

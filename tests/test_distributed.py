@@ -7,22 +7,24 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
+from diffevo_jax.runs.run import processes
 
 CONFIG = """\
 name: shared
 description: a population over devices
 repeats: 1
-population: 32
-problem: {kind: function, name: two_peaks}
+population_size: 32
+problem: {name: function, function: two_peaks}
 algorithm:
   schedule: {name: cosine, num_levels: 20}
   fitness_map: {name: boltzmann, temperature: 0.1}
@@ -33,21 +35,21 @@ CONTROL = """\
 name: control
 description: roll-outs over devices
 repeats: 1
-population: 30
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
+population_size: 30
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # A run whose populations are split over all devices of this process.
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.run import processes
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
 path, out = sys.argv[1:]
-settings = config.load_config(Path(path))
+settings = load(Path(path)).config
 programs = run.build(settings, mesh=processes.mesh())
 run.run(settings, programs, results.create(Path(out), settings.name))
 """
@@ -69,7 +71,7 @@ def alone(config, tmp_path_factory) -> Path:
 
 
 def _run_alone(config: Path, out: Path) -> None:
-    settings = cfg.load_config(config)
+    settings = load(config).config
     run.run(settings, run.build(settings), results.create(out, settings.name))
 
 
@@ -126,6 +128,31 @@ def test_a_population_over_eight_devices_evolves_as_on_one(config, alone, tmp_pa
     _run_over_eight(config, tmp_path / "out")
     _assert_close(tmp_path / "out", alone)
     assert results.read_environment(tmp_path / "out")["device_count"] == 8
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_run_of_one_device_goes_on_over_eight(config, alone, tmp_path, repeats, monkeypatch):
+    """A single repeat goes on where it was; several that ran side by side start again."""
+    path, out = tmp_path / "more.yaml", tmp_path / "out"
+    path.write_text(config.read_text().replace("repeats: 1", f"repeats: {repeats}"))
+    settings = load(path).config
+    monkeypatch.setattr(jax, "local_devices", lambda **_: jax.devices()[:1])
+
+    def stop(_: str, done: int, generations: int, __: bool) -> None:
+        if (done, generations) == (0, 12 * repeats):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(settings, run.build(settings), results.create(out, ""), progress=stop)
+    seen, said = [], []
+    programs = run.build(settings, mesh=processes.mesh())
+    run.run(settings, programs, out, progress=lambda *at: seen.append(at[2]), say=said.append)
+    again = [line for line in said if "they start again" in line]
+    assert len(again) == (repeats > 1)
+    assert (0 < min(done for done in seen if done) <= 2) == (repeats > 1)
+    np.testing.assert_allclose(
+        _method(out)["fitness"][:1], _method(alone)["fitness"], rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.slow

@@ -21,11 +21,10 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import jobs as sweep_job
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.run import jobs
 from experiments import reproduce
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -33,8 +32,8 @@ TINY = """\
 name: tiny
 description: two peaks
 repeats: 2
-population: 6
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 6
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm: {schedule: {num_levels: 3}, fitness_map: {name: identity}}
 """
 
@@ -149,11 +148,12 @@ def _valid(*_: object, **__: object) -> None:
 def checks_only(monkeypatch):
     """End a command where it would begin to run, write or draw."""
     monkeypatch.setattr(results, "create", _valid)
-    monkeypatch.setattr(sweep, "_submit", _valid)
+    monkeypatch.setattr(jobs, "_submit", _valid)
     monkeypatch.setattr(
         matplotlib.figure.Figure, "savefig", lambda self, *_, **__: self.draw_without_rendering()
     )
     monkeypatch.setattr(reproduce, "_run", lambda *_, **__: None)
+    monkeypatch.setattr(reproduce.startup, "prepare", lambda *, cache: None)
 
 
 def test_100_broken_configs_are_refused_with_a_message(tmp_path, checks_only):
@@ -192,7 +192,7 @@ def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     path = folder / "tiny.yaml"
     path.write_text(TINY)
-    config = cfg.load_config(path)
+    config = load(path).config
     made = folder / "run"
     made.mkdir()
     results.write_config(made, config, "tiny.yaml")
@@ -205,11 +205,11 @@ def whole(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         row = {"method": "diffusion_evolution", "repeat": 0}
         patch.setattr(
-            sweep_job,
+            jobs,
             "run_points",
-            lambda points, **_: (sweep_job.Ran(p, [row], {}, "") for p in points),
+            lambda points, **_: (jobs.PointResult(p, [row], {}) for p in points),
         )
-        sweep.sweep(path, executor="debug", out=folder / "sweep", say=lambda _: None)
+        jobs.sweep(path, executor="debug", out=folder / "sweep", say=lambda _: None)
     (folder / "sweep" / "submitted.json").write_text('{"7": [0]}')
     part = folder / "report" / "fig4"
     part.mkdir(parents=True)
@@ -284,7 +284,7 @@ def test_150_broken_run_and_sweep_folders_stay_as_they_are(whole, tmp_path, chec
     assert codes.count(2) > 75
 
 
-def test_50_broken_report_folders_are_said_to_be_broken(whole, tmp_path, checks_only):
+def test_50_broken_report_folders_are_said_to_be_broken(whole, tmp_path, checks_only, capsys):
     codes = []
     for case in range(2000, 2050):
         draw = random.Random(case)
@@ -292,7 +292,10 @@ def test_50_broken_report_folders_are_said_to_be_broken(whole, tmp_path, checks_
         shutil.copytree(whole / "report", out)
         _break_folder(draw, out / "fig4")
         before = _files(out / "fig4") if (out / "fig4").is_dir() else None
-        codes.append(_call(case, "reproduce", "--only", "fig4", "--quick", "--out", out))
+        codes.append(reproduce.main(["--only", "fig4", "--quick", "--out", str(out)]))
+        output = "".join(capsys.readouterr())
+        assert "error: " in output, case
+        assert "Traceback" not in output, case
         if before is not None:
             assert _files(out / "fig4") == before, case
     assert set(codes) == {1}
@@ -349,10 +352,10 @@ def test_the_runner_completes_and_counts_faults(tmp_path, monkeypatch):
     monkeypatch.setattr(
         de.landscapes.functions, "two_peaks", lambda x: jnp.exp(-jnp.sum(x**2, axis=1)) + faults
     )
-    config = cfg.load_config(path)
+    config = load(path).config
     folder = results.create(tmp_path / "out", "tiny")
     (summary,) = run.run(config, run.build(config), folder)
-    assert 0 < summary.mean[0] <= 1
+    assert 0 < summary.values["fitness_mean"][0] <= 1
     lines = (folder / "metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("num_invalid")
     assert [line.split(",")[column] for line in lines[1:]] == ["3"] * 2 * 3

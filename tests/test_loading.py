@@ -9,7 +9,7 @@ import pytest
 
 import diffevo_jax as de
 from diffevo_jax.runs import load_run
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -19,9 +19,9 @@ CONFIG = """\
 name: two
 repeats: 3
 seed: 4
-population: 16
+population_size: 16
 description: two methods on two peaks
-problem: {kind: function, name: two_peaks, success: 0.5}
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm: {schedule: {num_levels: 4}}
 methods:
   plain: {label: plain}
@@ -33,7 +33,7 @@ methods:
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("runs")
     (place / "two.yaml").write_text(CONFIG)
-    config = cfg.load_config(place / "two.yaml")
+    config = load(place / "two.yaml").config
     out = results.create(place / "out", config.name)
     run.run(config, run.build(config), out)
     return out
@@ -49,13 +49,15 @@ def test_a_run_is_read_into_its_arrays_settings_and_table(folder):
     assert plain.final_x0 is plain.reevaluated_return is None
     assert loaded.config.seed == 4
     assert loaded.config.methods["plain"].algorithm.schedule.num_levels == 4
-    assert plain.config.problem.name == "two_peaks"
+    assert plain.config.problem.function == "two_peaks"
     assert loaded.environment["status"] == "complete"
     assert [line.label for line in loaded.table] == ["plain", "nothing kept"]
     expected = plain.fitness[:, -1].mean(axis=1, dtype=float)
-    assert plain.summary.mean[0] == pytest.approx(expected.mean())
+    assert plain.summary.values["fitness_mean"][0] == pytest.approx(expected.mean())
     last = saved["success_rate"][:, -1]
-    assert plain.summary.success == pytest.approx((last.mean(), last.std(ddof=1) / 3**0.5))
+    assert plain.summary.values["success_rate"] == pytest.approx(
+        (last.mean(), last.std(ddof=1) / 3**0.5)
+    )
 
 
 def test_metrics_have_a_row_a_repeat_and_a_column_a_generation(folder):

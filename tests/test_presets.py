@@ -9,8 +9,8 @@ import pytest
 from conftest import REPOSITORY
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.experiment import load, read
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -67,12 +67,12 @@ def test_the_config_has_the_presets_settings():
         name: parameter.default
         for name, parameter in inspect.signature(de.presets.control).parameters.items()
     }
-    points = load_sweep(PRESET).points
+    points = load(PRESET).points
     assert len(points) == 5
     for point in points:
         method = point.config.methods["preset"]
         problem, algorithm = method.problem, method.algorithm
-        assert method.population == defaults["population_size"]
+        assert method.population_size == defaults["population_size"]
         assert tuple(problem.policy.hidden) == defaults["hidden"]
         assert (problem.max_steps, problem.num_episodes) == (500, 1)
         assert problem.scale == defaults["scale"]
@@ -90,13 +90,13 @@ def test_the_config_has_the_presets_settings():
 def test_a_run_keeps_the_returns_in_the_place_of_relative_fitness(tmp_path):
     """Returns of cart-pole are whole numbers of steps; relative ones need not be among them."""
     settings = (
-        *("population=16", "problem.max_steps=10", "repeats=1", "methods.preset.label=p"),
+        *("population_size=16", "problem.max_steps=10", "repeats=1", "methods.preset.label=p"),
         *("algorithm.schedule.num_levels=3", "problem.success=10"),
     )
-    data = cfg.read_config(PRESET, sweep=True)
+    data = read(PRESET)
     path = tmp_path / "run.yaml"
-    path.write_text(cfg.yaml_loader.dump({k: v for k, v in data.items() if k != "sweep"}))
-    config = cfg.load_config(path, list(settings))
+    path.write_text(yaml_loader.dump({k: v for k, v in data.items() if k != "sweep"}))
+    config = load(path, list(settings)).config
     run.run(config, run.build(config), results.create(tmp_path / "out", config.name))
     saved = np.load(tmp_path / "out" / "preset.npz")
     assert saved["fitness"].min() >= 1

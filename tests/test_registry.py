@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, Positive
+from diffevo_jax.runs import load_sweep
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config import registry
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.run import jobs as sweep_job
-from diffevo_jax.runs.run import sweep
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.run import jobs, program
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -59,12 +60,9 @@ STEEP = ("--set", "algorithm.fitness_map={name: steep}")
 
 
 @pytest.fixture(autouse=True)
-def _forgets(monkeypatch):
+def _forgets():
     """Leave the registry as it was."""
-    from diffevo_jax.runs.config import plugins
-
-    before = registry.snapshot()
-    monkeypatch.setattr(plugins, "_loaded", {})
+    before = registry.copy()
     yield
     registry.restore(before)
 
@@ -211,7 +209,7 @@ def test_a_factory_that_a_config_cannot_call_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             registry.register("fitness_map", "mine", factory)  # pyright: ignore[reportArgumentType]
-        assert "mine" not in registry.snapshot()["fitness_map"]
+        assert "mine" not in registry.names("fitness_map")
     for name in ("", "a b", 3):
         with pytest.raises(ValueError, match="expected a name of letters"):
             registry.register("fitness_map", name, de.fitness.boltzmann)  # pyright: ignore
@@ -226,9 +224,9 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
         "denoiser: {name: posterior_mean, kernel: {latent_dim: 1}}, "
         "sampler: {name: ddim, eta: 0.5}}"
     )
-    config = cfg.load_config(tiny, [override, "methods={latent: {algorithm: {}}}"])
+    config = load(tiny, [override, "methods={latent: {algorithm: {}}}"]).config
     (method,) = config.methods.values()
-    shape, numbers = sweep_job.take_apart(method)
+    shape, numbers = program.take_apart(method)
     assert numbers == {
         "algorithm.fitness_map.temperature": 1.0,
         "algorithm.sampler.eta": 0.5,
@@ -255,7 +253,7 @@ def test_a_plugin_is_run_kept_and_compared_on_resume(tiny, plugin, tmp_path):
 
 def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, tmp_path):
     out = tmp_path / "out"
-    without = registry.snapshot()
+    without = registry.copy()
     _cli("run", tiny, "--out", out, "--plugin", plugin, *STEEP)
     before = _results(out)
     registry.restore(without)
@@ -282,11 +280,11 @@ def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, t
 )
 def test_a_plugin_that_fails_is_named_with_its_line(tiny, plugin, tmp_path, text, message):
     plugin.write_text(text)
-    before = registry.snapshot()
+    before = registry.copy()
     output = _cli("run", tiny, "--out", tmp_path / "out", "--plugin", plugin, code=2)
     assert f"error: --plugin {plugin}" in output
     assert message in output
-    assert registry.snapshot() == before
+    assert registry.copy() == before
     assert not (tmp_path / "out").exists()
 
 
@@ -298,7 +296,7 @@ def test_a_plugin_that_is_missing_names_its_neighbour(tiny, plugin):
 def test_a_problem_of_ones_own_runs(tiny, plugin, tmp_path):
     _cli(
         *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin),
-        *("--set", "problem={kind: bowl, centre: 0.5}"),
+        *("--set", "problem={name: bowl, centre: 0.5}"),
     )
     saved = np.load(tmp_path / "out" / "latent.npz")
     assert saved["final_population"].shape == (3, 16, 3)
@@ -328,7 +326,7 @@ def test_a_memory_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
 def test_a_policys_state_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
     output = _cli(
         *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin, "--set"),
-        "problem={kind: control, environment: CartPole-v1, policy: {name: swelling}}",
+        "problem={name: control, environment: CartPole-v1, policy: {name: swelling}}",
         code=2,
     )
     assert "problem.policy" in output
@@ -381,11 +379,11 @@ DENOISING = (
         ("algorithm.fitness_map={name: raises}", "TypeError: inner boom (mine.py, line 5)"),
         ("algorithm.fitness_map={name: none}", "fitness_map: expected its factory to return a f"),
         ("algorithm={name: none}", "algorithm: expected its factory to return a diffevo_jax Algo"),
-        ("problem={kind: none}", "problem: expected its factory to return a diffevo_jax Problem"),
-        ("problem={kind: numpy}", "fitness_fn: expected a function in JAX"),
-        ("problem={kind: no_genes}", "problem: expected num_genes of 1 or more; seen 0"),
-        ("problem={kind: shapeless}", "problem: expected success (16,); seen str"),
-        ("problem={kind: no_aux}", "fitness_fn: expected (fitness, aux), as has_aux=True says"),
+        ("problem={name: none}", "problem: expected its factory to return a diffevo_jax Problem"),
+        ("problem={name: numpy}", "fitness_fn: expected a function in JAX"),
+        ("problem={name: no_genes}", "problem: expected num_genes of 1 or more; seen 0"),
+        ("problem={name: shapeless}", "problem: expected success (16,); seen str"),
+        ("problem={name: no_aux}", "fitness_fn: expected (fitness, aux), as has_aux=True says"),
         (DENOISING.replace("DENOISER", "no_pair").replace("SAMPLER", "ddim"), "denoiser: expected"),
         (DENOISING.replace("DENOISER", "no_posterior").replace("SAMPLER", "ddim"), "Posterior"),
         (DENOISING.replace("DENOISER", "another_shape").replace("SAMPLER", "ddim"), "x0 of shape"),
@@ -409,23 +407,20 @@ def test_what_a_plugin_makes_is_tried_before_anything_is_written(
 
 
 def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
-    out, without = tmp_path / "out", registry.snapshot()
+    out, without = tmp_path / "out", registry.copy()
     overrides = ["sweep.grid={algorithm.fitness_map.power: [1.0, 2.0]}", STEEP[1]]
 
     def call(**settings):
         registry.restore(without)
-        return sweep.sweep(
+        return jobs.sweep(
             tiny, overrides, executor="local", out=out, say=lambda line: None, **settings
         )
 
     assert call(plugin=[plugin]) == []
-    assert len(sweep.load(out)) == 2
+    assert len(load_sweep(out)) == 2
     assert (out / "plugins" / "mine.py").read_text() == PLUGIN
     with pytest.raises(cfg.ConfigError, match="names of your own: --plugin FILE"):
         call()
-    from diffevo_jax.runs.config import plugins
-
-    plugins._loaded.clear()
     plugin.write_text(PLUGIN + "\n")
     with pytest.raises(
         cfg.ConfigError, match=r"made with plugin mine\.py, and this call has another"
@@ -436,7 +431,8 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
 def test_the_readmes_example_runs_as_a_run_and_as_a_sweep(tmp_path):
     folder = REPOSITORY / "experiments"
     small = [
-        *("population=8", "repeats=1", "problem.max_steps=3", "algorithm.schedule.num_levels=2"),
+        *("population_size=8", "repeats=1", "problem.max_steps=3"),
+        "algorithm.schedule.num_levels=2",
     ]
     command = [folder / "my_problem.yaml", "--plugin", folder / "my_problem.py"]
     sets = [part for setting in small for part in ("--set", setting)]

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -204,33 +205,86 @@ def test_results_that_cannot_be_read_are_a_failure_of_their_part_alone(parts, tm
 # The command
 
 
-def _cli(*args) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, ["reproduce", *map(str, args)], catch_exceptions=False)
-    return result.exit_code, result.output
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """The command, in this process."""
+    monkeypatch.setattr(reproduce.startup, "prepare", lambda *, cache: None)
+    monkeypatch.setattr(reproduce.signal, "signal", lambda *_: None)
+
+    def run(*args: object) -> tuple[int, str]:
+        code = reproduce.main([str(each) for each in args])
+        return code, "".join(capsys.readouterr())
+
+    return run
 
 
-def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    code, output = _cli("--only", "fig22", "--out", tmp_path)
+def test_an_unknown_name_lists_the_known_ones(call, tmp_path):
+    code, output = call("--only", "fig22", "--out", tmp_path)
     assert code == 2
     assert "did you mean 'fig2'" in output
     assert all(name in output for name in reproduce.NAMES)
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_command_ends_in_an_error_when_a_part_failed(parts, tmp_path):
+def test_the_command_ends_in_an_error_when_a_part_failed(parts, call, tmp_path):
     parts["fig2"] = _fake("fig2", fails=True)
-    code, output = _cli("--quick", "--out", tmp_path)
+    code, output = call("--quick", "--out", tmp_path)
     assert code == 1
     assert "not reproduced: fig2" in output
     parts["fig2"] = _fake("fig2")
-    assert _cli("--quick", "--out", tmp_path)[0] == 0
+    assert call("--quick", "--out", tmp_path)[0] == 0
+
+
+def test_ctrl_c_says_how_to_go_on(parts, call, tmp_path):
+    def interrupted(folder: Path, *, quick: bool) -> None:
+        raise KeyboardInterrupt
+
+    parts["fig2"] = SimpleNamespace(TITLE="cut", run=interrupted, section=lambda folder: None)
+    code, output = call("--only", "fig2", "--out", tmp_path)
+    assert code == 130
+    assert "The same command goes on from what is finished." in output
+
+
+def test_the_command_line_runs_it_in_the_clone_and_ends_as_it_does(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(cli, "_call", lambda *call: calls.append(call) or 3)
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "--only", "fig2", "--only", "fig4", "--quick", "--no-cache"]
+    assert CliRunner().invoke(cli.app, command).exit_code == 3
+    ((words, folder),) = calls
+    out = ["--out", str(tmp_path / "runs" / "reproduce-quick")]
+    assert words[1:5] == ["-m", "experiments.reproduce", *out]
+    assert words[5:] == ["--only=fig2", "--only=fig4", "--quick", "--no-cache"]
+    assert folder == REPOSITORY
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_the_command_line_runs_ends_by_itself_on_a_signal(tmp_path, sent):
+    ends = "import signal, time\ntry: signal.signal(15, signal.default_int_handler); "
+    ends += "print('begun', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: exit(130)"
+    code = "import sys; from diffevo_jax.runs import cli; from pathlib import Path; "
+    code += f"sys.exit(cli._call([sys.executable, '-c', {ends!r}], Path('.')))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    if sent == signal.SIGINT:  # a terminal sends it to all of them
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    assert process.wait(60) == 130
 
 
 def test_the_package_without_a_clone_says_that_it_needs_one(monkeypatch, tmp_path):
     monkeypatch.setattr(de, "__file__", str(tmp_path / "site" / "diffevo_jax" / "__init__.py"))
-    code, output = _cli()
-    assert code == 2
-    assert "needs a clone of the repository" in output
+    result = CliRunner().invoke(cli.app, ["reproduce"])
+    assert result.exit_code == 2
+    assert "needs a clone of the repository" in result.output
 
 
 def test_no_experiment_takes_the_place_of_a_module_that_scripts_beside_it_import():
@@ -490,41 +544,39 @@ def test_a_quick_run_makes_every_figure_and_table(quick, names):
 
 
 # What makes a sweep tiny, and the points of it that are run.
-LEVELS = "algorithm.num_generations=4"
+LENGTH = "algorithm.num_generations=4"
 TINY = {
     "fig3": (
         (
-            *("population=64", "repeats=2", "algorithm.schedule.num_levels=4"),
-            *(f"methods.{each}.{LEVELS}" for each in ("cma_es", "open_es", "pepg", "map_elites")),
+            *("population_size=64", "repeats=2", "algorithm.schedule.num_levels=4"),
+            *(f"methods.{each}.{LENGTH}" for each in ("cma_es", "open_es", "pepg", "map_elites")),
         ),
         range(5),
     ),
     "temperature": (
         (
-            *("population=64", "sweep.seeds=2", "sweep.grid={problem.temperature: [0.5, 1.0]}"),
-            "sweep.grid={problem: [{name: beale}, {name: rastrigin, target_dim: 32}]}",
+            *("population_size=64", "repeats=2", "sweep.grid={problem.temperature: [0.5, 1.0]}"),
+            "sweep.grid={problem: [{function: beale}, {function: rastrigin, target_dim: 32}]}",
         ),
         (),
     ),
     "schedules": (
-        ("population=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "sweep.seeds=2"),
+        ("population_size=64", "sweep.grid={algorithm.schedule.num_levels: [10, 25]}", "repeats=2"),
         (),
     ),
-    "control": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
-    "control_large": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (9,)),
-    "control_preset": (("population=8", "problem.max_steps=20", "sweep.seeds=2"), (2,)),
+    "control": (("population_size=8", "problem.max_steps=20", "repeats=2"), (9,)),
+    "control_large": (("population_size=8", "problem.max_steps=20", "repeats=2"), (9,)),
+    "control_preset": (("population_size=8", "problem.max_steps=20", "repeats=2"), (2,)),
 }
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Parts of minutes with tiny populations and one repeat or two: their time is compilation."""
-    load_config, run, load = fig4.load_config, study.run, fig3.load_sweep
+    run, load = study.run, fig3.load
     monkeypatch.setattr(study, "run", lambda name, folder, *_: run(name, folder, *TINY[name]))
-    monkeypatch.setattr(fig3, "load_sweep", lambda path: load(path, list(TINY["fig3"][0])))
-    monkeypatch.setattr(
-        fig4, "load_config", lambda path, more: load_config(path, [*more, "population=26"])
-    )
+    monkeypatch.setattr(fig3, "load", lambda path: load(path, TINY["fig3"][0]))
+    monkeypatch.setattr(fig4, "load", lambda path, more: load(path, [*more, "population_size=26"]))
     monkeypatch.setattr(control, "QUICK", {"control": control.QUICK["control"]})
     monkeypatch.setattr(fig4, "QUICK_REPEATS", 2)
     monkeypatch.setattr(fig4, "QUICK_REPEATS_LARGE", 1)
@@ -584,8 +636,8 @@ def test_drawing_leaves_the_callers_matplotlib_alone(tmp_path):
         """
 name: drawn
 description: a run that nobody has made
-population: 4
-problem: {kind: function, name: two_peaks}
+population_size: 4
+problem: {name: function, function: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
@@ -13,8 +13,8 @@ CONFIG = """\
 name: resumed
 description: every algorithm that a config can name
 repeats: 2
-population: 16
-problem: {kind: function, name: two_peaks}
+population_size: 16
+problem: {name: function, function: two_peaks}
 algorithm: ALGORITHM
 checkpoint: {every: 2}
 """
@@ -56,7 +56,7 @@ QUICK = ("archive", "dpm_solver", "cma_es", "map_elites", "population_based")
 def test_an_interrupted_run_goes_on_to_the_same_numbers(algorithm, tmp_path):
     path = tmp_path / "resumed.yaml"
     path.write_text(CONFIG.replace("ALGORITHM", algorithm))
-    settings = cfg.load_config(path)
+    settings = load(path).config
     programs = run.build(settings)
     (name,) = programs
 

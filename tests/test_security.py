@@ -9,10 +9,10 @@ from diffevo_jax.runs.cli import app
 CONFIG = """
 name: small
 description: a run of a moment
-population: 8
+population_size: 8
 repeats: 1
 seed: 0
-problem: {kind: function, name: two_peaks, dim: 2}
+problem: {name: function, function: two_peaks, num_genes: 2}
 algorithm: {schedule: {name: linear, num_levels: 3}}
 """
 

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from diffevo_jax.drawings.style import FINAL, METHODS, X0, X, looks
+from diffevo_jax.drawings.style import FINAL, ORDER, X0, X, looks
+from experiments.looks import METHODS
 
 # Linear RGB as seen without each kind of cone: Machado, Oliveira and Fernandes 2009, severity 1.
 SEEN = {
@@ -40,7 +41,7 @@ def _lab(colour: str, seen) -> np.ndarray:
 
 @pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
 @pytest.mark.parametrize(
-    "colours", [{look.colour for look in METHODS.values()}, {X, X0, FINAL}], ids=["methods", "x"]
+    "colours", [{look.colour for look in ORDER}, {X, X0, FINAL}], ids=["methods", "x"]
 )
 def test_colours_differ_for_the_colour_blind(colours, seen):
     shown = [_lab(colour, seen) for colour in colours]
@@ -50,12 +51,14 @@ def test_colours_differ_for_the_colour_blind(colours, seen):
 
 def test_a_method_has_its_colour_whatever_stands_beside_it():
     assert looks(["mine", "cmaes", "raw"])["cmaes"] == looks(["cma_es"])["cma_es"]
-    assert looks(["raw"])["raw"].label == "Diffusion Evolution"
+    assert METHODS["cmaes"][1:] == looks(["cma_es"])["cma_es"]
+    assert METHODS["raw"].label == "Diffusion Evolution"
+    assert {look.colour for look in METHODS.values()} == {look.colour for look in ORDER}
 
 
 def test_unknown_methods_take_the_next_colour_that_no_known_one_has():
-    given = looks(["raw", "a", "b", "latent"])
+    given = looks(["cma_es", "a", "b", "c"])
     assert len({look.colour for look in given.values()}) == 4
     assert len({look.marker for look in given.values()}) == 4
-    assert given["a"].label == "a"
+    assert list(given.values())[1:] == list(ORDER[:3])
     assert looks([f"method {i}" for i in range(20)]).keys() == {f"method {i}" for i in range(20)}

@@ -18,34 +18,35 @@ from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
+from diffevo_jax.checks import InputError
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.sweep import load_sweep
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results import table
 from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import jobs as sweep_job
+from diffevo_jax.runs.run import jobs
 from diffevo_jax.runs.run import program as programs
-from diffevo_jax.runs.run import sweep
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
 HEAD = """\
 name: tiny
 description: two peaks, swept
-population: 8
-problem: {kind: function, name: two_peaks, success: 0.5}
+population_size: 8
+problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
   schedule: {name: cosine, num_levels: 3}
   fitness_map: {name: boltzmann, temperature: 0.1}
 """
-GRID = "{grid: {algorithm.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}, seeds: 3}"
-TWO_SHAPES = "{grid: {population: [8, 12], algorithm.eta: [0.0, 1.0]}, seeds: 1}"
+GRID = "{grid: {algorithm.eta: [0.0, 1.0], problem.scale: [1.0, 2.0]}}"
+TWO_SHAPES = "{grid: {population_size: [8, 12], algorithm.eta: [0.0, 1.0]}}"
 
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    return _write(tmp_path / "tiny.yaml", GRID)
+    return _write(tmp_path / "tiny.yaml", GRID, f"repeats: 3\n{HEAD}")
 
 
 def _write(path: Path, section: str, head: str = HEAD) -> Path:
@@ -60,16 +61,16 @@ def pretend(monkeypatch):
     def run_points(points, *, runs_per_call):
         for point in points:
             row = {"method": "made_up", "repeat": 0, "fitness_mean": 0.5}
-            yield sweep_job.Ran(point, [row], {}, "")
+            yield jobs.PointResult(point, [row], {})
 
-    monkeypatch.setattr(sweep_job, "run_points", run_points)
+    monkeypatch.setattr(jobs, "run_points", run_points)
 
 
 def _sweep(path: Path, out: Path, *overrides: str, **settings) -> tuple[list[str], list[str]]:
     """Sweep in this process; returns the failed points and what was said."""
     said: list[str] = []
     settings = {"executor": "debug", **settings}
-    failed = sweep.sweep(path, list(overrides), out=out, say=said.append, **settings)
+    failed = jobs.sweep(path, list(overrides), out=out, say=said.append, **settings)
     return failed, said
 
 
@@ -87,7 +88,7 @@ def _numbers(row: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
-    points = load_sweep(tiny).points
+    points = load(tiny).points
     seen = [tuple(point.settings.values()) for point in points]
     assert seen == [(0.0, 1.0), (0.0, 2.0), (1.0, 1.0), (1.0, 2.0)]
     method = points[2].config.methods["diffusion_evolution"]
@@ -96,21 +97,21 @@ def test_a_grid_takes_every_combination_the_last_key_fastest(tiny):
 
 
 def test_a_list_takes_its_mappings_one_by_one(tiny):
-    _write(tiny, "{list: [{algorithm.eta: 0.5, population: 16}, {seed: 7}]}")
-    points = load_sweep(tiny).points
+    _write(tiny, "{list: [{algorithm.eta: 0.5, population_size: 16}, {seed: 7}]}")
+    points = load(tiny).points
     methods = [point.config.methods["diffusion_evolution"] for point in points]
-    assert [method.population for method in methods] == [16, 8]
+    assert [method.population_size for method in methods] == [16, 8]
     assert [point.config.seed for point in points] == [0, 7]
 
 
 def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
     def points(num: int, seed: int = 0) -> list[dict]:
         draw = (
-            "{algorithm.eta: {uniform: [0.2, 0.4]}, population: {choice: [8, 16]}, "
+            "{algorithm.eta: {uniform: [0.2, 0.4]}, population_size: {choice: [8, 16]}, "
             "algorithm.fitness_map.temperature: {log_uniform: [0.01, 10]}}"
         )
         _write(tiny, f"{{random: {{points: {num}, seed: {seed}, draw: {draw}}}}}")
-        return [point.settings for point in load_sweep(tiny).points]
+        return [point.settings for point in load(tiny).points]
 
     few, many = points(5), points(60)
     assert many[:5] == few
@@ -128,28 +129,33 @@ def test_random_points_stay_in_their_intervals_and_more_keep_the_first(tiny):
     [
         ("{}", "sweep: expected one of grid, list, random; seen none"),
         ("3", "sweep: expected keys and values; seen int 3"),
-        ("{gird: {seed: [1]}}", "unknown key 'gird'; did you mean 'grid'?"),
-        ("{grid: {seed: [1]}, list: [{seed: 1}]}", "expected one of grid, list, random; seen grid"),
-        ("{grid: {seed: 1}}", "grid.seed: expected list; seen int 1"),
-        ("{grid: {seed: []}}", "grid.seed: expected at least one"),
+        ("{gird: {seed: [1]}}", "seen 'gird'; did you mean 'grid'?"),
+        (
+            "{grid: {seed: [1]}, list: [{seed: 1}]}",
+            "expected one of grid, list, random; seen grid, list",
+        ),
+        ("{grid: {seed: 1}}", "sweep.grid.seed: expected a list; seen int 1"),
+        ("{grid: {seed: []}}", "sweep.grid.seed: expected at least 1"),
         ("{grid: {a..b: [1]}}", "expected letters"),
-        ("{grid: {algorithm.etta: [1]}}", "point 0 (algorithm.etta=1): algorithm: unknown key"),
+        (
+            "{grid: {algorithm.etta: [1]}}",
+            "point 0 (algorithm.etta=1): algorithm.etta: expected one of the keys",
+        ),
         ("{grid: {algorithm.eta: [0, 2]}}", "point 1 (algorithm.eta=2): algorithm.eta: expected"),
         ("{grid: {methods.diffusion: [1]}}", "methods.diffusion"),
-        ("{grid: {repeats: [1, 2]}, seeds: 2}", "repeats and sweep.seeds mean the same"),
         ("{grid: {name: [a, b]}}", "name: expected a setting of the algorithm or its problem"),
         (
             "{grid: {algorithm.latent_dim: [1, 9]}}",
             "point 1 (algorithm.latent_dim=9): tiny: method",
         ),
-        ("{grid: {seed: [1]}, seeds: 0}", "seeds: expected greater than or equal to 1"),
-        ("{random: {points: 2}}", "random.draw: missing"),
+        ("{grid: {seed: [1]}, seeds: 2}", "sweep.seeds: expected one of the keys grid, list"),
+        ("{random: {points: 2}}", "random.draw: expected a value"),
         ("{random: {points: 2, draw: {seed: {}}}}", "expected one of uniform, log_uniform, choice"),
         ("{random: {points: 2, draw: {seed: {uniform: [2, 1]}}}}", "low below high"),
         ("{random: {points: 2, draw: {seed: {log_uniform: [0, 1]}}}}", "an interval above 0"),
         ("{random: {points: 1000000, draw: {seed: {choice: [1]}}}}", "random.points: expected"),
         (
-            f"{{grid: {{seed: {[*range(101)]}, population: {[*range(2, 102)]}}}}}",
+            f"{{grid: {{seed: {[*range(101)]}, population_size: {[*range(2, 102)]}}}}}",
             "expected at most 10000 points; seen 10100",
         ),
         ('{grid: {seed: [1]}, slurm: {partition: "a\\nb"}}', "slurm.partition: expected one line"),
@@ -176,19 +182,16 @@ def test_a_grids_dotted_key_on_the_command_line_is_shown_how(tiny):
 def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
     _write(tiny, "{grid: {methods.latnt.algorithm.eta: [0.5]}}")
     methods = "methods={plain: {label: plain}, latent: {algorithm: {latent_dim: 1}}}"
-    with pytest.raises(cfg.ConfigError, match="no such method; did you mean 'latent'"):
-        load_sweep(tiny, [methods])
+    with pytest.raises(cfg.ConfigError, match="seen latnt; did you mean 'latent'"):
+        load(tiny, [methods])
 
 
 def test_run_and_sweep_name_each_other(tiny):
     with pytest.raises(cfg.ConfigError, match="run it with `diffevo-jax sweep"):
-        cfg.load_config(tiny)
+        assert load(tiny).config
     tiny.write_text(HEAD)
     with pytest.raises(cfg.ConfigError, match=r"missing key 'sweep'.*`diffevo-jax run"):
-        load_sweep(tiny)
-    _write(tiny, GRID, "repeats: 2\n" + HEAD)
-    with pytest.raises(cfg.ConfigError, match=r"repeats and sweep.seeds mean the same"):
-        load_sweep(tiny)
+        _sweep(tiny, tiny.parent / "out")
 
 
 # What a sweep computes
@@ -196,7 +199,9 @@ def test_run_and_sweep_name_each_other(tiny):
 
 def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPEATS_PER_CALL", 3)  # calls that cut through points
-    _write(tiny, "{grid: {algorithm.eta: [0.0, 0.7], seed: [0, 4294967295]}, seeds: 5}")
+    _write(
+        tiny, "{grid: {algorithm.eta: [0.0, 0.7], seed: [0, 4294967295]}}", f"repeats: 5\n{HEAD}"
+    )
     traced = []
     make_program = programs.make_program
     monkeypatch.setattr(
@@ -205,13 +210,14 @@ def test_a_sweep_gives_what_its_points_give_as_runs_and_alone(tiny, tmp_path, mo
     failed, said = _sweep(tiny, tmp_path / "out")
     assert failed == []
     assert "4 of 4 points to run, jobs: 1" in said[0]
-    assert len(traced) == 2  # made once to see that it fits, and traced once for all points
+    # Made to see that it fits, for its sizes, and to trace start and chunk: once for all points.
+    assert len(traced) == 4
     rows = _rows(tmp_path / "out")
     assert [(row["point"], row["repeat"]) for row in rows] == [
         (str(point), str(repeat)) for point in range(4) for repeat in range(5)
     ]
 
-    config = load_sweep(tiny).points[3].config
+    config = load(tiny).points[3].config
     folder = results.create(tmp_path / "run", "run")
     run.run(config, run.build(config), folder)
     fitness = np.load(folder / "diffusion_evolution.npz")["fitness"]
@@ -238,15 +244,16 @@ def test_a_sweep_rolls_the_best_individual_out_again_as_its_runs_do(tmp_path):
         """
 name: again
 description: a small network on cart-pole
-population: 8
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
+population_size: 8
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
 algorithm: {schedule: {num_levels: 3}}
-sweep: {list: [{problem.success: 15}], seeds: 2}
+repeats: 2
+sweep: {list: [{problem.success: 15}]}
 """
     )
     assert _sweep(path, tmp_path / "out")[0] == []
     rows = _rows(tmp_path / "out")
-    config = load_sweep(path).points[0].config
+    config = load(path).points[0].config
     folder = results.create(tmp_path / "run", "run")
     run.run(config, run.build(config), folder)
     saved = np.load(folder / "diffusion_evolution.npz")
@@ -276,8 +283,8 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     }
     bare = tiny.with_name("bare.yaml")
     bare.write_text(HEAD)
-    base = cfg.load_config(bare, ["algorithm.floor=1e-8"])
-    shape, numbers = sweep_job.take_apart(base.methods["diffusion_evolution"])
+    base = load(bare, ["algorithm.floor=1e-8"]).config
+    shape, numbers = programs.take_apart(base.methods["diffusion_evolution"])
     assert numbers == {
         "algorithm.eta": 1.0,
         "algorithm.floor": 1e-8,
@@ -286,12 +293,13 @@ def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
         "problem.success": 0.5,
     }
     for key, value in methods.items():
-        overrides = ["algorithm.floor=1e-8", f"algorithm.{key}={value}"]
-        other = cfg.load_config(bare, overrides)
-        same = sweep_job.take_apart(other.methods["diffusion_evolution"])[0] == shape
+        floor = [] if key == "floor" else ["algorithm.floor=1e-8"]
+        overrides = [*floor, f"algorithm.{key}={value}"]
+        other = load(bare, overrides).config
+        same = programs.take_apart(other.methods["diffusion_evolution"])[0] == shape
         assert same == (key in ("eta", "floor", "fitness_map.temperature")), key
-    without = cfg.load_config(bare).methods["diffusion_evolution"]
-    assert sweep_job.take_apart(without)[0] != shape  # no floor is another program
+    without = load(bare).config.methods["diffusion_evolution"]
+    assert programs.take_apart(without)[0] != shape  # no floor is another program
 
 
 def test_scale_is_data_to_a_control_task(tmp_path):
@@ -300,24 +308,31 @@ def test_scale_is_data_to_a_control_task(tmp_path):
         """
 name: cartpole
 description: scale as data
-population: 4
-problem: {kind: control, environment: CartPole-v1, policy: {hidden: [2]}}
+population_size: 4
+problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
 sweep: {grid: {problem.scale: [1.0, 30.0]}}
 """
     )
-    loaded = load_sweep(path)
-    assert len(sweep.group(loaded)) == 1
-    program = sweep_job._Program(loaded.points[0].config, "diffusion_evolution", jax.devices()[:1])
-    numbers = {name: jnp.ones(2) for name in ("algorithm.eta", "problem.scale")}
-    kept = jax.eval_shape(program.jitted, jax.random.split(jax.random.key(0)), numbers)
+    loaded = load(path)
+    assert len(jobs.group(loaded)) == 1
+    program = programs.with_data(loaded.points[0].config.methods["diffusion_evolution"])
+    numbers = {name: jnp.ones(()) for name in ("algorithm.eta", "problem.scale")}
+
+    def one_run(key, numbers):
+        carry, keys = program.start(key, numbers)
+        carry, kept = program.advance(carry, keys, numbers)
+        assert program.reevaluate is not None
+        return kept, program.reevaluate(key, carry, numbers)
+
+    kept, outcomes = jax.eval_shape(one_run, jax.random.key(0), numbers)
     assert kept["fitness"].shape == (2, 4)
-    assert kept["reevaluated_return"].shape == (2,)  # a mean over episodes
+    assert outcomes["reevaluated_return"].shape == (100,)
 
 
 def test_points_per_job_cuts_a_shape_into_jobs(tiny):
     numbers = [
-        [p.number for p in job] for job in sweep.group(load_sweep(tiny, ["sweep.points_per_job=3"]))
+        [p.number for p in job] for job in jobs.group(load(tiny, ["sweep.points_per_job=3"]))
     ]
     assert numbers == [[0, 1, 2], [3]]
 
@@ -344,20 +359,20 @@ def test_a_job_that_fails_is_listed_stops_no_other_and_runs_again(
     _write(tiny, TWO_SHAPES)
     out = tmp_path / "out"
     command = ["sweep", str(tiny), "--executor", "debug", "--out", str(out)]
-    run_points = sweep_job.run_points
+    run_points = jobs.run_points
 
     def fails(points, **settings):
-        if points[0].config.methods["diffusion_evolution"].population == 12:
+        if points[0].config.methods["diffusion_evolution"].population_size == 12:
             raise MemoryError("too large\nby far")
         return run_points(points, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_job, "run_points", fails)
+        patch.setattr(jobs, "run_points", fails)
         result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 1
     for line in (
-        "failed: point 2 (population=12, algorithm.eta=0.0): MemoryError: too large\n",
-        "failed: point 3 (population=12, algorithm.eta=1.0): MemoryError: too large\n",
+        "failed: point 2 (population_size=12, algorithm.eta=0.0): MemoryError: too large\n",
+        "failed: point 3 (population_size=12, algorithm.eta=1.0): MemoryError: too large\n",
     ):
         assert line in result.output
     assert [row["point"] for row in _rows(out, "failed.csv")] == ["2", "3"]
@@ -397,7 +412,7 @@ def test_fitness_that_is_no_number_is_counted_in_the_table(tiny, tmp_path, monke
 
     monkeypatch.setattr(de.landscapes.functions, "two_peaks", faulty)
     out = tmp_path / "out"
-    _write(tiny, "{grid: {algorithm.eta: [1.0]}, seeds: 2}")
+    _write(tiny, "{grid: {algorithm.eta: [1.0]}}", f"repeats: 2\n{HEAD}")
     methods = "methods={plain: {label: p}, latent: {label: l, algorithm: {latent_dim: 1}}}"
     assert _sweep(tiny, out, methods)[0] == []
     rows = _rows(out)
@@ -412,7 +427,7 @@ def test_the_folder_of_another_sweep_is_refused_and_the_keys_named(tiny, tmp_pat
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for overrides, message in (
         (["algorithm.eta=0.5"], "they differ in algorithm.eta. Choose"),
-        (["sweep.seeds=4", "seed=2"], "they differ in sweep.seeds, seed. Choose"),
+        (["repeats=4", "seed=2"], "they differ in repeats, seed. Choose"),
     ):
         with pytest.raises(cfg.ConfigError, match=re.escape(message)):
             _sweep(tiny, out, *overrides)
@@ -459,7 +474,7 @@ def test_a_job_queued_again_goes_on_with_what_is_left(tiny, tmp_path, pretend):
     _sweep(tiny, out)
     (out / "points" / "0002.json").unlink()
     kept = {path: path.stat().st_mtime_ns for path in (out / "points").iterdir()}
-    sweep_job.Job(out, (0, 1, 2, 3), None, False, False).checkpoint().result()
+    jobs.Job(out, (0, 1, 2, 3), None, False, False).checkpoint().result()
     assert (out / "points" / "0002.json").exists()
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
@@ -473,13 +488,13 @@ def test_a_job_sees_the_devices_that_the_caller_saw(tiny, tmp_path, monkeypatch,
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     for seen in ("0,1", None):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as submitit leaves it
-        sweep_job.Job(out, (), seen, False, False)()
+        jobs.Job(out, (), seen, False, False)()
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
 
 
 def test_a_local_sweep_runs_in_processes_of_its_own(tiny, tmp_path):
     out = tmp_path / "out"
-    failed, said = _sweep(tiny, out, "sweep.seeds=1", executor="local")
+    failed, said = _sweep(tiny, out, "repeats=1", executor="local")
     assert failed == []
     assert re.fullmatch(r"job \d+: 4 points, 0 failed", said[1])
     assert len(_rows(out)) == 4
@@ -491,20 +506,20 @@ def test_a_local_sweep_runs_in_processes_of_its_own(tiny, tmp_path):
 def test_a_job_that_dies_leaves_its_points_failed_with_its_last_words(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 0)
     (tmp_path / "points").mkdir()
-    points = load_sweep(tiny).points
+    points = list(load(tiny).points)
 
     def dies() -> None:
         print("killed: out of memory", file=sys.stderr, flush=True)
         os._exit(9)
 
     job = submitit.LocalExecutor(tmp_path / "jobs").submit(dies)
-    sweep._wait(tmp_path, job, points[1:3], cancel=True)
+    jobs._wait(tmp_path, job, points[1:3], cancel=True)
     for point in points[1:3]:
-        record = sweep_job.read_record(tmp_path, point)
+        record = table.read_point(tmp_path, point)
         assert record is not None
         assert record.status == "failed"
         assert record.error == "its job ended in FINISHED: killed: out of memory"
-    assert sweep_job.read_record(tmp_path, points[0]) is None
+    assert table.read_point(tmp_path, points[0]) is None
 
 
 def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
@@ -515,10 +530,10 @@ def test_ctrl_c_ends_a_local_job(tiny, tmp_path):
 
     job = SimpleNamespace(exception=interrupted, cancel=lambda check: cancelled.append(check))
     with pytest.raises(KeyboardInterrupt):
-        sweep._wait(tmp_path, job, [], cancel=True)
+        jobs._wait(tmp_path, job, [], cancel=True)
     assert cancelled == [False]
     with pytest.raises(KeyboardInterrupt):
-        sweep._wait(tmp_path, job, [], cancel=False)
+        jobs._wait(tmp_path, job, [], cancel=False)
     assert cancelled == [False]
 
 
@@ -560,7 +575,7 @@ SLURM = "sweep.slurm={time: 33, partition: gpu, gpus_per_node: 1, setup: [export
 
 def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path, cluster):
     out = tmp_path / "out"
-    failed, said = _sweep(tiny, out, SLURM, "sweep.seeds=1", executor="slurm")
+    failed, said = _sweep(tiny, out, SLURM, "repeats=1", executor="slurm")
     assert failed == []
     assert said[1:] == ["job 7: 4 points, 0 failed"]
     assert len(_rows(out)) == 4
@@ -569,6 +584,23 @@ def test_slurm_gets_a_script_with_the_sweeps_options_and_runs_it(tiny, tmp_path,
         assert f"#SBATCH --{line}\n" in script.read_text()
     assert "\nexport SET_UP=1\n" in script.read_text()
     assert not (out / "submitted.json").exists()
+
+
+def test_more_jobs_than_an_array_of_slurm_may_have_are_refused_before_anything_is_written(
+    tiny, tmp_path, cluster, monkeypatch, pretend
+):
+    (cluster / "scontrol").write_text("#!/bin/bash\necho 'MaxArraySize            = 3'\n")
+    (cluster / "scontrol").chmod(stat.S_IRWXU)
+    out = tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        _sweep(tiny, out, "sweep.points_per_job=1", executor="slurm")
+    assert error.value.path == "sweep.points_per_job"
+    assert error.value.seen == "4 jobs"
+    assert "at most 3 jobs" in error.value.expected
+    assert not out.exists()
+    _sweep(tiny, out, "sweep.points_per_job=1", only=[0])  # what is finished is no job
+    monkeypatch.setattr(jobs, "_submit", lambda *_: iter(()))
+    assert "jobs: 3" in _sweep(tiny, out, "sweep.points_per_job=1", executor="slurm")[1][0]
 
 
 def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
@@ -582,7 +614,7 @@ def test_jobs_left_in_the_queue_are_waited_for_and_not_submitted_again(
         raise KeyboardInterrupt
 
     def run_now(job):
-        sweep_job.Job(*job.submission().function)()
+        jobs.Job(*job.submission().function)()
 
     with monkeypatch.context() as patch:
         patch.setattr(submitit.SlurmJob, "exception", interrupt)
@@ -616,5 +648,5 @@ def test_no_slurm_bad_options_and_no_submitit_are_said(tiny, tmp_path, cluster, 
 
 
 def test_the_shipped_sweep_is_two_jobs():
-    loaded = load_sweep(REPOSITORY / "configs" / "sweep_cartpole.yaml")
-    assert [len(job) for job in sweep.group(loaded)] == [9, 9]
+    loaded = load(REPOSITORY / "configs" / "sweep_cartpole.yaml")
+    assert [len(job) for job in jobs.group(loaded)] == [9, 9]

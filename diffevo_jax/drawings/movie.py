@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # Pixels an inch: figures of 8 inches are 880 pixels wide.
 DPI = 110
 LETTERS = {"font.size": 13, "axes.titlesize": 13}
 HOLD = 1.5  # seconds that the last picture stays
+COLOURS = 128  # of a GIF
 
 
 def matplotlib() -> Any:
@@ -58,31 +61,46 @@ def save(
 
 
 def _save_gif(figure: Any, draw: Any, frames: Sequence[int], path: Path, per_second: float):
-    """By Pillow itself: matplotlib's writer gives all pictures one duration."""
+    """By Pillow itself, a picture after the other: any number of them takes the room of one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
+    from PIL import GifImagePlugin, Image
 
     canvas = FigureCanvasAgg(figure)
-    pictures = []
-    for frame in frames:
+
+    def picture(frame: int) -> Image.Image:
         draw(frame)
         canvas.draw()
         size = canvas.get_width_height()
-        picture = Image.frombytes("RGBA", size, bytes(canvas.buffer_rgba())).convert("RGB")
-        pictures.append(picture)
+        return Image.frombytes("RGBA", size, bytes(canvas.buffer_rgba())).convert("RGB")
+
     # One palette for all: with one each, what stands still is stored again and again.
-    some = pictures[:: math.ceil(len(pictures) / 8)]
-    width, height = pictures[0].size
+    some = [picture(frame) for frame in frames[:: math.ceil(len(frames) / 8)]]
+    width, height = some[0].size
     beside = Image.new("RGB", (width, height * len(some)))
-    for i, picture in enumerate(some):
-        beside.paste(picture, (0, height * i))
-    palette = beside.quantize(128, dither=Image.Dither.NONE)
-    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    colours = palette.getpalette() or []
-    ground = pictures[0].getpixel((0, 0))
+    for i, each in enumerate(some):
+        beside.paste(each, (0, height * i))
+    palette = beside.quantize(COLOURS, dither=Image.Dither.NONE)
+    colours = (palette.getpalette() or [])[: 3 * COLOURS]
+    ground = np.asarray(some[0].quantize(palette=palette, dither=Image.Dither.NONE))[0, 0]
     colours[3 * ground : 3 * ground + 3] = [255] * 3  # Pillow's nearest to white is not white
-    for picture in pictures:
-        picture.putpalette(colours)
-    each = round(1000 / per_second)
-    durations = [each] * (len(pictures) - 1) + [each + round(1000 * HOLD)]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    colours += [0] * (3 * (COLOURS + 1) - len(colours))  # and one for what stays as it is
+    before = None
+    with path.open("wb") as file:
+        for number, frame in enumerate(frames):
+            few = np.asarray(picture(frame).quantize(palette=palette, dither=Image.Dither.NONE))
+            left, top, right, bottom = 0, 0, width, height
+            shown = few
+            if before is not None:  # only what moves is stored, at least a point
+                moved = few != before
+                left, top, right, bottom = Image.fromarray(moved).getbbox() or (0, 0, 1, 1)
+                shown = np.where(moved, few, np.uint8(COLOURS))[top:bottom, left:right]
+            image = Image.fromarray(shown, "P")
+            image.putpalette(colours)
+            if before is None:
+                file.writelines(GifImagePlugin.getheader(image, info={"loop": 0})[0])
+            before = few
+            hold = HOLD if number == len(frames) - 1 else 0
+            duration = round(1000 / per_second) + round(1000 * hold)
+            settings = {"duration": duration, "transparency": COLOURS, "disposal": 1}
+            file.writelines(GifImagePlugin.getdata(image, (left, top), **settings))
+        file.write(b";")

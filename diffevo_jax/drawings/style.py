@@ -1,5 +1,6 @@
-"""How every figure looks: fonts, each method's colour, marker and name, the colours of x and x0."""
+"""How every figure looks: fonts, colours and markers of methods, the colours of x and x0."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -16,38 +17,33 @@ STYLE: Any = {
 
 
 class Look(NamedTuple):
-    """What a method is drawn with. label: its name written out."""
+    """What a method is drawn with."""
 
-    label: str
     colour: str
     marker: str
 
 
-_DIFFUSION = Look("Diffusion Evolution", "#0072B2", "o")
-_LATENT = Look("latent Diffusion Evolution", "#D55E00", "s")
-_LARGE = Look("latent Diffusion Evolution, large network", "#E69F00", "D")
-_CMA_ES = Look("CMA-ES", "#5F5F5F", "^")
-_PRESET = Look("control preset", "#3A1C5E", "*")
-
-# Of the names that methods have in configs/. The colours are of Okabe and Ito, shifted where two of
-# them came too near: with each of the three colour blindnesses (Machado et al. 2009) any two differ
-# by at least 15 in CIELAB, and markers differ as well.
-METHODS: dict[str, Look] = {
-    "diffusion_evolution": _DIFFUSION,
-    "diffusion": _DIFFUSION,
-    "raw": _DIFFUSION,
-    "latent": _LATENT,
-    "latent_large": _LARGE,
-    "large": _LARGE,
-    "cma_es": _CMA_ES,
-    "cmaes": _CMA_ES,
-    "open_es": Look("OpenES", "#00A37A", "v"),
-    "pepg": Look("PEPG", "#C77CB5", "P"),
-    "map_elites": Look("MAP-Elites", "#66BFF0", "X"),
-    "preset": _PRESET,
+# Methods take them in this order. The colours are of Okabe and Ito, shifted where two of them came
+# too near: with each of the three colour blindnesses (Machado et al. 2009) any two differ by at
+# least 15 in CIELAB, and markers differ as well.
+ORDER = (
+    Look("#0072B2", "o"),
+    Look("#D55E00", "s"),
+    Look("#E69F00", "D"),
+    Look("#5F5F5F", "^"),
+    Look("#00A37A", "v"),
+    Look("#C77CB5", "P"),
+    Look("#66BFF0", "X"),
+    Look("#3A1C5E", "*"),
+)
+# Other people's methods look the same beside whatever they stand.
+BASELINES = {
+    "cma_es": ORDER[3],
+    "cmaes": ORDER[3],
+    "open_es": ORDER[4],
+    "pepg": ORDER[5],
+    "map_elites": ORDER[6],
 }
-# Colours and markers of methods that are not known, in the order in which they are taken.
-_ORDER = tuple(dict.fromkeys((look.colour, look.marker) for look in METHODS.values()))
 
 # Of a process: individuals on their way, their estimates of the origin, where they end.
 X, X0, FINAL = "#2E7EBB", "#E0435C", "#1A1A1A"
@@ -55,13 +51,11 @@ GREY, PALE = "#6F6E6E", "#E3E3E3"  # guides and labels; what stands behind
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Give each method of a figure its look; where a name is not known, the next that is free.
+    """Give each method of a figure its look: the next that is free, of a baseline its own.
 
-    Two names of one method, as raw and diffusion, have the same look. Beyond eight, looks recur.
+    Beyond eight, looks recur.
     """
     names = list(names)
-    taken = {METHODS[name].colour for name in names if name in METHODS}
-    free = [each for each in _ORDER if each[0] not in taken] or list(_ORDER)
-    others = [name for name in names if name not in METHODS]
-    given = {name: Look(name, *free[i % len(free)]) for i, name in enumerate(others)}
-    return {name: METHODS.get(name) or given[name] for name in names}
+    taken = {BASELINES[name] for name in names if name in BASELINES}
+    free = itertools.cycle([look for look in ORDER if look not in taken])
+    return {name: BASELINES.get(name) or next(free) for name in names}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffevo_jax.runs.results.loading import Run
+    from diffevo_jax.runs.results.table import PointResult
 
 
 def main() -> None:
@@ -18,7 +19,20 @@ def main() -> None:
 
 
 def load_run(folder: str | Path) -> "Run":
-    """Read a run folder, of `diffevo-jax run`, into arrays: `results.loading.load_run`."""
+    """Read a run folder, which `diffevo-jax run` made, into arrays.
+
+    Raises ValueError where it is none, or holds no results, and says what to do.
+    """
     from diffevo_jax.runs.results import loading
 
     return loading.load_run(folder)
+
+
+def load_sweep(folder: str | Path) -> "list[PointResult]":
+    """Read the finished points of a sweep's folder, which `diffevo-jax sweep` made.
+
+    Raises ValueError where it is none.
+    """
+    from diffevo_jax.runs.results import loading
+
+    return loading.load_sweep(folder)

@@ -119,9 +119,9 @@ name: checkpoint_cost
 description: what saving costs
 seed: 0
 repeats: 1
-population: {n}
-problem: {{kind: function, name: rastrigin, dim: {genes}}}
-evolution:
+population_size: {n}
+problem: {{name: function, function: rastrigin, num_genes: {genes}}}
+algorithm:
   schedule: {{num_levels: {generations}}}
   fitness_map: {{name: boltzmann}}
   latent_dim: 2

@@ -1,7 +1,7 @@
 """What configs can name without a plugin: what the library's packages export, or a line each."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import diffevo_jax as de
-from diffevo_jax.checks import Count, Number, Positive
+from diffevo_jax.checks import Count, InputError, Number, Positive
 from diffevo_jax.problem import Problem
 from diffevo_jax.runs.config.registry import register
 
@@ -77,13 +77,18 @@ def mlp(
 register("policy", "gru", de.policies.gru)
 
 
-@register("problem", "function")
+def _title(problem: Mapping[str, Any], prefix: str = "") -> str:
+    function = str(problem.get("function")).replace("_", " ")
+    return f"{prefix}{function}, {problem.get('num_genes')} dimensions"
+
+
+@register("problem", "function", title=_title, how=("scale", "limit", "success"))
 def function(
     *,
-    name: Literal[
+    function: Literal[
         "two_peaks", "two_steps", "rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"
     ],
-    dim: Count = 2,
+    num_genes: Count = 2,
     scale: Positive = 1.0,
     temperature: Positive | None = None,
     target_dim: Count | None = None,
@@ -92,29 +97,30 @@ def function(
 ) -> Problem:
     """A landscape of `landscapes.functions`, of the genome times `scale`.
 
-    dim: of the genome; some are of the plane alone. scale: factor on the genome.
+    num_genes: D; some landscapes are of the plane alone. scale: factor on the genome.
     temperature: of the published fitness, exp(-distance / (temperature x scale)); null is 1.
     target_dim: dimension whose target Rastrigin's fitness has; null is its own.
     limit: points are clipped to [-limit, limit] before they are evaluated; null leaves them.
     success: fitness from which on an individual has solved it.
     """
-    landscape = getattr(de.landscapes.functions, name)
-    given = {"temperature": temperature, "target_dim": target_dim}
-    given = {key: value for key, value in given.items() if value is not None}
-    takes = inspect.signature(landscape).parameters
-    for key in given:
-        if key not in takes:
-            raise ValueError(f"{key}: expected none, {name} has no such setting; seen {given[key]}")
-    jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, dim), float))
+    landscape = getattr(de.landscapes.functions, function)
+    settings = {"temperature": temperature, "target_dim": target_dim}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    for key in settings.keys() - inspect.signature(landscape).parameters.keys():
+        expected = f"none, {function} has no such setting"
+        raise InputError(key, expected, settings[key])
+    jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, num_genes), float))
 
-    return _landscape(partial(landscape, **given), dim, scale, limit, success)
+    return _landscape(partial(landscape, **settings), num_genes, scale, limit, success)
 
 
-@register("problem", "bbob")
+@register(
+    "problem", "bbob", title=partial(_title, prefix="BBOB "), how=("scale", "limit", "success")
+)
 def bbob(
     *,
     function: int | str,
-    dim: Count = 10,
+    num_genes: Count = 10,
     instance: int = 0,
     scale: Positive = 2.5,
     limit: Positive | None = None,
@@ -122,40 +128,49 @@ def bbob(
 ) -> Problem:
     """A function of `landscapes.bbob`, of the genome times `scale`: fitness is -(f - f_opt).
 
-    function: its number, 1 to 24, or name, as f15. dim: of the genome.
+    function: its number, 1 to 24, or name, as f15. num_genes: D.
     scale: factor on the genome; 2.5 spreads it over BBOB's box.
     instance: seed of its optimum and rotations.
     limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
     success: fitness from which on an individual has solved it, such as -1e-3.
     """
-    drawn = de.landscapes.bbob.make_instance(function, num_genes=dim, instance=instance)
+    drawn = de.landscapes.bbob.make_instance(function, num_genes=num_genes, instance=instance)
 
     def fitness(points: jax.Array) -> jax.Array:
         return drawn.f_opt - jax.vmap(drawn.cost_fn)(points)
 
-    return _landscape(fitness, dim, scale, limit, success)
+    return _landscape(fitness, num_genes, scale, limit, success)
 
 
 def _landscape(
     function: Callable[[jax.Array], jax.Array],
-    dim: int,
+    num_genes: int,
     scale: Number,
     limit: Number | None,
     success: Number | None,
 ) -> Problem:
-    """Points `[N, dim]` -> fitness, as a problem of genomes."""
+    """Points `[N, D]` -> fitness `[N]`, as a problem of genomes."""
 
     def fitness_fn(population: jax.Array):
         fitness = function(scale * population)
         return fitness, {} if success is None else {"success": fitness >= success}
 
     if limit is None:
-        return Problem(dim, fitness_fn, has_aux=True)
+        return Problem(num_genes, fitness_fn, has_aux=True)
     clip = partial(jnp.clip, min=-limit / scale, max=limit / scale)
-    return Problem(dim, fitness_fn, has_aux=True, repair=clip)
+    return Problem(num_genes, fitness_fn, has_aux=True, repair=clip)
 
 
-@register("problem", "control")
+@register(
+    "problem",
+    "control",
+    title=lambda problem: str(problem.get("environment")),
+    how=(
+        *("policy", "scale", "num_episodes", "shared_starts", "observations", "fast_trig"),
+        "success",
+    ),
+    measure="reward",
+)
 def control(
     *,
     environment: str,
@@ -163,7 +178,7 @@ def control(
     observations: Literal["scaled", "raw"] = "scaled",
     num_episodes: Count = 1,
     scale: Positive = 1.0,
-    max_steps: Count | None = 500,
+    max_steps: Count | None = None,
     fast_trig: bool = True,
     success: Number | Literal["goal"] | None = None,
     shared_starts: Count | None = None,

@@ -1,95 +1,123 @@
-"""What is said of a bad config: a line an error, with its key, what was expected and seen."""
+"""What is wrong with a config: the place of each error, what was expected there and seen."""
 
-import re
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from diffevo_jax.checks import nearest as nearest
+from diffevo_jax.checks import InputError, nearest
+
+# pydantic's types of errors, with the numbers of their context.
+_EXPECTED = {
+    "missing": "a value, for it has no default",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "union_tag_not_found": "keys and values",
+    "greater_than": "a number above {gt:.12g}",
+    "greater_than_equal": "{ge:.12g} or more",
+    "less_than": "a number below {lt:.12g}",
+    "less_than_equal": "{le:.12g} or less",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "string_too_long": "at most {max_length} letters",
+    "string_pattern_mismatch": "letters, digits, - and _",
+}
 
 
-def describe(error: ValidationError, data: dict, expanded: dict) -> list[str]:
-    """One line an error: key, what was expected, what was seen.
+def wrong(expected: str, seen: str, advice: str = "", *, key: str = "") -> PydanticCustomError:
+    """An error that a validator raises, with the fields of an InputError; key: inside the value."""
+    fields: Any = {"expected": expected, "seen": seen, "advice": advice, "key": key}
+    return PydanticCustomError("config", "expected {expected}; seen {seen}", fields)
 
-    data: the config as written. expanded: as validated, its shared settings in each method.
+
+def not_one_of(value: Any, choices: Iterable[str], *, what: str = "one of", key: str = ""):
+    """The error of a value that is none of the choices, with the nearest of them."""
+    choices = list(choices)
+    advice = nearest(str(value), choices).removeprefix("; ")
+    return wrong(f"{what} {', '.join(choices)}", kind(value), advice, key=key)
+
+
+def describe(
+    error: ValidationError,
+    validated: Any,
+    written: dict[str, Any],
+    choices: dict[str, tuple[str, ...]],
+    *,
+    at: tuple[str, ...] = (),
+) -> list[InputError]:
+    """What pydantic says of a config, each error once, where the file states the setting.
+
+    validated: the data, with the shared settings in each method. written: as the file has them.
+    choices: kind of a section -> its names. at: the place of the data in the file.
     """
-    lines = []
+    expected: dict[tuple[str, str, str], list[str]] = {}
     for item in error.errors(include_url=False):
-        key = ".".join(_path(item["loc"], expanded, keep_last=item["type"] == "missing"))
-        context = item.get("ctx", {})
-        seen = kind(item["input"])
+        missing = item["type"] == "missing"
+        path = [*at, *_path(item["loc"], validated, choices, missing=missing)]
+        context, value = item.get("ctx", {}), item["input"]
+        seen, advice = "nothing" if missing else kind(value), ""
         match item["type"]:
-            case "literal_error" | "union_tag_invalid":
-                listed = context.get("expected_tags") or context["expected"]
-                choices = re.findall(r"'([^']*)'", listed)
-                tag = context.get("tag")
-                if tag is not None:
-                    key += f".{_tag(context)}"
-                word = str(tag if tag is not None else item["input"])
-                shown = word if len(word) <= 60 else f"{word[:57]}..."
-                message = f"expected one of {', '.join(choices)}; seen '{shown}'"
-                message += nearest(word, choices) or (
-                    "; names of your own: --plugin FILE" if tag else ""
-                )
-            case "union_tag_not_found" if not isinstance(item["input"], dict):
-                message = f"expected keys and values, {{{_tag(context)}: ...}}; seen {seen}"
-            case "union_tag_not_found":
-                message = f"missing key '{_tag(context)}'"
-            case "missing":
-                message = "missing"
-            case "unknown_key" | "environment" | "plane" | "sweep":
-                message = item["msg"]
-            case "too_short":
-                message = "expected at least one"
-            case "string_pattern_mismatch":
-                message = f"expected letters, digits, - and _; seen {seen}"
-            case "dict_type" | "model_type" | "model_attributes_type":
-                message = f"expected keys and values; seen {seen}"
+            case "config":
+                what, seen, advice = context["expected"], context["seen"], context["advice"]
+                path += [context["key"]] if context["key"] else []
+            case "union_tag_invalid" | "union_tag_not_found" if isinstance(value, dict):
+                names = choices[path[-1]]
+                what, name = f"one of {', '.join(names)}", value.get("name")
+                seen = kind(name)
+                if name is not None:
+                    advice = nearest(str(name), names).removeprefix("; ")
+                    advice = advice or "names of your own: --plugin FILE"
+                path.append("name")
             case _:
-                reason = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-                message = f"expected {reason}; seen {seen}"
-        lines.append(f"{key}: {message}" if key else message)
-    # A setting at the top level is wrong in every method alike: name it where it stands.
-    lines = [_shared_place(line, data) for line in lines]
-    # An override of a shared setting stands in the methods too, and is wrong there alike.
-    shared = {line for line in lines if not line.startswith("methods.")}
+                known = _EXPECTED.get(item["type"])
+                what = known.format(**context) if known else item["msg"]
+        place = ".".join(_stated(path, written, missing=missing))
+        expected.setdefault((place, seen, advice), []).append(what)
     return [
-        line for line in lines if re.sub(r"^methods\.[^.:]+\.", "", line) not in shared - {line}
+        InputError(place, " or ".join(dict.fromkeys(each)), seen, advice)
+        for (place, seen, advice), each in expected.items()
     ]
 
 
-def _tag(context: dict[str, Any]) -> str:
-    """The key that tells sections apart, which pydantic shows as a function's name."""
-    return context["discriminator"].strip("'()")
-
-
-def _shared_place(line: str, data: dict) -> str:
-    """Turn methods.NAME.section... into section... when the method did not set it itself."""
-    match = re.match(r"methods\.([^.:]+)\.([^:]+):", line)
-    if not match:
-        return line
-    node = (data.get("methods") or {}).get(match[1])
-    for key in match[2].split("."):
-        if not (isinstance(node, dict) and key in node):
-            return line[len(f"methods.{match[1]}.") :]
-        node = node[key]
-    return line
-
-
-def _path(loc: tuple, data: Any, *, keep_last: bool) -> list[str]:
-    """Keys of an error's place, without the tags that pydantic puts between them."""
-    path = []
+def _path(loc: tuple, data: Any, kinds: Iterable[str], *, missing: bool) -> list[str]:
+    """Keys of an error's place, without the names that pydantic puts between them."""
+    path: list[str] = []
+    tagged = False
     for depth, part in enumerate(loc):
-        inside = isinstance(data, dict) and part in data
-        if isinstance(data, list) and isinstance(part, int):
-            inside = part < len(data)
-        if inside:
-            data = data[part]
+        if path and path[-1] in kinds and path[:-1] != ["methods"] and not tagged:
+            tagged = True  # the name of the section's choice
+            continue
+        known = isinstance(data, dict) and part in data
+        if known or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
+            data, tagged = data[part], False
             path.append(str(part))
-        elif keep_last and depth == len(loc) - 1:
+        elif missing and depth == len(loc) - 1:
             path.append(str(part))
     return path
+
+
+def _stated(path: list[str], written: dict[str, Any], *, missing: bool) -> list[str]:
+    """A method's setting where the file states it: in the method, or at the top level.
+
+    One that is missing belongs where its section is chosen.
+    """
+    if path[:1] != ["methods"] or len(path) < 3:
+        return path
+    node = written.get("methods")
+    for key in [path[1], *(path[2:-1] if missing else path[2:])]:
+        if not (isinstance(node, dict) and key in node):
+            return path[2:]
+        node = node[key]
+    return path[2:] if missing and not (isinstance(node, dict) and "name" in node) else path
 
 
 def kind(value: Any) -> str:
@@ -97,4 +125,5 @@ def kind(value: Any) -> str:
     if value is None:
         return "nothing"
     text = reprlib.repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if isinstance(value, str) else f"{type(value).__name__} {text}"

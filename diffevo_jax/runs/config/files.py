@@ -1,14 +1,20 @@
-"""Where configs are: those of the package by name, others by path."""
+"""The configs that come with the package: where they are, what they say, and those to start from.
+
+`configs/*.yaml` are found by name; `configs/starters/*.yaml` are what `diffevo-jax init` copies.
+"""
 
 import contextlib
+import re
 from pathlib import Path
 
+from diffevo_jax.checks import InputError, nearest
 from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.schema import ConfigError
 
 
 def config_folder() -> Path:
     """The folder of the configs that come with the package: in a checkout, or installed."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parents[2]
     installed, checkout = package / "configs", package.parent / "configs"
     return installed if installed.is_dir() else checkout
 
@@ -29,18 +35,45 @@ def find_config(name: str) -> Path:
     return path
 
 
+def hint(path: Path) -> str:
+    """Say which config may have been meant by a path where there is none."""
+    siblings = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+    shipped = [other.stem for other in sorted(config_folder().glob("*.yaml"))]
+    return nearest(str(path), [*siblings, *shipped]) or "; `diffevo-jax list` shows the configs"
+
+
 def summaries(folder: Path) -> list[tuple[str, str, str]]:
     """Read what the configs of a folder say of themselves; the rest is checked where they run.
 
     Name, the command that runs it, and description of each.
     """
-    found = []
+    lines = []
     for path in sorted(folder.glob("*.yaml")):
-        command, told = "run", "not readable"
+        command, description = "run", "not readable"
         with contextlib.suppress(OSError, yaml_loader.YamlError):
             data = yaml_loader.read(path)
             if isinstance(data, dict):
                 command = "sweep" if "sweep" in data else "run"
-                told = str(data.get("description", ""))
-        found.append((path.stem, command, told))
-    return found
+                description = str(data.get("description", ""))
+        lines.append((path.stem, command, description))
+    return lines
+
+
+def starters() -> dict[str, Path]:
+    """The configs to start from, by their problems."""
+    return {path.stem: path for path in sorted((config_folder() / "starters").glob("*.yaml"))}
+
+
+def starter(name: str, problem: str, path: Path) -> str:
+    """The text of a commented config of a name, to be written to `path`. Raises ConfigError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", name):
+        wrong = InputError("NAME", "letters, digits, - and _", repr(name), "see --out")
+        raise ConfigError(str(wrong), [wrong])
+    known = starters()
+    if problem not in known:
+        advice = nearest(problem, known).removeprefix("; ")
+        wrong = InputError("--problem", f"one of {', '.join(known)}", problem, advice)
+        raise ConfigError(str(wrong), [wrong])
+    text = known[problem].read_text(encoding="utf-8")
+    text = text.replace("my_experiment.yaml", str(path), 1)
+    return text.replace("name: my_experiment\n", yaml_loader.dump({"name": name}), 1)

@@ -10,22 +10,19 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffevo_jax.runs.config import registry
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.checks import nearest
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results.files import write_whole
 
 FOLDER = "plugins"
-# What has been loaded: file name -> source; and the files themselves.
-_loaded: dict[str, str] = {}
-_files: set[str] = set()
 
 
 def load(paths: Iterable[Path]) -> dict[str, str]:
     """Run the files, which register their names. Returns file name -> source.
 
-    One that has been loaded is not run again. Raises ConfigError on a file that is missing, fails,
-    or registers nothing or what another has registered; the registry is then as it was.
+    One that has been run is not run again. Raises ConfigError on a file that is missing, fails, or
+    registers nothing or what another has registered; the registry is then as it was.
     """
     sources = {}
     for path in paths:
@@ -39,23 +36,23 @@ def load(paths: Iterable[Path]) -> dict[str, str]:
         if path.name in sources:
             raise ConfigError(f"--plugin {path}: expected files of different names; seen two")
         sources[path.name] = source
-        if _loaded.get(path.name) != source:
-            _run(path)
-            _loaded[path.name] = source
+        _, before = registry.plugins.get(path.name, ("", None))
+        if before != source:
+            _run(path, source)
     return sources
 
 
-def _run(path: Path) -> None:
+def _run(path: Path, source: str) -> None:
     name, file = f"diffevo_jax_plugin_{path.stem}", path.resolve()
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
     module = importlib.util.module_from_spec(spec)
-    before = registry.snapshot()
+    before = registry.copy()
     sys.modules[name] = module  # for pickle, which a process pool needs
     try:
         spec.loader.exec_module(module)
-        if registry.snapshot() == before:
+        if registry == before:
             raise ValueError("registers nothing; see diffevo_jax.runs.config.registry.register")
     except (Exception, SystemExit) as error:
         registry.restore(before)
@@ -63,20 +60,20 @@ def _run(path: Path) -> None:
         line = getattr(error, "lineno", None)  # of a SyntaxError
         lines = [line] if line else [frame.lineno for frame in _frames(error, {str(file)})]
         where = f", line {lines[-1]}" if lines else ""
-        raise ConfigError(f"--plugin {path}{where}: {_said(error)}") from error
-    _files.add(str(file))
+        raise ConfigError(f"--plugin {path}{where}: {_message(error)}") from error
+    registry.plugins[path.name] = (str(file), source)
 
 
 def located(error: Exception) -> str | None:
     """What an error says, and where in a plugin it came up; None where no plugin is in use."""
-    if not _files:
+    if not registry.plugins:
         return None
-    frames = _frames(error, _files)
+    frames = _frames(error, {file for file, _ in registry.plugins.values()})
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return _said(error) + where
+    return _message(error) + where
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """The beginning of what an error says, after its type where it is none for users."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:297]}..."

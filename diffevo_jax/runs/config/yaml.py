@@ -1,4 +1,4 @@
-"""YAML read safely: `1e-3` is a number, a key given twice is an error."""
+"""YAML read safely, with the numbers of YAML 1.2: `1e-3` is one, and `010` is an error."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats and without silently overwritten keys."""
+    """PyYAML's safe loader with YAML 1.2's core schema and without silently overwritten keys."""
 
     depth = 0
 
@@ -33,31 +33,50 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
+        keys = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise YamlError(f"line {key_node.start_mark.line + 1}: key {key!r} is not a string")
-            if key in seen:
+            if key in keys:
                 raise YamlError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep=True)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        return int(node.value, 0)  # 0o17 and 0x1f too
+
+    def refuse_number(self, node: yaml.ScalarNode) -> None:
+        raise YamlError(
+            f"line {node.start_mark.line + 1}: {node.value} is another number in each version of "
+            "YAML; write a number without leading zeros, underscores and colons, and quote a text"
+        )
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, quoting the strings that `_Loader` would take for numbers."""
+    """PyYAML's safe dumper, quoting the strings that `_Loader` would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Write in full what stands in several places: aliases are not read."""
         return True
 
 
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's
+_DIGITS = list("-+.0123456789")
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution, and what YAML 1.1 took for a number besides.
 for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+    for _tag, _pattern, _first in (
+        ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("!another_number", r"[-+]?(0[\d_]+|\d[\d_]*_[\d_]*(\.[\d_]*)?|0b[01_]+)", _DIGITS),
+        ("!another_number", r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?", _DIGITS),
+        ("tag:yaml.org,2002:int", r"[-+]?\d+|0o[0-7]+|0x[\da-fA-F]+", _DIGITS),
+        ("tag:yaml.org,2002:float", r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?", _DIGITS),
+        ("tag:yaml.org,2002:float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", _DIGITS),
+    ):
+        _class.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+_Loader.add_constructor("!another_number", _Loader.refuse_number)
 
 
 def load(text: str) -> Any:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
+from diffevo_jax.checks import nearest
 from diffevo_jax.drawings.style import looks
-from diffevo_jax.runs.config import registry, words
 from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.errors import nearest
+from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
+from diffevo_jax.runs.results.files import quoted
 from diffevo_jax.runs.results.loading import Run, load_run
 from diffevo_jax.runs.run import program
 
@@ -44,9 +46,11 @@ def animate(
     """
     run = load_run(folder)
     try:
-        config = cfg.load_config(folder / "config.yaml")
+        config = load(folder / "config.yaml").config
     except ConfigError as error:
-        plugins = " ".join(f"--plugin {file}" for file in sorted(folder.glob("plugins/*.py")))
+        plugins = " ".join(
+            f"--plugin {quoted(file)}" for file in sorted(folder.glob("plugins/*.py"))
+        )
         hint = f"\nThe run was made with plugins, and keeps them: {plugins}" if plugins else ""
         raise ConfigError(f"{error}{hint}") from None
     for name in methods:
@@ -60,7 +64,7 @@ def animate(
     if not 0 <= repeat < done:
         raise ConfigError(f"--repeat {repeat}: expected 0 to {done - 1}, a finished repeat")
     name, method = names[0], config.methods[names[0]]
-    control = words.get(method.problem, "kind") == "control"
+    control = method.problem.name == "control"
     try:
         if control and not generations:
             return _best(path, config, run, names, repeat, episodes, say)
@@ -91,8 +95,8 @@ def _best(
     same = [
         name
         for name in names
-        if words.title(config.methods[name].problem)
-        == words.title(config.methods[names[0]].problem)
+        if registry.title(config.methods[name].problem)
+        == registry.title(config.methods[names[0]].problem)
     ]
     if len(same) < len(names):
         left = ", ".join(name for name in names if name not in same)
@@ -100,8 +104,8 @@ def _best(
     panels, colours, look = {}, {}, looks(same)
     for name in same:
         kept, (task, network) = run.methods[name], _task(config.methods[name])
-        again = kept.reevaluated_genome
-        genome = (kept.best_genome if again is None else again)[repeat]
+        reevaluated = kept.reevaluated_genome
+        genome = (kept.best_genome if reevaluated is None else reevaluated)[repeat]
         label = kept.label
         if len(same) == 1:
             label += f", best of generation {kept.fitness.shape[1]}"
@@ -168,7 +172,7 @@ def _evolve_again(
 ) -> np.ndarray:
     """The populations of all generations of a repeat, `[T, N, D]`, by its seed.
 
-    fitness: of the run, `[S, T, N]`, which they are held against.
+    fitness: the run's, `[S, T, N]`, which they are held against.
     """
     made = program.make_program(config.methods[name])
     device = jax.local_devices()[:1]
@@ -178,12 +182,12 @@ def _evolve_again(
 
     advance = alone(made.advance)
     carry, keys = alone(made.start)(_key(config, repeat)[None])
-    populations, seen = [], []
+    populations, returns = [], []
     for generation in range(made.num_levels):
         populations.append(np.asarray(carry.running.state.population[0]))
         carry, kept = advance(carry, keys[:, generation : generation + 1])
-        seen.append(np.asarray(kept["fitness"][0, 0]))
-    same = np.isclose(seen, fitness[repeat], rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
+        returns.append(np.asarray(kept["fitness"][0, 0]))
+    same = np.isclose(returns, fitness[repeat], rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
     if not same.all():
         say(
             f"note: from generation {int(np.argmin(same)) + 1} on this repeat goes another way "
@@ -194,10 +198,10 @@ def _evolve_again(
 
 def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path:
     problem = registry.build("problem", method.problem, "problem")
-    scale = float(words.get(method.problem, "scale") or 1.0)
-    shown = words.title(method.problem)
-    told = method.label.lower() in shown
-    title = shown if told else f"{method.label}, {shown}"
+    scale = float(getattr(method.problem, "scale", 1.0))
+    title = registry.title(method.problem)
+    if method.label.lower() not in title:
+        title = f"{method.label}, {title}"
     if problem.num_genes == 1:
         raise ConfigError("expected genomes of two genes or more to draw; seen 1")
     points = scale * populations[:, :, :2]

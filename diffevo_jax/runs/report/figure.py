@@ -1,15 +1,56 @@
-"""Fitness against generation, as the paper's Fig. 4b, drawn from a run folder's files alone."""
+"""Figures of finished runs and sweeps, drawn from their files alone.
 
-from collections.abc import Sequence
+Curves of the fitness against generations, as the paper's Fig. 4b, and means of points against what
+a sweep sets.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffevo_jax.drawings.style import GREY, STYLE, Look, looks
-from diffevo_jax.runs.config import words
-from diffevo_jax.runs.config.schema import ConfigError, RunConfig
-from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.config.experiment import Experiment
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.schema import ConfigError, Figure
+from diffevo_jax.runs.report.table import measure, uneven
+from diffevo_jax.runs.results.loading import load_summaries
+from diffevo_jax.runs.results.record import Summary
+from diffevo_jax.runs.results.table import short, text
+
+MOST_LINES, MOST_PANELS = 8, 12
+
+
+@contextmanager
+def panels(
+    paths: Sequence[Path], where: str, count: int, across: int, size: tuple[float, float]
+) -> Iterator[list[Any]]:
+    """Give the axes of a figure of panels in rows, and save it. where: begins an error.
+
+    size: its width and height, in inches. Raises ConfigError on what can't be saved.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas  # not pyplot, whose backend is the caller's
+
+    with matplotlib.rc_context(STYLE):
+        canvas = Canvas(figsize=size, layout="constrained")
+        rows = math.ceil(count / across)
+        axes = list(canvas.subplots(rows, across, squeeze=False).ravel())
+        for spare in axes[count:]:
+            spare.set_axis_off()
+        yield axes[:count]
+        try:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                canvas.savefig(path, dpi=200)
+        except ValueError as error:  # another ending, or mathtext that does not parse
+            raise ConfigError(f"{where}: {str(error).strip()}") from None
+
+
+# Against generations
 
 
 def draw(folder: Path) -> list[Path]:
@@ -18,85 +59,272 @@ def draw(folder: Path) -> list[Path]:
     Quantiles are over all individuals and repeats. Raises ConfigError when the folder holds no
     results.
     """
-    import matplotlib
-    from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
     from matplotlib.ticker import MaxNLocator
 
-    config, arrays = results.load(folder)
+    config, rows = load_summaries(folder)
     settings = config.figure
-    drawn = {name: quartiles(saved["fitness"]) for name, saved in arrays.items()}
-    look = looks(drawn)
-    marks = [mark for mark in (settings.maximum, *(settings.ticks or ())) if mark is not None]
-    # A log axis would leave out, without a word, what is not positive.
-    log = settings.log and all(
-        not np.any(shown <= 0) for shown in (*drawn.values(), np.array(marks))
-    )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-        axes = figure.subplots()
-        labels = [config.methods[name].label for name in drawn]
-        x = [np.arange(1, shown.shape[1] + 1) for shown in drawn.values()]
-        curves(axes, x, list(drawn.values()), [look[name] for name in drawn], labels)
-        if settings.maximum is not None:
-            axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
-            axes.annotate(
-                f"maximum {settings.maximum:g}",
-                (1, settings.maximum),
-                textcoords="offset points",
-                xytext=(0, 4),
-                color=GREY,
-                fontsize=9,
-            )
-        if log:
-            axes.set_yscale("log")
-        if settings.ticks is not None and log == settings.log:
-            axes.set_yticks(settings.ticks, [f"{tick:g}" for tick in settings.ticks])
-            axes.minorticks_off()
-        low, high = axes.get_ylim()
-        room = 1.15 if log else 1
-        axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
+    paths = [folder / "figure.png", folder / "figure.pdf"]
+    with panels(paths, f"{folder}: figure", 1, 1, (5.2, 3.6)) as (axes,):
+        look = looks(row.method for row in rows)
+        curves(axes, rows, [look[row.method] for row in rows])
+        _set_scale(axes, settings, [row.curve for row in rows])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("generation")
-        axes.set_ylabel(settings.ylabel or _measure(config))
+        axes.set_ylabel(settings.ylabel or measure(rows))
         axes.legend(frameon=False, fontsize=9)
-        paths = [folder / "figure.png", folder / "figure.pdf"]
-        try:
-            for path in paths:
-                figure.savefig(path, dpi=200)
-        except ValueError as error:  # mathtext in a label that does not parse
-            raise ConfigError(f"{folder}: figure: {str(error).strip()}") from None
     return paths
 
 
-def curves(
-    axes: Any,
-    x: Sequence[np.ndarray],
-    shown: Sequence[np.ndarray],
-    look: Sequence[Look],
-    labels: Sequence[str],
-) -> None:
-    """Draw a median and the band of its quartiles for each method: x `[T]`, shown of `quartiles`.
+def draw_comparison(groups: Sequence[Sequence[Summary]], path: Path) -> Path:
+    """Draw the curves of runs, a panel for each problem.
 
-    Few generations are marked, by the methods in turn, so that no mark hides another.
+    Against evaluations where populations or generations differ. Raises ConfigError.
     """
-    marked = all(len(each) <= 30 for each in x)
-    for i, (generations, (low, median, high)) in enumerate(zip(x, shown, strict=True)):
-        colour, marker = look[i].colour, look[i].marker if marked else ""
-        axes.fill_between(generations, low, high, color=colour, alpha=0.2, linewidth=0)
-        turn = (i % len(generations), len(x))
-        axes.plot(
-            generations, median, color=colour, marker=marker, markevery=turn, ms=5, label=labels[i]
+    from matplotlib.ticker import MaxNLocator
+
+    across = min(len(groups), 2)
+    size = (6.2 if across == 1 else 10, 3.8 * math.ceil(len(groups) / across))
+    with panels([path], f"--out {path}", len(groups), across, size) as grid:
+        for axes, group in zip(grid, groups, strict=True):
+            # A method that comes once more, out of another run, takes the next free colour.
+            methods = [row.method for row in group]
+            names = [m if m not in methods[:i] else f"{i}" for i, m in enumerate(methods)]
+            look = looks(names)
+            curves(axes, group, [look[name] for name in names], evaluations=uneven(group))
+            axes.set_xlabel("evaluations" if uneven(group) else "generation")
+            axes.set_ylabel(group[0].measure)
+            axes.set_title(group[0].title, loc="left", fontsize=11)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            axes.legend(frameon=False, fontsize=9)
+    return path
+
+
+def curves(
+    axes: Any, rows: Sequence[Summary], look: Sequence[Look], *, evaluations: bool = False
+) -> None:
+    """Draw a median and the band of its quartiles for each row.
+
+    Few generations are marked, by the rows in turn, so that no mark hides another.
+    """
+    marked = all(row.curve.shape[1] <= 30 for row in rows)
+    for i, (row, (colour, marker)) in enumerate(zip(rows, look, strict=True)):
+        low, median, high = row.curve
+        x = (row.evaluations if evaluations else 1) * np.arange(1, len(median) + 1)
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        turn = (i % len(x), len(rows))
+        marker = marker if marked else ""
+        axes.plot(x, median, color=colour, marker=marker, markevery=turn, ms=5, label=row.label)
+
+
+def _set_scale(axes: Any, settings: Figure, shown: Sequence[np.ndarray]) -> None:
+    """Mark the maximum, and scale and mark the fitness as a config says."""
+    marks = [mark for mark in (settings.maximum, *(settings.ticks or ())) if mark is not None]
+    # A log axis would leave out, without a word, what is not positive.
+    log = settings.log and all(not np.any(each <= 0) for each in (*shown, np.array(marks)))
+    if settings.maximum is not None:
+        axes.axhline(settings.maximum, color=GREY, linestyle="--", linewidth=1, zorder=0)
+        axes.annotate(
+            f"maximum {settings.maximum:g}",
+            (1, settings.maximum),
+            textcoords="offset points",
+            xytext=(0, 4),
+            color=GREY,
+            fontsize=9,
         )
+    if log:
+        axes.set_yscale("log")
+    if settings.ticks is not None and log == settings.log:
+        axes.set_yticks(settings.ticks, [f"{tick:g}" for tick in settings.ticks])
+        axes.minorticks_off()
+    low, high = axes.get_ylim()
+    room = 1.15 if log else 1
+    axes.set_ylim(low, high * room)  # the label above the maximum needs it on a log axis
 
 
-def _measure(config: RunConfig) -> str:
-    """What the fitness of all methods is called."""
-    named = {words.measure(method.problem) for method in config.methods.values()}
-    return named.pop() if len(named) == 1 else "fitness"
+# Against settings
 
 
-def quartiles(fitness: np.ndarray) -> np.ndarray:
-    """25 %, 50 % and 75 % quantile of each generation, `[S, T, N]` to `[3, T]`."""
-    per_generation = np.moveaxis(fitness, 1, 0).reshape(fitness.shape[1], -1)
-    valid = np.where(np.isfinite(per_generation), per_generation, np.nan)
-    return np.nanquantile(valid, [0.25, 0.5, 0.75], axis=1)
+class Axis(NamedTuple):
+    """What a panel has along x.
+
+    places: by the texts of the setting. numeric: whether these are numbers. points: places by the
+    numbers of points, where they are the axis. joined: whether lines join them.
+    """
+
+    key: str
+    places: dict[str, float]
+    numeric: bool
+    points: dict[int, float] | None = None
+    joined: bool = True
+
+    def place(self, row: Summary) -> float:
+        """Where a row is."""
+        if self.points is not None:
+            assert row.point is not None
+            return self.points[row.point]
+        return self.places[text(row.settings[self.key])]
+
+
+class Panel(NamedTuple):
+    """A panel: its title, its x axis, and its lines by label."""
+
+    title: str
+    axis: Axis
+    lines: dict[str, list[Summary]]
+
+
+def draw_sweep(folder: Path, loaded: Experiment, rows: Sequence[Summary]) -> Iterator[str]:
+    """Draw figure.png and .pdf of a sweep; yields their paths and what they leave out."""
+    rate = all(row.value("success_rate") is not None for row in rows)
+    value = "success_rate" if rate else "fitness_mean"
+    rows = [row for row in rows if row.value(value) is not None]
+    if not rows:
+        yield "note: no figure; no point has fitness that is a number"
+        return
+    assert loaded.sweep is not None
+    drawn = {} if loaded.sweep.random is None else loaded.sweep.random.draw
+    decades = [key for key, each in drawn.items() if each.log_uniform is not None]
+    shown = sweep_panels(loaded, rows)
+    if len(shown) > MOST_PANELS:
+        yield f"note: the figure shows {MOST_PANELS} of {len(shown)} panels"
+        shown = shown[:MOST_PANELS]
+    across = min(len(shown), 3 if len(shown) > 4 else 2)
+    down = math.ceil(len(shown) / across)
+    size = (6.2 if across == 1 else 4.4 * across, 3.8 if down == 1 else 3.1 * down)
+    paths = [folder / "figure.png", folder / "figure.pdf"]
+    names = short(rows[0].settings)
+    with panels(paths, f"{folder}: figure", len(shown), across, size) as grid:
+        for number, (axes, (title, axis, lines)) in enumerate(zip(grid, shown, strict=True)):
+            look = _looks(lines)
+            for k, (label, line) in enumerate(lines.items()):
+                shift = 0 if axis.numeric else 0.08 * (k - (len(lines) - 1) / 2)
+                _line(axes, axis, line, value, look[label], label, shift)
+            _set_ticks(axes, axis, decades=axis.key in decades)
+            axes.set_xlabel(names.get(axis.key, axis.key))
+            axes.set_ylabel("success, %" if rate else f"mean {measure(rows)}")
+            axes.set_title(title, loc="left", fontsize=10)
+            if len(lines) > 1 and number == 0:
+                axes.legend(frameon=False, fontsize=8.5)
+    yield from map(str, paths)
+
+
+def sweep_panels(loaded: Experiment, rows: Sequence[Summary]) -> list[Panel]:
+    """Share rows out among panels and lines: other problems are measured otherwise."""
+    settings = list(rows[0].settings)
+    names = short(settings)
+    assert loaded.sweep is not None
+    if loaded.sweep.random is not None:  # each setting that is drawn, over all points
+        axes = [_axis(key, rows)._replace(joined=False) for key in settings]
+        return [Panel("", axis, _lines([], rows, names)) for axis in axes]
+    if loaded.sweep.list is not None:  # points need have nothing in common
+        points = {row.point: row for row in rows}
+        labels = [_name(settings, row, names) for row in points.values()]
+        labels = [
+            f"{number}: {label}" if labels.count(label) > 1 else label
+            for number, label in zip(points, labels, strict=True)
+        ]
+        places = {label: float(i) for i, label in enumerate(labels)}
+        axis = Axis("point", places, False, dict(zip(points, places.values(), strict=True)))  # pyright: ignore
+        return [Panel("", axis, _lines([], rows, names))]
+    of_panels = [key for key in settings if _is_another_problem(key, rows)]
+    left = [key for key in settings if key not in of_panels] or of_panels[-1:]
+    of_panels = [key for key in of_panels if key not in left]
+    along = max(left, key=lambda key: (_axis(key, rows).numeric, len(_axis(key, rows).places)))
+    others = [key for key in left if key != along]
+    while others and len(_lines(others, rows, names)) > MOST_LINES:
+        widest = max(others, key=lambda key: len(_axis(key, rows).places))
+        others.remove(widest)
+        of_panels.append(widest)
+    grouped: dict[str, list[Summary]] = {}
+    for row in rows:
+        grouped.setdefault(_name(of_panels, row, names), []).append(row)
+    axis, many = _axis(along, rows), len({row.method for row in rows}) > 1
+    return [
+        Panel(title, axis, _lines(others, each, names, methods=many))
+        for title, each in grouped.items()
+    ]
+
+
+def _is_another_problem(key: str, rows: Sequence[Summary]) -> bool:
+    """Whether a setting says what is measured, and not how."""
+    how = registry.how(rows[0].problem)
+    section, _, setting = key.partition(".")
+    numeric = _axis(key, rows).numeric
+    return section == "problem" and setting.partition(".")[0] not in how and not numeric
+
+
+def _axis(key: str, rows: Sequence[Summary]) -> Axis:
+    values = list({text(row.settings[key]): row.settings[key] for row in rows}.items())
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in values)
+    places = {name: float(v) if numeric else float(i) for i, (name, v) in enumerate(values)}
+    return Axis(key, places, numeric)
+
+
+def _lines(
+    keys: list[str],
+    rows: Sequence[Summary],
+    names: dict[str, str],
+    *,
+    methods: bool | None = None,
+) -> dict[str, list[Summary]]:
+    """Rows by the labels of their lines. methods: whether labels name them; None: if many."""
+    many = len({row.method for row in rows}) > 1 if methods is None else methods
+    lines: dict[str, list[Summary]] = {}
+    for row in rows:
+        label = ", ".join(filter(None, [row.label if many else "", _name(keys, row, names)]))
+        lines.setdefault(label, []).append(row)
+    return lines
+
+
+def _name(keys: list[str], row: Summary, names: dict[str, str]) -> str:
+    """Name some settings of a row: words as they are, numbers with their settings."""
+    values = [(names[key], row.settings[key]) for key in keys if row.settings[key] is not None]
+    return ", ".join(v if isinstance(v, str) else f"{name} {text(v)}" for name, v in values)
+
+
+def _looks(lines: dict[str, list[Summary]]) -> dict[str, Look]:
+    """A method keeps its colour where lines are methods; others take them in order."""
+    names = [line[0].method for line in lines.values()]
+    names = names if len(set(names)) == len(names) else list(lines)
+    return dict(zip(lines, looks(names).values(), strict=True))
+
+
+def _line(
+    axes: Any, axis: Axis, rows: list[Summary], column: str, look: Look, label: str, shift: float
+) -> None:
+    """Means with their standard errors, side by side where x is no number."""
+    factor = 100 if column == "success_rate" else 1
+    points = sorted(((axis.place(row), row.values[column]) for row in rows), key=lambda p: p[0])
+    x, y = np.array([[place, value] for place, (value, _) in points]).T
+    error = np.array([error or 0 for _, (_, error) in points])
+    axes.errorbar(
+        x + shift,
+        factor * y,
+        factor * np.nan_to_num(error),
+        color=look.colour,
+        marker=look.marker,
+        linestyle="-" if axis.numeric and axis.joined else "",
+        markersize=4.5,
+        capsize=2.5,
+        linewidth=1.3,
+        label=label,
+    )
+
+
+def _set_ticks(axes: Any, axis: Axis, *, decades: bool) -> None:
+    """Mark numbers, on a logarithmic axis where they span decades, or the words of a setting."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    places = axis.places.values()
+    if axis.numeric and min(places) > 0 and max(places) / min(places) >= 30:
+        decades = True
+    if decades:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if not axis.numeric:
+        axes.set_xticks(list(places), list(axis.places))
+        axes.set_xlim(-0.5, len(axis.places) - 0.5)
+        if max(map(len, axis.places)) * len(axis.places) > 36:
+            axes.tick_params(axis="x", labelrotation=30)

@@ -1,6 +1,7 @@
 """Folders of results: files written whole, one process at a time, settings told apart."""
 
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,10 +50,14 @@ def lock(path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[None]
     A file says who holds it. A file system without locks is named and stops nothing.
     Raises ConfigError when another process holds it.
     """
-    import fcntl  # of Unix
-
-    named = path != folder
     path.parent.mkdir(exist_ok=True)
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not of Unix
+        say(f"note: {folder} can't be locked on this system: see that one process uses it")
+        yield
+        return
+    named = path != folder
     handle = os.open(path, os.O_RDWR | os.O_CREAT if named else os.O_RDONLY)
     try:
         try:
@@ -73,6 +78,11 @@ def lock(path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[None]
         os.close(handle)
 
 
+def quoted(path: str | Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
 def differences(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, by their dotted keys: (there, here), "nothing" where there is none."""
     there, here, missing = flat(there), flat(here), "nothing"
@@ -87,7 +97,7 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     """Settings by their dotted keys."""
     if not isinstance(settings, dict) or not settings:
         return {prefix: settings}
-    found = {}
+    leaves = {}
     for key, value in settings.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves

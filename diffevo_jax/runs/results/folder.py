@@ -34,21 +34,15 @@ import numpy as np
 
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
-from diffevo_jax.runs.results.files import holds_only, replace, write_arrays, write_whole
-
-METRICS = (
-    "fitness_mean",
-    "fitness_std",
-    "fitness_min",
-    "fitness_q25",
-    "fitness_median",
-    "fitness_q75",
-    "fitness_max",
-    "success_rate",
-    "effective_sample_size",
-    "num_invalid",
-    "selected",
+from diffevo_jax.runs.results.fields import METRICS
+from diffevo_jax.runs.results.files import (
+    holds_only,
+    quoted,
+    replace,
+    write_arrays,
+    write_whole,
 )
+
 # What a run that was killed before its config.yaml may leave.
 _BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "evosax", "numpy")
@@ -110,7 +104,9 @@ def is_unfinished(folder: Path) -> bool:
 def write_config(folder: Path, config: RunConfig, source: str) -> None:
     """Save the resolved config, ready to run again."""
     text = yaml_loader.dump(config.model_dump())
-    header = f"# diffevo-jax run {folder / 'config.yaml'}\n# From {' '.join(source.split())}\n"
+    header = (
+        f"# diffevo-jax run {quoted(folder / 'config.yaml')}\n# From {' '.join(source.split())}\n"
+    )
     write_whole(folder / "config.yaml", header + text)
 
 
@@ -137,7 +133,7 @@ def write_method(
     path = folder / "metrics.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["method", "repeat", "generation", "alpha", *METRICS])
+        writer = csv.DictWriter(file, ["method", "repeat", "generation", *METRICS])
         if new:
             writer.writeheader()
         writer.writerows(rows)
@@ -159,38 +155,38 @@ def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Read the arrays of a .npz, all of them or those named. Raises ConfigError."""
+    """Read the arrays of a .npz, all of them or those of the names. Raises ConfigError."""
     try:
         with np.load(path) as file:
-            return {name: file[name] for name in names or file.files}
+            return {name: file[name] for name in file.files if name in names or not names}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path}: not readable as results: {error}") from None
 
 
-def load(folder: Path) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
+def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
     """Read a run folder: its config, and the arrays of each method that has any.
 
+    names: the arrays to read; none reads all.
     Raises ConfigError when it is not a run folder or holds no results.
     """
-    from diffevo_jax.runs.config.schema import read_results_config
+    from diffevo_jax.runs.config import experiment
 
     if folder_kind(folder) == "sweep":
         raise ConfigError(
             f"{folder}: the folder of a sweep, not of a run; its results.csv has a row per point, "
-            f"method and repeat, and `diffevo-jax plot {folder}` draws it"
+            f"method and repeat, and `diffevo-jax plot {quoted(folder)}` draws it"
         )
-    config = read_results_config(folder / "config.yaml")
+    config = experiment.load(folder / "config.yaml", registry=None).config
     arrays = {}
     for name in config.methods:
         path = folder / f"{name}.npz"
         if path.exists():
-            arrays[name] = read_arrays(path, "fitness")
-            fitness = arrays[name]["fitness"]
+            arrays[name] = read_arrays(path, *names)
+            fitness = arrays[name].get("fitness", np.zeros(0))
             if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
-                seen = f"{fitness.dtype} of shape {fitness.shape}"
                 raise ConfigError(
                     f"{path}: not readable as results: fitness: expected numbers of shape "
-                    f"[S, T, N]; seen {seen}"
+                    f"[S, T, N]; seen {fitness.dtype} of shape {fitness.shape}"
                 )
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
@@ -207,16 +203,16 @@ def folder_kind(folder: Path) -> Literal["run", "sweep"]:
             raise ConfigError(f"{config}: {error}") from None
         return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
     if not folder.exists():
-        seen, inside = "no such folder", folder.parent
+        problem, inside = "no such folder", folder.parent
     elif not folder.is_dir():
-        seen, inside = "expected a run folder; seen a file", folder.parent
+        problem, inside = "expected a run folder; seen a file", folder.parent
     else:
-        seen, inside = "not a run folder, it holds no config.yaml", folder
+        problem, inside = "not a run folder, it holds no config.yaml", folder
     near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     advice = "`diffevo-jax run CONFIG` makes one and prints its name"
     if near:
         advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
-    raise ConfigError(f"{folder}: {seen}; {advice}")
+    raise ConfigError(f"{folder}: {problem}; {advice}")
 
 
 def finished_repeats(folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Finished runs as arrays, for notebooks and scripts."""
+"""Finished runs and sweeps as arrays, for notebooks and scripts."""
 
 import csv
 import keyword
@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffevo_jax.runs.config import experiment
+from diffevo_jax.runs.config.schema import ConfigError, RunConfig
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results.record import Summary, summary
+from diffevo_jax.runs.results import table
+from diffevo_jax.runs.results.fields import ARRAYS, FIELDS, METRICS
+from diffevo_jax.runs.results.record import Summary, summarise
 
 
 class MethodRun(NamedTuple):
@@ -20,10 +24,10 @@ class MethodRun(NamedTuple):
     best_genome: of all generations, `[S, D]`, and best_fitness, `[S]`.
     reevaluated_genome: the last generation's best individual, `[S, D]`; reevaluated_return and
         reevaluated_success: its fresh episodes, `[S, E]`.
-    metrics: of metrics.csv, `[S, T]` by name: fitness_median, effective_sample_size, ...
+    metrics: the columns of metrics.csv, `[S, T]` by name: fitness_median, ...
     more: what else the method left, by name: archive_points, ...
     config: the method's settings, nested named tuples: `config.algorithm.schedule.num_levels`.
-    summary: its line of the table.
+    summary: its row of the table.
 
     An array that the run did not keep is None.
     """
@@ -48,8 +52,8 @@ class Run(NamedTuple):
     """A run folder, read.
 
     config: the resolved config, nested named tuples: `config.seed`; its methods are a dict.
-    methods: by name, those of which a repeat has finished. table: a line a method, of the last
-        generation: mean and standard error over repeats. environment: of environment.json.
+    methods: by name, those of which a repeat has finished. table: a row for each method, of the
+        last generation: mean and standard error over repeats. environment: environment.json.
     """
 
     folder: Path
@@ -60,7 +64,7 @@ class Run(NamedTuple):
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder, of `diffevo-jax run`, into arrays.
+    """Read a run folder, which `diffevo-jax run` made, into arrays.
 
     Raises ValueError where it is none, or holds no results, and says what to do.
 
@@ -70,22 +74,19 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     config, arrays = results.load(folder)
     metrics = _read_metrics(folder / "metrics.csv")
+    declared = [field.name for field in FIELDS if field.name in MethodRun._fields]
     methods = {}
-    for name in arrays:
-        method = config.methods[name]
-        saved = results.read_arrays(folder / f"{name}.npz")
-        genomes = next((saved[key] for key in _GENOMES if key in saved), None)
-        line = summary(method, None if genomes is None else genomes.shape[-1], saved)
-        shape = saved["fitness"].shape[:2]
+    for name, saved in arrays.items():
+        method, shape = config.methods[name], saved["fitness"].shape[:2]
         columns = metrics.get(name, {}).items()
-        told = {key: cells.reshape(shape) for key, cells in columns if cells.size == np.prod(shape)}
+        summary = summarise(name, config, saved)
         methods[name] = MethodRun(
             label=method.label,
-            metrics=told,
-            config=as_tuples("method", method.model_dump()),
-            summary=line,
-            **{field: saved.pop(field, None) for field in _ARRAYS},  # pyright: ignore
+            **{field: saved.pop(field, None) for field in declared},  # pyright: ignore
+            metrics={key: v.reshape(shape) for key, v in columns if v.size == np.prod(shape)},
             more=saved,
+            config=as_tuples("method", method.model_dump()),
+            summary=summary,
         )
     return Run(
         folder=folder,
@@ -96,11 +97,44 @@ def load_run(folder: str | Path) -> Run:
     )
 
 
-_GENOMES = ("best_genome", "final_population")
-_ARRAYS = (
-    *("fitness", "success_rate", "final_population", "final_x0", "best_genome", "best_fitness"),
-    *("reevaluated_genome", "reevaluated_return", "reevaluated_success"),
-)
+def load_sweep(folder: str | Path) -> list[table.PointResult]:
+    """Read the finished points of a sweep's folder, which `diffevo-jax sweep` made.
+
+    Raises ValueError where it is none.
+
+        for result in load_sweep("runs/sweep_cartpole"):
+            print(result.point.settings, result.rows[0]["fitness_mean"], list(result.arrays))
+    """
+    folder = Path(folder)
+    if results.folder_kind(folder) == "run":
+        raise ConfigError(f"{folder}: the folder of a run, not of a sweep; see load_run")
+    finished = []
+    for point in experiment.load(folder / "config.yaml").points:
+        written = table.read_point(folder, point)
+        if written is not None and written.status == "finished":
+            path = table.point_path(folder, point).with_suffix(".npz")
+            arrays = results.read_arrays(path) if path.exists() else {}
+            finished.append(table.PointResult(point, written.rows, arrays))
+    return finished
+
+
+def load_summaries(path: Path, *, run: str = "") -> tuple[RunConfig, list[Summary]]:
+    """Read a run folder: its config, and a summary of each method with its curve.
+
+    Raises ConfigError.
+    """
+    config, arrays = results.load(path, *ARRAYS)
+    return config, [
+        summarise(name, config, saved, run=run, curve=quartiles(saved["fitness"]))
+        for name, saved in arrays.items()
+    ]
+
+
+def quartiles(fitness: np.ndarray) -> np.ndarray:
+    """25 %, 50 % and 75 % quantile of each generation, `[S, T, N]` to `[3, T]`."""
+    per_generation = np.moveaxis(fitness, 1, 0).reshape(fitness.shape[1], -1)
+    valid = np.where(np.isfinite(per_generation), per_generation, np.nan)
+    return np.nanquantile(valid, [0.25, 0.5, 0.75], axis=1)
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -115,7 +149,7 @@ def _read_metrics(path: Path) -> dict[str, dict[str, np.ndarray]]:
         columns[name] = {
             column: np.array([float(cell) if cell else np.nan for cell in values])
             for column, values in zip(header, cells, strict=True)
-            if column in ("alpha", *results.METRICS)
+            if column in METRICS
         }
     return columns
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.results.folder import METRICS
-from diffevo_jax.runs.results.record import describe
+from diffevo_jax.runs.results.fields import METRICS, describe
 
 FOLDER = "tensorboard"
 # method, number of the first repeat, generations before, what is kept of those since, `[n, k, ...]`
@@ -50,10 +49,8 @@ def tensorboard(folder: Path) -> Iterator[Log]:
                 writers[method, repeat] = SummaryWriter(str(place), purge_step=before + 1)
             writer = writers[method, repeat]
             for k, values in enumerate(fitness):
-                told = describe(values) | {
-                    key: kept[key][number, k] for key in ("alpha", *METRICS) if key in kept
-                }
-                for key, value in told.items():
+                recorded = {key: kept[key][number, k] for key in METRICS if key in kept}
+                for key, value in (describe(values) | recorded).items():
                     if value != "":
                         tag = key.replace("fitness_", "fitness/")
                         writer.add_scalar(tag, float(value), before + k + 1)

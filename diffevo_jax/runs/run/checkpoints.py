@@ -11,17 +11,19 @@ checkpoints/progress/STEP/           of Orbax: the repeats in progress; STEP cou
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import diffevo_jax as de
 from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results.fields import ARRAYS
 from diffevo_jax.runs.results.files import differences
-from diffevo_jax.runs.results.record import ARRAYS
 
 # Without `checkpoint.every`: seconds between checkpoints, and at least so many times what the last
 # one took, so that they cost at most 1 % of a run.
@@ -35,19 +37,49 @@ _MATTERS = ("versions", "backend", "device", "device_count", "x64", "git_commit"
 class Progress(NamedTuple):
     """Repeats in progress.
 
-    method: its name. first: number of the first repeat. asked: how many are wanted; any others
+    method: its name. first: number of the first repeat. size: how many are wanted; any others
         fill up the devices.
     generation: how many generations they have done.
     carry: arrays of the program, a leading axis of repeats. kept: of each generation done,
-        `[asked, generation, ...]`.
+        `[size, generation, ...]`. version: of the package that saved them.
     """
 
     method: str
     first: int
-    asked: int
+    size: int
     generation: int
     carry: list[np.ndarray]
     kept: dict[str, np.ndarray]
+    version: str = ""
+
+
+def check_fits(saved: Progress, leaves: Sequence[Any]) -> None:
+    """Raise ConfigError unless a checkpoint has the arrays of the program, one for each of these.
+
+    leaves: arrays of the program, a leading axis of repeats, whatever its length.
+    """
+    there, here = (
+        [(a.shape[1:], np.dtype(a.dtype)) for a in each] for each in (saved.carry, leaves)
+    )
+    if there != here:
+        version = f"version {saved.version}" if saved.version else "an earlier version"
+        raise cfg.ConfigError(
+            f"methods.{saved.method}: its checkpoint is of {version} and does not fit this one, "
+            f"{de.__version__}: {_unlike(there, here)}. Go on with the version that began the run, "
+            "or begin another in a new folder"
+        )
+
+
+def _unlike(there: list, here: list) -> str:
+    """Say in what two lists of (shape, dtype) differ."""
+    if len(there) != len(here):
+        return f"expected {len(here)} arrays; seen {len(there)}"
+    place = next(i for i, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
+    (shape_there, type_there), (shape_here, type_here) = there[place], here[place]
+    return (
+        f"array {place}: expected {type_here} of shape {shape_here}; "
+        f"seen {type_there} of shape {shape_there}"
+    )
 
 
 class Checkpoints:
@@ -122,15 +154,15 @@ class Checkpoints:
                 )
                 carry, kept = saved.arrays["carry"], saved.arrays["kept"]
                 leaves = [carry[str(i)] for i in range(len(carry))]
-                found = Progress(**saved.where, carry=leaves, kept=kept)
+                progress = Progress(**saved.where, carry=leaves, kept=kept)
             except Exception as error:  # whatever a damaged file leads to
                 self.say(
                     f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)}); "
                     "the one before it is used, or the start of these repeats"
                 )
             else:
-                if (found.method, found.first) == (method, first):
-                    return found
+                if (progress.method, progress.first) == (method, first):
+                    return progress
             shutil.rmtree(self.folder / str(step))
             manager.reload()
         return None
@@ -193,7 +225,7 @@ def begin(
 ) -> dict[str, Any]:
     """Start the record of a run, `environment.json`; a run that goes on keeps its record.
 
-    sources: of `plugins.load`.
+    sources: texts of plugins, see `plugins.load`.
     Raises ConfigError, naming the keys, when the folder holds a run of another config.
     """
     goes_on = (folder / "config.yaml").exists()
@@ -223,7 +255,7 @@ def finished(
     folder: Path, config: cfg.RunConfig, say: Callable[[str], None]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Read the arrays of all generations of the methods that had ended; drop the others' rows."""
-    found = {}
+    arrays_of = {}
     for name in config.methods:
         path = folder / f"{name}.npz"
         if not path.exists():
@@ -235,21 +267,21 @@ def finished(
             continue
         kept = {key: value for key, value in arrays.items() if key in ARRAYS}
         if len(kept.get("fitness", ())) == config.repeats:
-            found[name] = kept
-    results.drop_rows(folder, keep=found)
-    return found
+            arrays_of[name] = kept
+    results.drop_rows(folder, keep=arrays_of)
+    return arrays_of
 
 
 def _check_same(
     folder: Path, config: cfg.RunConfig, before: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    stored = cfg.load_config(folder / "config.yaml").model_dump()
-    given = config.model_dump()
+    stored = load(folder / "config.yaml").config.model_dump()
+    new = config.model_dump()
     if before and before["x64"] != record["x64"]:
-        stored["JAX_ENABLE_X64"], given["JAX_ENABLE_X64"] = before["x64"], record["x64"]
+        stored["JAX_ENABLE_X64"], new["JAX_ENABLE_X64"] = before["x64"], record["x64"]
     lines = [
-        f"  {key}: {there} there, {here} asked for"
-        for key, (there, here) in differences(stored, given).items()
+        f"  {key}: {there} there, {here} here"
+        for key, (there, here) in differences(stored, new).items()
         # Words, which follow the others, and what results are held against.
         if key != "description" and not key.startswith("figure") and ".reference" not in key
     ]

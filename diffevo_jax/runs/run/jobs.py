@@ -1,53 +1,56 @@
-"""One job of a sweep: points of one shape as one compiled program a method, a file a point.
+"""A sweep: its points, shared out into jobs that submitit starts, and one folder for all of them.
 
-Points have one shape where they differ in numbers alone (those that the registry says may be
-traced, and the seed): these are data to the program. A job is a fresh process that submitit starts;
-it knows the sweep's folder and the numbers of its points, and skips those that are finished.
+config.yaml     the sweep as it was called
+plugins/        the files that it was called with, if any
+points/         the points' files, of which `table` makes results.csv, failed.csv, summary.csv
+jobs/           submitit's files: scripts and logs
+figure.png      and .pdf: drawn by the command line, and by `diffevo-jax plot`
+submitted.json  jobs of Slurm that a call has not waited for; the next one does
+
+A job runs points of one shape, which differ in numbers alone (those that the registry says may be
+traced, and the seed). It is a fresh process; it knows the sweep's folder and the numbers of its
+points, and skips those that are finished.
 """
 
+import itertools
 import json
-import math
 import os
-import time
+import re
+import subprocess
 import traceback
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, ValidationError
 
 import diffevo_jax as de
-from diffevo_jax.runs.config import plugins, registry
-from diffevo_jax.runs.config import schema as cfg
-from diffevo_jax.runs.config.registry import Section
-from diffevo_jax.runs.config.sweep import Point, load_sweep
+from diffevo_jax.checks import InputError
+from diffevo_jax.runs.config import experiment, plugins
+from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.experiment import Experiment, Point
+from diffevo_jax.runs.config.files import shown
+from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results.files import write_arrays, write_whole
-from diffevo_jax.runs.results.record import describe
-from diffevo_jax.runs.run import engine as run
-from diffevo_jax.runs.run import program as programs
-from diffevo_jax.runs.run import startup
-from diffevo_jax.selection import SIGNS, advice
+from diffevo_jax.runs.results import table
+from diffevo_jax.runs.results.files import quoted, write_whole
+from diffevo_jax.runs.results.record import Record
+from diffevo_jax.runs.results.table import PointResult, is_finished
+from diffevo_jax.runs.run import engine, program, startup
+
+# A submitted job and the numbers of its points.
+Submitted = tuple[Any, tuple[int, ...]]
+
+# How the points are shared out may change between calls into one folder.
+_FREE = ("description", "sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call")
+_SUBMITTED = "submitted.json"
+_DECADE = 10 * 365 * 24 * 60  # minutes; submitit ends a local job after 2 of its own accord
+# Jobs of an array, where Slurm does not say: its MaxArraySize, by default.
+MOST_JOBS = 1001
 
 
-class Record(Section):
-    """What a point's file says: rows of the table, or why there are none.
-
-    advice: what to change, of `selection.advice`, where runs did not select.
-    version: of this package. environment: of `results.environment`, where the point was run.
-    """
-
-    status: Literal["finished", "failed"]
-    settings: dict[str, Any]
-    error: str
-    rows: list[dict[str, Any]]
-    advice: Annotated[list[str], Field(default_factory=list)]
-    version: str
-    environment: dict[str, Any]
+# A job
 
 
 class Job(NamedTuple):
@@ -67,40 +70,29 @@ class Job(NamedTuple):
     def __call__(self) -> None:
         """Run the points that are not finished; their files say how it went."""
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-            # submitit hides every GPU whose number it was not told.
+            # submitit hides every GPU whose number it was not given.
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if self.visible_devices is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.visible_devices
-        startup.use_all_cores()
-        startup.use_graphs()
-        if self.cache:
-            startup.keep_compiled()
+        startup.prepare(cache=self.cache)
         if self.plugins:
             plugins.load(plugins.kept(self.folder))
-        sweep = load_sweep(self.folder / "config.yaml")
-        points = [sweep.points[number] for number in self.points]
+        loaded = experiment.load(self.folder / "config.yaml")
+        assert loaded.sweep is not None
+        points = [loaded.points[number] for number in self.points]
         left = {p.number: p for p in points if not is_finished(self.folder, p)}
+        environment: dict[str, Any] = {}
         try:
             environment = results.environment()
-            for ran in run_points(list(left.values()), runs_per_call=sweep.section.runs_per_call):
-                if ran.arrays:
-                    write_arrays(arrays_path(self.folder, ran.point), ran.arrays)
-                record = Record(
-                    status="failed" if ran.error else "finished",
-                    settings=ran.point.settings,
-                    error=ran.error,
-                    rows=ran.rows,
-                    advice=list(ran.advice),
-                    version=de.__version__,
-                    environment=environment,
-                )
-                write_record(self.folder, ran.point, record)
-                del left[ran.point.number]
+            points = list(left.values())
+            for result in run_points(points, runs_per_call=loaded.sweep.runs_per_call):
+                table.write_point(self.folder, result, environment)
+                del left[result.point.number]
         except Exception as error:
             traceback.print_exc()
             first_line = (str(error).strip() or "no message").splitlines()[0]
             for point in left.values():
-                write_failure(self.folder, point, f"{type(error).__name__}: {first_line}")
+                _write_failure(self.folder, point, f"{type(error).__name__}: {first_line}")
 
     def checkpoint(self) -> Any:
         """Say what submitit queues again when the scheduler takes the job off: what is left."""
@@ -109,218 +101,340 @@ class Job(NamedTuple):
         return DelayedSubmission(self)
 
 
-class Ran(NamedTuple):
-    """A point that was run: its rows, or why there are none; arrays METHOD.NAME, `[S', ...]`.
-
-    advice: what to change where runs did not select, each once.
-    """
-
-    point: Point
-    rows: list[dict[str, Any]]
-    arrays: dict[str, np.ndarray]
-    error: str
-    advice: tuple[str, ...] = ()
-
-
-def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Ran]:
+def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[PointResult]:
     """Run points of one shape, and yield them as they finish.
 
     runs_per_call: runs that an accelerator does together; a CPU does them one by one.
     """
     if not points:
         return
-    first = points[0].config
-    repeats = first.repeats
-    total = len(points) * repeats
-    devices = jax.local_devices()[:total]
-    each = math.ceil(total / len(devices))
-    most = run.REPEATS_PER_CALL if jax.default_backend() == "cpu" else runs_per_call
-    calls = math.ceil(each / most)
-    size = len(devices) * math.ceil(each / calls)  # fewest calls, all of one shape
-    programs = {name: _Program(first, name, devices) for name in first.methods}
-    finished: dict[int, list[_Run]] = {}
-    for begin in range(0, total, size):
-        end = min(begin + size, total)
-        # Padding to a whole call, discarded below.
-        which, repeat = np.divmod(np.minimum(np.arange(begin, begin + size), total - 1), repeats)
-        chosen = [points[i] for i in which]
-        for name, program in programs.items():
-            kept, seconds = program(chosen, repeat)
-            for i in range(end - begin):
-                one = jax.tree.map(lambda value, i=i: value[i], kept)
-                one = _Run(name, int(repeat[i]), one, seconds / (end - begin))
-                finished.setdefault(which[i], []).append(one)
-        for i in range(begin // repeats, end // repeats):
-            yield _ran(points[i], finished.pop(i))
+    sink = _Points(points)
+    configs = [point.config for point in points]
+    programs = {name: program.with_data(method) for name, method in configs[0].methods.items()}
+    for _ in engine.advance(configs, programs, sink, runs_per_call=runs_per_call):
+        yield from sink.finished()
 
 
-class _Run(NamedTuple):
-    """One run of a point: of which method and repeat, what `one_run` kept, its seconds."""
+class _Points(engine.Sink):
+    """Points of a sweep: the numbers of each run, and no checkpoints."""
 
-    method: str
-    repeat: int
-    kept: dict[str, Any]
-    seconds: float
+    def __init__(self, points: Sequence[Point]):
+        self.points, self.repeats = points, points[0].config.repeats
+        self.errors: dict[int, str] = {}
+        self.seconds = {name: engine.new_times() for name in points[0].config.methods}
+        self.spent = dict.fromkeys(self.seconds, 0.0)
+        self.records: dict[int, dict[str, Record]] = {}
+        self.next = 0  # number of the first point that is not finished
+        self.shown: dict[str, int] = {}  # tenths of the runs that progress has shown
 
+    def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
+        total = len(self.points) * self.repeats
+        tenth = 10 * runs // total
+        if compiling:
+            print(f"{method}: compiling", flush=True)
+        elif tenth > self.shown.get(method, 0):
+            print(f"{method}: {runs} of {total} runs", flush=True)
+            self.shown[method] = tenth
 
-def _ran(point: Point, runs: list[_Run]) -> Ran:
-    """Put the runs of a point together, method by method."""
-    rows, arrays = [], {}
-    for name, method in point.config.methods.items():
-        mine = [run for run in runs if run.method == name]
-        for one in mine:
-            try:
-                run.check_fitness(method, one.kept["lowest"])
-            except run.Stopped as stopped:
-                return Ran(point, [], {}, str(stopped))
-            row = {"method": name, "repeat": one.repeat, **_row(one.kept)}
-            rows.append({**row, "seconds": round(one.seconds, 6)})
-        for key in mine[0].kept["ending"]:
-            saved = [one.kept["ending"][key] for one in mine[: method.save_populations]]
-            arrays[f"{name}.{key}"] = np.stack(saved)
-    said = [advice(*run.kept["signs"]) for run in runs if run.kept["signs"]]
-    return Ran(point, rows, arrays, "", tuple(dict.fromkeys(filter(None, said))))
+    def begin(self, method: str) -> tuple[int, dict[str, float]]:
+        return 0, self.seconds[method]
 
+    def chunk(self, call: engine.Call, kept: engine.Arrays) -> engine.Arrays:
+        for i, fitness in enumerate(kept["fitness"]):
+            number = (call.first + i) // self.repeats
+            method = self.points[number].config.methods[call.method]
+            message = engine.no_weight(method, fitness)
+            if message is not None:
+                self.errors.setdefault(number, message)
+        return kept | {"fitness": kept["fitness"][:, -1:]}  # the last is all that the rows need
 
-class _Program:
-    """A method of all points, compiled at its first call."""
+    def finish(self, call: engine.Call, runs: engine.Arrays, populations: engine.Arrays) -> None:
+        spent = self.seconds[call.method]["run_seconds"]
+        seconds = round((spent - self.spent[call.method]) / call.size, 6)
+        self.spent[call.method] = spent
+        runs = runs | {"seconds": np.full(call.size, seconds)}
+        used = 0  # of the populations, whose repeats are the first of each point
+        for i in range(call.size):
+            number, repeat = divmod(call.first + i, self.repeats)
+            limit = self.points[number].config.methods[call.method].save_populations
+            kept = slice(used, used + (limit is None or repeat < limit))
+            used = kept.stop
+            record = self.records.setdefault(number, {}).setdefault(
+                call.method, Record(call.method, limit)
+            )
+            record.add(
+                {key: value[i : i + 1] for key, value in runs.items()},
+                {key: value[kept] for key, value in populations.items()},
+            )
 
-    def __init__(self, config: cfg.RunConfig, name: str, devices: Sequence[Any]):
-        self.name, self.compiled = name, None
-        method = config.methods[name]
-
-        def one_run(key: jax.Array, numbers: dict[str, jax.Array]) -> dict[str, Any]:
-            program = programs.make_program(with_numbers(method, numbers))
-            carry, keys = program.start(key)
-            carry, kept = program.advance(carry, keys)
-            fitness = kept["fitness"]
-            found = {
-                "fitness": fitness[-1],
-                "best": carry.running.best.fitness,
-                "lowest": jnp.min(fitness, where=jnp.isfinite(fitness), initial=jnp.inf),
-                "num_invalid": jnp.sum(kept.get("num_invalid", 0)),
-                "ending": program.ending(carry) if method.save_populations else {},
-                "signs": [kept[name] for name in SIGNS] if kept.keys() >= set(SIGNS) else [],
-            }
-            if "success_rate" in kept:
-                found["success_rate"] = kept["success_rate"][-1]
-            if program.reevaluate is not None:
-                again = program.reevaluate(key, carry)
-                found |= {name: jnp.mean(value) for name, value in again.items()}
-            return found
-
-        self.jitted = jax.jit(de.batch.over_devices(de.batch.by_platform(one_run), devices))
-
-    def __call__(self, points: Sequence[Point], repeats: np.ndarray):
-        """What `one_run` keeps, `[runs, ...]`, and the seconds that it took."""
-        configs = [point.config for point in points]
-        seeds = np.array([config.seed for config in configs], np.uint32)
-        keys = _keys(seeds, repeats)
-        numbers = [take_apart(config.methods[self.name])[1] for config in configs]
-        arrays = {key: jnp.asarray([each[key] for each in numbers], float) for key in numbers[0]}
-        if self.compiled is None:
-            self.compiled = self.jitted.lower(keys, arrays).compile()
-        begin = time.perf_counter()
-        kept = jax.tree.map(np.asarray, self.compiled(keys, arrays))
-        return kept, time.perf_counter() - begin
+    def finished(self) -> Iterator[PointResult]:
+        """Yield the points of which every method has all its repeats."""
+        while self.next in self.records:
+            records = self.records[self.next]
+            point, methods = self.points[self.next], self.points[self.next].config.methods
+            if any(len(records.get(name, ())) < self.repeats for name in methods):
+                return
+            del self.records[self.next]
+            error = self.errors.get(self.next)
+            self.next += 1
+            yield PointResult(point, [], {}, error) if error else _result(point, records)
 
 
-@jax.jit
-def _keys(seeds: jax.Array, repeats: jax.Array) -> jax.Array:
-    """Keys of the runs, as `batch.seed_keys` makes them."""
-    return jax.vmap(lambda seed, k: jax.random.fold_in(jax.random.key(seed), k))(seeds, repeats)
+def _result(point: Point, records: dict[str, Record]) -> PointResult:
+    """Put the methods of a point together."""
+    rows, arrays, advice = [], {}, []
+    for name in point.config.methods:
+        record = records[name]
+        for repeat, numbers in enumerate(record.numbers()):
+            known = {key: None if np.isnan(value) else value for key, value in numbers.items()}
+            rows.append({"method": name, "repeat": repeat, **known})
+        arrays |= {f"{name}.{key}": value for key, value in record.endings().items()}
+        advice += record.advice()
+    return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(advice)))
 
 
-def take_apart(method: cfg.Method) -> tuple[str, dict[str, float]]:
-    """Take a method apart: what its program is compiled for, as text, and the numbers it takes."""
-    shape = method.model_dump(exclude={"label", "reference"})
-    numbers = {}
-    for kind in ("problem", "algorithm"):
-        for inner, path, section in registry.sections(kind, getattr(method, kind), kind):
-            for setting in registry.entry(inner, section).traced:
-                value, default = getattr(section, setting), type(section).model_fields[setting]
-                # What is off by default, as a floor of 0, leaves another program where it is off.
-                if isinstance(value, int | float) and (value or default.default != 0):
-                    key = f"{path}.{setting}"
-                    numbers[key] = reduce(dict.__getitem__, path.split("."), shape).pop(setting)
-    return json.dumps(shape), numbers
+# A sweep
 
 
-def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
-    """Put numbers, traced ones for example, into a method."""
+def sweep(
+    path: Path,
+    overrides: list[str] | None = None,
+    *,
+    executor: str = "local",
+    out: Path | None = None,
+    only: Sequence[int] = (),
+    plugin: Sequence[Path] = (),
+    cache: bool = True,
+    say: Callable[[str], Any] = print,
+    finish: Callable[[Path], Any] = lambda _: None,
+) -> list[str]:
+    """Run the points of a sweep that are not finished in its folder, and write its tables.
 
-    def put(model: Any, path: list[str], value: Any) -> Any:
-        inner = put(getattr(model, path[0]), path[1:], value) if len(path) > 1 else value
-        return model.model_copy(update={path[0]: inner})
+    executor: "local", one job after the other, each in a fresh process with every core or
+        accelerator; "slurm", an array of jobs; "debug", in this process.
+    out: the sweep's folder, new or of the same sweep; None is runs/NAME.
+    only: numbers of the points to run; none is all. plugin: files for `plugins.load`.
+    say: called with a line on the jobs, and on points that did not select.
+    finish: called with the folder once its tables are written.
 
-    return reduce(lambda m, item: put(m, item[0].split("."), item[1]), numbers.items(), method)
-
-
-def _row(kept: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What the table says of a run; None where there is none.
-
-    The last generation's mean and rate of success, the best of all, and the same of the last
-    generation's best individual over fresh episodes.
+    Returns a line per point that has failed, among those to run. Raises ConfigError on bad input,
+    before anything runs.
     """
+    if executor != "debug":
+        _submitit()
+    sources = plugins.load(plugin)
+    loaded = experiment.load(path, overrides or ())
+    if loaded.sweep is None:
+        name = shown(path)
+        raise ConfigError(
+            f"{name}: missing key 'sweep', with grid, list or random; `diffevo-jax run {name}` "
+            "runs a config without"
+        )
+    groups = group(loaded)
+    last = len(loaded.points) - 1
+    for number in only:
+        if not 0 <= number <= last:
+            raise ConfigError(f"--only {number}: expected the number of a point, 0 to {last}")
+    points = [point for point in loaded.points if not only or point.number in only]
+    folder = (out or Path("runs") / loaded.name).absolute()
+    if folder.exists():
+        _check_folder(folder, loaded, sources)
 
-    def number(name: str) -> float | None:
-        return float(kept[name]) if name in kept else None
+    def plan() -> tuple[list[Submitted], list[Job]]:
+        """The jobs that are in Slurm's queue already, and those that run what is left."""
+        queued = _queued(folder, len(loaded.points))
+        taken = {number for _, numbers in queued for number in numbers}
+        free = {p.number for p in points if not (p.number in taken or is_finished(folder, p))}
+        jobs = [tuple(point.number for point in each if point.number in free) for each in groups]
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return queued, [Job(folder, each, devices, bool(sources), cache) for each in jobs if each]
 
-    mean = describe(kept["fitness"])["fitness_mean"]
-    return {
-        "fitness_mean": None if mean == "" else mean,
-        "fitness_best": float(kept["best"]) if np.isfinite(kept["best"]) else None,
-        "success_rate": number("success_rate"),
-        "reevaluated_return": number("reevaluated_return"),
-        "reevaluated_success": number("reevaluated_success"),
-        "num_invalid": int(kept["num_invalid"]),
-    }
+    if executor == "slurm":
+        _check_array(len(plan()[1]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with folders.lock(folder, folder, say):
+        queued, jobs = plan()
+        source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
+        _write_config(folder, loaded, source, sources)
+        left = [loaded.points[number] for job in jobs for number in job.points]
+        say(f"{len(left)} of {len(points)} points to run, jobs: {len(jobs)} -> {folder}")
+        for point in left:
+            table.point_path(folder, point).unlink(missing_ok=True)
+        submitted = _submit(executor, loaded, folder, jobs, queued)
+        try:
+            for job, numbers in submitted:
+                ended = [loaded.points[number] for number in numbers]
+                _wait(folder, job, ended, cancel=executor == "local")
+                failed = [point for point in ended if not is_finished(folder, point)]
+                say(f"job {job.job_id}: {len(ended)} points, {len(failed)} failed")
+        finally:
+            failures = table.write_results(folder, loaded.points)
+        (folder / _SUBMITTED).unlink(missing_ok=True)
+        for line in table.advice(folder, points):
+            say(line)
+        finish(folder)
+    return [f"{point.describe()}: {error}" for point, error in failures if point in points]
 
 
-def arrays_path(folder: Path, point: Point) -> Path:
-    """Where a point's arrays are, if any are saved."""
-    return record_path(folder, point).with_suffix(".npz")
+def group(loaded: Experiment) -> list[list[Point]]:
+    """Put points of one shape together, at most `points_per_job` of them: the jobs.
+
+    Raises ConfigError, naming a point, where task, policy and latent space do not fit.
+    """
+    shapes: dict[str, list[Point]] = {}
+    for point in loaded.points:
+        methods = point.config.methods.items()
+        methods = {name: program.take_apart(method)[0] for name, method in methods}
+        shape = json.dumps([point.config.repeats, methods])
+        if shape not in shapes:
+            try:
+                program.build(point.config)
+            except ConfigError as error:
+                raise ConfigError(f"{point.describe()}: {error}") from None
+        shapes.setdefault(shape, []).append(point)
+    most = (loaded.sweep and loaded.sweep.points_per_job) or len(loaded.points)
+    return [group[i : i + most] for group in shapes.values() for i in range(0, len(group), most)]
 
 
-def record_path(folder: Path, point: Point) -> Path:
-    """Where a point's file is."""
-    return folder / "points" / f"{point.number:04d}.json"
-
-
-def read_record(folder: Path, point: Point) -> Record | None:
-    """Read a point's file; None where there is none. Raises ConfigError on a damaged one."""
-    path = record_path(folder, point)
+def _submitit() -> Any:
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise cfg.ConfigError(
-            f"{path}: not readable ({reason}); remove it, and the point is run again"
+        import submitit
+    except ImportError:
+        raise ConfigError(
+            'sweeps need submitit, which is not installed: pip install "diffevo-jax[sweep]"'
         ) from None
+    return submitit
 
 
-def is_finished(folder: Path, point: Point) -> bool:
-    """Whether a point has its rows. Raises ConfigError on a damaged file."""
-    record = read_record(folder, point)
-    return record is not None and record.status == "finished"
+def _check_array(num_jobs: int) -> None:
+    """Raise InputError for more jobs than an array of Slurm's may have."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
+        most = int(re.findall(r"MaxArraySize\s*=\s*(\d+)", shown.stdout)[0])
+    except (OSError, IndexError):
+        most = MOST_JOBS
+    if num_jobs > most:
+        raise InputError(
+            "sweep.points_per_job",
+            f"at most {most} jobs, as an array of this Slurm may have",
+            f"{num_jobs} jobs",
+            "raise points_per_job, or run the points in portions with --only",
+        )
 
 
-def write_record(folder: Path, point: Point, record: Record) -> None:
-    """Write a point's file, whole."""
-    write_whole(record_path(folder, point), record.model_dump_json(indent=1) + "\n")
+class _Here(NamedTuple):
+    """A job in this process, as one of submitit's."""
+
+    job: Job
+    job_id: str
+    state: str = "error"
+
+    def exception(self) -> None:
+        """Run it; its points' files say how it went."""
+        self.job()
 
 
-def write_failure(folder: Path, point: Point, error: str) -> None:
+def _submit(
+    executor: str,
+    loaded: Experiment,
+    folder: Path,
+    jobs: list[Job],
+    queued: list[Submitted],
+) -> Iterator[Submitted]:
+    """Hand jobs to submitit: to Slurm all at once, else each when the one before has ended."""
+    if executor == "debug":
+        here = ((_Here(job, str(number)), job.points) for number, job in enumerate(jobs))
+        return itertools.chain(queued, here)
+    try:
+        cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
+        assert loaded.sweep is not None
+        slurm = {"time": 60, **(loaded.sweep.slurm or {})} if executor == "slurm" else {}
+        cluster.update_parameters(
+            name=loaded.name,
+            local_timeout_min=_DECADE,
+            **{f"slurm_{key}": value for key, value in slurm.items()},
+        )
+        if executor != "slurm" or not jobs:
+            lazily = ((cluster.submit(job), job.points) for job in jobs)
+            return itertools.chain(queued, lazily)
+        with cluster.batch():
+            handles = [cluster.submit(job) for job in jobs]
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError, OSError) as error:
+        raise ConfigError(f"--executor {executor}: {error}") from None
+    submitted = [*queued, *((h, job.points) for h, job in zip(handles, jobs, strict=True))]
+    text = json.dumps({handle.job_id: numbers for handle, numbers in submitted})
+    write_whole(folder / _SUBMITTED, text + "\n")
+    return iter(submitted)
+
+
+def _queued(folder: Path, num_points: int) -> list[Submitted]:
+    """Jobs that an earlier call left in Slurm's queue and that have not ended."""
+    path = folder / _SUBMITTED
+    if not path.exists():
+        return []
+    advice = f"remove {path} once its jobs have ended"
+    try:
+        numbers_of, submitit = json.loads(path.read_text(encoding="utf-8")), _submitit()
+        jobs = [
+            (submitit.SlurmJob(folder / "jobs", key), tuple(numbers_of[key])) for key in numbers_of
+        ]
+        if not all(number in range(num_points) for _, numbers in jobs for number in numbers):
+            raise ValueError("no such point")
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable ({error}); {advice}") from None
+    return [(job, numbers) for job, numbers in jobs if not job.done()]
+
+
+def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
+    """Wait for a job; where it ended without a word, say so of its points."""
+    try:
+        error = job.exception()
+    except KeyboardInterrupt:
+        if cancel:
+            job.cancel(check=False)
+        raise
+    for point in points:
+        if error is not None and table.read_point(folder, point) is None:
+            last = str(error).strip().splitlines()[-1]
+            _write_failure(folder, point, f"its job ended in {job.state}: {last}")
+
+
+def _write_failure(folder: Path, point: Point, error: str) -> None:
     """Say in a point's file why it has no rows."""
-    failed = Record(
-        status="failed",
-        settings=point.settings,
-        error=error,
-        rows=[],
-        advice=[],
-        version=de.__version__,
-        environment={},
-    )
-    write_record(folder, point, failed)
+    table.write_point(folder, PointResult(point, [], {}, error), {})
+
+
+def _write_config(folder: Path, loaded: Experiment, source: str, sources: dict[str, str]) -> None:
+    """Save the sweep as it was called; the jobs read it."""
+    plugins.keep(folder, sources)
+    (folder / "points").mkdir(exist_ok=True)
+    command = f"diffevo-jax sweep {quoted(folder / 'config.yaml')}"
+    header = f"# {command}\n# From {' '.join(source.split())}\n"
+    write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
+
+
+def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> None:
+    """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
+    if not folder.is_dir():
+        raise ConfigError(f"--out {folder}: expected a folder; seen a file")
+    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
+    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", *kept):
+        return
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
+    there = experiment.read(folder / "config.yaml")
+    keys = folders.differences(there, loaded.data)
+    differing = [key for key in keys if not key.startswith(_FREE)]
+    if differing:
+        raise ConfigError(
+            f"--out {folder}: holds another sweep; they differ in {', '.join(differing)}. "
+            "Choose another folder"
+        )
+    plugins.check_same(folder, sources)
+    for point in loaded.points:
+        written = table.read_point(folder, point)
+        if written is not None and written.version != de.__version__:
+            raise ConfigError(
+                f"--out {folder}: {point.describe()} was run by version {written.version}; this is "
+                f"{de.__version__}. Choose another folder"
+            )

@@ -36,16 +36,16 @@ def connect(
     """
     from diffevo_jax.runs.config.schema import ConfigError
 
-    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
-    missing = [flag for flag, value in given.items() if value is None]
+    flags = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    missing = [flag for flag, value in flags.items() if value is None]
     if not distributed:
-        if len(missing) < len(given):
-            flags = ", ".join(flag for flag in given if flag not in missing)
-            raise ConfigError(f"{flags}: expected together with --distributed")
+        if len(missing) < len(flags):
+            stated = ", ".join(flag for flag in flags if flag not in missing)
+            raise ConfigError(f"{stated}: expected together with --distributed")
         return
-    if 0 < len(missing) < len(given):
+    if 0 < len(missing) < len(flags):
         raise ConfigError(
-            f"--distributed: expected all of {', '.join(given)} or none of them; "
+            f"--distributed: expected all of {', '.join(flags)} or none of them; "
             f"missing {', '.join(missing)}"
         )
     if processes is not None and processes < 1:

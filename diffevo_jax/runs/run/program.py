@@ -1,7 +1,8 @@
 """A method of a config as pure functions of a key."""
 
+import json
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,10 @@ from jax.sharding import Mesh
 import diffevo_jax as de
 from diffevo_jax.algorithm import no_best
 from diffevo_jax.checks import InputError
-from diffevo_jax.runs.config import plugins, registry
+from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.results.fields import EPISODES, GENERATION
 
 
 class Program(NamedTuple):
@@ -25,24 +28,26 @@ class Program(NamedTuple):
     reevaluate: (key of the repeat, carry at its end) -> outcomes of `EPISODES` fresh episodes of
         the last generation's best individual, return and success, `[E]`; None where the problem
         has none.
-    mesh: of the devices that share each population; None: each repeat has one device.
+    mesh: the devices that share each population; None: each repeat has one device.
+
+    Where numbers are data (`with_data`), start, advance and reevaluate take them last.
     """
 
     num_genes: int
     num_levels: int
-    start: Callable[[jax.Array], Any]
+    start: Callable[..., Any]
     advance: Callable[..., tuple[Any, dict[str, jax.Array]]]
     ending: Callable[[Any], dict[str, jax.Array]]
-    reevaluate: Callable[[jax.Array, Any], dict[str, jax.Array]] | None = None
+    reevaluate: Callable[..., dict[str, jax.Array]] | None = None
     mesh: Mesh | None = None
 
 
 class Carry(NamedTuple):
     """What a repeat carries.
 
-    running: of `evolve`. key: of the algorithm's own random choices.
+    running: what `evolve` carries. key: for the algorithm's own random choices.
     x0: the estimates of the last update, `[N, D]`; () where they are not saved.
-    fittest: index of the best individual of the last generation; () where it is not re-evaluated.
+    fittest: index of the best individual of the last generation; () where it is not reevaluated.
     """
 
     running: de.Running
@@ -63,12 +68,12 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
             programs[name] = make_program(method, mesh=mesh)
             jax.eval_shape(partial(_first_generation, programs[name]), jax.random.key(0))
         except Exception as error:
-            told = str(error) if isinstance(error, ValueError) else plugins.located(error)
+            message = str(error) if isinstance(error, ValueError) else plugins.located(error)
             if isinstance(error, InputError):
-                told = f"{_place(method, error.path)}{error}"
-            if told is None:
+                message = f"{_place(method, error.path)}{error}"
+            if message is None:
                 raise
-            raise cfg.ConfigError(f"{config.name}: methods.{name}: {told}") from error
+            raise cfg.ConfigError(f"{config.name}: methods.{name}: {message}") from error
     return programs
 
 
@@ -91,8 +96,9 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     Raises ValueError, naming the setting that does not fit.
     """
     problem: de.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
+    reevaluation = problem.reevaluate
     if not isinstance(problem.num_genes, int) or problem.num_genes < 1:
-        raise ValueError(f"problem: expected num_genes of 1 or more; seen {problem.num_genes}")
+        raise InputError("problem", "num_genes of 1 or more", problem.num_genes)
 
     def make_algorithm(key: jax.Array) -> de.Algorithm:
         return registry.build(
@@ -101,7 +107,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             "algorithm",
             key=key,
             num_genes=problem.num_genes,
-            population_size=method.population,
+            population_size=method.population_size,
             mesh=mesh,
         )
 
@@ -113,24 +119,27 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
 
     def start(key: jax.Array) -> tuple[Carry, jax.Array]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
-        genomes = jax.random.normal(key_init, (method.population, problem.num_genes))
+        genomes = jax.random.normal(key_init, (method.population_size, problem.num_genes))
         state = make_algorithm(key_algorithm).init(key_algorithm, genomes)
         running = de.Running(state, no_best(state.population))
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
-        fittest = () if problem.reevaluate is None else jnp.zeros((), jnp.int32)
+        fittest = () if reevaluation is None else jnp.zeros((), jnp.int32)
         return Carry(running, key_algorithm, x0, fittest), keys
 
     def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
-        kept = {name: getattr(info, name) for name in KEPT if hasattr(info, name)}
-        if "effective_sample_size" in kept:
-            kept["effective_sample_size"] = jnp.mean(kept["effective_sample_size"])
+        kept = {}
+        for field in GENERATION:
+            if hasattr(info, field.name):
+                value = getattr(info, field.name)
+                # One number a generation: the mean over individuals.
+                kept[field.name] = jnp.mean(value) if field.shape == "S T" and value.ndim else value
         if aux and "returns" in aux:
             kept["fitness"] = aux["returns"]
         if aux and "success" in aux:
-            seen = getattr(aux["success"], "shape", type(aux["success"]).__name__)
-            if seen != info.fitness.shape:
-                raise ValueError(f"problem: expected success {info.fitness.shape}; seen {seen}")
+            shape = getattr(aux["success"], "shape", type(aux["success"]).__name__)
+            if shape != info.fitness.shape:
+                raise InputError("problem", f"success {info.fitness.shape}", shape)
             kept["success_rate"] = jnp.mean(aux["success"])
         return kept
 
@@ -145,7 +154,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             updated = carry.running.state.t > 0
             running, (kept, info) = generation(carry.running, key)
             carry = carry._replace(running=running)
-            if problem.reevaluate is not None:
+            if reevaluation is not None:
                 carry = carry._replace(fittest=index_of_best(info.fitness))
             if not method.save_x0:
                 return carry, kept
@@ -164,32 +173,67 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         }
         if method.save_x0:
             left["final_x0"] = carry.x0
-        if problem.reevaluate is not None:
+        if reevaluation is not None:
             left["reevaluated_genome"] = chosen(state.population, carry.fittest)
         if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
     def reevaluate(key: jax.Array, carry: Carry) -> dict[str, jax.Array]:
-        assert problem.reevaluate is not None
+        assert reevaluation is not None
         genome = chosen(carry.running.state.population, carry.fittest)
         # `start` has split the repeat's key in three.
-        returns, aux = problem.reevaluate(
-            jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1))
-        )
+        returns, aux = reevaluation(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
         success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
         return {"reevaluated_return": returns, **success}
 
-    if problem.reevaluate is None:
+    if reevaluation is None:
         return Program(problem.num_genes, num_levels, start, advance, ending, mesh=mesh)
     return Program(problem.num_genes, num_levels, start, advance, ending, reevaluate, mesh)
 
 
-# Fresh episodes of the best individual.
-EPISODES = 100
+def with_data(method: cfg.Method) -> Program:
+    """Turn a method into a program to which its numbers are data, those of `take_apart`."""
+    constant = make_program(method)
 
-# Of a generation's info, where the algorithm tells them.
-KEPT = ("fitness", "alpha", "effective_sample_size", "num_invalid", "selected")
+    def function(name: str) -> Callable[..., Any]:
+        def traced(*arguments: Any) -> Any:
+            *inputs, numbers = arguments
+            return getattr(make_program(with_numbers(method, numbers)), name)(*inputs)
+
+        traced.__name__ = name
+        return traced
+
+    return constant._replace(
+        start=function("start"),
+        advance=function("advance"),
+        reevaluate=None if constant.reevaluate is None else function("reevaluate"),
+    )
+
+
+def take_apart(method: cfg.Method) -> tuple[str, dict[str, float]]:
+    """Take a method apart: what its program is compiled for, as text, and the numbers it takes."""
+    shape = method.model_dump(exclude={"label", "reference"})
+    numbers = {}
+    for kind in ("problem", "algorithm"):
+        for inner, path, section in registry.sections(kind, getattr(method, kind), kind):
+            for setting in registry.entry(inner, section).traced:
+                value, default = getattr(section, setting), type(section).model_fields[setting]
+                # What is off by default, as a floor of 0, leaves another program where it is off.
+                if isinstance(value, int | float) and (value or default.default != 0):
+                    key = f"{path}.{setting}"
+                    numbers[key] = reduce(dict.__getitem__, path.split("."), shape).pop(setting)
+    return json.dumps(shape), numbers
+
+
+def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
+    """Put numbers, traced ones for example, into a method."""
+
+    def put(model: Any, path: list[str], value: Any) -> Any:
+        inner = put(getattr(model, path[0]), path[1:], value) if len(path) > 1 else value
+        return model.model_copy(update={path[0]: inner})
+
+    return reduce(lambda m, item: put(m, item[0].split("."), item[1]), numbers.items(), method)
 
 
 def index_of_best(fitness: jax.Array) -> jax.Array:

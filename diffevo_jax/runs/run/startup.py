@@ -13,6 +13,14 @@ def cache_folder() -> Path:
     return base / "diffevo-jax" / "xla"
 
 
+def prepare(*, cache: bool) -> None:
+    """Set all of it. cache: keep compiled programs."""
+    use_all_cores()
+    use_graphs()
+    if cache:
+        keep_compiled()
+
+
 def keep_compiled() -> None:
     """Turn on JAX's persistent compilation cache; JAX_COMPILATION_CACHE_DIR, if set, names it.
 

@@ -1,0 +1,281 @@
+"""A config file as an experiment: its points, each with a validated config of a run.
+
+YAML text -> mapping -> overrides laid over it -> points -> methods laid over the top level ->
+`RunConfig`. A run is a sweep of one point.
+"""
+
+import json
+import reprlib
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from diffevo_jax.checks import InputError, nearest
+from diffevo_jax.runs.config import yaml as yaml_loader
+from diffevo_jax.runs.config.errors import describe, kind
+from diffevo_jax.runs.config.files import hint, shown
+from diffevo_jax.runs.config.registry import KINDS, Registry
+from diffevo_jax.runs.config.registry import registry as default_registry
+from diffevo_jax.runs.config.schema import SHARED, ConfigError, RunConfig, run_type
+from diffevo_jax.runs.config.sweep import SweepSection
+
+# Its full path, a.b.c, and its value.
+Setting = tuple[str, Any]
+
+_EVOLVES = ("population_size", "problem", "algorithm")
+# Overrides under which a config is still what its description says.
+_FREE = (
+    *("name", "description", "seed", "repeats", "checkpoint", "figure", "save_populations"),
+    *("save_x0", "sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call"),
+)
+
+
+class Point(NamedTuple):
+    """One point of an experiment: its number, what it sets, and the run that this makes."""
+
+    number: int
+    settings: dict[str, Any]
+    config: RunConfig
+
+    def describe(self) -> str:
+        """Name the point and what it sets."""
+        return f"point {self.number} ({_listed(self.settings.items())})"
+
+
+class Experiment(NamedTuple):
+    """What a config file says.
+
+    path: of the file. data: as written, with overrides. sweep: its section; None of a run, which
+    has one point without settings.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    sweep: SweepSection | None
+    points: tuple[Point, ...]
+
+    @property
+    def name(self) -> str:
+        """The config's name."""
+        return self.points[0].config.name
+
+    @property
+    def config(self) -> RunConfig:
+        """The config of a run. Raises ConfigError where the file is a sweep's."""
+        if self.sweep is not None:
+            name = shown(self.path)
+            raise ConfigError(f"{name}: a sweep; run it with `diffevo-jax sweep {name}`")
+        return self.points[0].config
+
+
+def load(
+    path: Path, overrides: Sequence[str] = (), *, registry: Registry | None = default_registry
+) -> Experiment:
+    """Read, override and validate a config file and every point of it.
+
+    overrides: "a.b=c" each, c read as YAML. registry: of the names; None takes any, and leaves
+    problems and algorithms as they are written: finished results are read without their plugins.
+    Raises ConfigError with all that is wrong with the config, or with its first bad point.
+    """
+    written, where = read(path), shown(path)
+    changes: list[Setting] = []
+    for text in overrides:
+        key, value = _parsed(text)
+        _check_place(f"--set {text}", key, merge(written, _nested(changes)), registry)
+        changes.append((key, value))
+    data = _noted(written, overlaid(written, changes, where), changes)
+    model = run_type(registry)
+    base = {key: value for key, value in data.items() if key != "sweep"}
+    if "sweep" not in data:
+        return Experiment(
+            path, data, None, (Point(0, {}, _validated(model, base, where, registry)),)
+        )
+    section = _section(data["sweep"], where)
+    base.setdefault("save_populations", 0)  # a table is what a sweep is for
+    points = []
+    for number, settings in enumerate(section.points()):
+        place = f"{where}: point {number} ({_listed(settings.items())})"
+        for key in settings:
+            if key.split(".")[0] in ("name", "description", "figure", "sweep"):
+                problem = InputError(key, "a setting of the algorithm or its problem", key)
+                raise ConfigError.of(f"{where}: sweep", problem)
+            _check_place(f"{where}: sweep: {key}", key, base, registry)
+        config = _validated(model, overlaid(base, settings.items(), place), place, registry)
+        points.append(Point(number, settings, config))
+    return Experiment(path, data, section, tuple(points))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a config file as a mapping, as it is written. Raises ConfigError."""
+    try:
+        data = yaml_loader.read(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{hint(path)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder without a config.yaml; expected a config") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except yaml_loader.YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+    return data
+
+
+def merge(base: Any, change: Any, sections: Container[str] = KINDS) -> Any:
+    """Lay `change` over `base`, mapping by mapping.
+
+    sections: keys of those that have a choice; one that names another has other keys, and replaces
+    the old one.
+    """
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    merged = dict(base)
+    for key, new in change.items():
+        old = base.get(key)
+        if key in sections and isinstance(old, dict) and isinstance(new, dict):
+            name = old.get("name", KINDS[key].default)
+            old = old if new.get("name", name) == name else None
+        merged[key] = merge(old, new, sections)
+    return merged
+
+
+def overlaid(data: dict[str, Any], changes: Iterable[Setting], where: str) -> dict[str, Any]:
+    """Lay settings by their full paths, a.b.c, over a config.
+
+    Those that methods share are set at the top level: a method that states one itself keeps its
+    own. Raises ConfigError, after `where`, for a setting that every method keeps its own of.
+    """
+    changes = list(changes)
+    data = merge(data, _nested(changes))
+    methods = _methods(data)
+    for key, value in changes:
+        setting = _nested([(key, value)])
+        if (
+            key.split(".")[0] in SHARED
+            and methods
+            and not any(merge(method, setting) == method for method in methods.values())
+        ):
+            shown_value = value if isinstance(value, str) else json.dumps(value, default=str)
+            advice = f"`--set methods.{next(iter(methods))}.{key}={shown_value}` sets it for one"
+            expected, seen = "a setting that a method takes from here", "one that all state"
+            raise ConfigError.of(where, InputError(key, expected, seen, advice))
+    return data
+
+
+def _nested(settings: Iterable[Setting]) -> dict[str, Any]:
+    """Settings by their full paths as one mapping."""
+    nested: dict[str, Any] = {}
+    for key, value in settings:
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        nested = merge(nested, value, ())
+    return nested
+
+
+def _expanded(data: dict[str, Any]) -> dict[str, Any]:
+    """Move the shared settings into each method; a run without methods is one method."""
+    shared = {key: data[key] for key in SHARED if key in data}
+    rest = {key: value for key, value in data.items() if key not in SHARED}
+    methods = rest.get("methods", {"diffusion_evolution": {}})
+    if isinstance(methods, dict):
+        rest["methods"] = {
+            name: merge(
+                {"label": str(name).replace("_", " "), **shared}, {} if method is None else method
+            )
+            for name, method in methods.items()
+        }
+    return rest
+
+
+def _methods(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods of a config that are mappings, with the shared settings."""
+    methods = _expanded(data)["methods"]
+    methods = methods if isinstance(methods, dict) else {}
+    return {name: method for name, method in methods.items() if isinstance(method, dict)}
+
+
+def _noted(
+    written: dict[str, Any], data: dict[str, Any], changes: Sequence[Setting]
+) -> dict[str, Any]:
+    """Say in the description what was overridden, and drop what methods were to be held against.
+
+    The rest stays as it is written: another environment wants its own `problem.success`.
+    """
+    changes = [change for change in changes if not change[0].startswith(_FREE)]
+    description = data.get("description", "")
+    if not changes or not isinstance(description, str):
+        return data
+    start = ", " if "; overridden: " in description else "; overridden: "
+    data = {**data, "description": f"{description}{start}{_listed(changes)}"}
+    before, after = _methods(written), _methods(data)
+    stated = data["methods"] if isinstance(data.get("methods"), dict) else {}
+    for name in before.keys() & stated.keys() & after.keys():
+        same = all(before[name].get(key) == after[name].get(key) for key in _EVOLVES)
+        if "reference" in after[name] and not same:
+            data = merge(data, {"methods": {name: {"reference": None}}})
+    return data
+
+
+def _listed(settings: Iterable[Setting]) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else reprlib.repr(value)}"
+        for key, value in settings
+    )
+
+
+def _section(written: Any, where: str) -> SweepSection:
+    if not isinstance(written, dict):
+        raise ConfigError.of(where, InputError("sweep", "keys and values", kind(written)))
+    try:
+        return SweepSection.model_validate(written)
+    except ValidationError as error:
+        problems = describe(error, written, written, {}, at=("sweep",))
+        raise ConfigError.of(where, *problems) from None
+
+
+def _validated(
+    model: type[RunConfig], data: dict[str, Any], where: str, registry: Registry | None
+) -> RunConfig:
+    expanded = _expanded(data)
+    try:
+        return model.model_validate(expanded)
+    except ValidationError as error:
+        names = {each: registry.names(each) if registry else () for each in KINDS}
+        raise ConfigError.of(where, *describe(error, expanded, data, names)) from None
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")) or key.count(".") > yaml_loader.DEEPEST:
+        raise ConfigError(f"--set {override}: expected a.b=c, a key of the config and its value")
+    try:
+        return key, yaml_loader.load(text)
+    except yaml_loader.YamlError as error:
+        raise ConfigError(f"--set {override}: {error}") from None
+
+
+def _check_place(where: str, key: str, data: dict[str, Any], registry: Registry | None) -> None:
+    """Raise ConfigError for a setting of a method that is not there, or without its section."""
+    first, *rest = key.split(".")
+    methods = data.get("methods")
+    if first == "methods" and rest[1:] and isinstance(methods, dict) and rest[0] not in methods:
+        advice = nearest(rest[0], methods).removeprefix("; ")
+        expected = f"one of {', '.join(methods)}"
+        raise ConfigError.of(where, InputError("methods", expected, rest[0], advice))
+    if key.startswith("sweep.grid.") and len(rest) > 2:
+        inner, _, value = where.removeprefix("--set ").partition("=")
+        inner = inner.strip().removeprefix("sweep.grid.")
+        advice = f'--set "sweep.grid={{{inner}: {value}}}"'
+        seen = "a key that has dots of its own"
+        raise ConfigError.of(where, InputError("sweep.grid", "keys and values", seen, advice))
+    if registry is None or first in (*RunConfig.model_fields, *SHARED, "sweep"):
+        return
+    for section in ("problem", "algorithm"):
+        models = [registry.model(section, name) for name in registry.names(section)]
+        if any(first in model.model_fields for model in models):
+            advice = f"did you mean {section}.{key}?"
+            raise ConfigError.of(where, InputError(first, "a key of a run", key, advice))
