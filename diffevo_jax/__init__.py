@@ -59,6 +59,7 @@ from diffevo_jax.parts import Sampler as Sampler
 from diffevo_jax.parts import Weights as Weights
 from diffevo_jax.parts import no_memory as no_memory
 from diffevo_jax.problem import Problem as Problem
+from diffevo_jax.problem import reevaluate as reevaluate
 from diffevo_jax.samplers import ddim_mean as ddim_mean
 from diffevo_jax.samplers import ddim_sigma as ddim_sigma
 from diffevo_jax.samplers import ddim_step as ddim_step

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from diffevo_jax.checks import Count, InputError
 
 
 class Problem(NamedTuple):
@@ -27,3 +30,17 @@ class Problem(NamedTuple):
     has_aux: bool = False
     repair: Callable[[jax.Array], jax.Array] | None = None
     reevaluate: Callable[..., Any] | None = None
+
+
+def reevaluate(
+    key: jax.Array, problem: Problem, genome: jax.Array, *, num_episodes: Count = 100
+) -> jax.Array:
+    """Evaluate one individual, `[D]`, over fresh episodes: what it is worth, luck aside.
+
+    Returns the episodes' returns, `[num_episodes]`. Raises InputError for a problem whose fitness
+    needs no second look.
+    """
+    if problem.reevaluate is None:
+        raise InputError("problem", "one with episodes, as tasks.make_problem makes it", problem)
+    returns, _ = problem.reevaluate(key, jnp.tile(genome, (num_episodes, 1)))
+    return returns

@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 import diffevo_jax as de
+from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.experiment import load, read
 from diffevo_jax.runs.results import folder as results
@@ -23,23 +24,21 @@ def test_control_evolves_and_an_individual_is_re_evaluated_from_fresh_starts():
     task = de.tasks.make_task("CartPole-v1", max_steps=30)
     control = de.presets.control(KEY, task, success=20, **SMALL)
     assert control.population.shape == (16, control.policy.num_genes)
-    fitness_fn, population = control.fitness_fn, control.population
+    problem, population = control.problem, control.population
 
     @jax.jit
     def evolve(key):
         evolved = de.evolve(
-            *(key, control.algorithm, fitness_fn, population),
-            has_key=True,
-            has_aux=True,
-            keep=lambda info, aux: (info, aux),
+            *(key, control.algorithm, problem, population), keep=lambda info, aux: (info, aux)
         )
-        return evolved.kept, de.presets.reevaluate(key, control, population[0], num_episodes=7)
+        return evolved.kept, de.reevaluate(key, problem, population[0], num_episodes=7)
 
     (info, aux), returns = evolve(KEY)
     # Within the noise of a clean end, 3e-5.
     np.testing.assert_allclose(info.population[-1], info.x0[-2], atol=1e-3)
     assert aux["success"].shape == aux["returns"].shape == (4, 16)
-    expected = control.returns(KEY, jnp.tile(population[0], (7, 1)))[:, 0]
+    alone = de.tasks.make_returns(task, control.policy)
+    expected = jax.jit(alone)(KEY, jnp.tile(population[0], (7, 1)))[:, 0]
     np.testing.assert_array_equal(returns, expected)
     assert len(set(np.asarray(returns).tolist())) > 1  # starts of their own
 
@@ -49,15 +48,20 @@ def test_control_takes_another_network():
     policy = de.policies.gru(task.num_inputs, task.num_outputs, hidden=3)
     control = de.presets.control(KEY, task, policy=policy, population_size=16, num_levels=4)
     assert control.population.shape == (16, policy.num_genes)
-    fitness, _ = control.fitness_fn(KEY, control.population)
+    fitness, _ = control.problem.fitness_fn(KEY, control.population)
     assert fitness.shape == (16,)
-    assert de.presets.reevaluate(KEY, control, control.population[0], num_episodes=3).shape == (3,)
+    returns = de.reevaluate(KEY, control.problem, control.population[0], num_episodes=3)
+    assert returns.shape == (3,)
+    still = de.Problem(2, de.landscapes.two_peaks)
+    with pytest.raises(InputError) as error:
+        de.reevaluate(KEY, still, jnp.zeros(2))
+    assert error.value.path == "problem"
 
 
 def test_an_environments_name_is_a_task_of_500_steps_at_most():
     control = de.presets.control(KEY, "MountainCarContinuous-v0", **SMALL)
-    returns = control.returns(KEY, jnp.zeros((1, control.policy.num_genes)))
-    assert returns.shape == (1, 1)
+    returns = de.reevaluate(KEY, control.problem, jnp.zeros(control.policy.num_genes))
+    assert returns.shape == (100,)
     with pytest.raises(ValueError, match=r"environment: expected one of .*; seen 'CartPole'"):
         de.presets.control(KEY, "CartPole")
 
@@ -83,7 +87,7 @@ def test_the_config_has_the_presets_settings():
         assert algorithm.fitness_map.temperature == defaults["temperature"]
         assert algorithm.denoiser.name == "broadened"
         assert algorithm.denoiser.share == 0.3
-        assert algorithm.denoiser.latent_dim == defaults["latent_dim"]
+        assert algorithm.denoiser.kernel.latent_dim == defaults["latent_dim"]
         assert (algorithm.sampler.name, algorithm.sampler.eta) == ("ddim", 1.0)
 
 

@@ -12,6 +12,7 @@ from diffevo_jax.batch import individual_keys
 from diffevo_jax.checks import Count, Number, check_number
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies._policy import check_genomes
+from diffevo_jax.problem import Problem
 from diffevo_jax.sharding import over_individuals
 from diffevo_jax.tasks import rollout
 from diffevo_jax.tasks.task import Task as Task
@@ -150,6 +151,31 @@ def make_fitness(
         return returns - baseline + jnp.nanmedian(returns), {**aux, "returns": returns}
 
     return relative
+
+
+def make_problem(
+    task: Task,
+    policy: Policy,
+    *,
+    num_episodes: Count = 1,
+    success: Number | Literal["goal"] | None = None,
+    shared_starts: Count | None = None,
+    mesh: Mesh | None = None,
+) -> Problem:
+    """Make the problem of a task and a policy; arguments are those of `make_fitness`.
+
+    It is reevaluated by single episodes of each individual's own.
+    """
+    fitness_fn = make_fitness(
+        task,
+        policy,
+        num_episodes=num_episodes,
+        success=success,
+        shared_starts=shared_starts,
+        mesh=mesh,
+    )
+    alone = make_fitness(task, policy, success=success)
+    return Problem(policy.num_genes, fitness_fn, has_key=True, has_aux=True, reevaluate=alone)
 
 
 def _roll_out(task, policy, num_episodes, chunk, read):

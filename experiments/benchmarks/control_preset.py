@@ -31,13 +31,11 @@ def run(task: str, key: jax.Array) -> dict[str, jax.Array]:
     key_preset, key_run, key_new = jax.random.split(key, 3)
     control = de.presets.control(key_preset, task)
     state, (fitness, returns), _ = de.evolve(
-        *(key_run, control.algorithm, control.fitness_fn, control.population),
-        has_key=True,
-        has_aux=True,
+        *(key_run, control.algorithm, control.problem, control.population),
         keep=lambda info, aux: (info.fitness, aux["returns"]),
     )
     best = state.population[fitness[-1].argmax()]
-    again = de.presets.reevaluate(jax.random.fold_in(key_new, 1), control, best)
+    again = de.reevaluate(jax.random.fold_in(key_new, 1), control.problem, best)
     found = {"return": returns[-1], "best again, return": again}
     if SUCCESS[task] is not None:
         found["success"] = 100 * (returns[-1] >= SUCCESS[task])

@@ -322,13 +322,11 @@ def control() -> Iterator[Row]:
         key_preset, key_run, key_new = jax.random.split(key, 3)
         ready = de.presets.control(key_preset, task, **shape, **setting)
         state, kept, _ = de.evolve(
-            *(key_run, ready.algorithm, ready.fitness_fn, ready.population),
-            has_key=True,
-            has_aux=True,
+            *(key_run, ready.algorithm, ready.problem, ready.population),
             keep=lambda info, aux: (info.fitness, aux["returns"]),
         )
         fitness, returns = jax.tree.map(lambda leaf: leaf[-1], kept)
-        again = de.presets.reevaluate(key_new, ready, state.population[fitness.argmax()])
+        again = de.reevaluate(key_new, ready.problem, state.population[fitness.argmax()])
         return {
             "return": returns.mean(),
             "success": 100 * (returns >= TASKS[task]).mean(),

@@ -204,7 +204,7 @@ def control(
         input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
     )
     network = de.policies.scaled(network, scale)
-    fitness_fn = de.tasks.make_fitness(
+    return de.tasks.make_problem(
         task,
         network,
         num_episodes=num_episodes,
@@ -212,5 +212,3 @@ def control(
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    reevaluate = de.tasks.make_fitness(task, network, success=success)
-    return Problem(network.num_genes, fitness_fn, True, True, reevaluate=reevaluate)
