@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import loop, loop_x0, make_problem
+from conftest import loop, loop_x0, make_operands
 
 import diffevo_jax as de
 from diffevo_jax.kernels import tiled
@@ -61,7 +61,7 @@ def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
 def test_tiles_of_any_size_agree_with_the_loop(n, dim):
     x, log_weight = _case(n=n, dim=dim)
     z = x[:, :2]
-    problem = make_problem(z, x, log_weight, 0.2)
+    problem = make_operands(z, x, log_weight, 0.2)
     expected = loop_x0(x, log_weight, 0.8, z=z)
     for blocks in (tiled.CPU, tiled.Blocks(3, 8, 3 * n, 16), tiled.Blocks(64, 512, 64 * n, 1)):
         sums = jax.jit(lambda p=problem, b=blocks: tiled.part(p, blocks=b))()
@@ -585,7 +585,7 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     # Far below the 0 of a padded support that were counted.
     log_weight = (10 * jax.random.normal(key_w, (13,)) - 60).at[4].set(NO_WEIGHT)
     z = x[:, :dim]
-    problem = make_problem(z, x, log_weight, 1 - alpha)
+    problem = make_operands(z, x, log_weight, 1 - alpha)
     difference = np.asarray(z, float)[:, None] - np.sqrt(alpha) * np.asarray(z, float)
     exponents = np.asarray(log_weight, float) - np.sum(difference**2, axis=2) / (2 * (1 - alpha))
     largest = exponents.max(axis=1)
@@ -622,5 +622,5 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
 def test_a_matmul_with_many_genes_keeps_all_digits_wherever_it_runs(blocks, dtype, precision):
     with jax.enable_x64(True):
         x = jnp.ones((3, 1024), dtype)
-        problem = replace(make_problem(x[:, :2], x, x[:, 0], 0.5), precision=None)
+        problem = replace(make_operands(x[:, :2], x, x[:, 0], 0.5), precision=None)
         assert precision in str(jax.make_jaxpr(partial(tiled.part, blocks=blocks))(problem))
