@@ -1,44 +1,65 @@
-"""What every optimiser is, and the loop around it: Algorithm, evolve."""
+"""What every optimiser is, and the loop around it: Algorithm, make_algorithm, evolve."""
 
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
+from jax.sharding import Mesh
 
-from diffevo_jax.checks import call_in_jax, check_key, concrete
+from diffevo_jax.checks import (
+    InputError,
+    call_in_jax,
+    check_count,
+    check_key,
+    check_population,
+    concrete,
+)
+from diffevo_jax.problem import Problem
 from diffevo_jax.selection import advice, signs
+from diffevo_jax.sharding import check_mesh, split
 
 # What to do with a fitness that cannot be traced.
 IN_PYTHON = (
     "; or keep it, and hand its numbers to algorithm.step in a loop of your own; or call "
     "de.minimize, which takes it as it is"
 )
+# What the key of `init` is folded with: beyond every generation and individual, whose keys are
+# split from the run's.
+INIT = 2**32 - 2
+# t of an algorithm without an end counts down from the largest 32-bit integer.
+ENDLESS = 2**31 - 1
+# Programs that `evolve` keeps compiled, the least recently used leaves first.
+COMPILED = 32
+_OUTSIDE = get_opaque_trace_state()  # of every transformation of JAX
 
 
 class Algorithm(NamedTuple):
-    """A configured optimiser: two pure functions and its length.
+    """A configured optimiser: two pure functions and its length, see `make_algorithm`.
 
-    init: population `[N, D]` -> state, a NamedTuple with `population`, the genomes to evaluate
-        next, and `t`, the generations that follow this one: from num_levels - 1 down to 0.
+    init: (key, population `[N, D]`) -> state, a NamedTuple with `population`, the genomes to
+        evaluate next, and `t`, the generations that follow this one: num_generations - 1 down to 0.
     step: (key, state, fitness `[N]`, population=None) -> (state, info). population: the genomes
         that were really evaluated, `[N, D]`, where they are not those of the state: repaired,
         rounded, clipped. info: a NamedTuple with `population` and `fitness`, as evaluated, and
-        whatever else the optimiser tells of a generation. A finished run, t = 0, is a fixed point:
-        the state stays as it is.
-    num_levels: T: evaluated generations of a whole run, which makes T - 1 updates.
+        whatever else the optimiser says of a generation. A finished run, t = 0, is a fixed point:
+        it stays at the population that was evaluated.
+    num_generations: T: evaluated generations of a whole run, which makes T - 1 updates; None has no
+        end.
     """
 
-    init: Callable[[jax.Array], Any]
+    init: Callable[[jax.Array, jax.Array], Any]
     step: Callable[..., tuple[Any, Any]]
-    num_levels: int
+    num_generations: int | None
 
 
 class Best(NamedTuple):
-    """The best individual seen: its genome, `[D]`, and its fitness, `[]`; -inf before any."""
+    """The best individual so far: its genome, `[D]`, and its fitness, `[]`; -inf before any."""
 
     genome: jax.Array
     fitness: jax.Array
@@ -59,10 +80,70 @@ class Evolved(NamedTuple):
     best: Best
 
 
+def make_algorithm(
+    init: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    step: Callable[[jax.Array, Any, jax.Array, jax.Array], tuple[Any, Any]],
+    num_generations: int | None,
+    *,
+    shape: tuple[int, int] | None = None,
+    mesh: Mesh | None = None,
+) -> Algorithm:
+    """Make an `Algorithm` of an optimiser's own functions, which neither check nor count.
+
+    init: (key, population `[N, D]`, t) -> state, a NamedTuple with both and whatever else the
+        optimiser remembers: fields that keep their structure, shapes and dtypes.
+    step: (key, state, fitness `[N]`, population `[N, D]`) -> (state, info), of the population that
+        was evaluated. Its new t, and its whole new state in a finished run, are left aside.
+    num_generations: T, or None for no end. shape: (N, D), where the optimiser is made for one.
+    mesh: split the state's leaves `[N, ...]` over all axes of this mesh.
+
+    Raises InputError, here and in both functions, naming the argument, expected and seen.
+    """
+    if num_generations is not None:
+        num_generations = check_count("num_generations", num_generations)
+    if mesh is not None:
+        check_mesh(mesh)
+
+    def placed(tree: Any, size: int) -> Any:
+        return tree if mesh is None else _split_rows(tree, size, mesh)
+
+    def checked_init(key: jax.Array, population: jax.Array) -> Any:
+        check_key(key)
+        population = check_population(population)
+        if shape is not None and population.shape != shape:
+            raise InputError(
+                "population", f"shape (population_size, num_genes) = {shape}", population.shape
+            )
+        size = len(population)
+        last = ENDLESS if num_generations is None else num_generations - 1
+        state = init(key, placed(population, size), jnp.asarray(last, jnp.int32))
+        return placed(jax.tree.map(jnp.asarray, state), size)
+
+    def checked_step(
+        key: jax.Array, state: Any, fitness: jax.Array, population: jax.Array | None = None
+    ) -> tuple[Any, Any]:
+        check_key(key)
+        size = len(state.population)
+        fitness = _check_fitness(fitness, size)
+        genomes = state.population if population is None else _check_evaluated(population, state)
+        genomes = placed(genomes, size)
+        after, info = step(key, state, fitness, genomes)
+        # A finished run steps too, and stays where it is: a branch would have an accelerator's host
+        # wait.
+        before = state._replace(population=genomes)
+        after = after._replace(population=after.population.astype(genomes.dtype), t=state.t - 1)
+        _check_structure(before, after)
+        running = state.t > 0
+        after = jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before)
+        return placed(after, size), info
+
+    return Algorithm(checked_init, checked_step, num_generations)
+
+
 def evolve(
     key: jax.Array,
     algorithm: Algorithm,
-    fitness_fn: Callable[..., Any],
+    problem: Problem | Callable[..., Any],
     population: jax.Array,
     *,
     has_key: bool = False,
@@ -70,68 +151,75 @@ def evolve(
     keep: Callable[..., Any] = lambda info, *aux: info.fitness,
     repair: Callable[[jax.Array], jax.Array] | None = None,
     start: int | None = None,
+    num_generations: int | None = None,
 ) -> Evolved:
     """Run a whole evolution as one `lax.scan`: T evaluated generations, T - 1 updates.
 
     key: one PRNG key for the run.
-    fitness_fn: `population [N, D] -> fitness [N]`, higher is better.
+    problem: a fitness function, `population [N, D] -> fitness [N]`, higher is better; or a
+        `Problem`, which says has_key, has_aux and repair itself.
     population: the initial one, `[N, D]`, drawn from N(0, I) in the paper.
-    has_key: call `fitness_fn(key, population)` instead, with a fresh key each generation, where
-        fitness is drawn at random.
-    has_aux: fitness_fn returns (fitness, aux), aux any pytree, for `keep` to see.
+    has_key: call the fitness function with (key, population) instead, a fresh key each generation,
+        where fitness is drawn at random.
+    has_aux: the fitness function returns (fitness, aux), aux any pytree, for `keep` to see.
     keep: what is kept of each generation, (info) or with has_aux (info, aux) -> any pytree. The
         default is the fitness; `lambda info: info` is all of it, genomes too.
     repair: population -> the population to evaluate in its place, clipped to a box for example.
     start: level to start at, 0 to T - 1, for T' = start + 1 generations; None is the first, T - 1.
+    num_generations: how many to run, at most those that are left; needed where the algorithm has
+        no end, all of them by default elsewhere.
 
     Returns the final state, what `keep` kept, stacked along a leading axis of T whose entry -1
-    describes the final population, and the best individual seen. Warns, outside jit, where a whole
-    run selected nobody, or no individual learned from others: `selection.advice`.
-    Raises ValueError on a fitness_fn of other arguments or that is not JAX's, on what is no key and
+    describes the final population, and the best individual. Warns, outside jit, where a whole run
+    selected nobody, or no individual learned from others: `selection.advice`.
+    Raises InputError on a function of other arguments or that is not JAX's, on what is no key and
     no Algorithm, and on a start out of range.
+
+    Outside jit, a call with the same algorithm, problem, keep and repair as before, the objects
+    themselves, compiles nothing anew; as with `jax.jit`, they have to be pure. A factory called
+    anew, or a lambda written in the call, is another object.
     """
     check_key(key)
     if not isinstance(algorithm, Algorithm):
-        raise ValueError(
-            "algorithm: expected an Algorithm, of de.diffusion_evolution(schedule) for example; "
-            f"seen {algorithm!r:.80}. evolve takes (key, algorithm, fitness_fn, population)"
+        raise InputError(
+            "algorithm",
+            "an Algorithm, such as de.diffusion_evolution(schedule)",
+            f"{algorithm!r:.80}",
+            "evolve takes (key, algorithm, problem, population)",
         )
-    generation = make_generation(
-        algorithm,
-        fitness_fn,
-        has_key=has_key,
-        has_aux=has_aux,
-        keep=lambda info, *aux: (keep(info, *aux), signs(info)),
-        repair=repair,
-    )
-    running = begin(algorithm, population, start=start)
-    num_levels = algorithm.num_levels if start is None else start + 1
-    keys = jax.random.split(key, num_levels)
-    running, (kept, seen) = jax.lax.scan(generation, running, keys)
-    known = [known for value in seen if (known := concrete(value)) is not None]
+    settings = _fitness_settings(problem, population, has_key, has_aux, repair)
+    run = _make_run(algorithm, keep, *settings)
+    running = begin(key, algorithm, population, start=start)
+    keys = jax.random.split(key, _length(algorithm, start, num_generations))
+    running, (kept, generations) = run(running, keys)
+    known = [known for value in generations if (known := concrete(value)) is not None]
     message = advice(*known) if len(known) == 2 and start is None else None
     if message is not None:
         warnings.warn(message, stacklevel=2)
     return Evolved(running.state, kept, running.best)
 
 
-def begin(algorithm: Algorithm, population: jax.Array, *, start: int | None = None) -> Running:
-    """Make what `make_generation`'s function carries. start: of `evolve`."""
-    state = algorithm.init(population)
+def begin(
+    key: jax.Array, algorithm: Algorithm, population: jax.Array, *, start: int | None = None
+) -> Running:
+    """Make what `make_generation`'s function carries, from the arguments of `evolve`."""
+    state = algorithm.init(jax.random.fold_in(check_key(key), INIT), population)
     if start is not None:
-        known = isinstance(start, int | np.integer)
-        if not known or not 0 <= start < algorithm.num_levels:
-            raise ValueError(
-                f"start: expected a level from 0 to {algorithm.num_levels - 1}; seen {start}"
-            )
+        last = (algorithm.num_generations or ENDLESS) - 1
+        if not isinstance(start, int | np.integer) or not 0 <= start <= last:
+            raise InputError("start", f"a level from 0 to {last}", start)
         state = state._replace(t=jnp.full_like(state.t, start))
-    genome = jnp.zeros_like(state.population[0])
-    return Running(state, Best(genome, jnp.asarray(-jnp.inf, float)))
+    return Running(state, no_best(state.population))
+
+
+def no_best(population: jax.Array) -> Best:
+    """The best of nobody yet, of genomes like those of the population, `[N, D]`."""
+    return Best(jnp.zeros_like(population[0]), jnp.asarray(-jnp.inf, float))
 
 
 def make_generation(
     algorithm: Algorithm,
-    fitness_fn: Callable[..., Any],
+    problem: Problem | Callable[..., Any],
     *,
     has_key: bool = False,
     has_aux: bool = False,
@@ -143,8 +231,18 @@ def make_generation(
     Scanning it from `begin` over `split(key, T)` in several pieces gives what `evolve` gives in
     one. Arguments are those of `evolve`.
     """
-    _check_arguments(fitness_fn, has_key)
+    settings = _fitness_settings(problem, None, has_key, has_aux, repair)
+    return _generation(algorithm, keep, *settings)
 
+
+def _generation(
+    algorithm: Algorithm,
+    keep: Callable[..., Any],
+    fitness_fn: Callable[..., Any],
+    has_key: bool,
+    has_aux: bool,
+    repair: Callable[[jax.Array], jax.Array] | None,
+) -> Callable[[Running, jax.Array], tuple[Running, Any]]:
     def generation(running: Running, key: jax.Array) -> tuple[Running, Any]:
         key_fitness, key_step = jax.random.split(key)
         population = running.state.population
@@ -155,15 +253,16 @@ def make_generation(
         aux = ()
         if has_aux:
             if not (isinstance(fitness, tuple) and len(fitness) == 2):
-                raise ValueError(
-                    "fitness_fn: expected (fitness, aux), as has_aux=True says; seen "
-                    f"{type(fitness).__name__}"
+                raise InputError(
+                    "fitness_fn", "(fitness, aux), as has_aux=True says", type(fitness).__name__
                 )
             fitness, *aux = fitness
         elif isinstance(fitness, tuple):
-            raise ValueError(
-                "fitness_fn: expected fitness [N]; seen a tuple. Where it is (fitness, aux), as "
-                "make_fitness returns, pass has_aux=True"
+            raise InputError(
+                "fitness_fn",
+                "fitness [N]",
+                "a tuple",
+                "where it is (fitness, aux), as make_fitness returns, pass has_aux=True",
             )
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
@@ -171,6 +270,54 @@ def make_generation(
         return Running(state, best), keep(info, *aux)
 
     return generation
+
+
+def _split_rows(tree: Any, size: int, mesh: Mesh) -> Any:
+    """Split the leaves `[N, ...]` of a tree, N = size, over the mesh."""
+
+    def placed(leaf: jax.Array) -> jax.Array:
+        return split(leaf, mesh) if jnp.shape(leaf)[:1] == (size,) else leaf
+
+    return jax.tree.map(placed, tree)
+
+
+def _make_run(algorithm: Algorithm, keep: Callable[..., Any], *settings: Any) -> Callable[..., Any]:
+    """Make (running, keys) -> (running, (kept, signs)), compiled once for the same objects.
+
+    Inside a transformation, where functions may close over its tracers, nothing is stored.
+    """
+    try:
+        if get_opaque_trace_state() == _OUTSIDE:
+            return _compiled_run(algorithm, keep, *settings)
+    except TypeError:  # of what has no hash
+        pass
+    return _plain_run(algorithm, keep, *settings)
+
+
+def _plain_run(algorithm: Algorithm, keep: Callable[..., Any], *settings: Any) -> Callable:
+    def keep_signs(info: Any, *aux: Any) -> Any:
+        return keep(info, *aux), signs(info)
+
+    generation = _generation(algorithm, keep_signs, *settings)
+    return lambda running, keys: jax.lax.scan(generation, running, keys)
+
+
+@lru_cache(maxsize=COMPILED)
+def _compiled_run(*arguments: Any) -> Callable[..., Any]:
+    return jax.jit(_plain_run(*arguments))
+
+
+def _length(algorithm: Algorithm, start: int | None, num_generations: int | None) -> int:
+    """How many generations to run."""
+    left = algorithm.num_generations if start is None else start + 1
+    if num_generations is None:
+        if left is None:
+            raise InputError("num_generations", "a number, for the algorithm has no end", None)
+        return left
+    count = check_count("num_generations", num_generations)
+    if left is not None and count > left:
+        raise InputError("num_generations", f"at most the {left} that are left", count)
+    return count
 
 
 def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
@@ -186,10 +333,31 @@ def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
     )
 
 
+def _fitness_settings(
+    problem: Problem | Callable[..., Any],
+    population: Any,
+    has_key: bool,
+    has_aux: bool,
+    repair: Callable[[jax.Array], jax.Array] | None,
+) -> tuple[Callable[..., Any], bool, bool, Any]:
+    """Take fitness_fn, has_key, has_aux and repair from a problem, or check those of a function."""
+    if not isinstance(problem, Problem):
+        _check_arguments(problem, has_key)
+        return problem, has_key, has_aux, repair
+    for name, value in (("has_key", has_key), ("has_aux", has_aux), ("repair", repair)):
+        if value:
+            raise InputError(name, "none beside a Problem, which says it itself", value)
+    shape = getattr(population, "shape", ())
+    if len(shape) == 2 and shape[1] != problem.num_genes:
+        raise InputError("population", f"genomes of the problem's {problem.num_genes} genes", shape)
+    _check_arguments(problem.fitness_fn, problem.has_key)
+    return problem.fitness_fn, problem.has_key, problem.has_aux, problem.repair
+
+
 def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
-    """Raise ValueError where the function does not take what it will be called with."""
+    """Raise InputError where the function does not take what it will be called with."""
     if not callable(fitness_fn):
-        raise ValueError(f"fitness_fn: expected a function; seen {fitness_fn!r:.80}")
+        raise InputError("fitness_fn", "a function, or a Problem", f"{fitness_fn!r:.80}")
     try:
         signature = inspect.signature(fitness_fn)
     except (TypeError, ValueError):  # some builtins have none
@@ -198,8 +366,55 @@ def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
     try:
         signature.bind(*takes)
     except TypeError:
-        hint = "" if has_key else ". One of (key, population) needs has_key=True"
-        raise ValueError(
-            f"fitness_fn: expected a function of ({', '.join(takes)}), as has_key={has_key} says; "
-            f"seen {signature}{hint}"
+        raise InputError(
+            "fitness_fn",
+            f"a function of ({', '.join(takes)}), as has_key={has_key} says",
+            signature,
+            "" if has_key else "one of (key, population) needs has_key=True",
         ) from None
+
+
+def _check_fitness(fitness: Any, size: int) -> jax.Array:
+    try:
+        fitness = jnp.asarray(fitness)
+    except (TypeError, ValueError):
+        raise InputError(
+            "fitness", f"numbers of shape {(size,)}, one per individual", f"{fitness!r:.60}"
+        ) from None
+    if jnp.iscomplexobj(fitness):
+        raise InputError("fitness", "real numbers", fitness.dtype)
+    if fitness.shape != (size,):
+        raise InputError(
+            "fitness",
+            f"shape {(size,)}, one per individual",
+            fitness.shape,
+            "jax.vmap(fn) makes one of a population of a function of one genome",
+        )
+    return fitness
+
+
+def _check_evaluated(population: Any, state: Any) -> jax.Array:
+    population = jnp.asarray(population)
+    shape = state.population.shape
+    if population.shape != shape:
+        raise InputError(
+            "population",
+            f"what was evaluated in place of the state's, of its shape {shape}",
+            population.shape,
+        )
+    return population.astype(state.population.dtype)
+
+
+def _check_structure(before: Any, after: Any) -> None:
+    """Raise InputError where a field of the state comes back as something else."""
+
+    def shapes(memory: Any) -> Any:
+        return jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", memory)
+
+    for name, old, new in zip(before._fields, before, after, strict=True):
+        if jax.tree.structure(old) != jax.tree.structure(new) or shapes(old) != shapes(new):
+            raise InputError(
+                name,
+                f"a memory that keeps its structure, shapes and dtypes, {shapes(old)} of its init",
+                shapes(new),
+            )

@@ -17,7 +17,7 @@ class InputError(ValueError):
     """What a caller gave in the place of what was expected.
 
     path: the argument, or a setting by its dotted place, "algorithm.eta". expected: what it may be.
-    seen: what was given. advice: what to do, where more is to be said.
+    seen: what came in its place. advice: what to do, where more is to be said.
     """
 
     def __init__(self, path: str, expected: str, seen: Any, advice: str = ""):
@@ -64,65 +64,67 @@ def concrete(value) -> np.ndarray | None:
 
 
 def check_number(name: str, value, low: float, high: float, *, closed: str = "[]") -> None:
-    """Raise ValueError unless a concrete `value` is one number from low to high.
+    """Raise InputError unless a concrete `value` is one number from low to high.
 
     closed: "[]", "()", "[)" or "(]": which of the ends belong to the interval.
     """
-    seen = concrete(value)
-    if seen is None:
+    number = concrete(value)
+    if number is None:
         return
-    if not np.issubdtype(seen.dtype, np.number):
-        raise ValueError(f"{name}: expected a number; seen {value!r}")
-    interval = f"{closed[0]}{low:g}, {high:g}{closed[1]}"
-    wanted = f"a number in {interval}" if math.isfinite(high) else f"a finite number above {low:g}"
-    if closed == "[)" and not math.isfinite(high):
-        wanted = f"a finite number of {low:g} or more"
-    inside = seen.shape == () and low <= seen <= high
-    if not inside or (seen == low and closed[0] == "(") or (seen == high and closed[1] == ")"):
-        raise ValueError(f"{name}: expected {wanted}; seen {value}")
+    if not np.issubdtype(number.dtype, np.number):
+        raise InputError(name, "a number", repr(value))
+    expected = f"a number in {closed[0]}{low:g}, {high:g}{closed[1]}"
+    if not math.isfinite(high):
+        expected = f"a finite number above {low:g}"
+        if closed == "[)":
+            expected = f"a finite number of {low:g} or more"
+    inside = number.shape == () and low <= number <= high
+    if not inside or (number == low and closed[0] == "(") or (number == high and closed[1] == ")"):
+        raise InputError(name, expected, value)
 
 
 def check_count(name: str, value, least: int = 1) -> int:
-    """Return `value`, an integer of any kind; raise ValueError unless it is `least` or more."""
+    """Return `value`, an integer of any kind; raise InputError unless it is `least` or more."""
     try:
         count = operator.index(value)
     except TypeError:
         count = None
     if count is None or count < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}; seen {value}")
+        raise InputError(name, f"an integer of at least {least}", value)
     return count
 
 
 def check_key(key: Any) -> jax.Array:
-    """Return `key`; raise ValueError unless it is one PRNG key, of either style of JAX."""
+    """Return `key`; raise InputError unless it is one PRNG key, of either style of JAX."""
     dtype, shape = getattr(key, "dtype", None), np.shape(key)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != np.uint32:
         number = isinstance(key, int | np.integer) and not isinstance(key, bool)
-        instead = f"jax.random.key({key if number else 0})"
-        raise ValueError(f"key: expected a PRNG key, {instead}; seen {key!r:.60}")
+        example = f"jax.random.key({key if number else 0})"
+        raise InputError("key", f"a PRNG key, {example}", f"{key!r:.60}")
     if len(shape) != (0 if typed else 1):
-        raise ValueError(
-            f"key: expected one PRNG key; seen an array of them, {shape}. "
-            "jax.vmap runs once for each"
+        raise InputError(
+            "key", "one PRNG key", f"an array of them, {shape}", "jax.vmap runs once for each"
         )
     return key
 
 
 def check_population(population) -> jax.Array:
-    """Raise ValueError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array.
+    """Raise InputError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array.
 
     Warns of float64 from NumPy that JAX rounds.
     """
     known = not is_traced(population)
     try:
-        given, population = population, jnp.asarray(population)
+        original, population = population, jnp.asarray(population)
     except (TypeError, ValueError):
-        raise ValueError(
-            "population: expected an array [N, D]; seen "
-            f"{type(population).__name__}. diffevo_jax.genome makes genomes of a tree of parameters"
+        raise InputError(
+            "population",
+            "an array [N, D]",
+            type(population).__name__,
+            "diffevo_jax.genome makes genomes of a tree of parameters",
         ) from None
-    if getattr(given, "dtype", None) == np.float64 != population.dtype:
+    if getattr(original, "dtype", None) == np.float64 != population.dtype:
         warnings.warn(
             "population: float64 is rounded to float32. For float64, call "
             'jax.config.update("jax_enable_x64", True) before anything else of JAX; '
@@ -130,14 +132,14 @@ def check_population(population) -> jax.Array:
             stacklevel=2,
         )
     if population.ndim != 2 or len(population) < 2:
-        raise ValueError(f"population: expected shape [N, D] with N >= 2; seen {population.shape}")
+        raise InputError("population", "shape [N, D] with N >= 2", population.shape)
     if not jnp.issubdtype(population.dtype, jnp.floating):
-        raise ValueError(f"population: expected floating-point genomes; seen {population.dtype}")
+        raise InputError("population", "floating-point genomes", population.dtype)
     if known:
         with jax.ensure_compile_time_eval():
             bad = int(jnp.sum(~jnp.all(jnp.isfinite(population), axis=1)))
         if bad:
-            raise ValueError(f"population: expected finite genomes; seen {bad} rows with others")
+            raise InputError("population", "finite genomes", f"{bad} rows with others")
     return population
 
 
@@ -145,15 +147,16 @@ def call_in_jax(name: str, function: Callable, *args: Any, otherwise: str = "") 
     """Call a user's function while tracing; say so where it needs values that are not known yet.
 
     otherwise: what else can be done with a function in NumPy or Python, after "; or".
-    Raises ValueError in place of JAX's errors about tracers.
+    Raises InputError in place of JAX's errors about tracers.
     """
     try:
         return function(*args)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-        raise ValueError(
-            f"{name}: expected a function in JAX, for it is compiled; seen one that asks for "
-            "values while it is traced, as NumPy, float() and `if` do. Write it with "
-            f"jax.numpy{otherwise}"
+        raise InputError(
+            name,
+            "a function in JAX, for it is compiled",
+            "one that asks for values while it is traced, as NumPy, float() and `if` do",
+            f"write it with jax.numpy{otherwise}",
         ) from error
 
 

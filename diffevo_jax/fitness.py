@@ -1,10 +1,9 @@
-"""Fitness maps, the paper's g: fitness [N], higher is better, to log weight [N].
+"""Fitness maps, the paper's g: (fitness [N], valid [N]) to log weight [N]; higher is better.
 
-A log weight of -inf is a weight of zero. NaN says that the fitness has no weight under this map
-(a negative one under `identity`); the step leaves such individuals out and counts them.
-
-A map that compares individuals takes `where`, `[N]`, too: which of them have a fitness to compare.
-In the place of the others stands a number that it must leave out.
+valid says which individuals have a fitness to compare; in the place of the others stands a number
+that a map has to leave out. A log weight of -inf is a weight of zero. NaN says that the fitness has
+no weight under this map (a negative one under `identity`); the step leaves such individuals out and
+counts them. `pointwise` makes a map of a function that does not compare individuals.
 """
 
 import math
@@ -13,22 +12,33 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Positive, check_number
+from diffevo_jax.checks import InputError, Positive, check_number
 
-FitnessMap = Callable[..., jax.Array]
+FitnessMap = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
+    """Make a fitness map of fitness `[N]` -> log weight `[N]`, each by itself.
+
+        fitness_map = de.fitness.pointwise(lambda fitness: 3 * jnp.log(fitness))
+
+    Raises InputError on what is no function.
+    """
+    if not callable(function):
+        raise InputError("function", "a function of fitness [N]", f"{function!r:.80}")
+    return lambda fitness, valid: function(fitness)
 
 
 def standardised(temperature: Positive = 0.1) -> FitnessMap:
     """Weight = exp((f - max f) / (temperature std f)): unit and offset of fitness change nothing.
 
     std f: over the valid individuals of a generation; where all are equal, all weigh the same.
-    temperature: a number above 0, in standard deviations, or traced. Raises ValueError when it is
+    temperature: a number above 0, in standard deviations, or traced. Raises InputError when it is
     not.
     """
     check_number("temperature", temperature, 0, math.inf, closed="()")
 
-    def log_weight(fitness: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        valid = _valid(fitness, where)
+    def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
         best = jnp.max(fitness, where=valid, initial=-jnp.inf)
         # A sixteenth of it, so that neither it nor its reciprocal leaves the range of floats.
         gap = jnp.where(valid, fitness / 16 - best / 16, 0)
@@ -47,12 +57,11 @@ def rank(sharpness: Positive = 50.0) -> FitnessMap:
 
     Ties share their mean rank; N and r are of the valid individuals of a generation.
     sharpness: log of the best one's weight over the worst one's; a number above 0, or traced.
-    Raises ValueError when it is not.
+    Raises InputError when it is not.
     """
     check_number("sharpness", sharpness, 0, math.inf, closed="()")
 
-    def log_weight(fitness: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        valid = _valid(fitness, where)
+    def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
         ordered = jnp.sort(jnp.where(valid, fitness, jnp.inf))
         below = jnp.searchsorted(ordered, fitness, side="left")
         last = jnp.searchsorted(ordered, fitness, side="right") - 1
@@ -62,25 +71,20 @@ def rank(sharpness: Positive = 50.0) -> FitnessMap:
     return log_weight
 
 
-def _valid(fitness: jax.Array, where: jax.Array | None) -> jax.Array:
-    finite = jnp.isfinite(fitness)
-    return finite if where is None else finite & where
-
-
-def identity(fitness: jax.Array) -> jax.Array:
+def identity(fitness: jax.Array, valid: jax.Array) -> jax.Array:
     """Weight = fitness: log f. Fitness must not be negative; see `boltzmann` if yours can be."""
-    return power(1.0)(fitness)
+    return power(1.0)(fitness, valid)
 
 
 def power(p: Positive, temperature: Positive = 1.0) -> FitnessMap:
     """Weight = f^(p / temperature): a larger p, or a lower temperature, selects more sharply.
 
-    p, temperature: numbers above 0, or traced. Raises ValueError when they are not.
+    p, temperature: numbers above 0, or traced. Raises InputError when they are not.
     """
     check_number("p", p, 0, math.inf, closed="()")
     check_number("temperature", temperature, 0, math.inf, closed="()")
 
-    def log_weight(fitness: jax.Array) -> jax.Array:
+    def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
         positive = fitness > 0
         log_fitness = jnp.log(jnp.where(positive, fitness, 1))  # no log 0, so gradients stay finite
         nothing = jnp.where(fitness == 0, -jnp.inf, jnp.nan)
@@ -92,13 +96,51 @@ def power(p: Positive, temperature: Positive = 1.0) -> FitnessMap:
 def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
     """Weight = exp((f - max f) / temperature): fitness of any sign; an offset changes nothing.
 
-    temperature: a number above 0, in units of fitness, or traced. Raises ValueError when it is not.
+    temperature: a number above 0, in units of fitness, or traced. Raises InputError when it is not.
     The published control tasks use temperature 1.
     """
     check_number("temperature", temperature, 0, math.inf, closed="()")
 
-    def log_weight(fitness: jax.Array) -> jax.Array:
-        best = jnp.max(fitness, where=jnp.isfinite(fitness), initial=-jnp.inf)
-        return (fitness - best) / temperature
+    def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
+        best = jnp.max(fitness, where=valid, initial=-jnp.inf)
+        # Where nobody is valid the gradient stays finite.
+        return (fitness - jnp.where(jnp.any(valid), best, 0)) / temperature
 
     return log_weight
+
+
+def weigh(
+    fitness_map: FitnessMap, fitness: jax.Array, usable: jax.Array | bool = True
+) -> jax.Array:
+    """Log weight `[N]`: NaN wherever the fitness, or its weight, is no usable number.
+
+    usable: `[N]`, which individuals may take part. Raises InputError on a map that does not take
+    (fitness, valid) or returns another shape.
+    """
+    fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
+    valid = jnp.isfinite(fitness) & usable
+    # The map sees a finite number in every place, so that one bad fitness cannot spread or
+    # spoil gradients; the worst valid one moves neither a maximum nor a rank.
+    worst = jnp.min(fitness, where=valid, initial=jnp.inf)
+    stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
+    try:
+        log_weight = fitness_map(jnp.where(valid, fitness, stand_in), valid)
+    except TypeError as error:
+        inside = error.__traceback__
+        if inside is not None and inside.tb_next is not None:  # in the map, not of calling it
+            raise
+        raise InputError(
+            "fitness_map",
+            "a function of (fitness, valid)",
+            f"another: {error}",
+            "de.fitness.pointwise makes one of a function of the fitness alone",
+        ) from error
+    shape = getattr(log_weight, "shape", type(log_weight).__name__)
+    if shape != fitness.shape:
+        raise InputError(
+            "fitness_map",
+            f"log weights of the fitness's shape {fitness.shape}",
+            shape,
+            "a factory is called first: de.fitness.boltzmann(temperature)",
+        )
+    return jnp.where(valid & (log_weight < jnp.inf), log_weight, jnp.nan)

@@ -1,4 +1,4 @@
-"""What a problem is to the runner: a fitness function and the size of its genomes."""
+"""What a problem is: a fitness function and the size of its genomes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ import jax
 
 
 class Problem(NamedTuple):
-    """A problem to evolve on; its fields are the arguments of `evolve`.
+    """A problem to evolve on, which `evolve` takes in the place of a fitness function.
 
     num_genes: D.
     fitness_fn: population `[N, D]` -> fitness `[N]`, higher is better.
     has_key: fitness_fn takes (key, population).
-    has_aux: fitness_fn returns (fitness, aux), aux a dict; the runner keeps its entry `success`,
+    has_aux: fitness_fn returns (fitness, aux), aux a dict; runs keep its entry `success`,
         `[N]`, as the share of individuals that have solved the problem, and its entry `returns`,
         `[N]`, where fitness is relative: tables and figures show it in the place of the fitness.
     repair: population -> the population to evaluate in its place; None takes it as it is.
-    fresh: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode of
-        each individual's own, by which the runner re-evaluates the best individual of the last
-        generation; None where the fitness needs no second look.
+    reevaluate: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode
+        of each individual's own, by which runs evaluate the best individual of the last generation
+        again; None where the fitness needs no second look.
     """
 
     num_genes: int
@@ -26,4 +26,4 @@ class Problem(NamedTuple):
     has_key: bool = False
     has_aux: bool = False
     repair: Callable[[jax.Array], jax.Array] | None = None
-    fresh: Callable[..., Any] | None = None
+    reevaluate: Callable[..., Any] | None = None

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffevo_jax.checks import is_traced
+from diffevo_jax.checks import InputError, is_traced
 
 
 def rows(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays `[N, ...]` with individuals split over all of the mesh's axes.
 
-    Raises ValueError on what is no mesh of axes of type Auto.
+    Raises InputError on what is no mesh of axes of type Auto.
     """
     check_mesh(mesh)
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -81,14 +81,15 @@ def padded(size: int, mesh: Mesh) -> int:
 
 
 def check_mesh(mesh: Mesh) -> None:
-    """Raise ValueError unless `mesh` is one whose axes leave the splitting to XLA."""
+    """Raise InputError unless `mesh` is one whose axes leave the splitting to XLA."""
     if not isinstance(mesh, Mesh):
-        raise ValueError(
-            "mesh: expected a jax.sharding.Mesh, such as Mesh(jax.devices(), ('individuals',)); "
-            f"seen {mesh!r}"
+        raise InputError(
+            "mesh", "a jax.sharding.Mesh, such as Mesh(jax.devices(), ('individuals',))", repr(mesh)
         )
     if any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise ValueError(
-            f"mesh: expected axes of type Auto; seen {mesh.axis_types}. Use "
-            "jax.sharding.Mesh(devices, names), or axis_types of Auto in jax.make_mesh"
+        raise InputError(
+            "mesh",
+            "axes of type Auto",
+            mesh.axis_types,
+            "use jax.sharding.Mesh(devices, names), or axis_types of Auto in jax.make_mesh",
         )

@@ -48,7 +48,7 @@ def main() -> None:
         de.schedules.cosine(arguments.generations), fitness_map=de.fitness.boltzmann(10.0)
     )
     step = jax.jit(evolution.step)
-    state = evolution.init(jax.random.normal(key_init, (arguments.population, 4)))
+    state = evolution.init(key_init, jax.random.normal(key_init, (arguments.population, 4)))
     with host.pool(evaluate, num_workers=arguments.workers, chunk=8) as fitness_of:
         for key in jax.random.split(key_run, arguments.generations):
             result = fitness_of(state.population)

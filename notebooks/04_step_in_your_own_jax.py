@@ -56,10 +56,10 @@ def laboratory(recipes):  # [N, 2] -> [N], a good recipe is near (0.8, -0.5)
 evolution = de.diffusion_evolution(de.schedules.cosine(12))
 step = jax.jit(evolution.step)
 key_init, key_run = jax.random.split(jax.random.key(0))
-state = evolution.init(jax.random.normal(key_init, (40, 2)))
+state = evolution.init(key_init, jax.random.normal(key_init, (40, 2)))
 
 path = []
-for key in jax.random.split(key_run, evolution.num_levels - 1):
+for key in jax.random.split(key_run, evolution.num_generations - 1):
     quality = laboratory(np.asarray(state.population))
     state, info = step(key, state, quality)
     path.append(info)
@@ -108,8 +108,8 @@ def search(key, optimum):
         state, info = evolution.step(key, state, fitness)
         return state, jnp.median(jnp.linalg.norm(info.population - optimum, axis=1))
 
-    state = evolution.init(1.5 * jax.random.normal(key_init, (128, 2)))
-    return jax.lax.scan(generation, state, jax.random.split(key_run, evolution.num_levels))
+    state = evolution.init(key_init, 1.5 * jax.random.normal(key_init, (128, 2)))
+    return jax.lax.scan(generation, state, jax.random.split(key_run, evolution.num_generations))
 
 
 state, distance = jax.jit(search)(jax.random.key(1), jnp.array([1.0, -0.5]))

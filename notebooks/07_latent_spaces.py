@@ -148,5 +148,5 @@ for latent_dim in (1, 4, 16):
     print(f"{latent_dim:2} dimensions: {best.mean():.2f} ± {best.std(ddof=1) / 5**0.5:.2f}")
 
 # %% [markdown]
-# `docs/settings.md` has the tables over four functions. Other denoisers take a projection too, as `de.denoisers.broadened(projection=...)`; a preset for
+# `docs/settings.md` has the tables over four functions. Every kernel takes a projection, as `de.denoisers.broadened(de.kernels.gaussian(projection=...))`; a preset for
 # control tasks, `de.presets.control`, uses both (notebook 03).

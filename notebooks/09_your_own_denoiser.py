@@ -114,9 +114,9 @@ order = jax.random.permutation(jax.random.key(2), 64)
 @jax.jit
 def x0(population, fitness, temperature):
     denoiser = neighbours()
-    weigh = de.fitness.standardised(temperature)
+    weigh = partial(de.fitness.weigh, de.fitness.standardised(temperature))
     weights = de.Weights(weigh(fitness), fitness, weigh)
-    memory = denoiser.init(population)
+    memory = denoiser.init(jax.random.key(0), population)
     return denoiser.estimate(jax.random.key(3), memory, population, weights, level)[0].x0
 
 
@@ -150,7 +150,7 @@ posterior_mean = de.denoisers.posterior_mean()
 parts = {
     "posterior_mean": {"denoiser": posterior_mean},
     "posterior_mean, rank": {"denoiser": posterior_mean, "fitness_map": de.fitness.rank()},
-    "heavy_tailed": {"denoiser": de.denoisers.heavy_tailed()},
+    "student_t": {"denoiser": de.denoisers.posterior_mean(de.kernels.student_t())},
     "neighbours": {"denoiser": neighbours()},
 }
 
@@ -215,15 +215,14 @@ plt.show()
 # ## A fitness map
 #
 # Could selection alone have done it? Truncation, as evolution strategies have it: the best quarter weighs one each, the others nothing, so that a fault has one vote of 32 at
-# most. A map that compares individuals takes `where`, too: which of them have a fitness. Nothing passes through it to a gradient, as a step function is flat.
+# most. A map takes the fitness and `valid`: which individuals have one. Nothing passes through it to a gradient, as a step function is flat.
 
 
 # %%
 def truncated(*, kept: float = 0.25) -> de.fitness.FitnessMap:
     """Weight = 1 for the best, 0 for the others. kept: share of the best."""
 
-    def log_weight(fitness, where=None):
-        valid = jnp.isfinite(fitness) if where is None else where
+    def log_weight(fitness, valid):
         threshold = jnp.nanquantile(jnp.where(valid, fitness, jnp.nan), 1 - kept)
         return jnp.where(valid, jnp.where(fitness >= threshold, 0.0, -jnp.inf), jnp.nan)
 

@@ -12,7 +12,7 @@ import pytest
 
 from diffevo_jax.kernels import tiled
 from diffevo_jax.kernels.geometry import make_frame
-from diffevo_jax.kernels.types import Problem
+from diffevo_jax.kernels.types import Operands
 from diffevo_jax.runs.run import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -88,12 +88,12 @@ def x64():
         yield
 
 
-def make_problem(z, x, log_weight, one_minus_alpha, *, own=True) -> Problem:
+def make_operands(z, x, log_weight, one_minus_alpha, *, own=True) -> Operands:
     """What an implementation of the estimate gets, for a population at places z."""
     one_minus_alpha = jnp.asarray(one_minus_alpha, x.dtype)
-    return Problem(
+    return Operands(
         query=z,
-        key=z,
+        place=z,
         value=x,
         log_weight=log_weight,
         alpha=1 - one_minus_alpha,
@@ -102,6 +102,7 @@ def make_problem(z, x, log_weight, one_minus_alpha, *, own=True) -> Problem:
         frame=make_frame(z, x, centred=x.shape[1] < tiled.MANY_GENES),
         precision=jax.lax.Precision.HIGHEST,
         latent=True,
+        still=False,
         sample_size=True,
     )
 

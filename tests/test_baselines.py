@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import diffevo_jax as de
 
-SIZES: dict[str, Any] = {"population_size": 16, "num_genes": 4, "num_levels": 4}
+SIZES: dict[str, Any] = {"population_size": 16, "num_genes": 4, "num_generations": 4}
 KEY = jax.random.key(3)
 POPULATION = jax.random.normal(jax.random.key(1), (16, 4))
 NAMED = {
@@ -66,7 +66,7 @@ def test_a_run_starts_at_the_population_given_and_a_finished_one_is_a_fixed_poin
 @every_baseline
 def test_a_compiled_step_is_the_plain_one(name):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     # Sums of 16 numbers of order 1, an eigendecomposition of a matrix near I: rounding.
     chex.assert_trees_all_close(
         step(KEY, state, sphere(POPULATION)),
@@ -79,7 +79,7 @@ def test_a_compiled_step_is_the_plain_one(name):
 def test_runs_in_pieces_and_after_a_checkpoint_go_on_as_in_one(name):
     algorithm, _, run = compiled(name)
     generation = jax.jit(de.make_generation(algorithm, sphere))
-    running = de.begin(algorithm, POPULATION)
+    running = de.begin(KEY, algorithm, POPULATION)
     for leaf in jax.tree.leaves(running):
         assert isinstance(leaf, jax.Array)
         assert not leaf.weak_type
@@ -105,8 +105,8 @@ def test_a_population_over_a_mesh_of_eight_devices_steps_the_same(name):
     algorithm, step, _ = compiled(name)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("individuals",))
     over_mesh = jax.device_put(POPULATION, NamedSharding(mesh, PartitionSpec("individuals")))
-    state, info = step(KEY, algorithm.init(over_mesh), sphere(over_mesh))
-    alone, _ = step(KEY, algorithm.init(POPULATION), sphere(POPULATION))
+    state, info = step(KEY, algorithm.init(KEY, over_mesh), sphere(over_mesh))
+    alone, _ = step(KEY, algorithm.init(KEY, POPULATION), sphere(POPULATION))
     assert len(info.population.sharding.device_set) == 8
     chex.assert_trees_all_close(state, alone, atol=1e-4)
 
@@ -114,7 +114,7 @@ def test_a_population_over_a_mesh_of_eight_devices_steps_the_same(name):
 @every_baseline
 def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothing(name):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     fitness = sphere(state.population)
     bad = fitness.at[:3].set(jnp.array([jnp.nan, jnp.inf, -jnp.inf]))
     told, info = step(KEY, state, bad)
@@ -136,11 +136,11 @@ def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothin
 @every_baseline
 def test_what_is_told_is_what_was_evaluated(name):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     clipped = jnp.clip(POPULATION, -0.5, 0.5)
     told, info = step(KEY, state, sphere(clipped), clipped)
     np.testing.assert_array_equal(info.population, clipped)
-    plain, _ = step(KEY, algorithm.init(clipped), sphere(clipped))
+    plain, _ = step(KEY, algorithm.init(KEY, clipped), sphere(clipped))
     if name != "pepg":  # which would have mirrored them
         chex.assert_trees_all_close(told, plain, atol=1e-5)
     with pytest.raises(ValueError, match=r"population: expected .* \(16, 4\); seen \(8, 4\)"):
@@ -148,7 +148,7 @@ def test_what_is_told_is_what_was_evaluated(name):
     with pytest.raises(ValueError, match=r"fitness: expected shape \(16,\).* seen \(8,\)"):
         algorithm.step(KEY, state, sphere(clipped)[:8])
     with pytest.raises(ValueError, match=r"population: expected shape .* seen \(8, 4\)"):
-        algorithm.init(POPULATION[:8])
+        algorithm.init(KEY, POPULATION[:8])
 
 
 # Settings on the points of Fig. 3, and what they are in units of the genome, a quarter of a point.
@@ -183,14 +183,14 @@ def test_cma_es_updates_as_pycma_does(x64, dim):
     algorithm = de.baselines.cma_es(
         population_size=512,
         num_genes=dim,
-        num_levels=9,
+        num_generations=9,
         sigma=4.0,
         penalty=0.001,
         elitist=False,
     )
     step = jax.jit(algorithm.step)
     oracle = cma.CMAEvolutionStrategy([0] * dim, 4, {"popsize": 512, "seed": 1, "verbose": -9})
-    state = algorithm.init(jnp.zeros((512, dim)))
+    state = algorithm.init(KEY, jnp.zeros((512, dim)))
     for key in jax.random.split(KEY, 8):
         points = np.array(oracle.ask())
         fitness = de.landscapes.himmelblau(jnp.asarray(points[:, :2]))
@@ -211,16 +211,16 @@ def test_the_tutorials_constants_are_evosaxs():
     tutorial = de.baselines.cma_es(**SIZES, constants="tutorial")
     plain = de.evosax.strategy("CMA_ES", **SIZES)
     stepped = [
-        float(step(KEY, tutorial.init(POPULATION), sphere(POPULATION))[0].strategy.std)
+        float(step(KEY, tutorial.init(KEY, POPULATION), sphere(POPULATION))[0].strategy.std)
         for step in (jax.jit(tutorial.step), compiled("cma_es")[1])
     ]
-    state, _ = jax.jit(plain.step)(KEY, plain.init(POPULATION), sphere(POPULATION))
+    state, _ = jax.jit(plain.step)(KEY, plain.init(KEY, POPULATION), sphere(POPULATION))
     assert stepped[0] == pytest.approx(float(state.strategy.std), rel=1e-5)  # float32
     assert abs(stepped[1] / stepped[0] - 1) > 1e-3
 
 
 def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
-    sizes: dict[str, Any] = {"population_size": 32, "num_genes": 3, "num_levels": 3}
+    sizes: dict[str, Any] = {"population_size": 32, "num_genes": 3, "num_generations": 3}
 
     def runs(elitist):
         def run(key):
@@ -254,7 +254,7 @@ def test_open_es_follows_the_mean_of_fitness_times_noise_with_momentum():
     algorithm = de.baselines.open_es(
         **SIZES, sigma_decay=0.1, learning_rate=2.0, learning_rate_decay=0.01, momentum=0.5
     )
-    step, state = jax.jit(algorithm.step), algorithm.init(POPULATION)
+    step, state = jax.jit(algorithm.step), algorithm.init(KEY, POPULATION)
     mean, velocity = np.zeros(4), np.zeros(4)
     for count, key in enumerate(jax.random.split(KEY, 3)):
         std = 0.1 ** (max(count - 1, 0) / 4)  # evosax's schedule sets in one generation late
@@ -281,7 +281,7 @@ def test_pepg_updates_as_evosaxs_pgpe_told_the_elite():
     oracle = PGPE(16, jnp.zeros(4), optimizer=optax.sgd(1.0), fitness_shaping_fn=elite)
     params = oracle.default_params.replace(std_lr=0.1)
     theirs = oracle.init(KEY, jnp.zeros(4), params)
-    step, state = jax.jit(algorithm.step), algorithm.init(POPULATION)
+    step, state = jax.jit(algorithm.step), algorithm.init(KEY, POPULATION)
     for key in jax.random.split(KEY, 3):
         population, fitness = state.population, sphere(state.population)
         theirs, _ = oracle.tell(key, population, -fitness, theirs, params)
@@ -294,14 +294,14 @@ def test_pepg_updates_as_evosaxs_pgpe_told_the_elite():
 
 
 def test_pepg_takes_odd_sizes():
-    algorithm = de.baselines.pepg(population_size=5, num_genes=4, num_levels=2)
-    state = algorithm.init(POPULATION[:5])
+    algorithm = de.baselines.pepg(population_size=5, num_genes=4, num_generations=2)
+    state = algorithm.init(KEY, POPULATION[:5])
     state, _ = jax.jit(algorithm.step)(KEY, state, sphere(POPULATION[:5]))
     np.testing.assert_allclose(state.population[1] + state.population[4], 2 * state.strategy.mean)
 
 
 def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
-    algorithm = de.baselines.map_elites(population_size=64, num_genes=2, num_levels=6)
+    algorithm = de.baselines.map_elites(population_size=64, num_genes=2, num_generations=6)
     landscape = lambda population: de.landscapes.himmelblau(4 * population)  # noqa: E731
     population = jax.random.normal(jax.random.key(1), (64, 2))
     run = jax.jit(lambda: de.evolve(KEY, algorithm, landscape, population, keep=lambda info: info))
@@ -319,8 +319,8 @@ def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated()
     # Children lie around parents of the archive: 5 sigma of 0.125 in 2 x 64 draws.
     points, children = np.asarray(archive.points), np.asarray(info.population[1:])
     for before, population in zip(np.asarray(info.strategy.fitness[:-1]), children, strict=True):
-        apart = population[:, None] - points[np.isfinite(before)]
-        assert np.linalg.norm(apart, axis=2).min(axis=1).max() < 5 * 0.125
+        away = population[:, None] - points[np.isfinite(before)]
+        assert np.linalg.norm(away, axis=2).min(axis=1).max() < 5 * 0.125
 
 
 # Every algorithm of evosax, with the options that it cannot do without.
@@ -338,10 +338,10 @@ QUICK = ("CMA_ES", "SNES", "Open_ES", "PGPE", "SV_CMA_ES", "DifferentialEvolutio
 def test_every_algorithm_of_evosax_steps(name):
     population = POPULATION[:8]
     algorithm = de.evosax.strategy(
-        name, population_size=8, num_genes=4, num_levels=3, options=OPTIONS.get(name)
+        name, population_size=8, num_genes=4, num_generations=3, options=OPTIONS.get(name)
     )
     step = jax.jit(algorithm.step)
-    before = state = algorithm.init(population)
+    before = state = algorithm.init(KEY, population)
     keys = jax.random.split(KEY, 3)
     for generation, key in enumerate(keys):
         before = state
@@ -360,16 +360,16 @@ def test_every_algorithm_of_evosax_steps(name):
 
 def test_what_a_strategy_starts_from_is_drawn_with_the_runs_key():
     algorithm = de.evosax.strategy("CR_FM_NES", **SIZES)
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     drawn = [algorithm.step(jax.random.key(i), state, sphere(POPULATION))[1] for i in (0, 1)]
     assert not np.allclose(drawn[0].strategy.v, drawn[1].strategy.v)
 
 
 def test_parameters_and_options_reach_the_strategy():
     algorithm = de.evosax.strategy("SNES", **SIZES, params={"std_init": 0.25})
-    np.testing.assert_allclose(algorithm.init(POPULATION).strategy.std, 0.25)
+    np.testing.assert_allclose(algorithm.init(KEY, POPULATION).strategy.std, 0.25)
     frozen = de.evosax.strategy("SNES", **SIZES, options={"optimizer": optax.sgd(0.0)})
-    state, _ = frozen.step(KEY, frozen.init(POPULATION), sphere(POPULATION))
+    state, _ = frozen.step(KEY, frozen.init(KEY, POPULATION), sphere(POPULATION))
     np.testing.assert_array_equal(state.strategy.mean, 0)
 
 
@@ -382,11 +382,15 @@ def test_parameters_and_options_reach_the_strategy():
         ("SNES", {"params": {"std_init": "1"}}, "params.std_init: expected a number; seen '1'"),
         ("SNES", {"params": {"weights": 1.0}}, "params: expected one of std_init, .* 'weights'"),
         ("SNES", {"options": {"optimiser": 1}}, r"options: .* did you mean 'optimizer'\?"),
-        ("SV_CMA_ES", {}, "options: SV_CMA_ES needs num_populations"),
+        ("SV_CMA_ES", {}, "options: expected those that SV_CMA_ES needs, num_populations"),
         ("Open_ES", {"population_size": 7}, "population_size = 7 .*must be even"),
-        ("ESMC", {"population_size": 7}, "population_size: ESMC makes 6 of 7"),
-        ("LM_MA_ES", {"population_size": 12}, "LM_MA_ES is defined up to 2 num_genes = 8; seen 12"),
-        ("SNES", {"num_levels": 0}, "num_levels: expected a whole number of 1 or more; seen 0"),
+        ("ESMC", {"population_size": 7}, "a size that ESMC keeps.* seen 7; it makes 6"),
+        ("LM_MA_ES", {"population_size": 12}, "at most 2 num_genes = 8, .* LM_MA_ES .*seen 12"),
+        (
+            "SNES",
+            {"num_generations": 0},
+            "num_generations: expected an integer of at least 1; seen 0",
+        ),
     ],
 )
 def test_what_a_strategy_does_not_take_is_named(name, settings, message):
@@ -440,7 +444,7 @@ def as_published(name):
         ), 512
     size = 256 if name == "map_elites" else 512
     levels = 1000 if name == "open_es" else 25
-    settings: dict[str, Any] = {"population_size": size, "num_genes": 2, "num_levels": levels}
+    settings: dict[str, Any] = {"population_size": size, "num_genes": 2, "num_generations": levels}
     if name == "cma_es":
         settings |= {"penalty": 0.016, "elitist": False}
     return getattr(de.baselines, name)(**settings), size

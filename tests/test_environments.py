@@ -35,7 +35,7 @@ def test_every_environment_takes_a_generation(name):
 
     @jax.jit
     def generation(key):
-        state = algorithm.init(jax.random.normal(key, (8, policy.num_genes)))
+        state = algorithm.init(key, jax.random.normal(key, (8, policy.num_genes)))
         fitness, aux = fitness_fn(key, state.population)
         return algorithm.step(key, state, fitness)[0].population, fitness, aux["success"]
 

@@ -41,7 +41,7 @@ def _first(fitness_fn):
     """The population after one generation, without compiling a whole run."""
     algorithm = _evolution(COSINE)
     generation = de.make_generation(algorithm, fitness_fn)
-    return generation(de.begin(algorithm, POPULATION), KEY)[0].state.population
+    return generation(de.begin(KEY, algorithm, POPULATION), KEY)[0].state.population
 
 
 def test_the_quick_start_finds_both_peaks():
@@ -104,7 +104,7 @@ def test_an_offset_of_boltzmann_fitness_changes_nothing():
 
 def test_the_step_is_the_estimate_and_the_ddim_step():
     algorithm = _evolution(COSINE, eta=0.5)
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     fitness = de.landscapes.two_peaks(POPULATION)
     stepped, info = algorithm.step(KEY, state, fitness)
     x0 = de.estimate_x0(POPULATION, jnp.log(fitness), COSINE.alpha[11])
@@ -125,8 +125,8 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
     algorithm = _evolution(COSINE, eta=0.5)
     evaluated = jnp.clip(POPULATION, -1, 1)
     fitness = de.landscapes.two_peaks(evaluated)
-    seen = algorithm.step(KEY, algorithm.init(POPULATION), fitness, evaluated)
-    expected = algorithm.step(KEY, algorithm.init(evaluated), fitness)
+    seen = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness, evaluated)
+    expected = algorithm.step(KEY, algorithm.init(KEY, evaluated), fitness)
     chex.assert_trees_all_equal(seen, expected)
 
 
@@ -170,9 +170,9 @@ def test_fitness_that_is_no_number_is_no_best(bad):
 def test_a_run_from_a_level_is_the_end_of_a_whole_run():
     algorithm = _evolution(COSINE, eta=0.5)
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
-    running = de.begin(algorithm, POPULATION, start=4)
+    running = de.begin(KEY, algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
-    again = de.begin(algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
+    again = de.begin(KEY, algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
     assert int(again.state.t) == 4
     running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
     seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything)
@@ -255,7 +255,7 @@ def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
     )
     fitness = de.landscapes.two_peaks(POPULATION)
     for key in jax.random.split(KEY):
-        algorithm.step(key, algorithm.init(POPULATION), fitness)
+        algorithm.step(key, algorithm.init(KEY, POPULATION), fitness)
         individuals = jax.random.key_data(jax.random.split(key, 2**16)).tolist()
         assert seen[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
     assert seen[0].tolist() != seen[1].tolist()  # fresh in each generation
@@ -313,9 +313,9 @@ def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
     fitness = de.landscapes.two_peaks(POPULATION)
     default = de.diffusion_evolution(COSINE)
     named = de.diffusion_evolution(COSINE, fitness_map=de.fitness.standardised(0.1))
-    expected = named.step(KEY, named.init(POPULATION), fitness)[1].log_weight
+    expected = named.step(KEY, named.init(KEY, POPULATION), fitness)[1].log_weight
     for unit, offset in ((1, 0), (1e-6, 0), (1e6, -3e6)):
-        _, info = default.step(KEY, default.init(POPULATION), unit * fitness + offset)
+        _, info = default.step(KEY, default.init(KEY, POPULATION), unit * fitness + offset)
         np.testing.assert_allclose(info.log_weight, expected, atol=1e-3)  # float32's at 3 ranges
 
 
@@ -325,13 +325,13 @@ def test_fitness_that_is_no_number_weighs_nothing_and_is_counted(fitness_map, fl
     bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])
     fitness = jnp.concatenate([bad, de.landscapes.two_peaks(POPULATION[3:])])
     algorithm = de.diffusion_evolution(COSINE, fitness_map=fitness_map, floor=floor)
-    state, info = algorithm.step(KEY, algorithm.init(POPULATION), fitness)
+    state, info = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness)
     assert int(info.num_invalid) == 3
     assert bool(info.selected)
     assert bool(jnp.all(jnp.isfinite(state.population)))
     # The others' estimate is that of a population without the three.
     alone, _ = de.estimate_posterior(
-        POPULATION[3:], fitness_map(fitness[3:]), COSINE.alpha[11], floor=floor
+        POPULATION[3:], fitness_map(fitness[3:], jnp.ones(61, bool)), COSINE.alpha[11], floor=floor
     )[:2]
     np.testing.assert_allclose(info.x0[3:], alone, atol=1e-5)
 
@@ -367,7 +367,7 @@ def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
 
 def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():
     algorithm = de.diffusion_evolution(COSINE, fitness_map=de.fitness.boltzmann(1.0))
-    run = partial(de.evolve, algorithm=algorithm, fitness_fn=lambda x: -1e6 * (x**2).sum(1))
+    run = partial(de.evolve, algorithm=algorithm, problem=lambda x: -1e6 * (x**2).sum(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         jax.jit(lambda key: run(key, population=POPULATION).kept)(KEY)
@@ -404,7 +404,7 @@ def _final_fitness(key, eta, temperature, schedule=COSINE):
 def test_jit_equals_eager_and_traces_once():
     algorithm = _evolution(COSINE, eta=0.5)
     step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))
-    fast = slow = algorithm.init(POPULATION)
+    fast = slow = algorithm.init(KEY, POPULATION)
     for key in jax.random.split(KEY, 11):
         fast, _ = step(key, fast, de.landscapes.two_peaks(fast.population))
         slow, _ = algorithm.step(key, slow, de.landscapes.two_peaks(slow.population))
@@ -492,7 +492,7 @@ def test_evolve_runs_inside_another_scan_and_in_pieces():
     whole = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION)
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     keys = jax.random.split(KEY, 12)
-    half, first = jax.lax.scan(generation, de.begin(algorithm, POPULATION), keys[:5])
+    half, first = jax.lax.scan(generation, de.begin(KEY, algorithm, POPULATION), keys[:5])
     pieces, second = jax.lax.scan(generation, half, keys[5:])
     chex.assert_trees_all_close(pieces, de.Running(whole.state, whole.best), atol=1e-5)
     np.testing.assert_allclose(jnp.concatenate([first, second]), whole.kept, atol=1e-5)
@@ -531,7 +531,8 @@ def test_float64_populations_stay_float64():
         (dict(eta="0.1"), "eta: expected a number; seen '0.1'"),
         (dict(eta=None), "eta: expected a number; seen None"),
         (dict(projection=jnp.full((2, 1), jnp.nan)), "projection: expected finite"),
-        (dict(fitness_map=jnp.sum), r"fitness_map: .* shape \(64,\); seen \(\)"),
+        (dict(fitness_map=lambda f, valid: f.sum()), r"fitness_map: .* \(64,\); seen \(\)"),
+        (dict(fitness_map=lambda f: f), r"fitness_map: expected .*\(fitness, valid\).*pointwise"),
         (dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1])), "decreasing"),
     ],
 )
@@ -572,7 +573,7 @@ def test_no_individual_ever_turns_nan():
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_step_lowers_for_accelerators(platform):
     algorithm = _evolution(COSINE, floor=1e-9, projection=jnp.ones((2, 1)))
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     exported = jax.export.export(jax.jit(algorithm.step), platforms=[platform])(
         KEY, state, POPULATION[:, 0]
     )
@@ -630,7 +631,11 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
         double, _ = _step(
             fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
         )
-        assert double.t.dtype == de.diffusion_evolution(alpha).init(population).t.dtype == jnp.int32
+        assert (
+            double.t.dtype
+            == de.diffusion_evolution(alpha).init(KEY, population).t.dtype
+            == jnp.int32
+        )
         moved = float(jnp.max(jnp.abs(double.population - population)))
     np.testing.assert_allclose(single.population, double.population, rtol=0, atol=0.01 * moved)
 
@@ -670,15 +675,15 @@ def test_half_precision_genomes_stay_half_precision():
 def test_a_fitness_map_sees_no_bad_fitness_and_no_stranger_to_the_good():
     """A map that takes the worst, or a rank, sees the worst valid fitness in a bad one's place."""
     fitness = de.landscapes.two_peaks(POPULATION).at[5].set(jnp.nan) + 2
-    _, info = _step(fitness, fitness_map=lambda seen: seen - seen.min())
+    _, info = _step(fitness, fitness_map=de.fitness.pointwise(lambda f: f - f.min()))
     np.testing.assert_allclose(info.log_weight, fitness - jnp.nanmin(fitness), atol=1e-6)
     weightless = jnp.arange(64) == 7
-    _, info = _step(fitness, fitness_map=lambda seen: jnp.where(weightless, jnp.inf, seen))
+    _, info = _step(fitness, fitness_map=lambda f, valid: jnp.where(weightless, jnp.inf, f))
     assert np.flatnonzero(np.isnan(info.log_weight)).tolist() == [5, 7]
 
 
 def test_two_individuals_are_enough():
-    assert _evolution(COSINE).init(POPULATION[:2]).population.shape == (2, 2)
+    assert _evolution(COSINE).init(KEY, POPULATION[:2]).population.shape == (2, 2)
 
 
 def test_positional_arguments_may_have_any_names():
@@ -687,7 +692,7 @@ def test_positional_arguments_may_have_any_names():
 
     algorithm = _evolution(COSINE)
     generation = de.make_generation(algorithm, positional, has_key=True)
-    _, fitness = generation(de.begin(algorithm, POPULATION), KEY)
+    _, fitness = generation(de.begin(KEY, algorithm, POPULATION), KEY)
     expected = jax.random.uniform(jax.random.split(KEY)[0], (64,))
     np.testing.assert_array_equal(fitness, expected)
 
@@ -704,12 +709,12 @@ def test_positional_arguments_may_have_any_names():
             r"of one shape \[T\]; seen \(2, 3\)",
         ),
         (
-            lambda: _evolution(COSINE).init(POPULATION.at[:2, 0].set(jnp.inf)),
+            lambda: _evolution(COSINE).init(KEY, POPULATION.at[:2, 0].set(jnp.inf)),
             "finite genomes; seen 2 rows",
         ),
-        (lambda: _evolution(COSINE).init(POPULATION[0]), r"seen \(2,\)"),
+        (lambda: _evolution(COSINE).init(KEY, POPULATION[0]), r"seen \(2,\)"),
         (
-            lambda: _evolution(COSINE).init(jnp.ones((5, 2), int)),
+            lambda: _evolution(COSINE).init(KEY, jnp.ones((5, 2), int)),
             "population: expected floating-point genomes; seen int32",
         ),
     ],

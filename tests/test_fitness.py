@@ -10,91 +10,105 @@ import diffevo_jax as de
 FITNESS = jnp.array([0.0, 0.5, 2.0, 3.0])
 # Maps that compare individuals, of a setting that may be traced.
 COMPARING = [de.fitness.standardised, de.fitness.rank]
+KEY = jax.random.key(2)
+
+
+def _weigh(fitness_map, fitness):
+    """Log weights of those whose fitness is a number."""
+    return fitness_map(fitness, jnp.isfinite(fitness))
 
 
 def test_identity_weighs_by_the_fitness():
-    np.testing.assert_allclose(jnp.exp(de.fitness.identity(FITNESS)), FITNESS, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(_weigh(de.fitness.identity, FITNESS)), FITNESS, rtol=1e-6)
 
 
 def test_power_weighs_by_a_power_that_the_temperature_tempers():
-    weight = jnp.exp(de.fitness.power(3.0, temperature=2.0)(FITNESS))
+    weight = jnp.exp(_weigh(de.fitness.power(3.0, temperature=2.0), FITNESS))
     np.testing.assert_allclose(weight, FITNESS**1.5, rtol=1e-6)
 
 
 def test_boltzmann_weighs_by_the_exponential_with_the_best_at_one():
-    log_weight = de.fitness.boltzmann(0.5)(FITNESS)
+    log_weight = _weigh(de.fitness.boltzmann(0.5), FITNESS)
     np.testing.assert_allclose(log_weight, (FITNESS - 3) / 0.5, rtol=1e-6)
-    moved = de.fitness.boltzmann(0.5)(FITNESS - 100)
+    moved = _weigh(de.fitness.boltzmann(0.5), FITNESS - 100)
     np.testing.assert_allclose(moved, log_weight, atol=1e-4)  # float32's digits at 100
 
 
 def test_the_temperature_is_one_unless_said():
-    np.testing.assert_allclose(de.fitness.boltzmann()(FITNESS), FITNESS - 3, rtol=1e-6)
-    np.testing.assert_allclose(jnp.exp(de.fitness.power(2.0)(FITNESS)), FITNESS**2, rtol=1e-6)
+    np.testing.assert_allclose(_weigh(de.fitness.boltzmann(), FITNESS), FITNESS - 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        jnp.exp(_weigh(de.fitness.power(2.0), FITNESS)), FITNESS**2, rtol=1e-6
+    )
 
 
 def test_boltzmanns_best_is_the_best_finite_one():
-    log_weight = de.fitness.boltzmann(2.0)(jnp.array([1.0, jnp.inf, 3.0, jnp.nan]))
+    log_weight = _weigh(de.fitness.boltzmann(2.0), jnp.array([1.0, jnp.inf, 3.0, jnp.nan]))
     np.testing.assert_allclose(log_weight[jnp.array([0, 2])], [-1, 0], rtol=1e-6)
 
 
 def test_a_negative_fitness_has_no_weight_under_identity_and_power():
     for fitness_map in (de.fitness.identity, de.fitness.power(2.0)):
-        assert bool(jnp.isnan(fitness_map(jnp.array([-1.0]))[0]))
+        assert bool(jnp.isnan(_weigh(fitness_map, jnp.array([-1.0]))[0]))
 
 
 def test_standardised_weighs_by_standard_deviations_below_the_best():
-    seen = de.fitness.standardised(0.5)(FITNESS)
+    seen = _weigh(de.fitness.standardised(0.5), FITNESS)
     np.testing.assert_allclose(seen, (FITNESS - 3) / (0.5 * np.std(FITNESS)), rtol=1e-5)
-    assert de.fitness.standardised()(FITNESS) == pytest.approx(np.asarray(5 * seen), rel=1e-5)
+    assert _weigh(de.fitness.standardised(), FITNESS) == pytest.approx(
+        np.asarray(5 * seen), rel=1e-5
+    )
 
 
 def test_rank_weighs_by_the_order_and_ties_share_their_mean_rank():
-    np.testing.assert_allclose(de.fitness.rank(3.0)(FITNESS[::-1]), [3, 2, 1, 0], rtol=1e-6)
-    np.testing.assert_allclose(de.fitness.rank(3.0)(FITNESS**3), [0, 1, 2, 3], rtol=1e-6)
-    tied = de.fitness.rank(4.0)(jnp.array([7.0, 2.0, 7.0, -1.0, 7.0]))
+    np.testing.assert_allclose(_weigh(de.fitness.rank(3.0), FITNESS[::-1]), [3, 2, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(_weigh(de.fitness.rank(3.0), FITNESS**3), [0, 1, 2, 3], rtol=1e-6)
+    tied = _weigh(de.fitness.rank(4.0), jnp.array([7.0, 2.0, 7.0, -1.0, 7.0]))
     np.testing.assert_allclose(tied, [3, 1, 3, 0, 3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("make", COMPARING)
 def test_neither_unit_nor_offset_of_fitness_matters(make):
     fitness = jax.random.normal(jax.random.key(0), (50,))
-    expected = make(2.0)(fitness)
+    expected = _weigh(make(2.0), fitness)
     for unit in (1e-30, 1e-6, 1e6, 1e30):
-        np.testing.assert_allclose(make(2.0)(unit * fitness), expected, rtol=1e-5, atol=1e-5)
-    moved = make(2.0)(jnp.round(1024 * fitness) / 1024 + 1e4)  # exact in float32
-    np.testing.assert_allclose(moved, make(2.0)(jnp.round(1024 * fitness)), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            _weigh(make(2.0), unit * fitness), expected, rtol=1e-5, atol=1e-5
+        )
+    moved = _weigh(make(2.0), jnp.round(1024 * fitness) / 1024 + 1e4)  # exact in float32
+    np.testing.assert_allclose(
+        moved, _weigh(make(2.0), jnp.round(1024 * fitness)), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("make", COMPARING)
 @pytest.mark.parametrize("value", [-3e38, 0.0, 1e-30, 1e4])
 def test_equals_and_a_single_one_weigh_the_same(make, value):
-    log_weight = make(2.0)(jnp.full(5, value))
+    log_weight = _weigh(make(2.0), jnp.full(5, value))
     np.testing.assert_array_equal(log_weight, jnp.full(5, log_weight[0]))
     assert np.isfinite(float(log_weight[0]))
-    alone = make(2.0)(jnp.array([jnp.nan, value]))
+    alone = _weigh(make(2.0), jnp.array([jnp.nan, value]))
     assert np.isnan(alone).tolist() == [True, False]
 
 
 def test_the_widest_gap_of_floats_keeps_its_shape():
     for make in COMPARING:
-        seen = make(1.0)(jnp.array([3e38, -3e38, 0.0]))
-        np.testing.assert_allclose(seen, make(1.0)(jnp.array([3.0, -3.0, 0.0])), rtol=1e-5)
+        seen = _weigh(make(1.0), jnp.array([3e38, -3e38, 0.0]))
+        np.testing.assert_allclose(seen, _weigh(make(1.0), jnp.array([3.0, -3.0, 0.0])), rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", COMPARING)
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_others_without_a_fitness_change_no_weight(make, bad):
     """Here, and in a step, where a number stands in their place."""
-    expected = make(2.0)(FITNESS)
+    expected = _weigh(make(2.0), FITNESS)
     fitness = jnp.concatenate([jnp.full(4, bad), FITNESS])
-    np.testing.assert_allclose(make(2.0)(fitness)[4:], expected, rtol=1e-6)
+    np.testing.assert_allclose(_weigh(make(2.0), fitness)[4:], expected, rtol=1e-6)
     population = jax.random.normal(jax.random.key(0), (8, 2))
     algorithm = de.diffusion_evolution(de.schedules.cosine(3), fitness_map=make(2.0))
-    _, info = algorithm.step(jax.random.key(1), algorithm.init(population), fitness)
+    _, info = algorithm.step(jax.random.key(1), algorithm.init(KEY, population), fitness)
     np.testing.assert_allclose(info.log_weight[4:], expected, rtol=1e-6)
     assert bool(jnp.all(jnp.isnan(info.log_weight[:4])))
-    state = algorithm.init(population)
+    state = algorithm.init(KEY, population)
     state = state._replace(population=population.at[:4, 1].set(bad))
     step = jax.jit(algorithm.step)  # such genes are refused where they are known
     _, info = step(jax.random.key(1), state, jnp.concatenate([9 * FITNESS, FITNESS]))
@@ -104,15 +118,17 @@ def test_others_without_a_fitness_change_no_weight(make, bad):
 @pytest.mark.parametrize("make", COMPARING)
 def test_a_batch_of_settings_is_a_loop(make):
     settings, fitness = jnp.array([0.5, 2.0]), jnp.stack([FITNESS, FITNESS**2])
-    batch = jax.jit(jax.vmap(lambda setting, fitness: make(setting)(fitness)))(settings, fitness)
-    loop = [make(setting)(each) for setting, each in zip(settings, fitness, strict=True)]
+    batch = jax.jit(jax.vmap(lambda setting, fitness: _weigh(make(setting), fitness)))(
+        settings, fitness
+    )
+    loop = [_weigh(make(setting), each) for setting, each in zip(settings, fitness, strict=True)]
     np.testing.assert_allclose(batch, jnp.stack(loop), rtol=1e-5)
-    assert float(jax.grad(lambda setting: make(setting)(FITNESS).sum())(1.0)) != 0
+    assert float(jax.grad(lambda setting: _weigh(make(setting), FITNESS).sum())(1.0)) != 0
 
 
 def test_standardised_has_the_gradient_of_its_differences():
     def weight(fitness):
-        return jnp.sum(jnp.exp(de.fitness.standardised(0.5)(fitness)))
+        return jnp.sum(jnp.exp(_weigh(de.fitness.standardised(0.5), fitness)))
 
     gradient = jax.grad(weight)(FITNESS)
     for i in range(4):
@@ -129,14 +145,14 @@ def test_standardised_has_the_gradient_of_its_differences():
     ],
 )
 def test_gradients_are_finite_even_at_zero(fitness_map):
-    gradient = jax.grad(lambda fitness: jnp.sum(jnp.exp(fitness_map(fitness))))(FITNESS)
+    gradient = jax.grad(lambda fitness: jnp.sum(jnp.exp(_weigh(fitness_map, fitness))))(FITNESS)
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
 @pytest.mark.parametrize("make", COMPARING)
 def test_gradients_pass_by_equals_and_by_those_without_a_fitness(make):
     for fitness in (jnp.ones(4), jnp.array([1.0, jnp.nan, 2.0, 1.0])):
-        gradient = jax.grad(lambda f: jnp.nansum(jnp.exp(make(2.0)(f))))(fitness)
+        gradient = jax.grad(lambda f: jnp.nansum(jnp.exp(_weigh(make(2.0), f))))(fitness)
         assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
@@ -152,3 +168,18 @@ def test_temperatures_and_powers_are_above_zero(value):
         de.fitness.power(value)
     with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
         de.fitness.power(1.0, temperature=value)
+
+
+def test_pointwise_makes_a_map_of_a_function_of_the_fitness_alone():
+    fitness_map = de.fitness.pointwise(lambda fitness: 3 * fitness)
+    np.testing.assert_array_equal(fitness_map(FITNESS, FITNESS > 1), 3 * FITNESS)
+    with pytest.raises(de.InputError) as error:
+        de.fitness.pointwise(3.0)  # pyright: ignore
+    assert error.value.path == "function"
+
+
+def test_a_map_of_the_fitness_alone_says_how_to_make_one():
+    with pytest.raises(de.InputError) as error:
+        de.fitness.weigh(lambda fitness: fitness, FITNESS)  # pyright: ignore
+    assert error.value.path == "fitness_map"
+    assert "pointwise" in error.value.advice

@@ -77,7 +77,9 @@ def test_a_run_goes_on_without_those_that_fail_and_names_them():
         assert "in evaluate" in bad.failures[0].traceback
 
         state, info = step(
-            jax.random.key(0), evolution.init(jax.numpy.asarray(POPULATION)), bad.fitness
+            jax.random.key(0),
+            evolution.init(jax.random.key(0), jax.numpy.asarray(POPULATION)),
+            bad.fitness,
         )
         assert int(info.num_invalid) == 3
         assert np.isfinite(state.population).all()
@@ -86,10 +88,10 @@ def test_a_run_goes_on_without_those_that_fail_and_names_them():
 def test_an_evolution_completes_and_counts_evaluations_that_raise():
     evolution = de.diffusion_evolution(de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(1))
     step = jax.jit(evolution.step)
-    state = evolution.init(jax.random.normal(jax.random.key(0), (32, 2)))
+    state = evolution.init(jax.random.key(0), jax.random.normal(jax.random.key(0), (32, 2)))
     raised = missing = 0
     with host.pool(sometimes, num_workers=1, chunk=8) as fitness_of:
-        for key in jax.random.split(jax.random.key(1), evolution.num_levels):
+        for key in jax.random.split(jax.random.key(1), evolution.num_generations):
             evaluation = fitness_of(state.population)
             state, info = step(key, state, evaluation.fitness)
             assert int(info.num_invalid) == (~np.isfinite(evaluation.fitness)).sum()

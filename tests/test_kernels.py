@@ -12,35 +12,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import loop_x0, make_problem
+from conftest import loop_x0, make_operands
 
 # Not public yet, neither in jax 0.10 nor in 0.11.
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
 import diffevo_jax as de
-from diffevo_jax.kernels import gpu, kernels, tpu
+from diffevo_jax.kernels import gpu, platforms, tpu
 from diffevo_jax.kernels.posterior import normalised
-from diffevo_jax.kernels.types import Posterior, Problem
+from diffevo_jax.kernels.types import Operands
+from diffevo_jax.parts import Posterior
 
 LEVELS = (0.999, 0.5, 1e-2, 1e-4, 1e-6)  # 1 - alpha
 # In interpreters blocks so small that every case has several, and several parts, the last one with
-# padding; and few keys at once, for what is unrolled takes its time to compile.
+# padding; and few supports at once, for what is unrolled takes its time to compile.
 KERNELS = {
     "gpu": partial(
-        gpu.part, queries_per_thread=1, keys_at_once=4, parts=2, interpret=InterpretGPUParams()
+        gpu.part, queries_per_thread=1, supports_at_once=4, parts=2, interpret=InterpretGPUParams()
     ),
     "gpu, compiled": gpu.part,
-    "tpu": partial(tpu.part, query_block=128, key_block=128, interpret=True),
+    "tpu": partial(tpu.part, query_block=128, support_block=128, interpret=True),
 }
 
 
-def _posterior(kernel, problem: Problem) -> Posterior:
-    return normalised(kernel(problem), problem)
+def _posterior(kernel, operands: Operands) -> Posterior:
+    return normalised(kernel(operands), operands)
 
 
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {name: jax.jit(partial(_posterior, kernel)) for name, kernel in KERNELS.items()}
-MAKE = jax.jit(make_problem, static_argnames="own")
+MAKE = jax.jit(make_operands, static_argnames="own")
 EVERY = pytest.mark.parametrize("kernel", KERNELS)
 LOWER = [(gpu, "cuda", "@mosaic_gpu_v2("), (tpu, "tpu", "@tpu_custom_call(")]
 
@@ -53,24 +54,24 @@ def _population(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _need_card(kernel: str) -> None:
-    seen = kernels._compute_capability()
-    if kernel == "gpu, compiled" and seen < kernels.LEAST_COMPUTE_CAPABILITY:
+    seen = platforms._compute_capability()
+    if kernel == "gpu, compiled" and seen < platforms.LEAST_COMPUTE_CAPABILITY:
         pytest.skip(f"needs a card of compute capability 9.0 (Hopper) or higher; seen {seen}")
 
 
-def _solve(kernel: str, problem: Problem) -> Posterior:
+def _solve(kernel: str, operands: Operands) -> Posterior:
     _need_card(kernel)
-    return SOLVE[kernel](problem)
+    return SOLVE[kernel](operands)
 
 
-def _problem(
+def _operands(
     x, log_weight, one_minus_alpha=0.5, z=None, query=None, same=True, sample_size=True
-) -> Problem:
+) -> Operands:
     """same: whether the queries are known to be the supports."""
     z = x if z is None else z
-    problem = MAKE(z, x, log_weight, one_minus_alpha, own=same and query is None)
+    operands = MAKE(z, x, log_weight, one_minus_alpha, own=same and query is None)
     return replace(
-        problem, query=problem.query if query is None else query, sample_size=sample_size
+        operands, query=operands.query if query is None else query, sample_size=sample_size
     )
 
 
@@ -92,20 +93,20 @@ def test_float32_agrees_with_a_float64_loop(kernel, n, dim, levels):
             expected = loop_x0(population, log_weight, 1 - exact, spread=exact)
             # 1e-5 of the population's spread, what the estimator promises in float32.
             bound = 1e-5 * float(np.std(population))
-            x0 = _solve(kernel, _problem(population, log_weight, one_minus_alpha)).x0
+            x0 = _solve(kernel, _operands(population, log_weight, one_minus_alpha)).x0
             np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
 
 
 @EVERY
 def test_a_support_of_its_own_gives_average_evidence_and_sample_size(kernel):
-    """More queries than keys, keys in a latent space, a key in seven without weight."""
+    """More queries than supports, these in a latent space, one in seven without weight."""
     _need_card(kernel)
     x, log_weight = _population(150, 5)
     z = x[:, :3] / 2
     log_weight[::7] = -np.inf
     n = 130  # two blocks
-    problem = _problem(x[n:], log_weight[n:], 0.2, z[n:], query=z[:n])
-    posterior = _solve(kernel, problem)
+    operands = _operands(x[n:], log_weight[n:], 0.2, z[n:], query=z[:n])
+    posterior = _solve(kernel, operands)
     alone = np.where(np.arange(150) < n, np.nan, log_weight)  # queries take no part
     expected = loop_x0(x, alone, 0.8, z=z, spread=0.2)[:n]
     np.testing.assert_allclose(posterior.x0, expected, rtol=0, atol=1e-5)
@@ -123,7 +124,7 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
     x, _ = _population(24, 2)
     ladder = np.linspace(math.log(1e-30), math.log(1e30), len(x), dtype=np.float32)
     for log_weight in (ladder, ladder[::-1]):
-        posterior = _solve(kernel, _problem(x, log_weight, 0.9))
+        posterior = _solve(kernel, _operands(x, log_weight, 0.9))
         np.testing.assert_allclose(
             posterior.x0, loop_x0(x, log_weight, 0.1, spread=0.9), rtol=0, atol=2e-5
         )  # log weights up to 69 round by 4e-6
@@ -132,11 +133,11 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
 
 @pytest.mark.parametrize("kernel", ["gpu", "gpu, compiled"])
 def test_one_shift_and_the_running_one_agree_on_a_gpu(kernel):
-    """Whether queries are the keys decides which shift a block of queries may take."""
+    """Whether queries are the supports decides which shift a block of queries may take."""
     x, log_weight = _population(24, 2)
     for one_minus_alpha in (0.9, 1e-3):
         one, running = (
-            _solve(kernel, _problem(x, log_weight, one_minus_alpha, same=same))
+            _solve(kernel, _operands(x, log_weight, one_minus_alpha, same=same))
             for same in (True, False)
         )
         for a, b in zip(one, running, strict=True):
@@ -148,17 +149,17 @@ def test_genes_beyond_a_gpus_registers_are_averaged_in_chunks(kernel):
     _need_card(kernel)
     x, log_weight = _population(10, 17)  # two chunks of 9, the last one with padding
     z = x[:, :16]
-    problem = _problem(x, log_weight, z=z, sample_size=False)
-    sums = jax.jit(KERNELS[kernel])(problem)
+    operands = _operands(x, log_weight, z=z, sample_size=False)
+    sums = jax.jit(KERNELS[kernel])(operands)
     assert sums.squares is None
-    x0 = problem.frame.centre + sums.total / sums.weight[:, None]
+    x0 = operands.frame.centre + sums.total / sums.weight[:, None]
     np.testing.assert_allclose(x0, loop_x0(x, log_weight, 0.5, z=z), rtol=0, atol=1e-5)
 
 
 @EVERY
 def test_where_nobody_has_weight_there_is_no_evidence(kernel):
     x, _ = _population(24, 2)
-    posterior = _solve(kernel, _problem(x, np.full(len(x), -np.inf, np.float32)))
+    posterior = _solve(kernel, _operands(x, np.full(len(x), -np.inf, np.float32)))
     np.testing.assert_array_equal(posterior.log_evidence, -jnp.inf)
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
     assert bool(jnp.all(jnp.isfinite(posterior.x0)))
@@ -168,7 +169,7 @@ def test_where_nobody_has_weight_there_is_no_evidence(kernel):
 def test_a_population_far_from_zero_keeps_its_digits(kernel):
     x, log_weight = _population(24, 2)
     x = x + np.array([512, 0], np.float32)
-    posterior = _solve(kernel, _problem(x, log_weight, 1e-3))
+    posterior = _solve(kernel, _operands(x, log_weight, 1e-3))
     expected = loop_x0(x, log_weight, 1 - 1e-3, spread=1e-3)
     # The result itself is a float32 beside 512, whose next is 6e-5 away.
     np.testing.assert_allclose(posterior.x0[:, 0], expected[:, 0], rtol=0, atol=6e-5)
@@ -186,7 +187,7 @@ def test_vmap_is_a_loop(kernel):
     @jax.jit
     @jax.vmap
     def solve(log_weight, spread):
-        return _posterior(KERNELS[kernel], _problem(x, log_weight, spread)).x0
+        return _posterior(KERNELS[kernel], _operands(x, log_weight, spread)).x0
 
     batch = solve(log_weight, spread)
     for i in range(3):
@@ -204,7 +205,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     def solve(x, log_weight):
         z = x[:, :dim]
-        return module.part(_problem(x, log_weight, z=z, query=z[:queries]))
+        return module.part(_operands(x, log_weight, z=z, query=z[:queries]))
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)
@@ -223,7 +224,7 @@ def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
     @jax.vmap
     def generations(x, log_weight):
         def generation(x, spread):
-            return module.part(_problem(x, log_weight, spread)).total, None
+            return module.part(_operands(x, log_weight, spread)).total, None
 
         return jax.lax.scan(generation, x, jnp.linspace(0.1, 0.9, 5, dtype=x.dtype))[0]
 
@@ -246,7 +247,7 @@ def test_kernels_say_which_problems_they_take(module):
 
 def test_many_genes_keep_float32s_digits_by_tensor_cores(monkeypatch):
     """Three passes of TF32 on cards that have it; doubles, and cards before, are not rounded."""
-    monkeypatch.setattr(kernels, "_compute_capability", lambda: 8.0)
+    monkeypatch.setattr(platforms, "_compute_capability", lambda: 8.0)
 
     def program(genes, dtype):
         x, z = (jax.ShapeDtypeStruct((6, size), dtype) for size in (genes, 2))
@@ -259,29 +260,31 @@ def test_many_genes_keep_float32s_digits_by_tensor_cores(monkeypatch):
     )
     with jax.enable_x64(True):
         assert "tf32" not in program(1100, "f8")
-    monkeypatch.setattr(kernels, "_compute_capability", lambda: 7.5)
+    monkeypatch.setattr(platforms, "_compute_capability", lambda: 7.5)
     assert "tf32" not in program(1101, "f4")
 
 
 def test_a_card_before_hopper_is_named_in_an_error(monkeypatch):
     x, log_weight = _population(4, 2)
-    monkeypatch.setattr(kernels, "_compute_capability", lambda: 8.6)
-    with pytest.raises(ValueError, match=r"'gpu' needs compute capability 9\.0.*seen 8\.6"):
+    monkeypatch.setattr(platforms, "_compute_capability", lambda: 8.6)
+    with pytest.raises(de.InputError) as error:
         de.estimate_x0(jnp.asarray(x), jnp.asarray(log_weight), 0.5, implementation="gpu")
+    assert error.value.path == "implementation"
+    assert error.value.seen == "8.6"
 
 
-def test_parts_of_a_gpus_keys_are_of_one_size(monkeypatch):
+def test_parts_of_a_gpus_supports_are_of_one_size(monkeypatch):
     """Padding is work: at N = 16500 it once was 94 % more."""
     for n in (600, 16_500, 33_000, 65_536):
-        given = {}
+        chosen = {}
 
-        def record(given=given, kernel=gpu._kernel, **settings):
-            given |= settings
+        def record(chosen=chosen, kernel=gpu._kernel, **settings):
+            chosen |= settings
             return kernel(**settings)
 
         with monkeypatch.context() as patched:
             patched.setattr(gpu, "_kernel", record)
             x, log_weight = (jax.ShapeDtypeStruct(size, jnp.float32) for size in ((n, 2), (n,)))
-            jax.eval_shape(lambda *args: gpu.part(_problem(*args)), x, log_weight)
-        _, parts, _ = given["grid"]
-        assert n <= parts * given["rounds"] * given["keys_at_once"] < 1.05 * n
+            jax.eval_shape(lambda *args: gpu.part(_operands(*args)), x, log_weight)
+        _, parts, _ = chosen["grid"]
+        assert n <= parts * chosen["rounds"] * chosen["supports_at_once"] < 1.05 * n

@@ -30,7 +30,7 @@ from diffevo_jax.runs.config.registry import register
 @register("fitness_map", "steep")
 def steep(power: Positive = 2.0):
     """Weight = f^power."""
-    return lambda fitness: power * jnp.log(fitness)
+    return lambda fitness, valid: power * jnp.log(fitness)
 
 @register("problem", "bowl")
 def bowl(*, centre: float = 0.0):
@@ -46,7 +46,7 @@ def growing():
     def estimate(key, memory, x_t, weights, level):
         posterior, _ = inner.estimate(key, (), x_t, weights, level)
         return posterior, jnp.append(memory, 0.0)
-    return de.Denoiser(lambda population: jnp.zeros(1), estimate)
+    return de.Denoiser(lambda key, population: jnp.zeros(1), estimate)
 
 @register("policy", "swelling")
 def swelling(*, num_inputs: int, num_outputs: int):
@@ -220,7 +220,8 @@ def test_a_factory_that_a_config_cannot_call_is_refused():
 def test_every_part_of_an_algorithm_is_a_section(tiny):
     override = (
         "algorithm={name: denoising_evolution, schedule: {num_levels: 4}, "
-        "fitness_map: {name: boltzmann}, denoiser: {name: posterior_mean, latent_dim: 1}, "
+        "fitness_map: {name: boltzmann}, "
+        "denoiser: {name: posterior_mean, kernel: {latent_dim: 1}}, "
         "sampler: {name: ddim, eta: 0.5}}"
     )
     config = load(tiny, [override, "methods={latent: {algorithm: {}}}"]).config
@@ -349,7 +350,7 @@ def ones(x):
 class Denoises:
     """A denoiser whose estimate is `result`."""
     def __new__(cls, result):
-        return lambda: de.Denoiser(lambda x: (), lambda key, memory, x_t, weights, level: result)
+        return lambda: de.Denoiser(de.no_memory, lambda key, memory, x_t, weights, level: result)
 
 register("fitness_map", "raises", lambda: raising)
 register("fitness_map", "none", lambda: None)
@@ -362,9 +363,9 @@ register("problem", "no_aux", problem(ones, has_aux=True))
 register("denoiser", "no_pair", Denoises(3))
 register("denoiser", "no_posterior", Denoises((3, ())))
 register("denoiser", "another_shape", Denoises((de.Posterior(jnp.ones(3), 0.0, 0.0), ())))
-register("sampler", "no_move", lambda: de.Sampler(lambda x: (), lambda *_: (jnp.ones(3), ())))
+register("sampler", "no_move", lambda: de.Sampler(de.no_memory, lambda *_: (jnp.ones(3), ())))
 register("algorithm", "grows", lambda: de.baselines.map_elites(
-    population_size=16, num_genes=2, num_levels=3)._replace(step=lambda *_: ((), ())))
+    population_size=16, num_genes=2, num_generations=3)._replace(step=lambda *_: ((), ())))
 '''
 DENOISING = (
     "algorithm={name: denoising_evolution, schedule: {num_levels: 3}, fitness_map: {name: "
@@ -386,7 +387,10 @@ DENOISING = (
         (DENOISING.replace("DENOISER", "no_pair").replace("SAMPLER", "ddim"), "denoiser: expected"),
         (DENOISING.replace("DENOISER", "no_posterior").replace("SAMPLER", "ddim"), "Posterior"),
         (DENOISING.replace("DENOISER", "another_shape").replace("SAMPLER", "ddim"), "x0 of shape"),
-        (DENOISING.replace("DENOISER", "posterior_mean").replace("SAMPLER", "no_move"), "a Move"),
+        (
+            DENOISING.replace("DENOISER", "posterior_mean").replace("SAMPLER", "no_move"),
+            "(Move, memory)",
+        ),
         ("algorithm={name: grows}", "Error"),
     ],
 )

@@ -24,7 +24,7 @@ def follow(key, algorithm, *, moves, population=POPULATION):
         return algorithm.step(key, state, fitness)
 
     places = jnp.where(moves & (jnp.arange(16) >= 8), 1.5, -1.0)
-    state = algorithm.init(population)
+    state = algorithm.init(KEY, population)
     return jax.lax.scan(generation, state, (jax.random.split(key, 16), places))
 
 

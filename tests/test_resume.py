@@ -29,7 +29,7 @@ ALGORITHMS = {
         for name, denoiser, sampler in (
             ("broadened", "{name: broadened}", "{name: ddim}"),
             ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
-            ("heavy_tailed", "{name: heavy_tailed}", "{name: ddim}"),
+            ("student_t", "{kernel: {name: student_t, latent_dim: 1}}", "{name: ddim}"),
             ("dpm_solver", "{name: posterior_mean}", "{name: dpm_solver}"),
         )
     },

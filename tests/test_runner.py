@@ -344,13 +344,14 @@ def test_a_latent_space_of_too_many_dimensions_is_named_as_the_config_names_it(t
         run.build(config)
 
 
-def test_a_kernel_for_another_machine_stops_the_run_with_advice(tiny, tmp_path):
+def test_a_kernel_for_another_machine_is_named_before_the_run_with_advice(tiny, tmp_path):
     tiny.write_text(
         TINY.split("methods:")[0].split("algorithm:")[0]
         + "algorithm: {name: denoising_evolution, schedule: {num_levels: 4}, "
-        "denoiser: {implementation: gpu}, sampler: {}}\n"
+        "denoiser: {kernel: {implementation: gpu}}, sampler: {}}\n"
     )
-    with pytest.raises(run.Stopped, match=r"'gpu' is a kernel .* runs on: cpu; 'auto' takes"):
+    message = r"kernel\.implementation: expected .* a cpu; seen 'gpu'.*; 'auto' takes"
+    with pytest.raises(cfg.ConfigError, match=message):
         _run(tiny, tmp_path / "out")
 
 

@@ -230,7 +230,7 @@ def _compiled_step(devices: int, n: int, genes: int):
     generation = de.make_generation(
         evolution, lambda x: -jnp.sum(x**2, axis=1), keep=lambda info: info.x0
     )
-    step = jax.jit(lambda x, key: generation(de.begin(evolution, x), key))
+    step = jax.jit(lambda x, key: generation(de.begin(KEY, evolution, x), key))
     population = jax.ShapeDtypeStruct((n, genes), jnp.float32, sharding=rows)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return step.lower(population, key).compile(compiler_options=QUICK), rows
@@ -276,7 +276,7 @@ def test_roll_outs_on_many_devices_draw_what_one_device_draws():
 def test_outside_jit_a_population_moves_to_the_mesh():
     mesh = _mesh(4)
     evolution = de.diffusion_evolution(de.schedules.cosine(5), mesh=mesh)
-    state = evolution.init(jax.device_put(jnp.ones((8, 2)), jax.devices()[6]))
+    state = evolution.init(KEY, jax.device_put(jnp.ones((8, 2)), jax.devices()[6]))
     assert state.population.sharding.is_equivalent_to(de.sharding.rows(mesh), 2)
 
 

@@ -1,6 +1,5 @@
 """Denoisers and samplers: laws that all of them obey, one line each, then those of each."""
 
-import importlib
 import re
 from collections.abc import Callable
 from functools import cache, partial
@@ -14,24 +13,37 @@ from conftest import REPOSITORY
 from jax.sharding import Mesh
 
 import diffevo_jax as de
-from diffevo_jax import denoisers, samplers
-from diffevo_jax.denoisers._archive import log_transition
+from diffevo_jax import denoisers, kernels, samplers
+from diffevo_jax.kernels import dense
 
-# A new variant adds one line: what makes it of a number in (0, 1], which is traced, and a mesh.
+# A new variant adds one line: what makes it of a number in (0, 1], which is traced; a denoiser of a
+# kernel, the Gaussian with a floor elsewhere.
+KERNELS: dict[str, Callable[..., de.Kernel]] = {
+    "gaussian": lambda x, **places: kernels.gaussian(floor=1e-3 * x, **places),
+    "student_t": lambda x, **places: kernels.student_t(dof=10 * x, **places),
+    "isotropic": lambda x, **places: kernels.isotropic(partial(_cauchy, x), **places),
+}
 DENOISERS: dict[str, Callable[..., de.Denoiser]] = {
-    "posterior_mean": lambda x, **mesh: denoisers.posterior_mean(floor=1e-3 * x, **mesh),
-    "archive": lambda x, **mesh: denoisers.archive(generations=2, **mesh),
-    "broadened": lambda x, **mesh: denoisers.broadened(share=x, **mesh),
-    "heavy_tailed": lambda x, **mesh: denoisers.heavy_tailed(dof=10 * x, **mesh),
+    "posterior_mean": lambda x, kernel: denoisers.posterior_mean(kernel),
+    "archive": lambda x, kernel: denoisers.archive(kernel, generations=2),
+    "broadened": lambda x, kernel: denoisers.broadened(kernel, share=x),
 }
 SAMPLERS: dict[str, Callable[..., de.Sampler]] = {
-    "ddim": lambda eta, **mesh: samplers.ddim(eta, **mesh),
-    "dpm_solver": lambda eta, **mesh: samplers.dpm_solver(),
+    "ddim": samplers.ddim,
+    "dpm_solver": lambda eta: samplers.dpm_solver(),
 }
-VARIANTS = [*DENOISERS, *(name for name in SAMPLERS if name != "ddim")]  # every denoiser's
+# Denoiser, kernel and sampler of each.
+PARTS = {
+    **{name: (name, "gaussian", "ddim") for name in DENOISERS},
+    **{name: ("posterior_mean", name, "ddim") for name in KERNELS if name != "gaussian"},
+    "broadened, student_t": ("broadened", "student_t", "ddim"),
+    "archive, student_t": ("archive", "student_t", "ddim"),
+    **{name: ("posterior_mean", "gaussian", name) for name in SAMPLERS if name != "ddim"},
+}
+VARIANTS = list(PARTS)
+ESTIMATES = [name for name, (_, _, sampler) in PARTS.items() if sampler == "ddim"]
 
 NO_ETA = ("dpm_solver",)  # samplers without the setting
-NO_SLOPE = ("archive", "broadened")  # denoisers whose number is whole, or taken as given
 
 KEY = jax.random.key(7)
 POPULATION = jax.random.normal(jax.random.key(1), (16, 2))
@@ -43,18 +55,28 @@ FRAME = jnp.array([[0.6, 0.8], [-0.8, 0.6]])
 ROUNDING = 1e-4  # of four levels in float32 that divide by 1 - alpha, in two programs
 
 
+def _cauchy(width, squares, level, num_dims):
+    """A kernel of one's own, in one line."""
+    return -jnp.log1p(squares / (width * level.one_minus_alpha))
+
+
+def _denoiser(name: str, number, **places) -> de.Denoiser:
+    denoiser, kernel, _ = PARTS[name]
+    return DENOISERS[denoiser](number, KERNELS[kernel](number, **places))
+
+
 def _algorithm(name: str, setting=SETTING, **mesh) -> de.Algorithm:
     return de.denoising_evolution(
         SCHEDULE,
         fitness_map=de.fitness.boltzmann(setting["temperature"]),
-        denoiser=DENOISERS.get(name, DENOISERS["posterior_mean"])(setting["number"], **mesh),
-        sampler=SAMPLERS.get(name, SAMPLERS["ddim"])(setting["eta"], **mesh),
+        denoiser=_denoiser(name, setting["number"]),
+        sampler=SAMPLERS[PARTS[name][2]](setting["eta"]),
         **mesh,
     )
 
 
 def _run(name, key, population, setting, frame, **mesh):
-    """The final state; frame: a rotation of the plane, in which the peaks are given."""
+    """The final state; frame: a rotation of the plane, in which the peaks are."""
 
     def fitness_fn(x):
         return de.landscapes.two_peaks(x @ frame)
@@ -76,7 +98,7 @@ def _final(name, *, key=KEY, population=POPULATION, setting=SETTING, frame=None)
 def test_jit_is_eager(name):
     algorithm = _algorithm(name)
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
-    running = de.begin(algorithm, POPULATION)
+    running = de.begin(KEY, algorithm, POPULATION)
     for key in KEYS:
         running, _ = generation(running, key)
     seen = _final(name)
@@ -105,7 +127,7 @@ def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
     assert bool(jnp.all(slopes["temperature"] != 0))
     if name not in NO_ETA:
         assert bool(jnp.all(slopes["eta"][1:] != 0))
-    assert bool(jnp.any(slopes["number"] != 0)) == (name not in NO_SLOPE)
+    assert bool(jnp.any(slopes["number"] != 0))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -123,7 +145,7 @@ def test_pieces_are_one_run_and_a_finished_run_is_a_fixed_point(name):
     algorithm = _algorithm(name)
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     piece = jax.jit(lambda running, keys: jax.lax.scan(generation, running, keys)[0])
-    running = piece(piece(de.begin(algorithm, POPULATION), KEYS[:2]), KEYS[2:])
+    running = piece(piece(de.begin(KEY, algorithm, POPULATION), KEYS[:2]), KEYS[2:])
     chex.assert_trees_all_close(running.state, _final(name), atol=ROUNDING)
     again = piece(running, KEYS[:2])
     assert int(again.state.t) == 0
@@ -157,21 +179,38 @@ def test_genomes_keep_their_precision(name, dtype, wide):
     assert shapes.population.dtype == population.dtype
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("name", ESTIMATES)
 def test_a_projection_of_full_rank_keeps_the_distances(name):
-    factory, given = getattr(denoisers, name), {"generations": 2} if name == "archive" else {}
+    make = partial(_denoiser, name, 0.5)
     plain, rotated = (
-        _estimate(factory(projection=projection, **given), t=2)[0] for projection in (None, FRAME)
+        _estimate(make(projection=projection), t=2)[0] for projection in (None, FRAME)
     )
     chex.assert_trees_all_close(rotated, plain, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"projection: expected shape \[D, d\] with D = 2"):
-        factory(projection=jnp.ones((3, 1)), **given).init(POPULATION)
+    for init in (make(projection=jnp.ones((3, 1))).init, make(latent_dim=3).init):
+        with pytest.raises(de.InputError) as error:
+            init(KEY, POPULATION)
+        assert error.value.path in ("projection", "latent_dim")
+    with pytest.raises(de.InputError) as error:
+        make(projection=FRAME, latent_dim=2)
+    assert error.value.path == "latent_dim"
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_a_latent_space_is_the_projection_that_the_key_of_init_draws_and_is_remembered(name):
+    drawn, own = (
+        _denoiser(name, 0.5, **places)
+        for places in ({"latent_dim": 1}, {"projection": de.latent.random_projection(KEY, 2, 1)})
+    )
+    chex.assert_trees_all_equal(_estimate(drawn, t=2)[0], _estimate(own, t=2)[0])
+    shapes = [leaf.shape for leaf in jax.tree.leaves(drawn.init(KEY, POPULATION))]
+    assert (2, 1) in shapes
+    assert not jnp.array_equal(*(drawn.init(key, POPULATION)[-1] for key in jax.random.split(KEY)))
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
 def test_nobody_without_fitness_takes_part(name):
     fitness = _fitness(POPULATION).at[3].set(jnp.nan)
-    denoiser = DENOISERS[name](0.5)
+    denoiser = _denoiser(name, 0.5)
     posterior, _ = _estimate(denoiser, t=2, fitness=fitness)
     others = np.delete(np.arange(16), 3)
     alone, _ = _estimate(
@@ -195,12 +234,13 @@ def _level(t: int, schedule=SCHEDULE) -> de.Level:
 
 
 def _weights(fitness) -> de.Weights:
-    return de.Weights(de.fitness.identity(fitness), fitness, de.fitness.identity)
+    weigh = partial(de.fitness.weigh, de.fitness.identity)
+    return de.Weights(weigh(fitness), fitness, weigh)
 
 
 def _estimate(denoiser, *, t, population=POPULATION, fitness=None, memory=None, schedule=SCHEDULE):
     fitness = _fitness(population) if fitness is None else fitness
-    memory = denoiser.init(population) if memory is None else memory
+    memory = denoiser.init(KEY, population) if memory is None else memory
     return denoiser.estimate(KEY, memory, population, _weights(fitness), _level(t, schedule))
 
 
@@ -240,11 +280,20 @@ def test_the_kernel_is_as_broad_as_the_share_wants_it(latent):
         return posterior.effective_sample_size.mean()
 
     alone = jnp.sum(fitness) ** 2 / jnp.sum(fitness**2)
-    assert float(sample_size(denoisers.posterior_mean(projection=projection)) / alone) < 0.3
-    broadened = jax.jit(lambda x: sample_size(denoisers.broadened(share=x, projection=projection)))
+    kernel = kernels.gaussian(projection=projection)
+    assert float(sample_size(denoisers.posterior_mean(kernel)) / alone) < 0.3
+    broadened = jax.jit(lambda x: sample_size(denoisers.broadened(kernel, share=x)))
     for share in (0.3, 0.7, 1.0):
         # Bisections end .002 in log beta below the largest; sums at a share of 1 have 1e-5.
         assert float(broadened(share) / alone) == pytest.approx(share, rel=2e-3)
+
+
+def test_gradients_take_the_breadth_as_constant():
+    def norm(share):
+        return jnp.sum(_estimate(denoisers.broadened(share=share), t=1)[0].x0 ** 2)
+
+    assert float(jax.grad(norm)(0.5)) == 0
+    assert float(norm(0.5)) != float(norm(0.9))
 
 
 # Archive
@@ -260,11 +309,11 @@ def _moves(sigmas, population=POPULATION):
 
 
 def _log_normal_mixture(move: de.Move) -> np.ndarray:
-    """Log mean_i N(x; mu_i, sigma^2 I), less D/2 log 2 pi, in float64."""
+    """Log mean_i N(x; mu_i, sigma^2 I) in float64."""
     x, mean, sigma = _double(*move)
     squares = np.sum((x[:, None] - mean) ** 2, axis=2)
     sums = np.logaddexp.reduce(-squares / (2 * sigma**2), axis=1)
-    return sums - np.log(len(x)) - x.shape[1] * np.log(sigma)
+    return sums - np.log(len(x)) - x.shape[1] * np.log(sigma * np.sqrt(2 * np.pi))
 
 
 @pytest.mark.parametrize("genes", [2, 40])
@@ -274,17 +323,22 @@ def test_the_density_is_that_of_the_moves_mixture(sigma, genes):
     (move,) = _moves([sigma], population)
     # Places are known to eps beside a noise of sigma, which counts z times in a density.
     atol = 1e-4 + 40 * genes * np.finfo(np.float32).eps / sigma
-    np.testing.assert_allclose(log_transition(move), _log_normal_mixture(move), atol=atol)
+    seen = kernels.log_density(move.population, move.mean, move.sigma)
+    np.testing.assert_allclose(seen, _log_normal_mixture(move), atol=atol)
 
 
 def test_the_archive_is_the_last_generations_over_their_densities():
     denoiser, memory, past = denoisers.archive(generations=2), None, []
     drawn = [de.Move(POPULATION, POPULATION, jnp.asarray(0.0)), *_moves([0.7, 0.4, 0.2])]
     for t, move in zip((3, 2, 1, 1), drawn, strict=True):
-        memory = denoiser.init(POPULATION) if memory is None else denoiser.moved(memory, move)
+        memory = (
+            denoiser.init(KEY, POPULATION)
+            if memory is None
+            else denoiser.moved(memory, move, _level(t))
+        )
         x = move.population
         seen, memory = _estimate(denoiser, t=t, population=x, memory=memory)
-        first = -np.sum(_double(x)[0] ** 2, axis=1) / 2
+        first = -np.sum(_double(x)[0] ** 2, axis=1) / 2 - np.log(2 * np.pi)
         density = _log_normal_mixture(move) if past else first
         past = [*past, (*_double(x, jnp.log(_fitness(x))), density)][-2:]
         support, log_g, log_q = (np.concatenate(column) for column in zip(*past, strict=True))
@@ -302,7 +356,9 @@ def test_the_archive_is_the_last_generations_over_their_densities():
 def test_an_archive_of_one_generation_moved_without_noise_is_the_posterior_mean():
     denoiser = denoisers.archive(generations=1)
     moved = denoiser.moved(
-        denoiser.init(POPULATION), de.Move(POPULATION, POPULATION, jnp.asarray(0.0))
+        denoiser.init(KEY, POPULATION),
+        de.Move(POPULATION, POPULATION, jnp.asarray(0.0)),
+        _level(2),
     )
     seen, _ = _estimate(denoiser, t=2, memory=moved)
     expected, _ = _estimate(denoisers.posterior_mean(), t=2)
@@ -320,7 +376,9 @@ def test_generations_that_are_not_there_yet_do_not_count():
     for known in (fitness, jnp.full(16, jnp.nan)):
         weights = weights._replace(fitness=known)
         one, many = (
-            denoiser.estimate(KEY, denoiser.init(POPULATION), POPULATION, weights, _level(2))[0]
+            denoiser.estimate(KEY, denoiser.init(KEY, POPULATION), POPULATION, weights, _level(2))[
+                0
+            ]
             for denoiser in map(lambda k: denoisers.archive(generations=k), (1, 5))
         )
         chex.assert_trees_all_close(one, many, rtol=1e-4, atol=1e-5)
@@ -370,7 +428,7 @@ def test_heavy_tails_are_the_formula_in_float64(one_minus_alpha, dof):
     log_g = jnp.log(_fitness(POPULATION)).at[2].set(jnp.nan).at[5].set(-jnp.inf)
     fitness = jnp.exp(log_g)
     seen, _ = _estimate(
-        denoisers.heavy_tailed(dof=dof),
+        denoisers.posterior_mean(kernels.student_t(dof=dof)),
         t=0,
         population=population,
         fitness=fitness,
@@ -390,7 +448,7 @@ def test_heavy_tails_are_the_formula_in_float64(one_minus_alpha, dof):
 
 def test_many_degrees_of_freedom_are_a_gaussian():
     for t in (0, 1, 3):
-        seen, _ = _estimate(denoisers.heavy_tailed(dof=1e7), t=t)
+        seen, _ = _estimate(denoisers.posterior_mean(kernels.student_t(dof=1e7)), t=t)
         expected, _ = _estimate(denoisers.posterior_mean(), t=t)
         # The next term is squares^2 / nu, of squares of up to a hundred at the last level.
         chex.assert_trees_all_close(seen, expected, rtol=2e-3, atol=2e-4)
@@ -398,13 +456,14 @@ def test_many_degrees_of_freedom_are_a_gaussian():
 
 def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
     weights = _weights(jnp.zeros(16))
-    denoiser = denoisers.heavy_tailed()
+    denoiser = denoisers.posterior_mean(kernels.student_t())
     posterior, _ = denoiser.estimate(KEY, (), POPULATION, weights, _level(2))
     np.testing.assert_array_equal(posterior.x0, POPULATION)
     assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
     bad = POPULATION.at[3, 0].set(jnp.nan)
-    posterior, _ = _estimate(denoiser, t=2, population=bad, fitness=_fitness(POPULATION))
+    estimate = jax.jit(partial(_estimate, denoiser, t=2))  # refused where they are known
+    posterior, _ = estimate(population=bad, fitness=_fitness(POPULATION))
     others = np.delete(np.arange(16), 3)
     alone, _ = _estimate(denoiser, t=2, population=POPULATION[others])
     np.testing.assert_allclose(posterior.x0[others], alone.x0, atol=1e-5)
@@ -412,13 +471,12 @@ def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
 
 
 def test_heavy_tails_are_summed_in_blocks_as_they_are_at_once(monkeypatch):
-    module = importlib.import_module("diffevo_jax.denoisers._heavy_tailed")
     population = POPULATION[:13]
-    at_once, _ = _estimate(denoisers.heavy_tailed(), t=2, population=population)
-    module._posterior.clear_cache()
-    monkeypatch.setattr(module, "BLOCK", 4 * 2 * 13)  # four queries at a time
-    blocks, _ = _estimate(denoisers.heavy_tailed(), t=2, population=population)
-    module._posterior.clear_cache()
+    at_once, _ = _estimate(
+        denoisers.posterior_mean(kernels.student_t()), t=2, population=population
+    )
+    monkeypatch.setattr(dense, "BLOCK", 4 * 2 * 13)  # four queries at a time
+    blocks, _ = _estimate(denoisers.posterior_mean(kernels.student_t()), t=2, population=population)
     chex.assert_trees_all_close(blocks, at_once, rtol=1e-5, atol=1e-5)
 
 
@@ -438,7 +496,7 @@ def test_dpm_solver_is_its_formula_in_float64(schedule):
     with jax.enable_x64(True):
         alpha, rest = _double(*schedule(num_levels))
     x = POPULATION
-    memory, before = sampler.init(x), None
+    memory, before = sampler.init(KEY, x), None
     for t in range(num_levels - 1, 0, -1):
         x0 = jax.random.normal(jax.random.fold_in(KEY, t), x.shape)
         seen, memory = sampler.move(KEY, memory, x, x0, _level(t, levels))
@@ -461,8 +519,8 @@ def test_the_first_step_is_ddims_without_noise():
     x0 = 0.5 * POPULATION
     for t in range(1, 4):
         solver, ddim = samplers.dpm_solver(), samplers.ddim(0.0)
-        seen, _ = solver.move(KEY, solver.init(x0), POPULATION, x0, _level(t))
-        expected, _ = ddim.move(KEY, ddim.init(x0), POPULATION, x0, _level(t))
+        seen, _ = solver.move(KEY, solver.init(KEY, x0), POPULATION, x0, _level(t))
+        expected, _ = ddim.move(KEY, ddim.init(KEY, x0), POPULATION, x0, _level(t))
         np.testing.assert_allclose(seen.population, expected.population, atol=1e-6)
 
 
@@ -478,7 +536,7 @@ def test_half_the_step_leaves_a_quarter_of_dpm_solvers_error_and_half_of_ddims(n
         sd = np.sqrt(alpha * variance + 1 - alpha)
         sampler = SAMPLERS[name](0.0)
         x = jnp.full((2, 1), sd[-1])
-        memory = sampler.init(x)
+        memory = sampler.init(KEY, x)
         for t in range(num_levels, 0, -1):
             x0 = jnp.sqrt(alpha[t]) * variance / sd[t] ** 2 * x
             move, memory = sampler.move(KEY, memory, x, x0, _level(t, schedule))
@@ -494,14 +552,13 @@ def test_half_the_step_leaves_a_quarter_of_dpm_solvers_error_and_half_of_ddims(n
 
 
 def _with(**parts):
-    given = {"denoiser": denoisers.posterior_mean(), "sampler": samplers.ddim(), **parts}
-    return de.denoising_evolution(SCHEDULE, fitness_map=de.fitness.identity, **given)
+    return de.denoising_evolution(SCHEDULE, fitness_map=de.fitness.identity, **parts)
 
 
 def _forgets(memory, after):
     part = denoisers.posterior_mean()
     return part._replace(
-        init=lambda population: memory,
+        init=lambda key, population: memory,
         estimate=lambda *args: (part.estimate(*args)[0], after(args[1])),
     )
 
@@ -517,7 +574,7 @@ def _forgets(memory, after):
 )
 def test_a_memory_that_does_not_keep_its_shape_is_refused(memory, after):
     algorithm = _with(denoiser=_forgets(memory, after))
-    state = algorithm.init(POPULATION)
+    state = algorithm.init(KEY, POPULATION)
     with pytest.raises(ValueError, match="denoiser: expected a memory that keeps its structure"):
         algorithm.step(KEY, state, _fitness(POPULATION))
 
@@ -526,7 +583,7 @@ def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused():
     ddim = samplers.ddim()
     algorithm = _with(sampler=ddim._replace(move=lambda *args: (ddim.move(*args)[0], jnp.zeros(1))))
     with pytest.raises(ValueError, match="sampler: expected a memory that keeps its structure"):
-        algorithm.step(KEY, algorithm.init(POPULATION), _fitness(POPULATION))
+        algorithm.step(KEY, algorithm.init(KEY, POPULATION), _fitness(POPULATION))
 
 
 @pytest.mark.parametrize(
@@ -534,11 +591,15 @@ def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused():
     [
         (lambda: denoisers.broadened(share=0), r"share: expected a number in \(0, 1\]; seen 0"),
         (lambda: denoisers.broadened(share=1.5), r"share: expected a number in \(0, 1\]; seen 1.5"),
-        (lambda: denoisers.heavy_tailed(dof=0.0), "dof: expected a finite number above 0; seen 0"),
+        (lambda: kernels.student_t(dof=0.0), "dof: expected a finite number above 0; seen 0"),
         (lambda: denoisers.archive(generations=0), "generations: expected an integer of at least"),
         (lambda: denoisers.archive(generations=2.0), "generations: expected an integer"),  # pyright: ignore
-        (lambda: denoisers.heavy_tailed(mesh=8), "mesh: expected a jax.sharding.Mesh"),  # pyright: ignore
-        (lambda: denoisers.posterior_mean(floor=-1.0), "floor: expected a finite number of 0"),
+        (lambda: denoisers.posterior_mean(3), "kernel: expected a Kernel"),  # pyright: ignore
+        (lambda: denoisers.broadened(3), "kernel: expected a Kernel"),  # pyright: ignore
+        (lambda: denoisers.archive(3, generations=2), "kernel: expected a Kernel"),  # pyright: ignore
+        (lambda: kernels.gaussian(floor=-1.0), "floor: expected a finite number of 0"),
+        (lambda: kernels.gaussian(implementation="fast"), "implementation: expected one of auto"),
+        (lambda: kernels.log_density(POPULATION, POPULATION, 0.0), "sigma: expected a finite"),
         (lambda: samplers.ddim(1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
     ],
 )
@@ -549,10 +610,11 @@ def test_bad_settings_of_variants_are_named(call, message):
 
 def test_an_integer_of_any_kind_counts_generations():
     denoiser = denoisers.archive(generations=np.int64(3))  # pyright: ignore
-    memory = denoiser.init(jnp.zeros((4, 2)))
+    memory = denoiser.init(KEY, jnp.zeros((4, 2)))
     assert jax.tree.leaves(memory)[0].shape == (4, 3, 2)
 
 
 def test_the_pages_table_lists_every_variant():
     text = (REPOSITORY / "docs" / "variants.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == {*DENOISERS, *SAMPLERS}
+    variants = {*DENOISERS, *SAMPLERS, *KERNELS} - {"gaussian", "isotropic"}
+    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == variants

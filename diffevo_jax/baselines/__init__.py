@@ -13,10 +13,12 @@ and the runs are the same but for rounding. These are the defaults; only CMA-ES'
 tasks, differ from Fig. 3's penalty=0.016, elitist=False.
 """
 
+from diffevo_jax.baselines._cma_es import ElitistState as ElitistState
 from diffevo_jax.baselines._cma_es import cma_es as cma_es
-from diffevo_jax.baselines._map_elites import Archive as Archive
+from diffevo_jax.baselines._map_elites import EliteArchive as EliteArchive
+from diffevo_jax.baselines._map_elites import EliteState as EliteState
 from diffevo_jax.baselines._map_elites import map_elites as map_elites
 from diffevo_jax.baselines._open_es import open_es as open_es
 from diffevo_jax.baselines._pepg import pepg as pepg
-from diffevo_jax.generation import Info as Info
-from diffevo_jax.generation import State as State
+from diffevo_jax.search import SearchInfo as SearchInfo
+from diffevo_jax.search import SearchState as SearchState

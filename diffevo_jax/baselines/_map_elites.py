@@ -1,21 +1,21 @@
 """MAP-Elites (Mouret and Clune 2015, https://arxiv.org/abs/1504.04909), as the paper's Fig. 3."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import NonNegative, Positive, check_number
-from diffevo_jax.generation import Info, begin, check_sizes, look, next_state
+from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.checks import Count, NonNegative, Positive, check_count, check_number
 from diffevo_jax.metrics import elites
+from diffevo_jax.search import SearchInfo, search_info
 
 
-class Archive(NamedTuple):
+class EliteArchive(NamedTuple):
     """Every genome that was evaluated, generation by generation.
 
-    points: `[M, D]`, M = num_levels * population_size; zeros where none has come yet.
+    points: `[M, D]`, M = num_generations * population_size; zeros where none has come yet.
     fitness: `[M]`; -inf for a point that is none of the archive's: not yet, beaten, or invalid.
     """
 
@@ -23,7 +23,7 @@ class Archive(NamedTuple):
     fitness: jax.Array
 
 
-class State(NamedTuple):
+class EliteState(NamedTuple):
     """What the next step needs.
 
     population: the children to evaluate next, `[N, D]`.
@@ -33,14 +33,14 @@ class State(NamedTuple):
 
     population: jax.Array
     t: jax.Array
-    archive: Archive
+    archive: EliteArchive
 
 
 def map_elites(
     *,
-    population_size: int,
-    num_genes: int,
-    num_levels: int,
+    population_size: Count,
+    num_genes: Count,
+    num_generations: Count,
     sigma: NonNegative = 0.125,
     cell: Positive = 0.25,
 ) -> Algorithm:
@@ -53,39 +53,48 @@ def map_elites(
     sigma: standard deviation of a mutation. cell: side of the cells.
 
     A step adds the evaluated generation to `State.archive`, the last step too, which makes no
-    children; the same fitness again changes nothing. Info.strategy is the archive with it.
-    Raises ValueError on settings out of range.
+    children; the same fitness twice changes nothing. Info.strategy is the archive with it.
+    Raises InputError on settings out of range.
     """
-    check_sizes(population_size=population_size, num_genes=num_genes, num_levels=num_levels)
+    shape = check_count("population_size", population_size), check_count("num_genes", num_genes)
+    size = check_count("num_generations", num_generations) * population_size
     check_number("sigma", sigma, 0, math.inf, closed="[)")
     check_number("cell", cell, 0, math.inf, closed="()")
-    size = num_levels * population_size
 
-    def init(population: jax.Array) -> State:
-        population, t = begin(population, population_size, num_genes, num_levels)
+    def init(key: jax.Array, population: jax.Array, t: jax.Array) -> EliteState:
         fitness_type = jnp.promote_types(population.dtype, jnp.float32)
         points = jnp.zeros((size, num_genes), population.dtype)
-        return State(population, t, Archive(points, jnp.full(size, -jnp.inf, fitness_type)))
+        nobody = jnp.full(size, -jnp.inf, fitness_type)
+        return EliteState(population, t, EliteArchive(points, nobody))
 
-    def insert(archive: Archive, info: Info, place: jax.Array) -> Archive:
+    def insert(archive: EliteArchive, info: SearchInfo, place: jax.Array) -> EliteArchive:
         finite = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
         finite = finite.astype(archive.fitness.dtype)
         points = jax.lax.dynamic_update_slice(archive.points, info.population, (place, 0))
         fitness = jax.lax.dynamic_update_slice(archive.fitness, finite, (place,))
-        return Archive(points, jnp.where(elites(points, fitness, cell=cell), fitness, -jnp.inf))
+        return EliteArchive(
+            points, jnp.where(elites(points, fitness, cell=cell), fitness, -jnp.inf)
+        )
 
     def step(
-        key: jax.Array, state: State, fitness: jax.Array, population: jax.Array | None = None
-    ) -> tuple[State, Info]:
+        key: jax.Array, state: EliteState, fitness: jax.Array, population: jax.Array
+    ) -> tuple[EliteState, SearchInfo]:
         key_parent, key_child = jax.random.split(key)
-        info = look(state, fitness, population, state.archive)
-        archive = insert(state.archive, info, (num_levels - 1 - state.t) * population_size)
+        info = search_info(population, fitness, state.archive)
+        archive = insert(state.archive, info, (num_generations - 1 - state.t) * population_size)
         alive = archive.fitness > -jnp.inf
         rank = jax.random.randint(key_parent, (population_size,), 1, jnp.sum(alive) + 1)
         places = jnp.searchsorted(jnp.cumsum(alive), rank)  # the rank-th of the archive
-        parents = jnp.where(jnp.any(alive), archive.points[places], info.population)
-        noise = jax.random.normal(key_child, (population_size, num_genes))
-        state = next_state(state, population=parents + sigma * noise)
-        return state._replace(archive=archive), info._replace(strategy=archive)
+        parents = jnp.where(jnp.any(alive), archive.points[places], population)
+        noise = jax.random.normal(key_child, shape)
+        state = EliteState(parents + sigma * noise, state.t, archive)
+        return state, info._replace(strategy=archive)
 
-    return Algorithm(init, step, num_levels)
+    algorithm = make_algorithm(init, step, num_generations, shape=shape)
+
+    def step_and_insert(*arguments: Any, **evaluated: Any) -> tuple[EliteState, SearchInfo]:
+        """Add the last generation too, which makes no children."""
+        state, info = algorithm.step(*arguments, **evaluated)
+        return state._replace(archive=info.strategy), info
+
+    return algorithm._replace(step=step_and_insert)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 import optax
 
 from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import Fraction, Positive, check_number
+from diffevo_jax.checks import Count, Fraction, Positive, check_number
 from diffevo_jax.evosax import strategy as evosax_strategy
 
 
 def open_es(
     *,
-    population_size: int,
-    num_genes: int,
-    num_levels: int,
+    population_size: Count,
+    num_genes: Count,
+    num_generations: Count,
     sigma: Positive = 1.0,
     sigma_decay: Positive = 0.01,
     learning_rate: Positive = 62.5,
@@ -27,8 +27,8 @@ def open_es(
     sigma_decay, learning_rate_decay: the factor over all generations together, reached evenly.
     momentum: m of the step v' = (1 - m) g + m v: an average, as published, rather than a sum.
 
-    Info.strategy has mean and std. Raises as `evosax`: its population size is even; and ValueError
-    on settings out of range.
+    Info.strategy has mean and std. Raises as `evosax.strategy`: its population size is even; and
+    InputError on settings out of range.
     """
     positive = {
         "sigma": sigma,
@@ -41,7 +41,7 @@ def open_es(
     check_number("momentum", momentum, 0, 1)
 
     def decaying(value: Positive, decay: Positive) -> Callable:
-        return lambda count: value * decay ** (count / num_levels)
+        return lambda count: value * decay ** (count / num_generations)
 
     optimizer = optax.chain(
         optax.scale(1 - momentum),
@@ -52,7 +52,7 @@ def open_es(
         "Open_ES",
         population_size=population_size,
         num_genes=num_genes,
-        num_levels=num_levels,
+        num_generations=num_generations,
         options={
             "use_antithetic_sampling": False,
             "optimizer": optimizer,

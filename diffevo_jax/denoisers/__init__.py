@@ -1,6 +1,5 @@
-"""Denoisers: from a weighted population to clean targets. A file each; `base` says what one is."""
+"""Denoisers: from a weighted population to clean targets. A file each; `parts` says what one is."""
 
 from diffevo_jax.denoisers._archive import archive as archive
 from diffevo_jax.denoisers._broadened import broadened as broadened
-from diffevo_jax.denoisers._heavy_tailed import heavy_tailed as heavy_tailed
 from diffevo_jax.denoisers._posterior_mean import posterior_mean as posterior_mean

@@ -1,46 +1,35 @@
 """An archive of generations, each individual weighed against the density it was drawn with."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from diffevo_jax.checks import Count, check_count
-from diffevo_jax.denoisers._posterior_mean import check_projection
-from diffevo_jax.kernels import AUTO, Posterior, estimate_posterior
-from diffevo_jax.latent import project
-from diffevo_jax.parts import Denoiser, Level, Move, Weights
-
-# 1 - alpha of the call for the density: so small that its kernel is one of plain differences.
-NO_NOISE = 1e-20
+from diffevo_jax.denoisers._posterior_mean import GAUSSIAN, check_kernel
+from diffevo_jax.kernels._estimate import log_density
+from diffevo_jax.parts import Denoiser, Kernel, Level, Move, Posterior, Weights
 
 
-class Archive(NamedTuple):
+class Generations(NamedTuple):
     """The last K generations, the present one first; its genomes and fitness come with `estimate`.
 
     population: `[N, K, D]`. fitness: `[N, K]`.
-    log_density: log q of each individual less D/2 log 2 pi, `[N, K]`; NaN where none is yet.
+    log_density: log q of each individual, `[N, K]`; NaN where none is yet.
+    kernel: the kernel's own memory.
     """
 
     population: jax.Array
     fitness: jax.Array
     log_density: jax.Array
+    kernel: Any
 
 
-def archive(
-    *,
-    generations: Count,
-    projection: jax.Array | None = None,
-    precision: jax.lax.PrecisionLike = None,
-    implementation: str = AUTO,
-    mesh: Mesh | None = None,
-) -> Denoiser:
+def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
     """Average the last generations, weighted by fitness over the density each was drawn with.
 
-    w_ij = g_j / q_j exp(-|z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha)))
-    q_j  = mean_i N(x_j; mu_i, sigma^2 I)
+    w_ij = g_j / q_j K_ij,   q_j = mean_i N(x_j; mu_i, sigma^2 I)
 
     mu_i and sigma are those of the move that made x_j's generation (`Move`); the first is taken for
     a draw from N(0, I). Without q the target is g times the density of where the population happens
@@ -49,91 +38,54 @@ def archive(
     A deterministic move has no density: from then on weights are g alone, for all generations.
     Repaired individuals (`step(population=...)`) keep the density of what they were repaired from.
 
+    kernel: see `posterior_mean`.
     generations: K, how many, the present one included; T or more keeps all. Memory is `[N, K, D]`.
-    projection, precision, implementation, mesh: of `posterior_mean`.
 
-    The fitness map weighs all generations at once. Settings but K may be traced. Raises ValueError,
-    here or in `init`, naming the argument.
+    The fitness map weighs all generations at once. Raises InputError, naming the argument.
     """
+    check_kernel(kernel)
     generations = check_count("generations", generations)
-    check_projection(projection)
-    projection = None if projection is None else jnp.asarray(projection)
 
-    def init(population: jax.Array) -> Archive:
-        check_projection(projection, population)
+    def init(key: jax.Array, population: jax.Array) -> Generations:
+        num_genes = population.shape[1]
         shape = len(population), generations
-        first = -jnp.sum(population.astype(float) ** 2, axis=1) / 2
-        return Archive(
-            jnp.zeros((*shape, population.shape[1]), population.dtype),
+        squares = jnp.sum(population.astype(float) ** 2, axis=1)
+        first = -(squares + num_genes * math.log(2 * math.pi)) / 2
+        return Generations(
+            jnp.zeros((*shape, num_genes), population.dtype),
             jnp.full(shape, jnp.nan, float),
             jnp.full(shape, jnp.nan, float).at[:, 0].set(first),
+            kernel.init(key, population),
         )
 
     def estimate(
-        key: jax.Array, memory: Archive, x_t: jax.Array, weights: Weights, level: Level
-    ) -> tuple[Posterior, Archive]:
+        key: jax.Array, memory: Generations, x_t: jax.Array, weights: Weights, level: Level
+    ) -> tuple[Posterior, Generations]:
         memory = memory._replace(
             population=memory.population.at[:, 0].set(x_t),
             fitness=memory.fitness.at[:, 0].set(weights.fitness.astype(memory.fitness.dtype)),
         )
-        # Maps that compare individuals see the present ones again where there are none yet.
+        # Maps that compare individuals see the present ones where there are none yet.
         empty = jnp.isnan(memory.log_density)
-        seen = jnp.where(empty, memory.fitness[:, :1], memory.fitness)
-        log_weight = weights.weigh(seen.ravel())
+        fitness = jnp.where(empty, memory.fitness[:, :1], memory.fitness)
+        log_weight = weights.weigh(fitness.ravel())
         log_weight = jnp.where(jnp.any(log_weight > -jnp.inf), log_weight, 0)
-        support = memory.population.reshape(-1, x_t.shape[1])
-        posterior = estimate_posterior(
+        posterior = kernel.average(
+            memory.kernel,
             x_t,
             log_weight - memory.log_density.ravel(),
-            level.alpha,
-            z_t=None if projection is None else project(x_t, projection),
-            support=support,
-            z_support=None if projection is None else project(support, projection),
-            one_minus_alpha=level.one_minus_alpha,
-            precision=precision,
-            implementation=implementation,
-            mesh=mesh,
+            level,
+            support=memory.population.reshape(-1, x_t.shape[1]),
         )
         return posterior, memory
 
-    def moved(memory: Archive, move: Move) -> Archive:
-        memory = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=1), memory)
-        drawn = log_transition(move, mesh=mesh).astype(memory.log_density.dtype)
-        log_density = memory.log_density.at[:, 0].set(drawn)
-        known = jnp.where(move.sigma > 0, log_density, 0 * log_density)  # NaN stays
-        return memory._replace(log_density=known)
+    def moved(memory: Generations, move: Move, level: Level) -> Generations:
+        sigma = jnp.where(move.sigma > 0, move.sigma, 1)
+        drawn = log_density(move.population, move.mean, sigma, mesh=level.mesh)
+        rows = memory.population, memory.fitness, memory.log_density
+        population, fitness, known = (jnp.roll(leaf, 1, axis=1) for leaf in rows)
+        known = known.at[:, 0].set(drawn.astype(known.dtype))
+        known = jnp.where(move.sigma > 0, known, 0 * known)  # NaN stays
+        return Generations(population, fitness, known, memory.kernel)
 
     return Denoiser(init, estimate, moved)
-
-
-def log_transition(move: Move, *, mesh: Mesh | None = None) -> jax.Array:
-    """Log density of what was drawn, `[N]`: `log_mixture` around the means of the move.
-
-    Finite, and of no meaning, where sigma is 0. mesh: of `estimate_posterior`.
-    """
-    sigma = jnp.where(move.sigma > 0, move.sigma, 1)
-    return log_mixture(move.population, move.mean, sigma, mesh=mesh)
-
-
-def log_mixture(
-    points: jax.Array, centres: jax.Array, sigma: jax.Array, *, mesh: Mesh | None = None
-) -> jax.Array:
-    """Log density of a mixture of Gaussians, log mean_i N(x; mu_i, sigma^2 I) less D/2 log 2 pi.
-
-    points: x, `[M, D]`. centres: mu, `[N, D]`. sigma: a number above 0. mesh: of
-    `estimate_posterior`. Returns `[M]`.
-    """
-    size, genes = centres.shape
-    unit = math.sqrt(NO_NOISE) / sigma
-    log_sum = estimate_posterior(
-        points[:, :1],
-        jnp.zeros(size),
-        1.0,
-        z_t=unit * points,
-        support=centres[:, :1],
-        z_support=unit * centres,
-        one_minus_alpha=NO_NOISE,
-        mesh=mesh,
-        sample_size=False,
-    ).log_evidence
-    return log_sum - math.log(size) - genes * jnp.log(sigma)

@@ -9,11 +9,11 @@ from diffevo_jax.evosax._strategy import strategy as strategy
 
 if TYPE_CHECKING:
     from diffevo_jax.evosax._interface import AsEvosax as AsEvosax
+    from diffevo_jax.evosax._interface import EvosaxState as EvosaxState
     from diffevo_jax.evosax._interface import Params as Params
-    from diffevo_jax.evosax._interface import State as State
     from diffevo_jax.evosax._interface import diffusion_evolution as diffusion_evolution
 
-_INTERFACE = ("AsEvosax", "Params", "State", "diffusion_evolution")
+_INTERFACE = ("AsEvosax", "Params", "EvosaxState", "diffusion_evolution")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import Count, NonNegative, Positive, check_number
+from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_number
 from diffevo_jax.denoising import diffusion_evolution as configure
 from diffevo_jax.fitness import FitnessMap, standardised
-from diffevo_jax.latent import random_projection
 from diffevo_jax.schedules import Schedule, cosine
 
 try:
@@ -26,14 +25,13 @@ except ModuleNotFoundError as error:
 
 
 @struct.dataclass
-class State(base.State):
-    """evosax's state of a population-based algorithm, its population the one last told, and ours.
+class EvosaxState(base.State):
+    """evosax's state of a population-based algorithm, its population the last evaluated, and ours.
 
-    key: the one of `init`. mean `[D]`, deviation `[]`: genomes are (solutions - mean) / deviation.
+    mean `[D]`, deviation `[]`: genomes are (solutions - mean) / deviation.
     inner: the algorithm's own state, whose population is the one to ask for.
     """
 
-    key: jax.Array
     mean: jax.Array
     deviation: jax.Array
     inner: Any
@@ -51,11 +49,11 @@ class AsEvosax(base.PopulationBasedAlgorithm):
 
         es = AsEvosax(256, solution, de.baselines.map_elites(population_size=256, ...))
 
-    algorithm: one of `num_levels` levels: the population given to `init` is its first generation,
-        T - 1 more are asked for. It learns in `init` and `tell`, with their keys; `ask` reads what
-        is next, and needs none. After the last level it asks for the same population again.
-        Or a function (key, params) -> Algorithm, key that of `init`.
-    default_params: what evosax's loops hand on to it.
+    algorithm: one of `num_generations` generations, or a function of evosax's params that makes
+        it. The population of `init` is the first, T - 1 more are to ask for. It learns in `init`
+        and `tell`, with their keys; `ask` reads what is next, and needs none. After the last
+        generation it asks for the same population.
+    default_params: what evosax's loops hand on to that function.
     scale: genomes are solutions / scale, as N(0, I) where algorithms want their first one so. None
         takes the first population's own mean and root mean square deviation.
     Other arguments are evosax's.
@@ -65,14 +63,14 @@ class AsEvosax(base.PopulationBasedAlgorithm):
         self,
         population_size: Count,
         solution: Any,
-        algorithm: Algorithm | Callable[[jax.Array, Any], Algorithm],
+        algorithm: Algorithm | Callable[[Any], Algorithm],
         *,
         default_params: Any = None,
         scale: Positive | None = None,
         **options: Callable,
     ):
         if population_size < 2:
-            raise ValueError(f"population_size: expected 2 or more; seen {population_size}")
+            raise InputError("population_size", "2 or more", population_size)
         if scale is not None:
             check_number("scale", scale, 0, float("inf"), closed="()")
         super().__init__(population_size, solution, **options)
@@ -81,48 +79,53 @@ class AsEvosax(base.PopulationBasedAlgorithm):
         self._scale = scale
 
     @partial(jax.jit, static_argnames=("self",))
-    def init(self, key: jax.Array, population: Any, fitness: jax.Array, params: Any) -> State:
+    def init(self, key: jax.Array, population: Any, fitness: jax.Array, params: Any) -> EvosaxState:
         """Learn from the first population, leaves `[N, ...]`, and its fitness `[N]`, evaluated."""
         sizes = {len(leaf) for leaf in (*jax.tree.leaves(population), fitness)}
         if sizes != {self.population_size}:
-            raise ValueError(
-                f"population, fitness: expected {self.population_size} individuals; seen {sizes}"
-            )
+            raise InputError("population, fitness", f"{self.population_size} individuals", sizes)
         state = super().init(key, population, fitness, params)
         mean, deviation = self._place(state.population)
-        inner = self._configured(key, params).init((state.population - mean) / deviation)
+        genomes = (state.population - mean) / deviation
+        inner = self._configured(params).init(key, genomes)
         state = state.replace(mean=mean, deviation=deviation, inner=inner)
         return self._tell(key, state.population, state.fitness, state, params)
 
-    def _init(self, key: jax.Array, params: Any) -> State:
+    def _init(self, key: jax.Array, params: Any) -> EvosaxState:
         genome = jnp.full(self.num_dims, jnp.nan)
-        return State(
+        return EvosaxState(
             population=jnp.full((self.population_size, self.num_dims), jnp.nan),
             fitness=jnp.full(self.population_size, jnp.inf),
             best_solution=genome,
             best_fitness=jnp.inf,
             generation_counter=0,
-            key=key,
             mean=genome,
             deviation=jnp.asarray(jnp.nan),
             inner=None,
         )
 
-    def _ask(self, key: jax.Array, state: State, params: Any) -> tuple[jax.Array, State]:
+    def _ask(
+        self, key: jax.Array, state: EvosaxState, params: Any
+    ) -> tuple[jax.Array, EvosaxState]:
         return state.mean + state.deviation * state.inner.population, state
 
     def _tell(
-        self, key: jax.Array, population: jax.Array, fitness: jax.Array, state: State, params: Any
-    ) -> State:
-        algorithm = self._configured(state.key, params)
+        self,
+        key: jax.Array,
+        population: jax.Array,
+        fitness: jax.Array,
+        state: EvosaxState,
+        params: Any,
+    ) -> EvosaxState:
+        algorithm = self._configured(params)
         genomes = (population - state.mean) / state.deviation
         inner, _ = algorithm.step(key, state.inner, -fitness, genomes)
         return state.replace(population=population, fitness=fitness, inner=inner)
 
-    def _configured(self, key: jax.Array, params: Any) -> Algorithm:
+    def _configured(self, params: Any) -> Algorithm:
         if isinstance(self._algorithm, Algorithm):
             return self._algorithm
-        return self._algorithm(key, params)
+        return self._algorithm(params)
 
     def _place(self, population: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self._scale is not None:
@@ -139,7 +142,7 @@ def diffusion_evolution(
     *,
     schedule: Schedule | None = None,
     fitness_map: FitnessMap | None = None,
-    num_latent_dims: Count | None = None,
+    latent_dim: Count | None = None,
     floor: NonNegative = 0.0,
     scale: Positive | None = None,
     **options: Callable,
@@ -151,32 +154,26 @@ def diffusion_evolution(
     num_generations: T - 1, those to ask for.
     schedule: of num_generations + 1 levels; `schedules.cosine` by default.
     fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
-    num_latent_dims: d of a random projection, drawn with the key of `init`.
-    floor: of `denoising.diffusion_evolution`. scale, options: of `AsEvosax`.
+    latent_dim: d of a random projection, drawn with the key of `init`.
+    floor: see `denoising.diffusion_evolution`. scale, options: see `AsEvosax`.
     Its params have std_m, evosax's name for eta, 1 by default.
     """
     schedule = cosine(num_generations + 1) if schedule is None else schedule
     if len(schedule.alpha) != num_generations + 1:
-        raise ValueError(
-            f"schedule: expected {num_generations + 1} levels, one more than num_generations; "
-            f"seen {len(schedule.alpha)}"
-        )
+        expected = f"{num_generations + 1} levels, one more than num_generations"
+        raise InputError("schedule", expected, len(schedule.alpha))
     fitness_map = standardised() if fitness_map is None else fitness_map
 
-    def algorithm(key: jax.Array, params: Params) -> Algorithm:
-        projection = None
-        if num_latent_dims is not None:
-            projection = random_projection(key, made.num_dims, num_latent_dims)
+    def algorithm(params: Params) -> Algorithm:
         return configure(
             schedule,
             fitness_map=fitness_map,
             eta=params.std_m,
-            projection=projection,
+            latent_dim=latent_dim,
             floor=floor,
         )
 
-    params = Params(std_m=1.0)
-    made = AsEvosax(
-        population_size, solution, algorithm, default_params=params, scale=scale, **options
+    defaults = Params(std_m=1.0)
+    return AsEvosax(
+        population_size, solution, algorithm, default_params=defaults, scale=scale, **options
     )
-    return made

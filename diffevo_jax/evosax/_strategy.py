@@ -9,17 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import Number, check_number, nearest
-from diffevo_jax.generation import (
-    State,
-    begin,
-    check_sizes,
-    choose,
-    look,
-    next_state,
-    usable,
-)
+from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.checks import Count, InputError, Number, check_count, check_number, nearest
+from diffevo_jax.search import SearchInfo, SearchState, choose, search_info, usable
 
 # Fields where a strategy remembers the noise of its own draws, which its update reads.
 NOISE = ("z", "y", "pert", "pert_accum")
@@ -28,15 +20,16 @@ NOISE = ("z", "y", "pert", "pert_accum")
 def strategy(
     name: str,
     *,
-    population_size: int,
-    num_genes: int,
-    num_levels: int,
+    population_size: Count,
+    num_genes: Count,
+    num_generations: Count | None,
     params: Mapping[str, Number] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Algorithm:
-    """Configure one of evosax's algorithms: told its generation, then asked for the next.
+    """Configure one of evosax's algorithms: it learns from a generation, then draws the next.
 
     name: of the strategy in evosax, such as "CMA_ES", "SNES" or "DifferentialEvolution".
+    num_generations: T; None has no end.
     params: numbers that replace those of its default parameters, such as std_init; may be traced.
     options: arguments of its constructor, such as use_antithetic_sampling or an optax optimizer.
 
@@ -49,19 +42,17 @@ def strategy(
 
     State.strategy and Info.strategy hold evosax's state, in units where it minimises -fitness; its
     generation_counter is -1 before the first step, which draws what the strategy starts from.
-    Raises ValueError on names and sizes that the strategy does not take, ModuleNotFoundError
+    Raises InputError on names and sizes that the strategy does not take, ModuleNotFoundError
     without evosax: `pip install "diffevo-jax[baselines]"`.
     """
-    check_sizes(population_size=population_size, num_genes=num_genes, num_levels=num_levels)
+    shape = check_count("population_size", population_size), check_count("num_genes", num_genes)
     try:
         from evosax.algorithms import algorithms, population_based_algorithms
     except ModuleNotFoundError as error:
         message = f'evosax is missing ({error}): pip install "diffevo-jax[baselines]"'
         raise ModuleNotFoundError(message) from None
     _check_names("strategy", algorithms, [name])
-    algorithm = _construct(
-        name, algorithms[name], population_size, num_genes, num_levels, options or {}
-    )
+    algorithm = _construct(name, algorithms[name], *shape, num_generations, options or {})
     defaults = algorithm.default_params
     numbers = [setting for setting, value in vars(defaults).items() if _is_number(value)]
     _check_names("params", numbers, params or {})
@@ -80,43 +71,43 @@ def strategy(
         # With mean 0 and std 1 the first genomes are the noise.
         return state.replace(**{field: population for field in NOISE if hasattr(state, field)})
 
-    def asked(key: jax.Array) -> jax.Array:
-        zeros = jnp.zeros((population_size, num_genes))
+    def first_population(key: jax.Array) -> jax.Array:
+        zeros = jnp.zeros(shape)
         return algorithm.ask(key, start(key, zeros, zeros[:, 0]), settings)[0]
 
-    shape = jax.eval_shape(asked, jax.random.key(0)).shape
-    if shape != (population_size, num_genes):
-        raise ValueError(
-            f"population_size: {name} makes {shape[0]} of {population_size} individuals; "
-            "expected a size that it keeps, an even one in most"
+    made = jax.eval_shape(first_population, jax.random.key(0)).shape
+    if made != shape:
+        raise InputError(
+            "population_size",
+            f"a size that {name} keeps, an even one in most",
+            population_size,
+            f"it makes {made[0]} individuals of that",
         )
 
-    def init(population: jax.Array) -> State:
-        population, t = begin(population, population_size, num_genes, num_levels)
-        state = start(jax.random.key(0), population, jnp.zeros(population_size))
+    def init(key: jax.Array, population: jax.Array, t: jax.Array) -> SearchState:
+        state = start(key, population, jnp.zeros(population_size))
         state = state.replace(generation_counter=jnp.full_like(state.generation_counter, -1))
-        return State(population, t, jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state))
+        return SearchState(population, t, jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state))
 
     def step(
-        key: jax.Array, state: State, fitness: jax.Array, population: jax.Array | None = None
-    ) -> tuple[State, Any]:
+        key: jax.Array, state: SearchState, fitness: jax.Array, population: jax.Array
+    ) -> tuple[SearchState, SearchInfo]:
         key_start, key_tell, key_ask = jax.random.split(key, 3)
-        info = look(state, fitness, population, state.strategy)
-        loss = -usable(info.fitness)
-        untold = jnp.all(state.strategy.generation_counter < 0)
-        drawn = choose(untold, start(key_start, info.population, loss), state.strategy)
-        told, _ = algorithm.tell(key_tell, info.population, loss, drawn, settings)
+        info = search_info(population, fitness, state.strategy)
+        loss = -usable(fitness)
+        first = jnp.all(state.strategy.generation_counter < 0)
+        drawn = choose(first, start(key_start, population, loss), state.strategy)
+        learnt, _ = algorithm.tell(key_tell, population, loss, drawn, settings)
         if from_population:  # the first generation is its start
-            told = choose(untold, drawn, told)
-        learnt = info.num_invalid < population_size
-        told = choose(learnt, told, drawn)
-        population, strategy = algorithm.ask(key_ask, told, settings)
-        strategy = choose(untold & ~learnt, state.strategy, strategy)
-        return next_state(state, population=population, strategy=strategy), info._replace(
-            strategy=drawn
-        )
+            learnt = choose(first, drawn, learnt)
+        valid = info.num_invalid < population_size
+        learnt = choose(valid, learnt, drawn)
+        population, after = algorithm.ask(key_ask, learnt, settings)
+        after = choose(valid | ~first, after, state.strategy)
+        state = state._replace(population=population, strategy=after)
+        return state, info._replace(strategy=drawn)
 
-    return Algorithm(init, step, num_levels)
+    return make_algorithm(init, step, num_generations, shape=shape)
 
 
 def _construct(
@@ -124,36 +115,41 @@ def _construct(
     constructor: Any,
     population_size: int,
     num_genes: int,
-    num_levels: int,
+    num_generations: int | None,
     options: dict[str, Any],
 ) -> Any:
     """Call the constructor with what it needs of us, and the options."""
     takes = inspect.signature(constructor).parameters
-    given = {
+    known = {
         "solution": jnp.zeros(num_genes),
         "population_size": population_size // options.get("num_populations", 1),
-        "num_generations": num_levels,
         "sampling_fn": lambda key: jax.random.normal(key, (num_genes,)),
     }
-    if strategy == "LM_MA_ES" and population_size > 2 * num_genes:
-        raise ValueError(
-            f"population_size: LM_MA_ES is defined up to 2 num_genes = {2 * num_genes}; "
-            f"seen {population_size}"
+    if num_generations is not None:
+        known["num_generations"] = num_generations
+    if name == "LM_MA_ES" and population_size > 2 * num_genes:
+        raise InputError(
+            "population_size",
+            f"at most 2 num_genes = {2 * num_genes}, up to which LM_MA_ES is defined",
+            population_size,
         )
-    _check_names("options", [name for name in takes if name != "solution"], options)
-    arguments = {name: value for name, value in given.items() if name in takes} | options
+    _check_names("options", [each for each in takes if each != "solution"], options)
+    arguments = {each: value for each, value in known.items() if each in takes} | options
     missing = [
-        name
-        for name, parameter in takes.items()
-        if parameter.default is parameter.empty and name not in arguments
+        each
+        for each, parameter in takes.items()
+        if parameter.default is parameter.empty and each not in arguments
     ]
     if missing:
-        raise ValueError(f"options: {strategy} needs {', '.join(missing)}; seen {options}")
+        raise InputError("options", f"those that {name} needs, {', '.join(missing)}", options)
     try:
         return constructor(**arguments)
     except AssertionError as error:
-        raise ValueError(
-            f"{strategy} refuses population_size = {population_size} and options {options}: {error}"
+        raise InputError(
+            "options",
+            f"those that {name} takes",
+            f"population_size = {population_size} and {options}",
+            str(error),
         ) from None
 
 
@@ -161,13 +157,12 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, dict) and np.ndim(value) == 0
 
 
-def _check_names(argument: str, expected: Iterable[str], seen: Iterable[str]) -> None:
+def _check_names(argument: str, expected: Iterable[str], names: Iterable[str]) -> None:
     lower = {name.lower(): name for name in expected}
-    for name in seen:
+    for name in names:
         if name not in lower.values():
             hint = nearest(str(name).lower(), lower)
             for word, written in lower.items():
                 hint = hint.replace(f"'{word}'", f"'{written}'")
-            raise ValueError(
-                f"{argument}: expected one of {', '.join(lower.values())}; seen '{name}'{hint}"
-            )
+            expected = f"one of {', '.join(lower.values())}"
+            raise InputError(argument, expected, f"'{name}'", hint.removeprefix("; "))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.kernels.exp2 import LOG2E
-from diffevo_jax.kernels.types import Frame, Problem
+from diffevo_jax.kernels.types import Frame, Operands
 
 # The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
 MATMUL_ROUNDING = 1.5e-5
@@ -27,13 +27,13 @@ DIMENSIONS_AT_ONCE = 16
 class Geometry(NamedTuple):
     """Log2 weights, bits_j + slope |z_i - z_j|^2 - offset_i.
 
-    query `[N, d]`, key `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
+    query `[N, d]`, place `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
     own_bits: what `bits` would be for a support at each query, `[N]`; None without own weights.
-    add_squares: (start `[m]`, keys `[m, d]`, queries `[d, n]`) -> start_j + |z_i - z_j|^2.
+    add_squares: (start `[m]`, supports `[m, d]`, queries `[d, n]`) -> start_j + |z_i - z_j|^2.
     """
 
     query: jax.Array
-    key: jax.Array
+    place: jax.Array
     bits: jax.Array
     slope: jax.Array
     offset: jax.Array
@@ -41,11 +41,11 @@ class Geometry(NamedTuple):
     add_squares: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def make_frame(key: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
+def make_frame(place: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
     """Frame of the places and genomes of all supports."""
-    key, value = jax.lax.stop_gradient((key, value))
-    middle = _middle(key)
-    squares = (key - middle) ** 2
+    place, value = jax.lax.stop_gradient((place, value))
+    middle = _middle(place)
+    squares = (place - middle) ** 2
     return Frame(
         middle=middle,
         squares=jnp.mean(squares, axis=0),
@@ -64,12 +64,22 @@ def _middle(rows: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(middle) >= highest - lowest, middle, 0)
 
 
-def direct(problem: Problem) -> Geometry:
+def direct(operands: Operands) -> Geometry:
     """Squared differences, summed term by term."""
-    root = jnp.sqrt(problem.alpha)
-    shrink = problem.one_minus_alpha / (1 + root)  # 1 - a, to all digits
-    slope = -LOG2E * root / (2 * problem.one_minus_alpha)
-    middle = problem.frame.middle
+    if operands.still:
+        return Geometry(
+            query=operands.query,
+            place=operands.place,
+            bits=LOG2E * operands.log_weight,
+            slope=-LOG2E / (2 * operands.one_minus_alpha),
+            offset=jnp.zeros_like(operands.query[:, 0]),
+            own_bits=None if operands.own is None else LOG2E * operands.own,
+            add_squares=_differences,
+        )
+    root = jnp.sqrt(operands.alpha)
+    shrink = operands.one_minus_alpha / (1 + root)  # 1 - a, to all digits
+    slope = -LOG2E * root / (2 * operands.one_minus_alpha)
+    middle = operands.frame.middle
 
     def half_square(places: jax.Array) -> jax.Array:
         """|z|^2 / 2 less |middle|^2 / 2, over 1 + a."""
@@ -77,62 +87,64 @@ def direct(problem: Problem) -> Geometry:
         return jnp.sum(y * (y / 2 + middle), axis=1) * (1 / (1 + root))
 
     own_bits = None
-    if problem.own is not None:
-        own_bits = LOG2E * (problem.own + root * half_square(problem.query))
-    rest = half_square(problem.query) + shrink * jnp.sum(middle**2) / (2 * (1 + root))
-
-    def add_squares(start, key, query):
-        sums = jnp.broadcast_to(start[:, None], (len(key), query.shape[1]))
-        if len(query) <= DIMENSIONS_AT_ONCE:
-            return _add_squares(sums, key, query)
-        passes = -(-len(query) // DIMENSIONS_AT_ONCE)
-        missing = (0, passes * DIMENSIONS_AT_ONCE - len(query))
-        query = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIMENSIONS_AT_ONCE, -1)
-        key = jnp.pad(key, ((0, 0), missing)).reshape(-1, passes, DIMENSIONS_AT_ONCE)
-        places = jnp.swapaxes(key, 0, 1), query
-        return jax.lax.scan(lambda sums, some: (_add_squares(sums, *some), None), sums, places)[0]
+    if operands.own is not None:
+        own_bits = LOG2E * (operands.own + root * half_square(operands.query))
+    rest = half_square(operands.query) + shrink * jnp.sum(middle**2) / (2 * (1 + root))
 
     return Geometry(
-        query=problem.query,
-        key=problem.key,
-        bits=LOG2E * (problem.log_weight + root * half_square(problem.key)),
+        query=operands.query,
+        place=operands.place,
+        bits=LOG2E * (operands.log_weight + root * half_square(operands.place)),
         slope=slope,
         offset=LOG2E * rest,
         own_bits=own_bits,
-        add_squares=add_squares,
+        add_squares=_differences,
     )
 
 
-def _add_squares(sums: jax.Array, key: jax.Array, query: jax.Array) -> jax.Array:
+def _differences(start: jax.Array, place: jax.Array, query: jax.Array) -> jax.Array:
+    """Add squared differences term by term, a few dimensions in each pass over the tile."""
+    sums = jnp.broadcast_to(start[:, None], (len(place), query.shape[1]))
+    if len(query) <= DIMENSIONS_AT_ONCE:
+        return _add_squares(sums, place, query)
+    passes = -(-len(query) // DIMENSIONS_AT_ONCE)
+    missing = (0, passes * DIMENSIONS_AT_ONCE - len(query))
+    query = jnp.pad(query, (missing, (0, 0))).reshape(passes, DIMENSIONS_AT_ONCE, -1)
+    place = jnp.pad(place, ((0, 0), missing)).reshape(-1, passes, DIMENSIONS_AT_ONCE)
+    dimensions = jnp.swapaxes(place, 0, 1), query
+    return jax.lax.scan(lambda sums, some: (_add_squares(sums, *some), None), sums, dimensions)[0]
+
+
+def _add_squares(sums: jax.Array, place: jax.Array, query: jax.Array) -> jax.Array:
     for k in range(len(query)):
-        sums = sums + (query[None, k] - key[:, None, k]) ** 2
+        sums = sums + (query[None, k] - place[:, None, k]) ** 2
     return sums
 
 
-def expanded(problem: Problem) -> Geometry:
+def expanded(operands: Operands) -> Geometry:
     """|z_i|^2 + |z_j|^2 - 2 z_i z_j about the middle: a matmul, for many dimensions.
 
     |z_i|^2 and the mean of |z_j|^2 are the same for all supports and join the offset. What is left
     is of size sqrt(d), not d, and so are its rounding errors. The mean is that of the frame: where
     the supports are a share, the other shares have the same offset.
     """
-    geometry, frame = direct(problem), problem.frame
-    query, key = problem.query - frame.middle, problem.key - frame.middle
+    geometry, frame = direct(operands), operands.frame
+    query, place = operands.query - frame.middle, operands.place - frame.middle
     slope, mean = geometry.slope, jnp.sum(frame.squares)
 
-    def add_squares(start, key, query):
-        return start[:, None] - jnp.matmul(key, 2 * query, precision=jax.lax.Precision.HIGHEST)
+    def add_squares(start, place, query):
+        return start[:, None] - jnp.matmul(place, 2 * query, precision=jax.lax.Precision.HIGHEST)
 
     return geometry._replace(
         query=query,
-        key=key,
-        bits=geometry.bits + slope * jnp.sum(key**2 - frame.squares, axis=1),
+        place=place,
+        bits=geometry.bits + slope * jnp.sum(place**2 - frame.squares, axis=1),
         offset=geometry.offset - slope * (jnp.sum(query**2, axis=1) + mean),
         add_squares=add_squares,
     )
 
 
-def matmul_is_exact(problem: Problem) -> jax.Array:
+def matmul_is_exact(operands: Operands) -> jax.Array:
     """Whether the expanded square keeps enough digits beside 1 - alpha, `[]`."""
-    most_nats = problem.frame.longest * problem.alpha / problem.one_minus_alpha
-    return jnp.finfo(problem.key.dtype).eps * most_nats <= MATMUL_ROUNDING
+    most_nats = operands.frame.longest * operands.alpha / operands.one_minus_alpha
+    return jnp.finfo(operands.place.dtype).eps * most_nats <= MATMUL_ROUNDING

@@ -1,17 +1,18 @@
 """The sums as a Mosaic GPU kernel: Hopper GPUs and newer, few dimensions and few genes.
 
 A warpgroup of 128 threads holds a block of queries in registers, `queries_per_thread` each, and
-walks through the keys. All threads read the same key at once, from the first-level cache; a pair
-costs its differences, one power of two and the sums. No tensor cores: with few dimensions they
-could take over less arithmetic than feeding them costs.
+walks through the supports. All threads read the same support at once, from the first-level cache;
+a pair costs its differences, one power of two and the sums. No tensor cores: with few dimensions
+they could take over less arithmetic than feeding them costs.
 
-The keys are shared out to `parts` blocks for each block of queries, so that small populations, too,
-fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp. More genes than the registers
-hold are cut into chunks, each with blocks of its own that take the weights again.
+The supports are shared out to `parts` blocks for each block of queries, so that small populations,
+too, fill the GPU; the parts meet in XLA by their shifts, as log-sum-exp. More genes than the
+registers hold are cut into chunks, each with blocks of its own that take the weights once more.
 
-Where each query is a key as well, its own weight and the largest weight of all bound its exponents:
-while they are near enough, one shift a query serves for all keys. Elsewhere the shift is the
-running maximum, for three more instructions a pair (12.3 instead of 9.7 with d = D = 2).
+Where each query is a support as well, its own weight and the largest weight of all bound its
+exponents: while they are near enough, one shift for each query serves for all supports. Elsewhere
+the shift is the running maximum, for three more instructions a pair (12.3 instead of 9.7 with
+d = D = 2).
 
 `make check-gpu` counts registers and instructions. Mosaic GPU is unstable by its makers' own word,
 so all that depends on it is in this file.
@@ -26,7 +27,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from diffevo_jax.kernels.geometry import direct
-from diffevo_jax.kernels.types import Problem, Sums
+from diffevo_jax.kernels.types import Operands, Sums
 
 MOST_DIMENSIONS = 16
 MOST_GENES = 64
@@ -37,7 +38,7 @@ QUERIES_PER_THREAD = 4
 LEAST_BLOCKS = 1300
 
 # How far a weight may lie above one shift, and a query's own below it, in bits: squares of weights
-# and their sums over 2^24 keys stay inside float32's exponents, -126 to 127.
+# and their sums over 2^24 supports stay inside float32's exponents, -126 to 127.
 _BITS_ABOVE, _BITS_BELOW = 40, 50
 _THREADS = 128  # a warpgroup
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
@@ -54,31 +55,31 @@ def split_genes(dim: int, genes: int) -> tuple[int, int]:
     return chunks, -(-genes // chunks)
 
 
-def keys_in_flight(dim: int, genes_at_once: int) -> int:
+def supports_in_flight(dim: int, genes_at_once: int) -> int:
     """Keys whose exponents are taken together; the shift is renewed once for all of them."""
     return 8 if dim + genes_at_once <= MOST_IN_REGISTERS // 2 else 4
 
 
 def part(
-    problem: Problem,
+    operands: Operands,
     *,
     queries_per_thread: int = QUERIES_PER_THREAD,
-    keys_at_once: int | None = None,
+    supports_at_once: int | None = None,
     parts: int | None = None,
     interpret: Any = None,
 ) -> Sums:
-    """Sums over the supports at every query of `problem`.
+    """Sums over the supports at every query of `operands`.
 
-    keys_at_once: as `keys_in_flight`, what None takes.
-    parts: blocks that share the keys; None fills the GPU.
+    supports_at_once: as `supports_in_flight`, what None takes.
+    parts: blocks that share the supports; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
-    geometry, value = direct(problem), problem.value
-    (n, dim), (m, genes) = problem.query.shape, value.shape
+    geometry, value = direct(operands), operands.value
+    (n, dim), (m, genes) = operands.query.shape, value.shape
     chunks, genes_at_once = split_genes(dim, genes)
-    keys_at_once = keys_at_once or keys_in_flight(dim, genes_at_once)
+    supports_at_once = supports_at_once or supports_in_flight(dim, genes_at_once)
     query_block = queries_per_thread * _THREADS
-    blocks, rounds = -(-n // query_block), -(-m // keys_at_once)
+    blocks, rounds = -(-n // query_block), -(-m // supports_at_once)
     # As many rounds for each part: the last one has least to discard.
     parts = parts or -(-LEAST_BLOCKS // (blocks * chunks))
     rounds_each = -(-rounds // min(parts, rounds))
@@ -89,15 +90,15 @@ def part(
     if geometry.own_bits is not None:  # b_ij <= bits_j, b_ii = own_bits_i
         low = geometry.own_bits
         shift = jnp.maximum(low, jnp.max(bits) - _BITS_ABOVE)
-        enough = low - shift >= -_BITS_BELOW  # not where no key has weight: inf - inf is NaN
+        enough = low - shift >= -_BITS_BELOW  # not where no support has weight: inf - inf is NaN
         shift = jnp.maximum(shift, _LEAST)
     enough = jnp.pad(enough, (0, blocks * query_block - n), constant_values=True)
     enough = jnp.all(enough.reshape(blocks, query_block), axis=1).astype(jnp.int32)
     # The shift enters with the squares, where it costs nothing.
     queries = jnp.concatenate([geometry.query, (shift / slope)[:, None], shift[:, None]], axis=1).T
 
-    value = _padded(value - problem.frame.centre, 1, chunks * genes_at_once)
-    support = jnp.concatenate([geometry.key, bits[:, None]], axis=1)
+    value = _padded(value - operands.frame.centre, 1, chunks * genes_at_once)
+    support = jnp.concatenate([geometry.place, bits[:, None]], axis=1)
     support = jnp.concatenate(
         [
             jnp.broadcast_to(support, (chunks, *support.shape)),
@@ -107,14 +108,14 @@ def part(
     )
     # One load brings 16 bytes to a thread.
     support = _padded(support, 2, -(-support.shape[2] // 4) * 4)
-    support = _padded(support, 1, parts * rounds_each * keys_at_once)
+    support = _padded(support, 1, parts * rounds_each * supports_at_once)
     support = support.at[:, m:, dim].set(-jnp.inf)
     kernel = _kernel(
         dim=dim,
         genes=genes_at_once,
-        squared=problem.sample_size,
+        squared=operands.sample_size,
         queries_per_thread=queries_per_thread,
-        keys_at_once=keys_at_once,
+        supports_at_once=supports_at_once,
         rounds=rounds_each,
         grid=(blocks, parts, chunks),
         interpret=interpret,
@@ -130,17 +131,17 @@ def part(
         shift=highest,
         offset=geometry.offset,
         weight=jnp.sum(fade * sums[0, :, 1], axis=0),
-        squares=jnp.sum(fade**2 * sums[0, :, 2], axis=0) if problem.sample_size else None,
+        squares=jnp.sum(fade**2 * sums[0, :, 2], axis=0) if operands.sample_size else None,
         total=total.reshape(-1, n)[:genes].T,
     )
 
 
-def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, grid, interpret):
-    """(queries `[d + 2, n]`, flags `[blocks]`, keys `[chunks, m, d + 1 + D...]`, slope `[1]`).
+def _kernel(*, dim, genes, squared, queries_per_thread, supports_at_once, rounds, grid, interpret):
+    """(queries `[d + 2, n]`, flags `[blocks]`, supports `[chunks, m, d + 1 + D...]`, slope `[1]`).
 
-    Below a query's place stand its shift in the units of squares and its shift; beside a key's, its
-    bits and a chunk of its genomes. A flag says that one shift serves for the block of queries.
-    Returns `[chunks, parts, rows, n]`: shift, sums of weights, of their squares where wanted, and
+    Below a query's place stand its shift in the units of squares and its shift; beside a support's,
+    its bits and a chunk of its genomes. A flag says that one shift serves for the block of queries.
+    Returns `[chunks, parts, rows, n]`: shift, sums of weights, of their squares where needed, and
     of weighted genes.
     """
     blocks, parts, chunks = grid
@@ -154,8 +155,8 @@ def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, gr
 
     def body(query_ref, enough_ref, support_ref, slope_ref, sums_ref):
         block, part, chunk = (jax.lax.axis_index(name) for name in ("blocks", "parts", "chunks"))
-        mine = pl.ds(block * query_block, query_block)
-        query = [strided(query_ref[k, mine]) for k in range(dim + 2)]
+        here = pl.ds(block * query_block, query_block)
+        query = [strided(query_ref[k, here]) for k in range(dim + 2)]
         slope = slope_ref[0]
 
         def exponent(row, *start):
@@ -182,14 +183,15 @@ def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, gr
                 sums = add(sums, row, jnp.exp2(b - higher))
             return higher, *sums
 
-        def walk(add_keys, shift):
+        def walk(add_supports, shift):
             def some(i, sums):
-                first = (part * rounds + i) * keys_at_once
+                first = (part * rounds + i) * supports_at_once
                 columns = range(dim + 1 + genes)
                 rows = [
-                    [support_ref[chunk, first + j, c] for c in columns] for j in range(keys_at_once)
+                    [support_ref[chunk, first + j, c] for c in columns]
+                    for j in range(supports_at_once)
                 ]
-                return add_keys(rows, *sums)
+                return add_supports(rows, *sums)
 
             zero = strided(jnp.zeros((query_block,), jnp.float32))
             return jax.lax.fori_loop(0, rounds, some, (shift, *[zero] * num_sums))
@@ -201,7 +203,7 @@ def _kernel(*, dim, genes, squared, queries_per_thread, keys_at_once, rounds, gr
             lambda: walk(with_running_shift, least),
         )
         for row, array in enumerate(sums):
-            sums_ref[chunk, part, row, mine] = array
+            sums_ref[chunk, part, row, here] = array
 
     return plgpu.kernel(
         body,

@@ -18,67 +18,69 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from diffevo_jax.kernels.types import NO_WEIGHT, Problem, Sums, merge
+from diffevo_jax.kernels.types import NO_WEIGHT, Operands, Sums, merge
 from diffevo_jax.sharding import padded, split
 
 # Supports of up to this size are gathered: less than what a device has beside them for tiles.
 GATHERED_BYTES = 64 * 2**20
 
 
-def is_large(problem: Problem) -> bool:
+def is_large(operands: Operands) -> bool:
     """Whether the supports take more than `GATHERED_BYTES`."""
-    places = problem.key.nbytes if problem.latent else 0
-    return places + problem.value.nbytes + problem.log_weight.nbytes > GATHERED_BYTES
+    places = operands.place.nbytes if operands.latent else 0
+    return places + operands.value.nbytes + operands.log_weight.nbytes > GATHERED_BYTES
 
 
-def sums(part: Callable[..., Sums], problem: Problem, mesh: Mesh, *, ring: bool) -> Sums:
+def sums(part: Callable[..., Sums], operands: Operands, mesh: Mesh, *, ring: bool) -> Sums:
     """Sums over all supports at every query, each device taking its share of the queries.
 
-    part: (problem) -> Sums, and with a ring (problem, axes) -> Sums.
+    part: (operands) -> Sums, and with a ring (operands, axes) -> Sums.
     """
-    axes, n, m = mesh.axis_names, len(problem.query), len(problem.key)
+    axes, n, m = mesh.axis_names, len(operands.query), len(operands.place)
     rows, whole = PartitionSpec(axes), PartitionSpec()
     fill = partial(_fill, mesh=mesh)
-    problem = replace(
-        problem,
-        query=fill(problem.query),
-        key=fill(problem.key) if problem.latent else None,  # the genomes travel once
-        value=fill(problem.value),
-        log_weight=fill(problem.log_weight),
-        own=None if problem.own is None else fill(problem.own),
+    operands = replace(
+        operands,
+        query=fill(operands.query),
+        place=fill(operands.place) if operands.latent else None,  # the genomes travel once
+        value=fill(operands.value),
+        log_weight=fill(operands.log_weight),
+        own=None if operands.own is None else fill(operands.own),
     )
     specs = replace(
-        jax.tree.map(lambda _: whole, problem),
+        jax.tree.map(lambda _: whole, operands),
         query=rows,
-        key=rows if problem.latent else None,
+        place=rows if operands.latent else None,
         value=rows,
         log_weight=rows,
-        own=None if problem.own is None else rows,
+        own=None if operands.own is None else rows,
     )
 
-    def share(problem: Problem) -> Sums:
+    def share(operands: Operands) -> Sums:
         if ring:
-            return part(problem, axes)
-        key, value, log_weight = jax.tree.map(
+            return part(operands, axes)
+        place, value, log_weight = jax.tree.map(
             lambda x: jax.lax.all_gather(x, axes, tiled=True)[:m],
-            (problem.key, problem.value, problem.log_weight),
+            (operands.place, operands.value, operands.log_weight),
         )
-        return part(_with_supports(problem, key, value, log_weight))
+        return part(_with_supports(operands, place, value, log_weight))
 
     mapped = jax.shard_map(share, mesh=mesh, in_specs=(specs,), out_specs=rows, check_vma=False)
-    return jax.tree.map(lambda x: split(x[:n], mesh), mapped(problem))
+    return jax.tree.map(lambda x: split(x[:n], mesh), mapped(operands))
 
 
-def over_all(part: Callable[[Problem], Sums], problem: Problem, axes: tuple[str, ...] = ()) -> Sums:
+def over_all(
+    part: Callable[[Operands], Sums], operands: Operands, axes: tuple[str, ...] = ()
+) -> Sums:
     """Sums over the supports of this device and, with axes, those that the ring brings."""
     if not axes:
-        return part(problem)
+        return part(operands)
     devices = jax.lax.axis_size(axes)
     ring = [(i, (i + 1) % devices) for i in range(devices)]
-    supports = problem.key, problem.value, problem.log_weight
+    supports = operands.place, operands.value, operands.log_weight
 
     def solve(supports) -> Sums:
-        return part(_with_supports(problem, *supports))
+        return part(_with_supports(operands, *supports))
 
     def turn(carry, _):
         supports, sums = carry
@@ -89,9 +91,9 @@ def over_all(part: Callable[[Problem], Sums], problem: Problem, axes: tuple[str,
     return jax.lax.scan(turn, (supports, nothing), length=devices)[0][1]
 
 
-def _with_supports(problem: Problem, key, value, log_weight) -> Problem:
-    key = value[:, : problem.query.shape[1]] if key is None else key
-    return replace(problem, key=key, value=value, log_weight=log_weight)
+def _with_supports(operands: Operands, place, value, log_weight) -> Operands:
+    place = value[:, : operands.query.shape[1]] if place is None else place
+    return replace(operands, place=place, value=value, log_weight=log_weight)
 
 
 def _fill(array: jax.Array, mesh: Mesh) -> jax.Array:

@@ -2,9 +2,10 @@
 
 Two forms of the same sums, chosen by the number of genes D:
 
-few genes   queries in blocks, keys in blocks inside them: a tile of weights `[keys, queries]` stays
-            in cache and meets the genomes as `[D + 1, keys] @ [keys, queries]`.
-many genes  a block of queries against all keys: a softmax, then one matmul with the genomes.
+few genes   queries in blocks, supports in blocks inside them: a tile of weights
+            `[supports, queries]` stays in cache and meets the genomes as
+            `[D + 1, supports] @ [supports, queries]`.
+many genes  a block of queries against all supports: a softmax, then one matmul with the genomes.
 
 Weights are powers of two, w_ij = 2^(slope (|z_i - z_j|^2 + handicap_j) - shift_i), where handicaps
 say in squared distance how much less than others a support weighs. The shift is a query's largest
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from diffevo_jax.kernels.exp2 import exp2
 from diffevo_jax.kernels.geometry import Geometry, direct, expanded, matmul_is_exact
-from diffevo_jax.kernels.types import Problem, Sums
+from diffevo_jax.kernels.types import Operands, Sums
 
 # From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
 MANY_GENES = 1024
@@ -37,14 +38,14 @@ _FOLDS = 8
 class Blocks(NamedTuple):
     """Sizes of what is in memory at a time, cut to N and M.
 
-    query, key: a tile of weights with few genes; key a multiple of `_FOLDS`. softmax: numbers in a
-    block of weights `[queries, M]` with many. direct: dimensions up to which squared distances are
-    summed term by term; above, by a matmul where it is exact enough. precision: of float32's matmul
-    with many genes, to all digits.
+    query, support: a tile of weights with few genes; support a multiple of `_FOLDS`. softmax:
+    numbers in a block of weights `[queries, M]` with many. direct: dimensions up to which squared
+    distances are summed term by term; above, by a matmul where it is exact enough. precision: of
+    float32's matmul with many genes, to all digits.
     """
 
     query: int
-    key: int
+    support: int
     softmax: int
     direct: int
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
@@ -61,63 +62,63 @@ ACCELERATOR = Blocks(4096, 4096, 2**26, 64)
 NVIDIA = ACCELERATOR._replace(precision=jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3)
 
 
-def part(problem: Problem, *, blocks: Blocks, shift: jax.Array | None = None) -> Sums:
+def part(operands: Operands, *, blocks: Blocks, shift: jax.Array | None = None) -> Sums:
     """Sums over the supports at every query.
 
-    shift: `[N]`, found before; for derivatives, which need no maximum then. None finds it.
+    shift: `[N]`, known before; for derivatives, which need no maximum then. None computes it.
     """
-    solve = _by_softmax if has_many_genes(problem) else _by_tiles
-    if problem.query.shape[1] <= blocks.direct:
-        return solve(problem, direct(problem), blocks, shift)
+    solve = _by_softmax if has_many_genes(operands) else _by_tiles
+    if operands.query.shape[1] <= blocks.direct:
+        return solve(operands, direct(operands), blocks, shift)
     choose = _choose if shift is None else jax.lax.cond
     return choose(
-        matmul_is_exact(problem),
-        lambda: solve(problem, expanded(problem), blocks, shift),
-        lambda: solve(problem, direct(problem), blocks, shift),
+        matmul_is_exact(operands),
+        lambda: solve(operands, expanded(operands), blocks, shift),
+        lambda: solve(operands, direct(operands), blocks, shift),
     )
 
 
-def has_many_genes(problem: Problem) -> bool:
+def has_many_genes(operands: Operands) -> bool:
     """Whether averages are taken by one large matmul."""
-    return problem.frame.centre.ndim == 0
+    return operands.frame.centre.ndim == 0
 
 
-def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Sums:
-    """Few genes: sums over tiles of keys and queries."""
+def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> Sums:
+    """Few genes: sums over tiles of supports and queries."""
     n, dim = geometry.query.shape
-    genes, dtype = problem.value.shape[1], problem.value.dtype
+    genes, dtype = operands.value.shape[1], operands.value.dtype
     query_block = min(blocks.query, n)
-    key_block = min(blocks.key, -(-len(geometry.key) // _FOLDS) * _FOLDS)
+    support_block = min(blocks.support, -(-len(geometry.place) // _FOLDS) * _FOLDS)
     # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
-    rows = jnp.pad(problem.value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1)
+    rows = jnp.pad(operands.value - operands.frame.centre, ((0, 0), (0, 1)), constant_values=1)
     supports = (
-        _blocks(geometry.bits * (1 / geometry.slope), key_block, constant_values=_FURTHEST),
-        _blocks(geometry.key, key_block),
-        jnp.swapaxes(_blocks(rows, key_block), 1, 2),
+        _blocks(geometry.bits * (1 / geometry.slope), support_block, constant_values=_FURTHEST),
+        _blocks(geometry.place, support_block),
+        jnp.swapaxes(_blocks(rows, support_block), 1, 2),
     )
     zeros = partial(jnp.zeros, dtype=dtype)
-    nothing = zeros((genes + 1, query_block)), zeros((key_block // _FOLDS, query_block))
+    nothing = zeros((genes + 1, query_block)), zeros((support_block // _FOLDS, query_block))
 
     def add(sums, w, rows):
         total, squares = sums
-        if problem.sample_size:
+        if operands.sample_size:
             squares = squares + _fold(jnp.add, w**2)
         return total + jnp.matmul(rows, w, precision=_HIGHEST), squares
 
     def find_nearest(query):
         def tile(nearest, support):
-            handicap, key, _ = support
-            pieces = zip(jnp.split(handicap, _FOLDS), jnp.split(key, _FOLDS), strict=True)
+            handicap, place, _ = support
+            pieces = zip(jnp.split(handicap, _FOLDS), jnp.split(place, _FOLDS), strict=True)
             distances = (geometry.add_squares(*piece, query) for piece in pieces)
             return reduce(jnp.minimum, distances, nearest), None
 
-        furthest = jnp.full((key_block // _FOLDS, query_block), _FURTHEST, dtype)
+        furthest = jnp.full((support_block // _FOLDS, query_block), _FURTHEST, dtype)
         return jnp.min(jax.lax.scan(tile, furthest, supports)[0], axis=0)
 
     def with_nearest(query, nearest):
         def tile(sums, support):
-            handicap, key, rows = support
-            distances = geometry.add_squares(handicap, key, query)
+            handicap, place, rows = support
+            distances = geometry.add_squares(handicap, place, query)
             # Differences first: of 1e11 bits, products of a slope lose thousands.
             return add(sums, exp2(geometry.slope * (distances - nearest)), rows), None
 
@@ -126,9 +127,9 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
 
     def with_running_shift(query):
         def tile(carry, support):
-            handicap, key, rows = support
+            handicap, place, rows = support
             (total, squares), nearest = carry
-            distances = geometry.add_squares(handicap, key, query)
+            distances = geometry.add_squares(handicap, place, query)
             nearer = jnp.minimum(nearest, jnp.min(_fold(jnp.minimum, distances), axis=0))
             fade = exp2(geometry.slope * (nearest - nearer))
             w = exp2(geometry.slope * (distances - nearer))
@@ -139,44 +140,44 @@ def _by_tiles(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Su
         return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
     def block(args):
-        query, *given = args
-        if given:
-            return with_nearest(query, *given)
+        query, *known = args
+        if known:
+            return with_nearest(query, *known)
         if dim <= CPU.direct:
             return with_nearest(query, find_nearest(query))
         return with_running_shift(query)
 
-    given = ()
+    known = ()
     if shift is not None:
-        given = (_blocks(shift * (1 / geometry.slope), query_block, mode="edge"),)
-    results = jax.lax.map(block, (_query_blocks(geometry.query, query_block), *given))
+        known = (_blocks(shift * (1 / geometry.slope), query_block, mode="edge"),)
+    results = jax.lax.map(block, (_query_blocks(geometry.query, query_block), *known))
     total, squares, shift = results
     total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
     return Sums(
         shift=shift.ravel()[:n],
         offset=geometry.offset,
         weight=total[:, genes],
-        squares=squares.ravel()[:n] if problem.sample_size else None,
+        squares=squares.ravel()[:n] if operands.sample_size else None,
         total=total[:, :genes],
     )
 
 
-def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> Sums:
-    """Many genes: a block of queries against all keys, then one matmul with the genomes."""
+def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> Sums:
+    """Many genes: a block of queries against all supports, then one matmul with the genomes."""
     n = len(geometry.query)
-    query_block = min(max(1, blocks.softmax // len(geometry.key)), n)
+    query_block = min(max(1, blocks.softmax // len(geometry.place)), n)
     handicap = geometry.bits * (1 / geometry.slope)
-    precision = problem.precision
+    precision = operands.precision
     if precision is None:  # TF32 would round doubles
-        precision = blocks.precision if problem.value.dtype == jnp.float32 else _HIGHEST
+        precision = blocks.precision if operands.value.dtype == jnp.float32 else _HIGHEST
 
     def block(args):
-        query, *given = args
-        # [queries, keys]: the matmul with the genomes is slower by a third the other way round.
-        distances = geometry.add_squares(handicap, geometry.key, query).T
-        (nearest,) = given or (jnp.min(distances, axis=1, initial=_FURTHEST),)
+        query, *known = args
+        # [queries, supports]: the matmul with the genomes is slower by a third the other way round.
+        distances = geometry.add_squares(handicap, geometry.place, query).T
+        (nearest,) = known or (jnp.min(distances, axis=1, initial=_FURTHEST),)
         w = exp2(geometry.slope * (distances - nearest[:, None]))
-        total = jnp.matmul(w, problem.value, precision=precision)
+        total = jnp.matmul(w, operands.value, precision=precision)
         return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
 
     arrays = [_query_blocks(geometry.query, query_block)]
@@ -191,7 +192,7 @@ def _by_softmax(problem: Problem, geometry: Geometry, blocks: Blocks, shift) -> 
         shift=shift.ravel()[:n],
         offset=geometry.offset,
         weight=weight.ravel()[:n],
-        squares=squares.ravel()[:n] if problem.sample_size else None,
+        squares=squares.ravel()[:n] if operands.sample_size else None,
         total=total,
     )
 
@@ -201,7 +202,7 @@ def _fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array
     return reduce(function, jnp.split(tile, _FOLDS))
 
 
-def _choose(wanted: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     """`lax.cond` whose branches do not all run under `vmap`: one that nobody takes is skipped."""
 
     def once(take, run, result):
@@ -211,7 +212,7 @@ def _choose(wanted: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) ->
         return jax.lax.while_loop(lambda carry: carry[0], body, (take, result))[1]
 
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(yes))
-    return once(~wanted, no, once(wanted, yes, nothing))
+    return once(~condition, no, once(condition, yes, nothing))
 
 
 def _query_blocks(query: jax.Array, size: int) -> jax.Array:

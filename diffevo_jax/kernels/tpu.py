@@ -1,10 +1,10 @@
 """The posterior mean as a Pallas TPU kernel: direct differences on the vector unit.
 
-A tile of weights is `[keys, queries]`: queries run along the 128 lanes, keys down the sublanes, so
-a query's sums are rows and a key's coordinates are columns, spread over the lanes. The tile meets
-the genomes in the matrix unit as `[D + 1, keys] @ [keys, queries]`; a row of ones sums the weights.
-The grid walks through the keys for each block of queries; sums stay in the output's own block in
-VMEM, and are rescaled when the running maximum, the shift, rises.
+A tile of weights is `[supports, queries]`: queries run along the 128 lanes, supports down the
+sublanes, so a query's sums are rows and a support's coordinates are columns, spread over the lanes.
+The tile meets the genomes in the matrix unit as `[D + 1, supports] @ [supports, queries]`; a row of
+ones sums the weights. The grid walks through the supports for each block of queries; sums stay in
+the output's own block in VMEM, and are rescaled when the running maximum, the shift, rises.
 
 Up to 64 dimensions the vector unit takes differences about as fast, by a count of operations, as
 the matrix unit multiplies in float32's six passes, and without the expanded square's cancellation.
@@ -20,15 +20,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from diffevo_jax.kernels.geometry import direct
-from diffevo_jax.kernels.types import Problem, Sums
+from diffevo_jax.kernels.types import Operands, Sums
 
 MOST_DIMENSIONS = 64
-MOST_GENES = 512  # their block, beside the keys', takes 8 MiB of VMEM, twice for the pipeline
+MOST_GENES = 512  # their block, beside the supports', takes 8 MiB of VMEM, twice for the pipeline
 QUERY_BLOCK = 512
 # Large, so that a grid step outlasts its own cost of about a third of a microsecond.
-KEY_BLOCK = 2048
+SUPPORT_BLOCK = 2048
 # A tile of 128 x 512 float32 is 64 registers, all that there are.
-KEYS_AT_ONCE = 128
+SUPPORTS_AT_ONCE = 128
 
 _LANES = 128
 _LEAST = -1e30  # a shift below every exponent, finite so that differences of shifts are
@@ -40,27 +40,27 @@ def fits(dim: int, genes: int, dtype) -> bool:
 
 
 def part(
-    problem: Problem,
+    operands: Operands,
     *,
     query_block: int = QUERY_BLOCK,
-    key_block: int = KEY_BLOCK,
+    support_block: int = SUPPORT_BLOCK,
     interpret: Any = False,
 ) -> Sums:
-    """Sums over the supports at every query of `problem`.
+    """Sums over the supports at every query of `operands`.
 
-    query_block, key_block: sizes of a grid step, multiples of 128; cut to N and M.
+    query_block, support_block: sizes of a grid step, multiples of 128; cut to N and M.
     interpret: True, or Pallas' parameters, runs without a TPU.
     """
-    geometry, value = direct(problem), problem.value
-    (n, dim), (m, genes) = problem.query.shape, value.shape
+    geometry, value = direct(operands), operands.value
+    (n, dim), (m, genes) = operands.query.shape, value.shape
     query_block = min(query_block, _up(n, _LANES))
-    key_block = min(key_block, _up(m, KEYS_AT_ONCE))
-    most_n, most_m = _up(n, query_block), _up(m, key_block)
+    support_block = min(support_block, _up(m, SUPPORTS_AT_ONCE))
+    most_n, most_m = _up(n, query_block), _up(m, support_block)
 
-    columns = jnp.concatenate([geometry.key, geometry.bits[:, None]], axis=1)
+    columns = jnp.concatenate([geometry.place, geometry.bits[:, None]], axis=1)
     columns = jnp.pad(columns, [(0, most_m - m), (0, 0)]).at[m:, -1].set(-jnp.inf)
     # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
-    rows = jnp.pad(value - problem.frame.centre, ((0, 0), (0, 1)), constant_values=1).T
+    rows = jnp.pad(value - operands.frame.centre, ((0, 0), (0, 1)), constant_values=1).T
     rows = jnp.pad(rows, [(0, 0), (0, most_m - m)])
     queries = jnp.pad(geometry.query.T, [(0, 0), (0, most_n - n)])
 
@@ -71,12 +71,12 @@ def part(
     shift, squares, sums = pl.pallas_call(
         _body,
         out_shape=[jax.ShapeDtypeStruct((height, most_n), jnp.float32) for height in heights],
-        grid=(most_n // query_block, most_m // key_block),
+        grid=(most_n // query_block, most_m // support_block),
         in_specs=[
             pl.BlockSpec((1, 1), lambda i, j: (0, 0)),
             by_query(dim),
-            pl.BlockSpec((key_block, dim + 1), lambda i, j: (j, 0)),
-            pl.BlockSpec((genes + 1, key_block), lambda i, j: (0, j)),
+            pl.BlockSpec((support_block, dim + 1), lambda i, j: (j, 0)),
+            pl.BlockSpec((genes + 1, support_block), lambda i, j: (0, j)),
         ],
         out_specs=[by_query(height) for height in heights],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
@@ -87,16 +87,16 @@ def part(
         shift=shift[0, :n],
         offset=geometry.offset,
         weight=sums[genes, :n],
-        squares=squares[0, :n] if problem.sample_size else None,
+        squares=squares[0, :n] if operands.sample_size else None,
         total=sums[:genes, :n].T,
     )
 
 
-def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums_ref):
-    """One block of queries and one of keys.
+def _body(slope_ref, query_ref, support_ref, value_ref, shift_ref, squares_ref, sums_ref):
+    """One block of queries and one of supports.
 
-    slope_ref: `[1, 1]`. query_ref: `[d, queries]`. key_ref: `[keys, d + 1]`, place and bits.
-    value_ref: `[D + 1, keys]`. shift_ref, squares_ref: `[1, queries]`.
+    slope_ref: `[1, 1]`. query_ref: `[d, queries]`. support_ref: `[supports, d + 1]`, place and
+    bits. value_ref: `[D + 1, supports]`. shift_ref, squares_ref: `[1, queries]`.
     sums_ref: `[D + 1, queries]`.
     """
     dim = query_ref.shape[0]
@@ -107,15 +107,15 @@ def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums
         squares_ref[...] = jnp.zeros(squares_ref.shape, jnp.float32)
         sums_ref[...] = jnp.zeros(sums_ref.shape, jnp.float32)
 
-    def keys_at_once(i, _):
-        some = pl.ds(pl.multiple_of(i * KEYS_AT_ONCE, KEYS_AT_ONCE), KEYS_AT_ONCE)
-        key = key_ref[some, :]
+    def supports_at_once(i, _):
+        some = pl.ds(pl.multiple_of(i * SUPPORTS_AT_ONCE, SUPPORTS_AT_ONCE), SUPPORTS_AT_ONCE)
+        place = support_ref[some, :]
 
         def square(k):
-            return (query_ref[k : k + 1, :] - key[:, k : k + 1]) ** 2
+            return (query_ref[k : k + 1, :] - place[:, k : k + 1]) ** 2
 
         distance = sum((square(k) for k in range(1, dim)), square(0))
-        exponents = slope_ref[...] * distance + key[:, dim:]
+        exponents = slope_ref[...] * distance + place[:, dim:]
         shift = jnp.maximum(shift_ref[...], jnp.max(exponents, axis=0, keepdims=True))
         fade = jnp.exp2(shift_ref[...] - shift)
         w = jnp.exp2(exponents - shift)
@@ -129,8 +129,8 @@ def _body(slope_ref, query_ref, key_ref, value_ref, shift_ref, squares_ref, sums
         )
 
     # Bounds of 32 bits: under jax_enable_x64 the index would have 64, which does not lower.
-    count = jnp.int32(key_ref.shape[0] // KEYS_AT_ONCE)
-    jax.lax.fori_loop(jnp.int32(0), count, keys_at_once, None)
+    count = jnp.int32(support_ref.shape[0] // SUPPORTS_AT_ONCE)
+    jax.lax.fori_loop(jnp.int32(0), count, supports_at_once, None)
 
 
 def _up(size: int, multiple: int) -> int:

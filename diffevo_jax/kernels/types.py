@@ -27,22 +27,23 @@ class Frame(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Operands:
     """Weighted averages to take: checked and finite.
 
-    query: places to estimate at, `[N, d]`. key: places of the supports, `[M, d]`.
-    value: genomes of the supports, `[M, D]`.
+    query: places to estimate at, `[N, d]`. place: places of the supports, `[M, d]`.
+    value: what is averaged, genomes of the supports, `[M, D]`.
     log_weight: log g of the supports, `[M]`, the largest 0; `NO_WEIGHT` weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
     own: log g of the queries, `[N]`, where they are among the supports; None where they are not.
     frame: of all supports, where these are a share of them.
     precision: of the matmul with many genes, as `jax.lax.dot` takes it; None keeps all digits.
     latent: whether places are coordinates of their own; else they are a genome's first columns.
-    sample_size: whether the sums of squared weights are wanted.
+    still: whether supports stay where they are, |z_i - z_j|^2, rather than shrink by sqrt(alpha).
+    sample_size: whether the sums of squared weights are needed.
     """
 
     query: jax.Array
-    key: jax.Array
+    place: jax.Array
     value: jax.Array
     log_weight: jax.Array
     alpha: jax.Array
@@ -51,6 +52,7 @@ class Problem:
     frame: Frame
     precision: jax.lax.PrecisionLike = field(metadata={"static": True})
     latent: bool = field(metadata={"static": True})
+    still: bool = field(metadata={"static": True})
     sample_size: bool = field(metadata={"static": True})
 
 
@@ -60,7 +62,7 @@ class Sums(NamedTuple):
     shift: `[N]`, finite, near the largest weight's bits. offset: `[N]`, bits that all weights of a
     query have in common; apart, since it may be so large that the shift would lose its digits.
     weight: sum_j w_ij, `[N]`; 0 where no support has weight. squares: sum_j w_ij^2, `[N]`, None
-    where not wanted. total: sum_j w_ij (x_j - centre), `[N, D]`.
+    where not needed. total: sum_j w_ij (x_j - centre), `[N, D]`.
     """
 
     shift: jax.Array
@@ -68,21 +70,6 @@ class Sums(NamedTuple):
     weight: jax.Array
     squares: jax.Array | None
     total: jax.Array
-
-
-class Posterior(NamedTuple):
-    """The clean estimate and how well it is supported.
-
-    x0: posterior mean, `[N, D]`.
-    log_evidence: log Z_i = log sum_j w_ij, `[N]`, Z the denominator of the paper's Eq. 8 with the
-        Gaussian's peak at 1; -inf where no support has weight.
-    effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to M; 0 where no support has
-        weight.
-    """
-
-    x0: jax.Array
-    log_evidence: jax.Array
-    effective_sample_size: jax.Array
 
 
 def merge(a: Sums, b: Sums) -> Sums:

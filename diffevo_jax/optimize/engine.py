@@ -19,7 +19,7 @@ from diffevo_jax.checks import Positive
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
-from diffevo_jax.kernels import AUTO
+from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.samplers._ddim import ddim
 
 Search = Generator[np.ndarray, np.ndarray, Any]
@@ -50,11 +50,11 @@ class Samples(NamedTuple):
 
 def diffusion(size: int, levels: int, temperature: Positive = TEMPERATURE) -> Algorithm:
     """Configure the global stage: its genomes are y ~ N(0, I) at the start, its points Phi(y)."""
-    implementation = "dense" if size <= SMALL else AUTO
+    kernel = gaussian(implementation="dense" if size <= SMALL else "auto")
     return denoising_evolution(
         schedules.cosine(levels),
         fitness_map=standardised(temperature),
-        denoiser=posterior_mean(implementation=implementation),
+        denoiser=posterior_mean(kernel),
         sampler=ddim(1.0),
     )
 
@@ -125,7 +125,7 @@ def draw_keys(random: Random, *shape: int) -> jax.Array:
 
 @partial(jax.jit, static_argnums=1)
 def _begin(population: jax.Array, levels: int) -> Any:
-    return diffusion(len(population), levels).init(population)
+    return diffusion(len(population), levels).init(jax.random.key(0), population)
 
 
 def _step(

@@ -3,8 +3,8 @@
 For an ask-evaluate-tell loop, where fitness is data:
 
     with host.pool(evaluate) as fitness_of:          # evaluate: NumPy genome [D] -> a number
-        state = evolution.init(population)
-        for key in jax.random.split(key_run, evolution.num_levels):
+        state = evolution.init(key_init, population)
+        for key in jax.random.split(key_run, evolution.num_generations):
             result = fitness_of(state.population)
             state, info = step(key, state, result.fitness)
 

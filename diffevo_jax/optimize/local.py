@@ -67,11 +67,11 @@ def strategy(size: int, num_genes: int) -> tuple[Callable, Callable, Callable]:
     from diffevo_jax.baselines import cma_es
 
     algorithm = cma_es(
-        population_size=size, num_genes=num_genes, num_levels=2**31 - 1, elitist=False
+        population_size=size, num_genes=num_genes, num_generations=None, elitist=False
     )
 
     def init(key: jax.Array) -> Any:
-        return algorithm.init(jax.random.normal(key, (size, num_genes)))
+        return algorithm.init(key, jax.random.normal(key, (size, num_genes)))
 
     def step(key: jax.Array, state: Any, fitness: jax.Array) -> Any:
         return algorithm.step(key, state, fitness)[0]

@@ -3,6 +3,8 @@
 from diffevo_jax.presets._control import Control as Control
 from diffevo_jax.presets._control import control as control
 from diffevo_jax.presets._control import reevaluate as reevaluate
+from diffevo_jax.presets._restart import RestartInfo as RestartInfo
+from diffevo_jax.presets._restart import Restarting as Restarting
 from diffevo_jax.presets._restart import renoise as renoise
 from diffevo_jax.presets._restart import restart as restart
 from diffevo_jax.presets._sample import Samples as Samples

@@ -11,6 +11,7 @@ from diffevo_jax.checks import Count, Number, Positive, check_count, check_key
 from diffevo_jax.denoisers._broadened import broadened
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
+from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.latent import random_projection
 from diffevo_jax.policies import Policy
 from diffevo_jax.samplers._ddim import ddim
@@ -84,7 +85,7 @@ def control(
     algorithm = denoising_evolution(
         schedules.cosine(num_levels, clean=True),
         fitness_map=standardised(temperature),
-        denoiser=broadened(share=0.3, projection=projection),
+        denoiser=broadened(gaussian(projection=projection), share=0.3),
         sampler=ddim(1.0),
     )
     fitness_fn = tasks.make_fitness(task, policy, success=success, shared_starts=shared_starts)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ from jax.typing import ArrayLike
 
 from diffevo_jax import schedules
 from diffevo_jax.algorithm import evolve
-from diffevo_jax.checks import Count, call_in_jax, check_key, concrete
-from diffevo_jax.denoisers._archive import archive, log_mixture
+from diffevo_jax.checks import Count, InputError, call_in_jax, check_count, check_key, concrete
+from diffevo_jax.denoisers._archive import archive
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import boltzmann
-from diffevo_jax.samplers._ddim import ddim
+from diffevo_jax.kernels._estimate import log_density
+from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.sharding import split
 
 # Widths of the kernels, in standard deviations of the population: wide ones for ends that nobody
@@ -63,6 +64,7 @@ def sample(
     loc: ArrayLike = 0.0,
     scale: ArrayLike = 1.0,
     projection: jax.Array | None = None,
+    latent_dim: Count | None = None,
     mesh: Mesh | None = None,
 ) -> Samples:
     """Draw from an unnormalised density, without gradients or chains; 100 N evaluations as set.
@@ -90,33 +92,31 @@ def sample(
     loc, scale: the evolution starts from N(loc, scale^2), numbers or `[D]`, which may be traced:
         choose them so that the density lies within two or three scales.
     projection: `[D, d]`, the evolution's distances are taken in (x - loc) / scale @ projection.
+    latent_dim: d of a random projection in its place.
     mesh: split the individuals over all axes of this mesh.
 
-    Raises ValueError, naming the argument, expected and seen.
+    Raises InputError, naming the argument, expected and seen.
     """
     check_key(key)
-    for name, value, least in (
-        ("num_genes", num_genes, 1),
-        ("population_size", population_size, 2),
-        ("adaptations", adaptations, 1),
-        ("rounds", rounds, 1),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}; seen {value!r}")
-    size = population_size
+    num_genes = check_count("num_genes", num_genes)
+    size = check_count("population_size", population_size, least=2)
+    adaptations = check_count("adaptations", adaptations)
+    rounds = check_count("rounds", rounds)
     loc, scale = _per_gene("loc", loc, num_genes), _per_gene("scale", scale, num_genes)
     known = concrete(scale)
     if known is not None and not (known > 0).all():
-        raise ValueError(f"scale: expected numbers above 0; seen {known}")
+        raise InputError("scale", "numbers above 0", known)
 
     def log_g(z: jax.Array) -> jax.Array:
-        log_density = jnp.asarray(call_in_jax("log_density_fn", log_density_fn, loc + scale * z))
-        if log_density.shape != (size,):
-            raise ValueError(
-                f"log_density_fn: expected shape {(size,)} for a population {z.shape}, see "
-                f"jax.vmap; seen {log_density.shape}"
+        values = jnp.asarray(call_in_jax("log_density_fn", log_density_fn, loc + scale * z))
+        if values.shape != (size,):
+            raise InputError(
+                "log_density_fn",
+                f"shape {(size,)} for a population {z.shape}",
+                values.shape,
+                "jax.vmap makes one of a function of one point",
             )
-        return jnp.where(jnp.isfinite(log_density), log_density, -jnp.inf)
+        return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def rows(array: jax.Array) -> jax.Array:
         return array if mesh is None else split(array, mesh)
@@ -124,13 +124,14 @@ def sample(
     algorithm = denoising_evolution(
         schedules.cosine(num_levels),
         fitness_map=boltzmann(1.0),
-        denoiser=archive(generations=1, projection=projection, mesh=mesh),
-        sampler=ddim(1.0, mesh=mesh),
+        denoiser=archive(gaussian(projection=projection, latent_dim=latent_dim), generations=1),
         mesh=mesh,
     )
     key_init, key_evolve, key_adapt, key_draw, key_pick = jax.random.split(key, 5)
     start = rows(jax.random.normal(key_init, (size, num_genes)))
-    evolved = evolve(key_evolve, algorithm, log_g, start, keep=lambda info: ()).state.population
+    # Its functions are new in each call: nothing for `evolve` to store.
+    evolution = jax.jit(lambda *both: evolve(both[0], algorithm, log_g, both[1], keep=_nothing))
+    evolved = evolution(key_evolve, start).state.population
     spread = jnp.sqrt(jnp.mean(jnp.var(evolved, axis=0)))
     sigmas = jnp.where(spread > 0, spread, 1) * jnp.array(WIDTHS)
 
@@ -140,27 +141,27 @@ def sample(
         key_width, key_noise = jax.random.split(key)
         width = jax.random.choice(key_width, sigmas, (size, 1), p=shares)
         z = rows(centres + width * jax.random.normal(key_noise, centres.shape))
-        parts = jax.lax.map(lambda sigma: log_mixture(z, centres, sigma, mesh=mesh), sigmas)
+        parts = jax.lax.map(lambda sigma: log_density(z, centres, sigma, mesh=mesh), sigmas)
         return z, log_g(z), parts + jnp.log(shares)[:, None]
 
     def adapt(proposal: tuple[jax.Array, jax.Array], key: jax.Array):
         key_draw, key_pick = jax.random.split(key)
-        z, log_density, parts = draw(key_draw, proposal)
-        log_weight = log_density - jax.nn.logsumexp(parts, axis=0)
+        z, log_p, parts = draw(key_draw, proposal)
+        log_weight = log_p - jax.nn.logsumexp(parts, axis=0)
         shares = jax.nn.softmax(parts, axis=0) @ _normalised(log_weight)
         shares = LEAST_SHARE + (1 - len(WIDTHS) * LEAST_SHARE) * shares / jnp.sum(shares)
         return (rows(z[pick(key_pick, log_weight, size)]), shares), None
 
     def final(key: jax.Array):
-        z, log_density, parts = draw(key, proposal)
-        constant = num_genes / 2 * math.log(2 * math.pi) + jnp.sum(jnp.log(scale))
-        return z, log_density, log_density - jax.nn.logsumexp(parts, axis=0) + constant
+        z, log_p, parts = draw(key, proposal)
+        log_weight = log_p - jax.nn.logsumexp(parts, axis=0) + jnp.sum(jnp.log(scale))
+        return z, log_p, log_weight
 
     shares = jnp.full(len(WIDTHS), 1 / len(WIDTHS))
     keys = jax.random.split(key_adapt, adaptations)
     proposal, _ = jax.lax.scan(adapt, (evolved, shares), keys)
     drawn = jax.lax.map(final, jax.random.split(key_draw, rounds))
-    z, log_density, log_weight = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in drawn)
+    z, log_p, log_weight = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in drawn)
 
     weight, count = _normalised(log_weight), size * rounds
     anybody = jnp.any(log_weight > -jnp.inf)
@@ -169,7 +170,7 @@ def sample(
     draws = loc + scale * z
     samples = Samples(
         population=rows(draws[picked]),
-        log_density=rows(log_density[picked]),
+        log_density=rows(log_p[picked]),
         draws=draws,
         log_weight=log_weight,
         log_normaliser=jax.nn.logsumexp(log_weight) - math.log(count),
@@ -188,14 +189,18 @@ def sample(
     return samples
 
 
+def _nothing(info: Any) -> tuple[()]:
+    return ()
+
+
 def pick(key: jax.Array, log_weight: jax.Array, size: int) -> jax.Array:
     """Pick `size` of the draws by weight, `[M]` -> indices `[size]`: one in each of equal shares.
 
     Systematic resampling: a draw of weight w comes floor(size w) times, or once more.
     """
     places = jnp.cumsum(_normalised(log_weight))
-    wanted = (jnp.arange(size) + jax.random.uniform(key)) / size * places[-1]
-    return jnp.minimum(jnp.searchsorted(places, wanted), len(log_weight) - 1)
+    shares = (jnp.arange(size) + jax.random.uniform(key)) / size * places[-1]
+    return jnp.minimum(jnp.searchsorted(places, shares), len(log_weight) - 1)
 
 
 def _normalised(log_weight: jax.Array) -> jax.Array:
@@ -207,7 +212,5 @@ def _normalised(log_weight: jax.Array) -> jax.Array:
 def _per_gene(name: str, value: ArrayLike, num_genes: int) -> jax.Array:
     value = jnp.asarray(value, float)
     if value.shape not in ((), (num_genes,)):
-        raise ValueError(
-            f"{name}: expected a number or shape {(num_genes,)}, one a gene; seen {value.shape}"
-        )
+        raise InputError(name, f"a number or shape {(num_genes,)}, one for each gene", value.shape)
     return jnp.broadcast_to(value, (num_genes,))

@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from diffevo_jax.batch import individual_keys
 from diffevo_jax.checks import Fraction, check_number
-from diffevo_jax.parts import Level, Move, Sampler
+from diffevo_jax.parts import Level, Move, Sampler, no_memory
 from diffevo_jax.sharding import over_individuals
 
 # Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
@@ -18,13 +17,12 @@ from diffevo_jax.sharding import over_individuals
 CPU_BLOCK = 2**19
 
 
-def ddim(eta: Fraction = 1.0, *, mesh: Mesh | None = None) -> Sampler:
+def ddim(eta: Fraction = 1.0) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
     eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
-    mesh: split the individuals over all axes of this mesh; None keeps them where they are.
 
-    Raises ValueError on an eta out of range.
+    Raises InputError on an eta out of range.
     """
     check_number("eta", eta, 0, 1)
 
@@ -42,11 +40,12 @@ def ddim(eta: Fraction = 1.0, *, mesh: Mesh | None = None) -> Sampler:
         def step(keys: jax.Array, population: tuple[jax.Array, jax.Array]) -> jax.Array:
             return ddim_step(keys, *population, **settings)
 
-        moved = (step if mesh is None else over_individuals(step, mesh))(key, (x_t, x0))
+        split_step = step if level.mesh is None else over_individuals(step, level.mesh)
+        moved = split_step(key, (x_t, x0))
         # Computed where somebody asks for them.
         return Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings)), memory
 
-    return Sampler(lambda population: (), move)
+    return Sampler(no_memory, move)
 
 
 def ddim_sigma(

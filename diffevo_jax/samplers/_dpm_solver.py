@@ -24,10 +24,10 @@ def dpm_solver() -> Sampler:
 
     last is the step before; the first step has none and is DDIM's with eta = 0. Of a smooth
     denoiser, twice the levels leave a quarter of the error, where DDIM leaves half. It draws no
-    random numbers, and needs no mesh: each individual moves by itself.
+    random numbers; each individual moves by itself.
     """
 
-    def init(population: jax.Array) -> LastStep:
+    def init(key: jax.Array, population: jax.Array) -> LastStep:
         # After an infinite step 1 / (2 r) is 0: the first is of first order.
         return LastStep(jnp.zeros_like(population), jnp.asarray(jnp.inf, float))
 

@@ -132,15 +132,15 @@ def main() -> None:
     from jax.sharding import SingleDeviceSharding
 
     import diffevo_jax as de
-    from diffevo_jax.kernels import gpu, kernels
+    from diffevo_jax.kernels import gpu, platforms
     from diffevo_jax.kernels.geometry import make_frame
-    from diffevo_jax.kernels.types import Problem
+    from diffevo_jax.kernels.types import Operands
 
     (device,) = topologies.get_topology_desc(
         platform="cuda", topology_name="h100", target_config=H100, topology="1x1x1"
     ).devices
     # "auto" asks the machine's cards.
-    kernels._compute_capability = lambda: 9.0
+    platforms._compute_capability = lambda: 9.0
 
     def shape(*size, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(size, dtype, sharding=SingleDeviceSharding(device))
@@ -159,18 +159,19 @@ def main() -> None:
         def part(x, z, log_weight, alpha, one_minus_alpha):
             frame = make_frame(z, x, centred=True)
             return gpu.part(
-                Problem(
-                    z,
-                    z,
-                    x,
-                    log_weight,
-                    alpha,
-                    one_minus_alpha,
-                    log_weight,
-                    frame,
-                    None,
-                    True,
-                    squared,
+                Operands(
+                    query=z,
+                    place=z,
+                    value=x,
+                    log_weight=log_weight,
+                    alpha=alpha,
+                    one_minus_alpha=one_minus_alpha,
+                    own=log_weight,
+                    frame=frame,
+                    precision=None,
+                    latent=True,
+                    still=False,
+                    sample_size=squared,
                 )
             )
 
@@ -183,7 +184,7 @@ def main() -> None:
         # A power of two a pair; with a running shift one more a query and round.
         each = gpu.QUERIES_PER_THREAD
         chunks, at_once = gpu.split_genes(dim, genes)
-        pairs = each * gpu.keys_in_flight(dim, at_once)
+        pairs = each * gpu.supports_in_flight(dim, at_once)
         sizes = {count["MUFU"]: chunks * sum(count.values()) / pairs for count in loops(sass)}
         return {
             "d": dim,
@@ -208,8 +209,9 @@ def main() -> None:
             return de.estimate_x0(x, log_weight, alpha, z_t=z, one_minus_alpha=one_minus_alpha)
 
         def generation(seed, x, t, fitness):
-            state = algorithm.init(x)._replace(t=t)
-            return algorithm.step(jax.random.key(seed), state, fitness)
+            key = jax.random.key(seed)
+            state = algorithm.init(key, x)._replace(t=t)
+            return algorithm.step(key, state, fitness)
 
         yield "estimate", estimate, [shape(n, genes), shape(n), shape(), shape()]
         integers = shape(dtype=jnp.uint32), shape(dtype=jnp.int32)

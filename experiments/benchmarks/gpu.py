@@ -32,12 +32,12 @@ import numpy as np  # noqa: E402
 from timing import device, interleaved, print_row  # noqa: E402
 
 import diffevo_jax as de  # noqa: E402
-from diffevo_jax.kernels import gpu, kernels  # noqa: E402
+from diffevo_jax.kernels import gpu, platforms  # noqa: E402
 from diffevo_jax.kernels.geometry import make_frame  # noqa: E402
-from diffevo_jax.kernels.types import Problem  # noqa: E402
+from diffevo_jax.kernels.types import Operands  # noqa: E402
 
 ON_GPU = jax.default_backend() == "gpu"
-HAS_KERNEL = kernels._compute_capability() >= kernels.LEAST_COMPUTE_CAPABILITY
+HAS_KERNEL = platforms._compute_capability() >= platforms.LEAST_COMPUTE_CAPABILITY
 RESULTS = Path(__file__).parent / "results"
 
 Rows = Iterator[dict[str, Any]]
@@ -146,8 +146,21 @@ def kernel() -> Rows:
             own = log_weight if same else None
             frame = make_frame(x, x, centred=True)
             highest = jax.lax.Precision.HIGHEST
-            problem = Problem(x, x, x, log_weight, half, half, own, frame, highest, False, False)
-            return gpu.part(problem, **settings)
+            operands = Operands(
+                query=x,
+                place=x,
+                value=x,
+                log_weight=log_weight,
+                alpha=half,
+                one_minus_alpha=half,
+                own=own,
+                frame=frame,
+                precision=highest,
+                latent=False,
+                still=False,
+                sample_size=False,
+            )
+            return gpu.part(operands, **settings)
 
         return lambda: run(x, log_weight)
 
@@ -155,10 +168,10 @@ def kernel() -> Rows:
         yield {"n": n, **milliseconds(one_shift=call(n), running_shift=call(n, False))}
     for n in (16_384, 65_536):
         for each in (2, 4, 8):
-            for keys in (4, 8):
+            for supports in (4, 8):
                 for blocks in (660, 1320, 2640):
                     parts = max(1, round(blocks * each * 128 / n))
-                    settings = dict(queries_per_thread=each, keys_at_once=keys, parts=parts)
+                    settings = dict(queries_per_thread=each, supports_at_once=supports, parts=parts)
                     yield {"n": n, **settings, **milliseconds(kernel=call(n, **settings))}
 
 
@@ -241,7 +254,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"stage: expected some of {', '.join(STAGES)}; seen {', '.join(unknown)}")
-    report: dict[str, Any] = {**device(), "estimator": kernels.explain()}
+    report: dict[str, Any] = {**device(), "estimator": platforms.explain()}
     print_row(report)
     if ON_GPU:
         fields = "name,driver_version,clocks.sm,clocks.max.sm,power.limit"

@@ -45,7 +45,7 @@ class DiffusionEmitter(EmitterBase):
         """Solutions to evaluate, `[N, D]`."""
         if self.state is None:  # a new round, each individual at an elite of its own
             self.key, key = jax.random.split(self.key)
-            self.state = evolution.init(jax.random.normal(key, self.shape))
+            self.state = evolution.init(key, jax.random.normal(key, self.shape))
             if not self.archive.empty:
                 self.x0 = self.archive.sample_elites(len(self.x0))["solution"]
         return self.x0 + self.sigma * np.asarray(self.state.population)

@@ -36,7 +36,7 @@ def offline_error(key: jax.Array, make, shift: float) -> jax.Array:
         state, _ = algorithm.step(key, state, fitness)
         return (state, error), error
 
-    state = algorithm.init(jax.random.normal(key_init, (SIZE, 5)))
+    state = algorithm.init(key_init, jax.random.normal(key_init, (SIZE, 5)))
     given = jax.random.split(key_run, generations), jnp.arange(generations), change
     _, errors = jax.lax.scan(generation, (state, jnp.inf), given)
     return jnp.mean(errors)

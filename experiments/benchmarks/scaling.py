@@ -49,7 +49,7 @@ def program(mesh: Mesh | None, n: int, genes: int) -> Any:
     )
 
     def step(key, population, fitness):
-        state, info = evolution.step(key, evolution.init(population), fitness)
+        state, info = evolution.step(key, evolution.init(key, population), fitness)
         return state.population, info.x0
 
     rows = None if mesh is None else de.sharding.rows(mesh)

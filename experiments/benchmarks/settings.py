@@ -125,10 +125,11 @@ def search(functions: dict[str, Callable], shape: Shape, key: jax.Array, setting
     projection = None
     if shape.latent:
         projection = de.latent.random_projection(key_projection, shape.dim, shape.latent)
+    kernel = de.kernels.gaussian(projection=projection)
     denoiser = (
-        de.denoisers.posterior_mean(projection=projection)
+        de.denoisers.posterior_mean(kernel)
         if shape.kernel == "plain"
-        else de.denoisers.broadened(share=0.3, projection=projection)
+        else de.denoisers.broadened(kernel, share=0.3)
     )
     algorithm = de.denoising_evolution(
         de.schedules.cosine(shape.levels),

@@ -20,8 +20,9 @@ DENOISERS = {
     "broadened": de.denoisers.broadened,
     "archive of 1": partial(de.denoisers.archive, generations=1),
     "archive of 4": partial(de.denoisers.archive, generations=4),
-    "heavy_tailed": de.denoisers.heavy_tailed,
+    "student_t": de.denoisers.posterior_mean,
 }
+KERNELS = {"student_t": de.kernels.student_t}  # elsewhere the Gaussian
 PROBLEMS = {
     "two_peaks": de.landscapes.two_peaks,
     "rastrigin": lambda population: de.landscapes.rastrigin(4 * population),
@@ -36,7 +37,7 @@ def algorithms(eta: float, projection: jax.Array | None = None) -> dict[str, de.
         name: de.denoising_evolution(
             de.schedules.cosine(LEVELS),
             fitness_map=de.fitness.identity,
-            denoiser=make(projection=projection),
+            denoiser=make(KERNELS.get(name, de.kernels.gaussian)(projection=projection)),
             sampler=sampler,
         )
         for name, (make, sampler) in pairs.items()
@@ -51,7 +52,7 @@ def cost(genes: int, latent: int | None) -> dict[str, float]:
     fitness = de.landscapes.two_peaks(population[:, :2])
     calls = {}
     for name, algorithm in algorithms(1.0, projection).items():
-        calls[name], _ = compiled(algorithm.step, key, algorithm.init(population), fitness)
+        calls[name], _ = compiled(algorithm.step, key, algorithm.init(key, population), fitness)
     seconds = interleaved(calls, rounds=25)
     return {name: value / seconds["posterior_mean"] for name, value in seconds.items()}
 

@@ -14,55 +14,6 @@ from diffevo_jax.problem import Problem
 from diffevo_jax.runs.config.registry import register
 
 
-def with_latent_dim(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Take `latent_dim` for the `projection` of a factory: each repeat draws its own."""
-
-    def make(*, key, num_genes: int, latent_dim: Count | None = None, **settings):
-        if latent_dim is not None:
-            settings["projection"] = de.latent.random_projection(key, num_genes, latent_dim)
-        return factory(**settings)
-
-    drawn = inspect.signature(make).parameters
-    parameters = [
-        drawn["latent_dim"] if parameter.name == "projection" else parameter
-        for parameter in inspect.signature(factory).parameters.values()
-    ]
-    keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
-    make.__signature__ = inspect.Signature([drawn["key"], drawn["num_genes"], *keyword_only])
-    make.__annotations__ |= {
-        name: value for name, value in factory.__annotations__.items() if name != "return"
-    }
-    make.__doc__ = f"""{inspect.getdoc(factory)}
-
-latent_dim: dimensions of the random projection in which distances are taken; null takes the genes.
-"""
-    make.__wrapped__ = factory  # pyright: ignore[reportFunctionMemberAccess]
-    return make
-
-
-def with_num_generations(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a length that is no schedule's num_generations; bridge until core is merged."""
-    parameters = inspect.signature(factory).parameters
-    if "num_levels" not in parameters:
-        return factory
-
-    def make(*, num_generations: Count, **settings):
-        return factory(num_levels=num_generations, **settings)
-
-    length = inspect.signature(make).parameters["num_generations"]
-    make.__signature__ = inspect.Signature(
-        [
-            length if parameter.name == "num_levels" else parameter
-            for parameter in parameters.values()
-        ]
-    )
-    make.__annotations__ |= {
-        name: value for name, value in factory.__annotations__.items() if name != "return"
-    }
-    make.__doc__ = factory.__doc__
-    return make
-
-
 def factories(module: Any, made: type) -> dict[str, Callable[..., Any]]:
     """The functions that a package exports and that return what is `made`, by name."""
     functions = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
@@ -81,14 +32,16 @@ register("fitness_map", "power", de.fitness.power, needs_positive=True)
 register("fitness_map", "boltzmann", de.fitness.boltzmann)
 
 for _name, _factory in factories(de.denoisers, de.Denoiser).items():
-    register("denoiser", _name, with_latent_dim(_factory))
+    register("denoiser", _name, _factory)
+register("kernel", "gaussian", de.kernels.gaussian)
+register("kernel", "student_t", de.kernels.student_t)
 for _name, _factory in factories(de.samplers, de.Sampler).items():
     register("sampler", _name, _factory)
 
-register("algorithm", "diffusion_evolution", with_latent_dim(de.diffusion_evolution))
+register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
 for _name, _factory in factories(de.baselines, de.Algorithm).items():
-    register("algorithm", _name, with_num_generations(_factory))
+    register("algorithm", _name, _factory)
 
 
 @register("algorithm", "evosax")
@@ -102,13 +55,9 @@ def evosax(
     num_genes: int,
 ) -> de.Algorithm:
     """Any of evosax's algorithms by name, see `evosax.strategy`."""
-    return with_num_generations(de.evosax.strategy)(
-        name=strategy,
-        population_size=population_size,
-        num_genes=num_genes,
-        num_generations=num_generations,
-        params=params,
-        options=options,
+    sizes = {"population_size": population_size, "num_genes": num_genes}
+    return de.evosax.strategy(
+        strategy, num_generations=num_generations, params=params, options=options, **sizes
     )
 
 
@@ -263,5 +212,5 @@ def control(
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    fresh = de.tasks.make_fitness(task, network, success=success)
-    return Problem(network.num_genes, fitness_fn, has_key=True, has_aux=True, fresh=fresh)
+    reevaluate = de.tasks.make_fitness(task, network, success=success)
+    return Problem(network.num_genes, fitness_fn, True, True, reevaluate=reevaluate)

@@ -59,6 +59,7 @@ KINDS = {
     "schedule": Kind("cosine", de.schedules.Schedule, _OF_A_RUN),
     "fitness_map": Kind("standardised", None, _OF_A_RUN),
     "denoiser": Kind("posterior_mean", de.Denoiser, _OF_A_RUN),
+    "kernel": Kind("gaussian", de.Kernel, _OF_A_RUN),
     "sampler": Kind("ddim", de.Sampler, _OF_A_RUN),
 }
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import diffevo_jax as de
+from diffevo_jax.algorithm import no_best
 from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
@@ -68,10 +69,20 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
             jax.eval_shape(partial(_first_generation, programs[name]), jax.random.key(0))
         except Exception as error:
             message = str(error) if isinstance(error, ValueError) else plugins.located(error)
+            if isinstance(error, InputError):
+                message = f"{_place(method, error.path)}{error}"
             if message is None:
                 raise
             raise cfg.ConfigError(f"{config.name}: methods.{name}: {message}") from error
     return programs
+
+
+def _place(method: cfg.Method, setting: str) -> str:
+    """Where the algorithm's settings have one of a name, "algorithm.", else nothing."""
+    for _, path, section in registry.sections("algorithm", method.algorithm, "algorithm"):
+        if setting in type(section).model_fields and getattr(section, setting) is not None:
+            return f"{path}."
+    return ""
 
 
 def _first_generation(program: Program, key: jax.Array) -> Any:
@@ -85,7 +96,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     Raises ValueError, naming the setting that does not fit.
     """
     problem: de.Problem = registry.build("problem", method.problem, "problem", mesh=mesh)
-    reevaluation = problem.fresh
+    reevaluation = problem.reevaluate
     if not isinstance(problem.num_genes, int) or problem.num_genes < 1:
         raise InputError("problem", "num_genes of 1 or more", problem.num_genes)
 
@@ -101,12 +112,16 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         )
 
     with jax.ensure_compile_time_eval():  # says here what does not fit
-        num_levels = make_algorithm(jax.random.key(0)).num_levels
+        num_levels = make_algorithm(jax.random.key(0)).num_generations
+
+    if num_levels is None:
+        raise ValueError("algorithm: expected one with an end; seen one without")
 
     def start(key: jax.Array) -> tuple[Carry, jax.Array]:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
         genomes = jax.random.normal(key_init, (method.population_size, problem.num_genes))
-        running = de.begin(make_algorithm(key_algorithm), genomes)
+        state = make_algorithm(key_algorithm).init(key_algorithm, genomes)
+        running = de.Running(state, no_best(state.population))
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
         fittest = () if reevaluation is None else jnp.zeros((), jnp.int32)
@@ -131,11 +146,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
     def advance(carry: Carry, keys: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
         generation = de.make_generation(
             make_algorithm(carry.key),
-            problem.fitness_fn,
-            has_key=problem.has_key,
-            has_aux=problem.has_aux,
+            problem,
             keep=lambda info, *aux: (keep(info, *aux), info),
-            repair=problem.repair,
         )
 
         def one(carry: Carry, key: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
@@ -163,7 +175,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             left["final_x0"] = carry.x0
         if reevaluation is not None:
             left["reevaluated_genome"] = chosen(state.population, carry.fittest)
-        if isinstance(getattr(state, "archive", None), de.baselines.Archive):
+        if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 

@@ -40,10 +40,10 @@ def run(es, population, cost_fn, key=KEY_RUN, generations=GENERATIONS, std_m=Non
 
 def wrapped():
     """Each kind of algorithm behind evosax's signature."""
-    sizes: Any = {"population_size": SIZE, "num_genes": DIM, "num_levels": GENERATIONS + 1}
+    sizes: Any = {"population_size": SIZE, "num_genes": DIM, "num_generations": GENERATIONS + 1}
     return {
         "diffusion": ES(SIZE, POPULATION[0], GENERATIONS),
-        "latent": ES(SIZE, POPULATION[0], GENERATIONS, num_latent_dims=2),
+        "latent": ES(SIZE, POPULATION[0], GENERATIONS, latent_dim=2),
         "map_elites": AsEvosax(SIZE, POPULATION[0], de.baselines.map_elites(**sizes)),
         "cma_es": AsEvosax(SIZE, POPULATION[0], de.baselines.cma_es(**sizes)),
     }
@@ -79,7 +79,7 @@ def test_it_is_evolve_with_the_sign_turned():
     es = ES(SIZE, POPULATION[0], GENERATIONS, scale=2.0)
     state = es.init(KEY_INIT, POPULATION, cost(POPULATION), es.default_params)
     evolution = de.diffusion_evolution(de.schedules.cosine(GENERATIONS + 1))
-    ours = evolution.init(POPULATION / 2)
+    ours = evolution.init(KEY_INIT, POPULATION / 2)
     ours, _ = evolution.step(KEY_INIT, ours, -cost(POPULATION))
     population = POPULATION
     for key in jax.random.split(KEY_RUN, GENERATIONS):

@@ -1,0 +1,99 @@
+"""Kernels of the distance as they are written: Student's t, and any of one's own."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.checks import Count, Number, Positive, check_number
+from diffevo_jax.kernels import dense
+from diffevo_jax.kernels._estimate import make_rows
+from diffevo_jax.kernels._places import make_places
+from diffevo_jax.kernels.posterior import Rows, by_formula, posterior
+from diffevo_jax.kernels.types import Operands, Sums
+from diffevo_jax.parts import Kernel, Level, Posterior
+
+
+def isotropic(
+    log_kernel: Callable[[jax.Array, Level, int], jax.Array],
+    *,
+    projection: jax.Array | None = None,
+    latent_dim: Count | None = None,
+) -> Kernel:
+    """Make a kernel of a function of the squared distance.
+
+    log_kernel: (squares, level, d) -> log of the kernel, an array like squares: |z_i -
+        sqrt(alpha) z_j|^2 of any shape, d the dimensions of z; finite, and differentiable where
+        gradients are needed. It may close over numbers that are traced.
+    projection, latent_dim: see `gaussian`.
+
+    Sums are plain ones, term by term over blocks of queries: 2 N M d operations, O(N + M) memory.
+    Raises InputError, here or in `init`, naming the argument.
+    """
+    init, places = make_places(projection, latent_dim)
+
+    # Compiled here as well, so that calls outside jit do not trace the loop anew every time.
+    @partial(jax.jit, static_argnames=("latent", "among_supports"))
+    def summed(rows: Rows, level: Level, inverse_temperature: jax.Array, **settings) -> Posterior:
+        dtype = rows.value.dtype
+        alpha, one_minus_alpha = (
+            jnp.asarray(number, dtype) for number in (level.alpha, level.one_minus_alpha)
+        )
+        here = replace(level, alpha=alpha, one_minus_alpha=one_minus_alpha)
+
+        def make_log_kernel(operands: Operands) -> dense.LogKernel:
+            dim = operands.query.shape[1]
+            return lambda squares: (inverse_temperature * log_kernel(squares, here, dim)).astype(
+                dtype
+            )
+
+        def add_up(operands: Operands) -> Sums:
+            return by_formula(operands, make_log_kernel, dense.in_blocks, level.mesh)
+
+        return posterior(rows, alpha, one_minus_alpha, add_up, **settings)
+
+    def average(
+        memory: Any,
+        x_t: jax.Array,
+        log_weight: jax.Array,
+        level: Level,
+        *,
+        support: jax.Array | None = None,
+        inverse_temperature: Number = 1.0,
+        with_x0: bool = True,
+    ) -> Posterior:
+        at = places(memory, x_t, support, with_x0)
+        rows = make_rows(at.x_t, log_weight, at.z_t, at.support, at.z_support, level.mesh)
+        beta = jnp.asarray(inverse_temperature, rows.value.dtype)
+        settings = {"latent": at.z_t is not None, "among_supports": support is None}
+        return summed(rows, level, beta, **settings)
+
+    return Kernel(init, average)
+
+
+def student_t(
+    *,
+    dof: Positive = 3.0,
+    projection: jax.Array | None = None,
+    latent_dim: Count | None = None,
+) -> Kernel:
+    """Weigh by Student's t in the distance: individuals far away still count.
+
+    w_ij = g_j (1 + |z_i - sqrt(alpha) z_j|^2 / (nu (1 - alpha)))^(-(nu + k) / 2)
+
+    The kernel of noise that is multivariate t of nu degrees of freedom and scale
+    sqrt(1 - alpha), k the dimension of z; the Gaussian as nu grows.
+
+    dof: nu, above 0, or traced.
+    projection, latent_dim: see `gaussian`. Costs and errors: see `isotropic`.
+    """
+    check_number("dof", dof, 0, math.inf, closed="()")
+
+    def log_kernel(squares: jax.Array, level: Level, dim: int) -> jax.Array:
+        return -(dof + dim) / 2 * jnp.log1p(squares / (dof * level.one_minus_alpha))
+
+    return isotropic(log_kernel, projection=projection, latent_dim=latent_dim)

@@ -1,0 +1,52 @@
+"""Where a kernel takes its distances: in genome space, or in a projection of it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffevo_jax.latent import check_genes, check_latent, project, random_projection
+
+
+class Places(NamedTuple):
+    """Genomes to average, and where they are; the arguments of `estimate_posterior`.
+
+    x_t `[N, D]`, support `[M, D]` or None: genomes. z_t `[N, d]`, z_support `[M, d]`: their
+    coordinates for the distances, None in genome space.
+    """
+
+    x_t: jax.Array
+    z_t: jax.Array | None
+    support: jax.Array | None
+    z_support: jax.Array | None
+
+
+def make_places(
+    projection: jax.Array | None, latent_dim: int | None
+) -> tuple[Callable[..., Any], Callable[..., Places]]:
+    """Make a kernel's init, and (memory, x_t, support, with_x0) -> `Places`.
+
+    The memory is the projection where one is drawn, else (). Raises InputError, here or in init.
+    """
+    check_latent(projection, latent_dim)
+    projection = None if projection is None else jnp.asarray(projection)
+
+    def init(key: jax.Array, population: jax.Array) -> Any:
+        num_genes = population.shape[1]
+        check_genes(projection, num_genes)
+        return () if latent_dim is None else random_projection(key, num_genes, latent_dim)
+
+    def places(memory: Any, x_t: jax.Array, support: jax.Array | None, with_x0: bool) -> Places:
+        linear = projection if latent_dim is None else memory
+        genomes = x_t, support
+        coordinates = (None, None)
+        if linear is not None:
+            coordinates = jax.tree.map(lambda x: project(x, linear), genomes)
+        elif not with_x0:
+            coordinates = genomes
+        if not with_x0:  # the sample size of one gene is that of all
+            genomes = jax.tree.map(lambda x: x[:, :1], genomes)
+        return Places(genomes[0], coordinates[0], genomes[1], coordinates[1])
+
+    return init, places

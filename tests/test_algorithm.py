@@ -1,0 +1,231 @@
+"""What all optimisers share, and what `evolve` compiles: once for the same objects."""
+
+import gc
+import resource
+import weakref
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffevo_jax as de
+from diffevo_jax import algorithm as module
+
+KEY = jax.random.key(5)
+POPULATION = jax.random.normal(jax.random.key(1), (8, 2))
+EVOLUTION = de.diffusion_evolution(de.schedules.cosine(3))
+
+
+class State(NamedTuple):
+    population: jax.Array
+    t: jax.Array
+    total: Any
+
+
+class Info(NamedTuple):
+    population: jax.Array
+    fitness: jax.Array
+
+
+def walk(num_generations, *, total=lambda total, fitness: total + fitness.sum(), **settings):
+    """A random walk that adds up what it has reached."""
+
+    def init(key, population, t):
+        return State(population, t, jax.random.normal(key))
+
+    def step(key, state, fitness, population):
+        moved = population + 0.1 * jax.random.normal(key, population.shape)
+        return State(moved, state.t, total(state.total, fitness)), Info(population, fitness)
+
+    return de.make_algorithm(init, step, num_generations, **settings)
+
+
+def height(population):
+    return -jnp.sum(population**2, axis=1)
+
+
+class Counted:
+    """A fitness that counts how often it is traced."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, population):
+        self.traces += 1
+        return height(population)
+
+
+# make_algorithm
+
+
+def test_an_algorithm_counts_down_and_a_finished_run_stays_at_what_was_evaluated():
+    algorithm = walk(3)
+    state = algorithm.init(KEY, POPULATION)
+    for t in (2, 1, 0, 0):
+        assert int(state.t) == t
+        before, clipped = state, jnp.clip(state.population, -1, 1)
+        state, info = algorithm.step(KEY, state, height(clipped), clipped)
+        np.testing.assert_array_equal(info.population, clipped)
+    np.testing.assert_array_equal(state.population, clipped)
+    assert float(state.total) == float(before.total)
+    assert algorithm.num_generations == 3
+
+
+def test_one_without_an_end_runs_as_long_as_it_is_told():
+    algorithm = walk(None)
+    assert algorithm.num_generations is None
+    run = partial(de.evolve, KEY, algorithm, height, POPULATION)
+    with pytest.raises(de.InputError) as error:
+        run()
+    assert error.value.path == "num_generations"
+    assert run(num_generations=4).kept.shape == (4, 8)
+    first = de.evolve(KEY, EVOLUTION, height, POPULATION, num_generations=2)
+    assert first.kept.shape == (2, 8)
+    assert int(first.state.t) == 0
+    with pytest.raises(de.InputError) as error:
+        de.evolve(KEY, EVOLUTION, height, POPULATION, num_generations=4)
+    assert error.value.expected == "at most the 3 that are left"
+
+
+def test_init_draws_with_a_key_of_the_run_beyond_those_of_its_generations():
+    generations = jax.random.key_data(jax.random.split(KEY, 2**12)).tolist()
+    key = jax.random.fold_in(KEY, module.INIT)
+    assert jax.random.key_data(key).tolist() not in generations
+    running = de.begin(KEY, walk(3), POPULATION)
+    assert float(running.state.total) == float(jax.random.normal(key))
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda: walk(0), "num_generations"),
+        (lambda: walk(3, mesh=8), "mesh"),
+        (lambda: walk(3).init(0, POPULATION), "key"),
+        (lambda: walk(3).init(KEY, POPULATION[0]), "population"),
+        (lambda: walk(3, shape=(4, 2)).init(KEY, POPULATION), "population"),
+        (lambda: _stepped(walk(3), jnp.zeros(7)), "fitness"),
+        (lambda: _stepped(walk(3), jnp.zeros(8) + 1j), "fitness"),
+        (lambda: _stepped(walk(3), None), "fitness"),
+        (lambda: _stepped(walk(3), jnp.zeros(8), POPULATION[:7]), "population"),
+        (lambda: _stepped(walk(3, total=lambda *_: jnp.zeros(2)), jnp.zeros(8)), "total"),
+        (lambda: _stepped(walk(3, total=lambda *_: 1), jnp.zeros(8)), "total"),
+    ],
+)
+def test_what_does_not_fit_any_algorithm_is_named(call, path):
+    with pytest.raises(de.InputError) as error:
+        call()
+    assert error.value.path == path
+
+
+def _stepped(algorithm, *arguments):
+    return algorithm.step(KEY, algorithm.init(KEY, POPULATION), *arguments)
+
+
+# Problems
+
+
+def test_a_problem_says_itself_how_its_fitness_is_called():
+    def fitness_fn(key, population):
+        return height(population) + jax.random.normal(key), {"norm": -height(population)}
+
+    problem = de.Problem(2, fitness_fn, has_key=True, has_aux=True, repair=jnp.tanh)
+    keep = lambda info, aux: (info.population, aux["norm"])  # noqa: E731
+    seen = de.evolve(KEY, EVOLUTION, problem, POPULATION, keep=keep)
+    settings: dict[str, Any] = {"has_key": True, "has_aux": True, "repair": jnp.tanh}
+    expected = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION, keep=keep, **settings)
+    np.testing.assert_array_equal(seen.kept[0], expected.kept[0])
+    np.testing.assert_array_equal(seen.kept[1], expected.kept[1])
+    for name, value in settings.items():
+        with pytest.raises(de.InputError) as error:
+            de.evolve(KEY, EVOLUTION, problem, POPULATION, **{name: value})
+        assert error.value.path == name
+    with pytest.raises(de.InputError) as error:
+        de.evolve(KEY, EVOLUTION, problem._replace(num_genes=3), POPULATION)
+    assert error.value.path == "population"
+
+
+# What is compiled
+
+
+def test_the_same_objects_are_traced_once_and_others_anew():
+    fitness_fn = Counted()
+    run = partial(de.evolve, algorithm=EVOLUTION, problem=fitness_fn)
+    first = run(KEY, population=POPULATION)
+    traces = fitness_fn.traces
+    for key in jax.random.split(KEY, 3):
+        run(key, population=POPULATION + 0.1)
+    assert fitness_fn.traces == traces
+    np.testing.assert_array_equal(run(KEY, population=POPULATION).kept, first.kept)
+    run(KEY, population=POPULATION[:6])  # another shape
+    assert fitness_fn.traces > traces
+    traces = fitness_fn.traces
+    run(KEY, population=POPULATION, keep=lambda info: info.x0)  # another program
+    assert fitness_fn.traces > traces
+
+
+def test_a_start_and_a_length_are_programs_of_their_own():
+    fitness_fn = Counted()
+    for settings in ({}, {"start": 1}, {"num_generations": 1}):
+        evolved = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION, **settings)
+        assert len(evolved.kept) == {"start": 2, "num_generations": 1}.get(*settings or "a", 3)
+
+
+def test_nothing_is_stored_inside_a_transformation():
+    before = module._compiled_run.cache_info().currsize
+
+    def loss(scale):
+        def fitness_fn(population):  # closes over a tracer, of nothing else that is traced
+            return -jnp.sum((population - scale) ** 2, axis=1)
+
+        return de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept[-1].mean()
+
+    slope = jax.grad(loss)(0.5)
+    assert np.isfinite(float(slope))
+    jax.vmap(loss)(jnp.arange(2.0))
+    jax.jit(loss)(0.5)
+    assert module._compiled_run.cache_info().currsize == before
+    step = 1e-2
+    numeric = (loss(0.5 + step) - loss(0.5 - step)) / (2 * step)
+    assert float(slope) == pytest.approx(float(numeric), rel=0.05)  # float32's, over a step
+
+
+def test_a_fitness_without_a_hash_evolves_as_well():
+    class Unhashable(Counted):
+        __hash__ = None  # pyright: ignore
+
+    fitness_fn = Unhashable()
+    seen = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept
+    assert fitness_fn.traces
+    np.testing.assert_allclose(seen, de.evolve(KEY, EVOLUTION, height, POPULATION).kept, rtol=1e-5)
+
+
+def test_the_least_recently_used_program_leaves():
+    module._compiled_run.cache_clear()
+    fitness_fn = Counted()
+    gone = weakref.ref(fitness_fn)
+    de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION)
+    del fitness_fn
+    for _ in range(module.COMPILED):
+        module._compiled_run(EVOLUTION, Counted(), Counted(), False, False, None)
+    gc.collect()
+    assert gone() is None
+    module._compiled_run.cache_clear()
+
+
+@pytest.mark.slow
+def test_two_hundred_calls_take_no_more_memory_than_a_few():
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    run = partial(de.evolve, algorithm=EVOLUTION, problem=height, population=POPULATION)
+    keys = jax.random.split(KEY, 220)
+    for key in keys[:20]:
+        run(key)
+    before = resident()
+    for key in keys[20:]:
+        run(key)
+    assert resident() - before < 20 * 2**20  # 8 MB a call, where each compiles anew
