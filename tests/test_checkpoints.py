@@ -54,7 +54,7 @@ methods:
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 

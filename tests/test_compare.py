@@ -95,9 +95,12 @@ def test_the_command_prints_differences_with_their_pairs_and_draws_one_file(make
 
 
 def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
-    a, b = make("a"), make("b", "problem.name=himmelblau")
+    a, b = make("a"), make("b", "problem.function=himmelblau")
     for args, message in (
-        ([a, b], "a: plain and b: plain measure different things: problem.name is two_peaks and "),
+        (
+            [a, b],
+            "a: plain and b: plain measure different things: problem.function is two_peaks and ",
+        ),
         ([a, a], "given twice; expected different run folders"),
         ([a, "--method", "plain"], "expected two runs or more, or one of several methods; seen"),
         ([a, b, "--method", "plian"], "--method plian: no such method; did you mean 'plain'?"),
@@ -118,8 +121,8 @@ def test_settings_that_say_how_do_not_keep_runs_apart_and_evaluations_are_told(m
 
 
 def test_methods_on_problems_of_their_own_are_grouped_and_the_lonely_left_out(make):
-    own = "methods.latent.problem.name=rosenbrock"
-    a, b = make("a", own), make("b", "methods.latent.problem.name=beale")
+    own = "methods.latent.problem.function=rosenbrock"
+    a, b = make("a", own), make("b", "methods.latent.problem.function=beale")
     shared, left = compare.groups(compare.load_lines([a, b]))
     assert [[line.label for line in group] for group in shared] == [["a: plain", "b: plain"]]
     assert [line.label for line in left] == ["a: projected", "b: projected"]

@@ -41,7 +41,7 @@ algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
 DRIVER = """
 import sys
 from pathlib import Path
-from diffevo_jax.runs.config import schema as config
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.run import processes
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run

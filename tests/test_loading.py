@@ -49,7 +49,7 @@ def test_a_run_is_read_into_its_arrays_settings_and_table(folder):
     assert plain.final_x0 is plain.reevaluated_return is None
     assert loaded.config.seed == 4
     assert loaded.config.methods["plain"].algorithm.schedule.num_levels == 4
-    assert plain.config.problem.name == "two_peaks"
+    assert plain.config.problem.function == "two_peaks"
     assert loaded.environment["status"] == "complete"
     assert [line.label for line in loaded.table] == ["plain", "nothing kept"]
     expected = plain.fitness[:, -1].mean(axis=1, dtype=float)

@@ -149,17 +149,17 @@ def overlaid(data: dict[str, Any], changes: Iterable[Setting], where: str) -> di
     own. Raises ConfigError, after `where`, for a setting that every method keeps its own of.
     """
     changes = list(changes)
-    data = merge(data, _nested(changes))
+    change = _nested(changes)
+    data = merge(data, change)
     methods = _methods(data)
     for key, value in changes:
         setting = _nested([(key, value)])
-        if (
-            key.split(".")[0] in SHARED
-            and methods
-            and not any(merge(method, setting) == method for method in methods.values())
-        ):
-            shown_value = value if isinstance(value, str) else json.dumps(value, default=str)
-            advice = f"`--set methods.{next(iter(methods))}.{key}={shown_value}` sets it for one"
+        stands = merge(change, setting, ()) == change  # no later one has replaced it
+        if key.split(".")[0] not in SHARED or not methods or not stands:
+            continue
+        if not any(merge(method, setting) == method for method in methods.values()):
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            advice = f"`--set methods.{next(iter(methods))}.{key}={text}` sets it for one"
             expected, seen = "a setting that a method takes from here", "one that all state"
             raise ConfigError.of(where, InputError(key, expected, seen, advice))
     return data
