@@ -71,7 +71,7 @@ def diffevo_jax(command):
     )
 
 
-small = "--set population=128 --set algorithm.schedule.num_levels=30"
+small = "--set population_size=128 --set algorithm.schedule.num_levels=30"
 cold = "--set algorithm.fitness_map.temperature=0.02"
 diffevo_jax(f"run himmelblau --repeats 20 {small} {cold} --out cold")
 

@@ -312,8 +312,8 @@ name: faulty_peaks
 description: "An instrument with 5 % faults"
 seed: 0
 repeats: 8
-population: 128
-problem: {kind: faulty_peaks, faults: 0.05}
+population_size: 128
+problem: {name: faulty_peaks, faults: 0.05}
 algorithm:
   name: denoising_evolution
   schedule: {name: cosine, num_levels: 25}

@@ -127,3 +127,23 @@ def test_a_setting_without_its_section_is_told_where_it_belongs():
         with pytest.raises(cfg.ConfigError) as error:
             load(CARTPOLE, [change])
         assert error.value.problems[0].advice == f"did you mean {meant}?"
+
+
+def test_a_config_without_a_description_says_what_was_overridden(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(re.sub("(?m)^description: .*\n", "", CARTPOLE.read_text()))
+    assert load(path, ["algorithm.eta=0.5"]).config.description == "overridden: algorithm.eta=0.5"
+
+
+def test_a_sweep_has_a_point_for_each_of_its_settings_and_a_run_has_one(tmp_path):
+    run = load(CARTPOLE)
+    assert run.sweep is None
+    assert [(point.number, point.settings) for point in run.points] == [(0, {})]
+    assert run.config == run.points[0].config
+    swept = load(CARTPOLE, ["sweep={grid: {algorithm.eta: [0.0, 1.0]}}"])
+    assert [point.settings for point in swept.points] == [
+        {"algorithm.eta": 0.0},
+        {"algorithm.eta": 1.0},
+    ]
+    with pytest.raises(cfg.ConfigError, match="a sweep; run it with `diffevo-jax sweep"):
+        assert swept.config

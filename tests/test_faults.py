@@ -41,7 +41,7 @@ JUNK = (
     *(None, True, "", "x", "1e3", "ø\u2028\u202e", "x" * 10_000, "\0", "../..", "{[", "%s{0}"),
     *(-1, 0, 1, 2**31, 2**32, 2**63, 10**30, -(10**30), 1e-320, 1e308, 0.5),
     *(float("nan"), float("inf"), float("-inf"), [], {}, [[]], [None], [1, 2], {"a": {}}),
-    *({"name": "cosine"}, {"kind": "control"}, [{"grid": {}}], "cosine", "identity", "Acrobot-v1"),
+    *({"name": "cosine"}, {"name": "control"}, [{"grid": {}}], "cosine", "identity", "Acrobot-v1"),
 )
 TEXTS = (
     b"",

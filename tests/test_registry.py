@@ -11,7 +11,7 @@ from test_runner import TINY
 from typer.testing import CliRunner
 
 import diffevo_jax as de
-from diffevo_jax.checks import Count, Positive
+from diffevo_jax.checks import Count, InputError, Positive
 from diffevo_jax.runs import load_sweep
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config import schema as cfg
@@ -130,23 +130,7 @@ def test_settings_are_the_parameters_of_the_factory():
     assert registry.entry("fitness_map", section).traced == ("scale",)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ("{size: 0}", "size: expected greater than or equal to 1; seen int 0"),
-        ("{size: 1.5}", "size: expected integer; seen float 1.5"),
-        ("{}", "size: missing"),
-        ("{size: 1, scale: 0}", "scale: expected greater than 0; seen int 0"),
-        ("{size: 1, scale: .inf}", "scale: expected a finite number; seen float inf"),
-        ("{size: 1, shape: rond}", "shape: expected one of round, square; seen 'rond'; did you"),
-        ("{size: 1, sizes: 3}", "sizes: expected list; seen int 3"),
-        ("{size: 1, sizes: [0]}", "sizes.0: expected greater than or equal to 1; seen int 0"),
-        ("{size: 1, sclae: 2}", "unknown key 'sclae'; did you mean 'scale'? Keys here: name, size"),
-        ("{size: 1, key: 2}", "unknown key 'key'"),
-        ("{size: 7}", "algorithm.fitness_map.size: expected no seven; seen 7"),
-    ],
-)
-def test_a_wrong_setting_is_named_with_what_was_expected_and_seen(tiny, changes, message):
+def _register_picky() -> None:
     @registry.register("fitness_map", "picky")
     def picky(
         *,
@@ -155,28 +139,72 @@ def test_a_wrong_setting_is_named_with_what_was_expected_and_seen(tiny, changes,
         scale: Positive = 2.0,
         shape: Literal["round", "square"] = "round",
         sizes: list[Count] | None = None,
+        goal: Positive | Literal["best"] | None = None,
     ):
         if size == 7:
-            raise ValueError("size: expected no seven; seen 7")
+            raise InputError("size", "no seven", 7)
         return de.fitness.identity
-
-    override = f"algorithm.fitness_map={changes.replace('{', '{name: picky, ', 1)}"
-    output = _cli("run", tiny, "--set", override, code=2)
-    assert f"algorithm.fitness_map{'.' if not message.startswith('unknown') else ': '}" in output
-    assert message in output
-    assert "tiny" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("changes", "path", "expected", "seen"),
     [
-        (("schedul", "mine"), "kind: expected one of problem, policy, algorithm"),
-        (("fitness_map", "identity"), "fitness_map 'identity': registered already, by "),
+        ("{size: 0}", "size", "1 or more", "int 0"),
+        ("{size: 1.5}", "size", "a whole number", "float 1.5"),
+        ("{}", "size", "a value, for it has no default", "nothing"),
+        ("{size: 1, scale: 0}", "scale", "a number above 0", "int 0"),
+        ("{size: 1, scale: .inf}", "scale", "a finite number", "float inf"),
+        ("{size: 1, shape: rond}", "shape", "one of round, square", "'rond'"),
+        ("{size: 1, sizes: 3}", "sizes", "a list", "int 3"),
+        ("{size: 1, sizes: [0]}", "sizes.0", "1 or more", "int 0"),
+        ("{size: 1, goal: bst}", "goal", "a number or one of best", "'bst'"),
+        ("{size: 1, sclae: 2}", "sclae", "one of the keys name, size, scale, shape, sizes, goal",
+         "'sclae'"),
+        ("{size: 1, key: 2}", "key", "one of the keys name, size, scale, shape, sizes, goal",
+         "'key'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_what_was_expected_and_seen(
+    tiny, changes, path, expected, seen
+):
+    _register_picky()
+    override = f"algorithm.fitness_map={changes.replace('{', '{name: picky, ', 1)}"
+    with pytest.raises(cfg.ConfigError) as error:
+        load(tiny, [override])
+    problems = {each.path: each for each in error.value.problems}
+    problem = problems.pop(f"algorithm.fitness_map.{path}")
+    assert (problem.expected, problem.seen) == (expected, seen)
+    assert not problems
+
+
+def test_what_a_factory_refuses_is_named_by_its_place(tiny):
+    _register_picky()
+    output = _cli("run", tiny, "--set", "algorithm.fitness_map={name: picky, size: 7}", code=2)
+    assert "algorithm.fitness_map.size: expected no seven; seen 7" in output
+
+
+def test_a_method_may_have_the_name_of_a_section(tiny):
+    tiny.write_text(TINY.replace("plain: {label: plain}", "problem: {label: 3}"))
+    with pytest.raises(cfg.ConfigError) as error:
+        load(tiny)
+    assert [each.path for each in error.value.problems] == ["methods.problem.label"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "expected"),
+    [
+        (("schedul", "mine"), "kind", "one of problem, policy, algorithm"),
+        (("fitness_map", "identity"), "fitness_map 'identity'", "a new name"),
+        (("fitness_map", ""), "fitness_map", "a name of letters"),
+        (("fitness_map", "a b"), "fitness_map", "a name of letters"),
+        (("fitness_map", 3), "fitness_map", "a name of letters"),
     ],
 )
-def test_a_bad_registration_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        registry.register(arguments[0], arguments[1], lambda: None)
+def test_a_bad_registration_is_refused(arguments, path, expected):
+    with pytest.raises(InputError) as error:
+        registry.register(*arguments, lambda: None)  # pyright: ignore
+    assert error.value.path == path
+    assert error.value.expected.startswith(expected)
 
 
 def test_a_factory_that_a_config_cannot_call_is_refused():
@@ -198,22 +226,22 @@ def test_a_factory_that_a_config_cannot_call_is_refused():
     def named(name: int):
         return name
 
-    for factory, message in (
-        (unannotated, "parameter 'size': expected an annotation"),
-        (with_default, "parameter 'size': expected an annotation"),
-        (many, "expected named parameters"),
-        (out_of_range, "greater than 0"),
-        (reserved, "'model_size' can be no setting's name"),
-        (named, "'name' can be no setting's name"),
-        (3, "expected a factory, a function; seen 3"),
+    for factory, expected, seen in (
+        (unannotated, "an annotation", "none"),
+        (with_default, "an annotation", "none"),
+        (many, "named parameters", "*sizes: int"),
+        (out_of_range, "a default of its type and range", "-1.0"),
+        (reserved, "parameters that can be settings", "'model_size'"),
+        (named, "parameters that can be settings", "'name'"),
+        (3, "a factory, a function", "3"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError) as error:
             registry.register("fitness_map", "mine", factory)  # pyright: ignore[reportArgumentType]
+        assert error.value.path.startswith("fitness_map 'mine'")
+        assert error.value.expected.startswith(expected)
+        assert error.value.seen == seen
         assert "mine" not in registry.names("fitness_map")
-    for name in ("", "a b", 3):
-        with pytest.raises(ValueError, match="expected a name of letters"):
-            registry.register("fitness_map", name, de.fitness.boltzmann)  # pyright: ignore
-    with pytest.raises(ValueError, match=r"parameter 'key': .* what a run gives, mesh"):
+    with pytest.raises(InputError, match=r"parameter 'key': .* what a run gives, mesh"):
         registry.register("problem", "mine", lambda *, key: None)  # a problem is one for all
 
 
@@ -224,7 +252,8 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
         "denoiser: {name: posterior_mean, kernel: {latent_dim: 1}}, "
         "sampler: {name: ddim, eta: 0.5}}"
     )
-    config = load(tiny, [override, "methods={latent: {algorithm: {}}}"]).config
+    tiny.write_text(TINY.split("methods:")[0])
+    config = load(tiny, [override]).config
     (method,) = config.methods.values()
     shape, numbers = program.take_apart(method)
     assert numbers == {
@@ -273,7 +302,7 @@ def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, t
         ("x = 1\n\ny = 1 / 0\n", "mine.py, line 3: ZeroDivisionError: division by zero"),
         ("def f(:\n", "mine.py, line 1: SyntaxError"),
         ("x = 1\n", "mine.py: registers nothing"),
-        (PLUGIN.replace('"steep"', '"power"'), "line 6: fitness_map 'power': registered already"),
+        (PLUGIN.replace('"steep"', '"power"'), "line 6: fitness_map 'power': expected a new name"),
         (PLUGIN.replace('"problem"', '"problm"'), "kind: expected one of problem, policy"),
         (PLUGIN.replace(": Positive = 2.0", ""), "parameter 'power': expected an annotation"),
     ],

@@ -176,7 +176,7 @@ def test_a_grids_dotted_key_on_the_command_line_is_shown_how(tiny):
     arguments = ["sweep", str(tiny), "--set", "sweep.grid.algorithm.eta=[0.5]"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 2
-    assert '--set "sweep.grid={algorithm.eta: [0.5]}"' in result.output
+    assert '--set "sweep.grid={algorithm.eta: [...]}"' in result.output
 
 
 def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):

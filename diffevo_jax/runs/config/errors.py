@@ -59,7 +59,7 @@ def describe(
     validated: the data, with the shared settings in each method. written: as the file has them.
     choices: kind of a section -> its names. at: the place of the data in the file.
     """
-    expected: dict[tuple[str, str, str], list[str]] = {}
+    errors: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for item in error.errors(include_url=False):
         missing = item["type"] == "missing"
         path = [*at, *_path(item["loc"], validated, choices, missing=missing)]
@@ -81,10 +81,11 @@ def describe(
                 known = _EXPECTED.get(item["type"])
                 what = known.format(**context) if known else item["msg"]
         place = ".".join(_stated(path, written, missing=missing))
-        expected.setdefault((place, seen, advice), []).append(what)
+        errors.setdefault((place, seen), []).append((what, advice))
     return [
-        InputError(place, " or ".join(dict.fromkeys(each)), seen, advice)
-        for (place, seen, advice), each in expected.items()
+        InputError(place, " or ".join(dict.fromkeys(expected)), seen, max(advice))
+        for (place, seen), each in errors.items()
+        for expected, advice in [zip(*each, strict=True)]
     ]
 
 

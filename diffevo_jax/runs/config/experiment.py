@@ -87,11 +87,10 @@ def load(
         changes.append((key, value))
     data = _noted(written, overlaid(written, changes, where), changes)
     model = run_type(registry)
-    base = {key: value for key, value in data.items() if key != "sweep"}
     if "sweep" not in data:
-        return Experiment(
-            path, data, None, (Point(0, {}, _validated(model, base, where, registry)),)
-        )
+        point = Point(0, {}, _validated(model, data, where, registry))
+        return Experiment(path, data, None, (point,))
+    base = {key: value for key, value in data.items() if key != "sweep"}
     section = _section(data["sweep"], where)
     base.setdefault("save_populations", 0)  # a table is what a sweep is for
     points = []
@@ -149,19 +148,19 @@ def overlaid(data: dict[str, Any], changes: Iterable[Setting], where: str) -> di
     own. Raises ConfigError, after `where`, for a setting that every method keeps its own of.
     """
     changes = list(changes)
-    data = merge(data, _nested(changes))
+    change = _nested(changes)
+    data = merge(data, change)
     methods = _methods(data)
     for key, value in changes:
         setting = _nested([(key, value)])
-        if (
-            key.split(".")[0] in SHARED
-            and methods
-            and not any(merge(method, setting) == method for method in methods.values())
-        ):
-            shown_value = value if isinstance(value, str) else json.dumps(value, default=str)
-            advice = f"`--set methods.{next(iter(methods))}.{key}={shown_value}` sets it for one"
-            expected, seen = "a setting that a method takes from here", "one that all state"
-            raise ConfigError.of(where, InputError(key, expected, seen, advice))
+        stands = merge(change, setting, ()) == change  # no later one has replaced it
+        if key.split(".")[0] not in SHARED or not methods or not stands:
+            continue
+        if not any(merge(method, setting) == method for method in methods.values()):
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            advice = f"`--set methods.{next(iter(methods))}.{key}={text}` sets it for one"
+            expected = "a setting that some method takes from the top level"
+            raise ConfigError.of(where, InputError(key, expected, "methods of their own", advice))
     return data
 
 
@@ -208,8 +207,8 @@ def _noted(
     description = data.get("description", "")
     if not changes or not isinstance(description, str):
         return data
-    start = ", " if "; overridden: " in description else "; overridden: "
-    data = {**data, "description": f"{description}{start}{_listed(changes)}"}
+    note = f"{', ' if '; overridden: ' in description else '; overridden: '}{_listed(changes)}"
+    data = {**data, "description": description + note if description else note[2:]}
     before, after = _methods(written), _methods(data)
     stated = data["methods"] if isinstance(data.get("methods"), dict) else {}
     for name in before.keys() & stated.keys() & after.keys():
@@ -267,11 +266,9 @@ def _check_place(where: str, key: str, data: dict[str, Any], registry: Registry 
         expected = f"one of {', '.join(methods)}"
         raise ConfigError.of(where, InputError("methods", expected, rest[0], advice))
     if key.startswith("sweep.grid.") and len(rest) > 2:
-        inner, _, value = where.removeprefix("--set ").partition("=")
-        inner = inner.strip().removeprefix("sweep.grid.")
-        advice = f'--set "sweep.grid={{{inner}: {value}}}"'
-        seen = "a key that has dots of its own"
-        raise ConfigError.of(where, InputError("sweep.grid", "keys and values", seen, advice))
+        inner = key.removeprefix("sweep.grid.")
+        advice = f'--set "sweep.grid={{{inner}: [...]}}"'
+        raise ConfigError.of(where, InputError("sweep.grid", "keys and values", inner, advice))
     if registry is None or first in (*RunConfig.model_fields, *SHARED, "sweep"):
         return
     for section in ("problem", "algorithm"):

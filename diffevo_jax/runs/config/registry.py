@@ -181,13 +181,9 @@ class Registry:
         """The entry of a validated section."""
         return self._entries[kind][getattr(section, "name")]  # noqa: B009
 
-    def factory(self, kind: str, name: str) -> Callable[..., Any]:
-        """The factory of a name."""
-        return self._entries[kind][name].factory
-
     def model(self, kind: str, name: str) -> type[Section]:
         """The section of a name: its settings."""
-        default, factory = KINDS[kind].default, self.factory(kind, name)
+        default, factory = KINDS[kind].default, self._entries[kind][name].factory
         fields: dict[str, Any] = {"name": (Literal[name], name if name == default else ...)}
         for setting, (annotation, value) in _settings(kind, f"{kind} {name!r}", factory).items():
             if setting in KINDS:

@@ -442,12 +442,8 @@ class _RunFolder(Sink):
         say: Callable[[str], None],
         log: scalars.Log,
     ):
-        self.config, self.folder, self.environment, self.arrays = (
-            config,
-            folder,
-            environment,
-            arrays,
-        )
+        self.config, self.folder = config, folder
+        self.environment, self.arrays = environment, arrays
         self.show, self.say, self.log = progress, say, log
         self.saver = checkpoints.Checkpoints(folder, config.checkpoint, say)
         self.lengths = {name: program.num_levels for name, program in programs.items()}
@@ -463,8 +459,9 @@ class _RunFolder(Sink):
             return self.config.repeats, new
         place = self.folder / "checkpoints" / "repeats" / method
         record = Record(method, self.config.methods[method].save_populations, place)
+        times = self.environment["methods"].setdefault(method, new)
         self.record = on_first(record.load, self.say)
-        return len(self.record), self.environment["methods"].setdefault(method, new)
+        return len(self.record), times
 
     def restore(self, method: str, first: int) -> checkpoints.Progress | None:
         saved = self.saver.restore(method, first)
@@ -500,7 +497,7 @@ class _RunFolder(Sink):
 
     def end(self, method: str) -> None:
         """Write the method's arrays and rows, if it has just been run."""
-        record, self.record = self.record, None
+        record, self.record = self.record, None  # written twice, its rows would be there twice
         if record is None:
             return
         on_first(self._write, record)
