@@ -53,13 +53,14 @@ def laboratory(recipes):  # [N, 2] -> [N], a good recipe is near (0.8, -0.5)
 # of it. What is NaN weighs nothing and is counted.
 
 # %%
-evolution = de.diffusion_evolution(de.schedules.cosine(12))
+generations = 12
+evolution = de.diffusion_evolution(de.schedules.cosine(generations))
 step = jax.jit(evolution.step)
 key_init, key_run = jax.random.split(jax.random.key(0))
 state = evolution.init(key_init, jax.random.normal(key_init, (40, 2)))
 
 path = []
-for key in jax.random.split(key_run, evolution.num_generations - 1):
+for key in jax.random.split(key_run, generations - 1):
     quality = laboratory(np.asarray(state.population))
     state, info = step(key, state, quality)
     path.append(info)
@@ -101,7 +102,8 @@ def ripples(population, optimum):  # many local optima around the one that is so
 
 def search(key, optimum):
     key_init, key_run = jax.random.split(key)
-    evolution = de.diffusion_evolution(de.schedules.cosine(40))
+    generations = 40
+    evolution = de.diffusion_evolution(de.schedules.cosine(generations))
 
     def generation(state, key):
         fitness = ripples(state.population, optimum)
@@ -109,7 +111,7 @@ def search(key, optimum):
         return state, jnp.median(jnp.linalg.norm(info.population - optimum, axis=1))
 
     state = evolution.init(key_init, 1.5 * jax.random.normal(key_init, (128, 2)))
-    return jax.lax.scan(generation, state, jax.random.split(key_run, evolution.num_generations))
+    return jax.lax.scan(generation, state, jax.random.split(key_run, generations))
 
 
 state, distance = jax.jit(search)(jax.random.key(1), jnp.array([1.0, -0.5]))

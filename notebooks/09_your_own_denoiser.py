@@ -107,7 +107,8 @@ def run(key, denoiser, faults, *, landscape=de.landscapes.two_peaks, genes=2, **
 
 # %%
 points = jax.random.normal(jax.random.key(1), (64, 2))
-level = de.Level(*(jnp.asarray(number) for number in (5, 0.5, 0.5, 0.6, 0.4)))
+t, *alphas = (jnp.asarray(number) for number in (5, 0.5, 0.5, 0.6, 0.4))
+level = de.Level(t, alphas[0], alphas[1], alphas[2], alphas[3])
 order = jax.random.permutation(jax.random.key(2), 64)
 
 

@@ -42,7 +42,8 @@ def test_the_step_is_the_formula_in_float64(levels):
 
 def test_the_mean_and_sigma_of_a_move_are_those_of_what_it_drew():
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
-    level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))
+    t, *alphas = map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4))
+    level = de.Level(t, alphas[0], alphas[1], alphas[2], alphas[3])
     sampler = de.samplers.ddim(0.8)
     move, memory = sampler.move(KEY, sampler.init(KEY, x_t), x_t, x0, level)
     assert memory == ()
