@@ -251,7 +251,7 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Commit of the checkout that the package runs from, with + for changes; None elsewhere."""
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
 
