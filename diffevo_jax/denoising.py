@@ -155,7 +155,7 @@ def denoising_evolution(
             schedule.one_minus_alpha[t],
             schedule.alpha[before],
             schedule.one_minus_alpha[before],
-            mesh,
+            mesh=mesh,
         )
 
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> State:

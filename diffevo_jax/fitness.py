@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from diffevo_jax.checks import InputError, Positive, check_number
 
 FitnessMap = Callable[[jax.Array, jax.Array], jax.Array]
+FACTORY = "a factory is called first: de.fitness.boltzmann(temperature)"
 
 
 def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
@@ -133,7 +134,7 @@ def weigh(
             "fitness_map",
             "a function of (fitness, valid)",
             f"another: {error}",
-            "de.fitness.pointwise makes one of a function of the fitness alone",
+            FACTORY + "; de.fitness.pointwise makes one of a function of the fitness alone",
         ) from error
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
     if shape != fitness.shape:
@@ -141,6 +142,6 @@ def weigh(
             "fitness_map",
             f"log weights of the fitness's shape {fitness.shape}",
             shape,
-            "a factory is called first: de.fitness.boltzmann(temperature)",
+            FACTORY,
         )
     return jnp.where(valid & (log_weight < jnp.inf), log_weight, jnp.nan)

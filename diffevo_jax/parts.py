@@ -31,7 +31,7 @@ class Level:
     one_minus_alpha: jax.Array
     alpha_prev: jax.Array
     one_minus_alpha_prev: jax.Array
-    mesh: Mesh | None = field(default=None, metadata={"static": True})
+    mesh: Mesh | None = field(default=None, kw_only=True, metadata={"static": True})
 
 
 class Weights(NamedTuple):

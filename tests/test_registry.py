@@ -347,7 +347,7 @@ def test_a_memory_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
         "fitness_map: {name: identity}, denoiser: {name: growing}, sampler: {name: ddim}}",
         code=2,
     )
-    assert "methods.latent: denoiser: expected a memory that keeps its structure" in output
+    assert "methods.latent: algorithm.denoiser: expected a memory that keeps its structure" in output
     assert "float32[1]" in output
     assert "float32[2]" in output
 
@@ -367,7 +367,7 @@ WRONG = '''\
 import numpy as np, jax.numpy as jnp, diffevo_jax as de
 from diffevo_jax.runs.config.registry import register
 
-def raising(fitness):
+def raising(fitness, valid):
     raise TypeError("inner boom")
 
 def problem(fitness_fn, size=2, **settings):
