@@ -336,7 +336,7 @@ def hosted() -> Problem:
         shape = jax.ShapeDtypeStruct(population.shape[:1], population.dtype)
         return jax.pure_callback(simulator, shape, population, vmap_method="sequential")
 
-    return Problem(3, fitness, fresh=lambda key, population: (fitness(population), {}))
+    return Problem(3, fitness, reevaluate=lambda key, population: (fitness(population), {}))
 """
 
 
