@@ -128,6 +128,10 @@ def advance(random: np.random.Generator, polish: Polish, costs: np.ndarray) -> P
     if hasattr(strategy, "ask"):
         # Those without a cost count as this generation's worst.
         known = np.where(np.isfinite(costs), costs, finite(costs).max())
+        for draw in polish.draws:
+            # pycma knows its points by hashes that are others in a process that loads the search.
+            if draw not in strategy.sent_solutions:
+                strategy.sent_solutions.insert(draw, geno=draw, iteration=strategy.countiter)
         strategy.tell(list(polish.draws), known)
         draws = None if strategy.stop() else np.asarray(strategy.ask())
         return replace(polish, draws=draws)

@@ -43,7 +43,7 @@ def evaluator(cost_fn: Callable[..., Any], options: Options) -> Iterator[Evaluat
 
 
 def _in_python(cost_fn: Callable, options: Options) -> Evaluate:
-    """Call the function; from the second generation on compile it where jit=None allows that."""
+    """Call the function, until a whole generation of JAX answers lets jit=None compile it."""
     compiled, undecided = None, options.jit is None
 
     def evaluate(x: np.ndarray) -> tuple[np.ndarray, BaseException | None]:
@@ -51,9 +51,10 @@ def _in_python(cost_fn: Callable, options: Options) -> Evaluate:
         if compiled is not None:
             return compiled(x)
         values, error = (_together if options.batched else _each)(cost_fn, options.space, x)
-        if undecided and error is None and all(isinstance(value, jax.Array) for value in values):
+        undecided &= error is None and all(isinstance(value, jax.Array) for value in values)
+        if undecided and len(x) > 1:  # the first point, alone, is no generation to judge by
             compiled, _ = _compiled(cost_fn, options)
-        undecided = False
+            undecided = False
         return np.array([_number(value) for value in values]), error
 
     return evaluate
