@@ -95,7 +95,7 @@ plt.show()
 # %% [markdown]
 # ## The same in JAX
 #
-# `minimize` finds out by itself whether a function can be traced; then it is compiled, and a generation is evaluated at once. Nothing else changes.
+# A function that answers with a JAX array is compiled after its first generation, and each later one is evaluated at once; `jit=True` and `jit=False` decide.
 
 # Here a chain of 12 links hangs from the origin and must end at (0.6, 0); we look for the angles with the lowest energy.
 
@@ -193,7 +193,7 @@ plt.show()
 # %% [markdown]
 # ## Ending early, and looking on
 #
-# `target` ends a search at a cost that is low enough. `callback` sees the result so far after each generation, to print, to save or, by returning True, to
+# `target` ends a search at a cost that is low enough. `callback` sees the result so far after each generation, to print, to save or, by a true answer, to
 # end. `initial` is a guess that is tried first.
 
 

@@ -1,5 +1,8 @@
 """Answers in one call: budgets, bounds, failures, units, and what is found."""
 
+import copy
+import pickle
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -8,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
 import diffevo_jax as de
-from diffevo_jax.optimize import local, progress, session
-from diffevo_jax.optimize.space import make_space, parameters, unit_of
+from diffevo_jax.checks import InputError
+from diffevo_jax.optimize import cma, programs, progress
+from diffevo_jax.optimize.space import make_space, parameters, to_unit
 
 SHIFT = np.linspace(0.3, 3, 12)
 BOX = [(-5, 5)] * 12
@@ -137,9 +142,10 @@ def test_maximize_is_minimize_of_the_negative():
     least = de.minimize(sphere, PLANE, evaluations=200, target=0.01)
     most = de.maximize(lambda x: -sphere(x), PLANE, evaluations=200, target=-0.01)
     np.testing.assert_array_equal(most.population, least.population)
-    np.testing.assert_array_equal(most.costs, -least.costs)
-    assert most.cost == -least.cost >= -0.01
-    assert most.optima[0].cost == most.cost
+    np.testing.assert_array_equal(most.values, -least.costs)
+    assert most.value == -least.cost >= -0.01
+    assert most.optima[0].value == most.value
+    assert repr(most).startswith("value ")
     np.testing.assert_array_equal(most.history, least.history * [1, -1])
 
 
@@ -185,15 +191,16 @@ def test_progress_without_rich_is_a_line_now_and_then(capfd, monkeypatch):
 
 
 def test_without_pycma_evosax_polishes(monkeypatch):
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(cma, "find_spec", lambda name: None)
     result = de.minimize(sphere, PLANE, evaluations=400)
     assert result.cost < 1e-6
 
 
 def test_without_either_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(cma, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "evosax.algorithms", None)
-    local.strategy.cache_clear()
+    cma._configured.cache_clear()
+    jax.clear_caches()
     with pytest.raises(ModuleNotFoundError, match=r"diffevo-jax\[baselines\]"):
         de.minimize(sphere, PLANE, evaluations=400)
 
@@ -205,10 +212,10 @@ def test_every_whole_number_has_an_equal_share_of_its_side():
     assert np.ptp(counts) <= 2  # places on an edge fall to either side
 
 
-def test_a_place_in_the_cube_is_found_again():
+def test_the_way_into_the_cube_and_back_changes_nothing():
     space = make_space([(1, 9), (1e-6, 1.0), (-5, 5)], integers=[0], log=[1])
     x = np.array([4.0, 1e-2, 2.5])
-    np.testing.assert_allclose(parameters(space, unit_of(space, x)), x, rtol=1e-12)  # rounding
+    np.testing.assert_allclose(parameters(space, to_unit(space, x)), x, rtol=1e-12)  # rounding
 
 
 def test_a_template_gives_the_function_its_own_structure():
@@ -273,13 +280,247 @@ def test_an_interrupt_returns_the_best_so_far():
 
 def test_ask_and_tell_give_what_minimize_gives():
     settings: Any = {"evaluations": 300, "seed": 4, "initial": np.ones(2)}
-    search = de.optimize.ask_tell(PLANE, **settings)
+    search = de.optimize.Search(PLANE, **settings)
     while (points := search.ask()) is not None:
         search.tell([sphere(point) for point in points])
     np.testing.assert_array_equal(
-        search.result().population, de.minimize(sphere, PLANE, **settings).population
+        search.result.population, de.minimize(sphere, PLANE, **settings).population
     )
-    assert np.all(search.result().population[0] == 1)
+    assert np.all(search.result.population[0] == 1)
+
+
+SEARCHES: dict[str, tuple[Any, dict[str, Any], int]] = {
+    "the global stage": (PLANE, {"evaluations": 400}, 3),
+    "pycma": (PLANE, {"evaluations": 400, "integers": [0]}, 20),
+    "evosax": ([(-1, 3)], {"evaluations": 200}, 15),
+    "a template": ({"a": (-1, 3), "b": (1, 9)}, {"evaluations": 100, "log": ["b"]}, 4),
+    "all optima": (PLANE, {"evaluations": 2000, "optima": "all"}, 20),
+}
+GO_ON = """
+import pickle, sys
+import numpy as np
+from test_minimize import driven
+with open(sys.argv[1], "rb") as file:
+    search = driven(pickle.load(file))
+np.savez(sys.argv[2], costs=search.result.costs, history=search.result.history)
+"""
+
+
+def driven(search: de.optimize.Search, generations: int = 10**9) -> de.optimize.Search:
+    """Follow a search for some generations, on a function of several valleys."""
+    while generations > 0 and (points := search.ask()) is not None:
+        x = np.concatenate(
+            [np.reshape(leaf, (len(leaf), -1)) for leaf in jax.tree.leaves(points)], 1
+        )
+        search.tell(np.cos(3 * x).sum(axis=1) + 0.1 * (x**2).sum(axis=1))
+        generations -= 1
+    return search
+
+
+@pytest.mark.parametrize("case", SEARCHES)
+def test_a_search_is_copied_and_goes_on_in_another_process_bit_for_bit(case, tmp_path):
+    bounds, settings, generations = SEARCHES[case]
+    search = driven(de.optimize.Search(bounds, seed=5, **settings), generations)
+    saved, copied = pickle.dumps(search), copy.deepcopy(search)
+    whole = driven(search).result
+    np.testing.assert_array_equal(driven(copied).result.costs, whole.costs)
+    (tmp_path / "search").write_bytes(saved)
+    command = [sys.executable, "-c", GO_ON, str(tmp_path / "search"), str(tmp_path / "end.npz")]
+    subprocess.run(command, check=True, cwd=REPOSITORY / "tests")
+    resumed = np.load(tmp_path / "end.npz")
+    np.testing.assert_array_equal(resumed["costs"], whole.costs)
+    np.testing.assert_array_equal(resumed["history"], whole.history)
+
+
+def test_a_search_refuses_costs_that_do_not_fit_and_options_of_a_loop():
+    search = de.optimize.Search(PLANE, evaluations=12)
+    for costs, seen in ((["low"], "['low']"), (np.zeros((1, 2)), "(1, 2)")):
+        with pytest.raises(InputError) as error:
+            search.tell(costs)
+        assert (error.value.path, error.value.seen) == ("costs", seen)
+    driven(search)
+    with pytest.raises(InputError) as error:
+        search.tell([0.0])
+    assert error.value.path == "costs"
+    with pytest.raises(InputError) as error:
+        de.optimize.Search(PLANE, evaluations=12, workers=2)
+    assert error.value.path == "workers"
+
+
+@pytest.mark.parametrize("answer", [np.True_, jnp.array(True), 1, "yes", np.array([True])])
+def test_any_true_answer_of_the_callback_ends_it(answer):
+    result = de.minimize(sphere, PLANE, evaluations=100, callback=lambda result: answer)
+    assert result.evaluations == 1
+    assert result.message == "the callback ended it"
+
+
+def test_an_answer_that_is_neither_true_nor_false_is_refused():
+    with pytest.raises(InputError) as error:
+        de.minimize(sphere, PLANE, evaluations=100, callback=lambda result: np.zeros(2))
+    assert error.value.path == "callback"
+
+
+@pytest.mark.parametrize("run", [de.minimize, de.maximize])
+def test_what_a_callback_raises_has_the_result_so_far(run):
+    def callback(result: Any) -> None:
+        if result.evaluations > 40:
+            raise KeyError("disk full")
+
+    with pytest.raises(KeyError) as error:
+        run(sphere, PLANE, evaluations=100, callback=callback)
+    result: Any = error.value.result  # pyright: ignore[reportAttributeAccessIssue]
+    assert 40 < result.evaluations < 100
+    assert len(result.population) == result.evaluations
+
+
+COSTS = {
+    "an array of one": lambda x: np.array([sphere(x)]),
+    "an int": lambda x: int(1e6 * sphere(x)),
+    "an int of NumPy": lambda x: np.int64(1e6 * sphere(x)),
+    "an array of one in JAX": lambda x: jax_sphere(x)[None],
+    "bfloat16": lambda x: jax_sphere(x).astype(jnp.bfloat16),
+    "an int of JAX": lambda x: (1e6 * jax_sphere(x)).astype(int),
+}
+
+
+@pytest.mark.parametrize("case", COSTS)
+def test_costs_are_numbers_of_any_kind(case):
+    in_jax = "JAX" in case or case == "bfloat16"
+    for jit in (None, True) if in_jax else (None,):
+        result = de.minimize(COSTS[case], PLANE, evaluations=300, jit=jit)
+        assert result.failures == 0
+        assert sphere(result.x) < 1e-3
+
+
+def numbers(x: Any) -> list[float]:
+    return np.ravel(jax.tree.leaves(x)).tolist()
+
+
+def test_a_first_point_is_evaluated_to_the_bit():
+    cases: list[tuple[Any, Any, Any]] = [
+        ([(-1, 1)] * 2, [0.1, 0.7], {}),
+        ([(1e-5, 1e-1), (1, 9)], [0.003, 7], {"log": [0], "integers": [1]}),
+        ({"a": (1e-5, 1e-1), "b": (1, 9)}, {"a": 0.003, "b": 7}, {"log": ["a", "b"]}),
+    ]
+    for bounds, initial, settings in cases:
+        points = []
+
+        def cost(x: Any, points=points) -> float:
+            points.append(x)
+            return float(len(points))  # the first is the best
+
+        result = de.minimize(cost, bounds, evaluations=30, initial=initial, **settings)
+        for point in (points[0], result.x):
+            assert (
+                np.ravel(jax.tree.leaves(point)).tolist()
+                == np.ravel(jax.tree.leaves(initial)).tolist()
+            )
+
+
+def test_whole_numbers_alone_are_ints():
+    def cost(x: np.ndarray) -> float:
+        return float(sum(range(x[0])) + x[1])
+
+    result = de.minimize(cost, [(1, 9), (0, 5)], evaluations=60, integers=[0, 1])
+    assert result.failures == 0
+    assert result.population.dtype == int
+
+
+def test_a_function_with_another_draw_at_each_trace_is_not_compiled():
+    def noisy(x: jax.Array) -> jax.Array:
+        return jax_sphere(x) + np.random.default_rng().uniform()
+
+    assert len(set(de.minimize(noisy, PLANE, evaluations=60).costs)) == 60
+
+
+def test_jit_says_whether_a_function_is_compiled():
+    calls = []
+
+    def cost(x: jax.Array) -> jax.Array:
+        calls.append(0)
+        return jax_sphere(x)
+
+    de.minimize(cost, PLANE, evaluations=60, jit=False)
+    assert len(calls) == 60
+    calls.clear()
+    assert de.minimize(lambda x: cost(x.at[0].add(0)), PLANE, evaluations=60, jit=True).cost < 1
+    assert len(calls) < 10
+    with pytest.raises(InputError) as error:
+        de.minimize(sphere, PLANE, evaluations=60, jit=True)
+    assert error.value.path == "cost_fn"
+
+
+def test_a_function_in_numpy_that_raises_once_is_called_at_every_point():
+    calls = []
+
+    def cost(x: np.ndarray) -> float:
+        calls.append(x)
+        if len(calls) == 3:
+            raise OSError("once")
+        return sphere(x)
+
+    assert de.minimize(cost, PLANE, evaluations=60).failures == 1
+    assert len(calls) == 60
+
+
+COMPILATIONS: list[str] = []
+
+
+def _count(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    if "backend_compile" in event:
+        COMPILATIONS.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def test_the_same_function_compiles_once():
+    def cost(x: jax.Array) -> jax.Array:
+        return jnp.sum((x - scale) ** 2)
+
+    def minimum() -> float:
+        return de.minimize(cost, [(-1, 1)] * 3, evaluations=200, seed=1).cost
+
+    def found() -> float:
+        key = jax.random.key(0)
+        return float(de.optimize.search(key, cost, [(-1, 1)] * 3, evaluations=100).cost)
+
+    scale = 0.3
+    first = minimum(), found()
+    begun = len(COMPILATIONS)
+    assert (minimum(), found()) == first
+    assert len(COMPILATIONS) == begun
+    scale = 0.4  # what a function reads is no part of the function itself
+    assert (minimum(), found()) != first
+
+
+def test_nothing_that_is_kept_was_traced_by_somebody_else():
+    cma._configured.cache_clear()
+    jax.clear_caches()
+
+    def search(key: jax.Array) -> jax.Array:
+        return de.optimize.search(key, jax_sphere, [(-1, 1)] * 2, evaluations=100).cost
+
+    key = jax.random.key(0)
+    assert jax.jit(search)(key) == search(key)
+    assert de.minimize(jax_sphere, [(-1, 1)], evaluations=60).cost < 1e-2
+
+
+def test_functions_made_in_a_loop_are_forgotten():
+    for _ in range(40):
+        de.minimize(lambda x: jnp.sum(x**2), PLANE, evaluations=40)
+    assert len(programs._programs) <= programs.MOST
+
+
+def test_another_generator_of_keys_by_default_is_no_matter():
+    here = de.minimize(sphere, PLANE, evaluations=300, seed=1).population
+    with jax.default_prng_impl("rbg"):
+        there = de.minimize(sphere, PLANE, evaluations=300, seed=1).population
+        of_a_key = de.minimize(sphere, PLANE, evaluations=300, key=jax.random.key(1))
+        found = de.optimize.search(jax.random.key(1), jax_sphere, PLANE, evaluations=60)
+    np.testing.assert_array_equal(here, there)
+    assert of_a_key.cost < 1e-3
+    assert np.isfinite(found.cost)
 
 
 def test_history_counts_evaluations_and_never_rises():
@@ -312,7 +553,7 @@ def test_maximize_returns_all_optima_with_their_values():
     result = de.maximize(
         lambda x: jnp.sin(5 * jnp.pi * x[0]) ** 6, [(0, 1)], evaluations=3000, optima="all"
     )
-    places = np.sort([optimum.x[0] for optimum in result.optima if optimum.cost > 1 - 1e-5])
+    places = np.sort([optimum.x[0] for optimum in result.optima if optimum.value > 1 - 1e-5])
     np.testing.assert_allclose(places, [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-3)  # the root of 1e-5
 
 
@@ -331,40 +572,48 @@ def test_the_pure_search_runs_under_jit_and_vmap():
     np.testing.assert_allclose(found.x["x"], shifts[:, None] + np.zeros(6), atol=1e-3)
 
 
-BAD_SETTINGS: dict[str, tuple[Any, str]] = {
-    "reversed": ({"bounds": [(1, 0), (0, 1)]}, r"bounds: .* low < high; seen \(1, 0\) .* 0"),
-    "infinite": ({"bounds": [(0, np.inf)]}, "bounds: expected finite"),
-    "shape": ({"bounds": [(0, 1, 2)]}, r"bounds: expected shape \[D, 2\].*seen \(1, 3\)"),
-    "text": ({"bounds": "0 1"}, "bounds: expected"),
-    "leaf": ({"bounds": {"a": (0, 1), "b": 3}}, "bounds: .* parameter 'b'; seen 3"),
-    "index": ({"integers": [2]}, r"integers: .*indices from 0 to 1; seen \[2\]"),
-    "name": ({"bounds": {"a": (0, 1)}, "log": ["b"]}, r"log: .*names out of a; seen \['b'\]"),
-    "broken": ({"bounds": [(0.5, 3)], "integers": [0]}, "integers: expected bounds that are whole"),
-    "negative": ({"log": [0]}, "log: expected bounds above 0"),
-    "few": ({"evaluations": 5}, "evaluations: expected at least"),
-    "fraction": ({"evaluations": 100.5}, "evaluations: expected a whole number"),
-    "optima": ({"optima": "some"}, "optima: expected"),
-    "keys": ({"key": jax.random.key(0), "seed": 1}, "key, seed: expected one"),
-    "workers": ({"workers": 0}, "workers: expected"),
-    "outside": ({"initial": [9, 9]}, "initial: expected a point inside bounds"),
-    "not a list": ({"integers": 0}, r"integers: expected a list of indices .*seen 0"),
-    "target": ({"target": "low"}, "target: expected a number; seen 'low'"),
-    "callback": ({"callback": 3}, "callback: expected a function"),
-    "key": ({"key": 3}, r"key: expected a PRNG key, jax.random.key\(3\); seen 3"),
-    "many keys": (
-        {"key": jax.random.split(jax.random.key(0))},
-        r"key: expected one PRNG key; seen an array of them, \(2,\)",
-    ),
-    "seed": ({"seed": -1}, "seed: expected a whole number of 0 or more; seen -1"),
-    "length": ({"initial": [1, 1, 1]}, "initial: expected parameters as in bounds"),
+BAD_SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "reversed": ({"bounds": [(1, 0), (0, 1)]}, "bounds", "(1, 0) for parameter 0"),
+    "infinite": ({"bounds": [(0, np.inf)]}, "bounds", "(0, inf) for parameter 0"),
+    "shape": ({"bounds": [(0, 1, 2)]}, "bounds", "(1, 3)"),
+    "text": ({"bounds": "0 1"}, "bounds", "'0 1'"),
+    "leaf": ({"bounds": {"a": (0, 1), "b": 3}}, "bounds", "3"),
+    "index": ({"integers": [2]}, "integers", "[2]"),
+    "name": ({"bounds": {"a": (0, 1)}, "log": ["b"]}, "log", "['b']"),
+    "broken": ({"bounds": [(0.5, 3)], "integers": [0]}, "integers", "(0.5, 3) for parameter 0"),
+    "negative": ({"log": [0]}, "log", "(-1, 3) for parameter 0"),
+    "few": ({"evaluations": 5}, "evaluations", "5"),
+    "fraction": ({"evaluations": 100.5}, "evaluations", "100.5"),
+    "optima": ({"optima": "some"}, "optima", "'some'"),
+    "keys": ({"key": jax.random.key(0), "seed": 1}, "key, seed", "both"),
+    "workers": ({"workers": 0}, "workers", "0"),
+    "batched workers": ({"workers": 2, "batched": True}, "workers", "2"),
+    "compiled workers": ({"workers": 2, "jit": True}, "workers", "2"),
+    "jit": ({"jit": "yes"}, "jit", "'yes'"),
+    "outside": ({"initial": [9, 9]}, "initial", "[9, 9]"),
+    "half": ({"integers": [0], "initial": [0.5, 1.5]}, "initial", "[0.5, 1.5]"),
+    "not a list": ({"integers": 0}, "integers", "0"),
+    "target": ({"target": "low"}, "target", "'low'"),
+    "no target": ({"target": np.nan}, "target", "NaN"),
+    "callback": ({"callback": 3}, "callback", "3"),
+    "seed": ({"seed": -1}, "seed", "-1"),
+    "length": ({"initial": [1, 1, 1]}, "initial", "[1, 1, 1]"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_bad_settings_are_named(case):
-    settings, message = BAD_SETTINGS[case]
-    with pytest.raises(ValueError, match=message):
+    settings, path, seen = BAD_SETTINGS[case]
+    with pytest.raises(InputError) as error:
         de.minimize(sphere, **{"bounds": PLANE, "evaluations": 100} | settings)
+    assert error.value.path == path
+    assert error.value.seen == seen
+
+
+@pytest.mark.parametrize("key", [3, jax.random.split(jax.random.key(0))])
+def test_what_is_no_key_is_refused(key):
+    with pytest.raises(ValueError, match="key: expected"):
+        de.minimize(sphere, PLANE, evaluations=100, key=key)
 
 
 def raises(x):
@@ -372,29 +621,34 @@ def raises(x):
 
 
 BAD_FUNCTIONS = {
-    "vector": (lambda x: x, r"cost_fn: expected a real number; .*shape \(2,\)"),
-    "text": (lambda x: "low", "cost_fn: expected a real number; seen 'low', str"),
-    "nothing": (lambda x: None, "cost_fn: expected a real number; seen None"),
-    "complex": (lambda x: 1j, "cost_fn: expected a real number; seen 1j"),
-    "jax vector": (lambda x: jnp.asarray(x), r"cost_fn: .*shape \(2,\)"),
-    "nan": (lambda x: np.nan, "cost_fn: expected a finite number somewhere"),
-    "raises": (raises, "cost_fn: raised at all of the first .* OSError: no licence"),
+    "vector": (lambda x: x, "shape (2,)"),
+    "text": (lambda x: "low", "'low', str"),
+    "nothing": (lambda x: None, "None"),
+    "complex": (lambda x: 1j, "1j"),
+    "jax vector": (lambda x: jnp.asarray(x), "shape (2,)"),
+    "nan": (lambda x: np.nan, "NaN or an infinite number"),
+    "raises": (raises, "OSError: no licence"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_FUNCTIONS)
 def test_bad_functions_are_described(case):
-    function, message = BAD_FUNCTIONS[case]
-    with pytest.raises(ValueError, match=message):
+    function, seen = BAD_FUNCTIONS[case]
+    with pytest.raises(InputError) as error:
         de.minimize(function, PLANE, evaluations=100)
-    with pytest.raises(ValueError, match="cost_fn: expected a function"):
+    assert error.value.path == "cost_fn"
+    assert seen in error.value.seen
+    with pytest.raises(InputError) as error:
         de.minimize(3, PLANE, evaluations=100)  # pyright: ignore
+    assert error.value.path == "cost_fn"
 
 
 def test_processes_want_a_function_that_can_be_sent():
     lock = threading.Lock()
-    with pytest.raises(ValueError, match="workers, cost_fn: expected a function that can be sent"):
+    with pytest.raises(InputError) as error:
         de.minimize(lambda x: float(lock.locked()), PLANE, evaluations=100, workers=2)
+    assert error.value.path == "workers, cost_fn"
+    assert "lock" in error.value.seen
 
 
 def test_few_evaluations_for_all_optima_are_said():
@@ -403,7 +657,10 @@ def test_few_evaluations_for_all_optima_are_said():
 
 
 def test_the_pure_search_describes_costs_that_are_no_numbers():
-    with pytest.raises(ValueError, match=r"cost_fn: expected a number; seen shape \(2,\)"):
+    with pytest.raises(InputError) as error:
         de.optimize.search(jax.random.key(0), lambda x: x, PLANE, evaluations=200)
-    with pytest.raises(ValueError, match=r"evaluations: expected at least .*; seen 5"):
+    assert error.value.path == "cost_fn"
+    assert error.value.seen == "shape (2,)"
+    with pytest.raises(InputError) as error:
         de.optimize.search(jax.random.key(0), jax_sphere, PLANE, evaluations=5)
+    assert error.value.path == "evaluations"

@@ -9,7 +9,7 @@ them share a basin when the samples between them are no worse (as Ursem's hill-v
 import numpy as np
 from scipy.spatial import KDTree
 
-from diffevo_jax.optimize.engine import Samples
+from diffevo_jax.optimize.arrays import Samples
 
 NEIGHBOURS = 6
 BETWEEN = np.linspace(0, 1, 7)[1:-1]
@@ -17,12 +17,12 @@ BESIDE = 3  # samples at each place between, of which one that is no worse will 
 RIVALS = 3  # near ones that a sample is compared with
 
 
-def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray, most: int) -> Samples:
-    """Pick the best sample of each basin that has none of the found optima `[K, D]`; best first.
+def basins(samples: Samples, optima: Samples, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the best sample of each basin that has none of the known optima; best first.
 
-    most: how many basins are wanted.
+    most: how many basins at most.
 
-    Returns their points `[M, D]`, with the distance to their last neighbour in place of costs.
+    Returns their points `[M, D]`, and the distance of each to its last neighbour, `[M]`.
     """
     costs = np.where(np.isnan(samples.costs), np.inf, samples.costs)
     tree = KDTree(samples.points)
@@ -31,13 +31,13 @@ def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray, most: i
     least = np.all(costs[:, None] <= costs[places], axis=1) & np.isfinite(costs)
     order = np.flatnonzero(least)
     order = order[np.argsort(costs[order])]
-    centres = np.concatenate([found, np.empty((most, samples.points.shape[1]))])
-    heights = np.concatenate([found_costs, np.empty(most)])
+    centres = np.concatenate([optima.points, np.empty((most, samples.points.shape[1]))])
+    heights = np.concatenate([optima.costs, np.empty(most)])
     chosen: list[int] = []
     for place in order:
         if len(chosen) == most:
             break
-        point, known = samples.points[place], len(found) + len(chosen)
+        point, known = samples.points[place], len(optima.costs) + len(chosen)
         if known:
             near = np.argsort(np.sum((centres[:known] - point) ** 2, axis=1))[:RIVALS]
             way = point + BETWEEN[:, None] * (centres[near] - point)[:, None]
@@ -47,24 +47,24 @@ def basins(samples: Samples, found: np.ndarray, found_costs: np.ndarray, most: i
                 continue
         centres[known], heights[known] = point, costs[place]
         chosen.append(place)
-    return Samples(samples.points[chosen], distances[chosen, -1])
+    return samples.points[chosen], distances[chosen, -1]
 
 
-def near_found(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+def near_optima(points: np.ndarray, optima: np.ndarray) -> np.ndarray:
     """Which points `[N, D]` are nearer to an optimum than half the way to the next one, `[N]`."""
-    if len(found) < 2:
+    if len(optima) < 2:
         return np.zeros(len(points), bool)
-    tree = KDTree(found)
-    apart = tree.query(found, 2)[0][:, 1]
+    tree = KDTree(optima)
+    next_optimum = tree.query(optima, 2)[0][:, 1]
     distance, place = tree.query(points)
-    return distance < apart[place] / 2
+    return distance < next_optimum[place] / 2
 
 
 def distinct(points: np.ndarray, costs: np.ndarray, tolerance: float) -> np.ndarray:
     """Indices of optima, best first, without those within `tolerance` of a better one."""
     kept: list[int] = []
     for place in np.argsort(costs):
-        apart = np.abs(points[kept] - points[place])
-        if not np.any(np.all(apart < tolerance, axis=1)):
+        distance = np.abs(points[kept] - points[place])
+        if not np.any(np.all(distance < tolerance, axis=1)):
             kept.append(int(place))
     return np.array(kept, int)

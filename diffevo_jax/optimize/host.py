@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
+from diffevo_jax.checks import InputError
+
 
 class Failure(NamedTuple):
     """An individual that could not be evaluated: its index, the exception, its traceback."""
@@ -70,20 +72,20 @@ def pool(
     chunk: individuals handed to a worker at a time; more where an evaluation takes under 1 ms.
 
     A worker that dies takes the pool with it: HostError, naming the first unfinished individual.
-    Raises ValueError on num_workers or chunk below 1, and on a function that cannot be sent;
+    Raises InputError on num_workers or chunk below 1, and on a function that cannot be sent;
     RuntimeError where the workers do not start.
     """
     workers = num_workers if num_workers is not None else os.cpu_count() or 1
     for name, value in (("num_workers", workers), ("chunk", chunk)):
         if value < 1:
-            raise ValueError(f"{name}: expected at least 1; seen {value}")
+            raise InputError(name, "at least 1", value)
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, _take, (packed(evaluate),))
+    executor = ProcessPoolExecutor(workers, context, _start, (packed(evaluate),))
 
     def fitness_of(population: Any) -> Evaluation:
         genomes = np.asarray(population)
         if genomes.ndim != 2:
-            raise ValueError(f"population: expected shape [N, D]; seen {genomes.shape}")
+            raise InputError("population", "shape [N, D]", genomes.shape)
         fitness = np.full(len(genomes), np.nan)
         failures = []
         results = executor.map(_evaluate, genomes, chunksize=chunk)
@@ -103,7 +105,7 @@ def pool(
 
     try:
         try:
-            executor.submit(_ready).result()
+            executor.submit(_check).result()
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "the worker processes do not start; what they said is on stderr. Each imports the "
@@ -115,41 +117,50 @@ def pool(
         executor.shutdown(cancel_futures=True)
 
 
-# What a worker evaluates, sent once when it starts.
-_function: Callable[[np.ndarray], float]
+class _Worker(NamedTuple):
+    """What a worker process evaluates, or why that could not be loaded."""
+
+    function: Callable[[np.ndarray], float] | None
+    error: Exception | None
 
 
-_unknown: Exception | None = None  # why it could not be loaded
+# Of this process, where it is a worker: `_start` sets it, once, before the first evaluation. A
+# pool's tasks reach what its initializer has loaded by a variable of the module alone.
+_worker = _Worker(None, None)
 
 
 def packed(function: Callable) -> bytes:
-    """A function as bytes, for another process; raise ValueError where that cannot be done."""
+    """A function as bytes, for another process; raise InputError where that cannot be done."""
     try:
         return cloudpickle.dumps(function)
     except Exception as error:
-        raise ValueError(
-            "expected a function that can be sent to other processes, without open files, locks or "
-            f"connections; seen {function!r:.80} ({type(error).__name__}: {error})"
+        raise InputError(
+            "evaluate",
+            "a function that can be sent to other processes, without open files, locks or "
+            "connections",
+            f"{function!r:.80} ({type(error).__name__}: {error})",
         ) from None
 
 
-def _take(function: bytes) -> None:
-    global _function, _unknown
+def _start(function: bytes) -> None:
+    """Load what this process, a new worker, is to evaluate."""
+    global _worker
     try:
-        _function = cloudpickle.loads(function)
+        _worker = _Worker(cloudpickle.loads(function), None)
     except Exception as error:
-        _unknown = _sendable(error)
+        _worker = _Worker(None, _sendable(error))
 
 
-def _ready() -> None:
-    if _unknown is not None:
-        raise _unknown
+def _check() -> None:
+    if _worker.error is not None:
+        raise _worker.error
 
 
 def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
     """Fitness, or NaN with the exception and its traceback."""
     try:
-        return float(_function(genome)), None
+        assert _worker.function is not None
+        return float(_worker.function(genome)), None
     except Exception as error:
         text = traceback.format_exc()
         return float("nan"), (_sendable(error), text)

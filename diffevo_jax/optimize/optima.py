@@ -1,29 +1,19 @@
-"""Searches of the unit cube for every optimum: sample, pick the basins, polish them side by side.
+"""The search for every optimum: sample, pick the basins, polish them side by side.
 
 Rounds of it, until whoever drives the search ends it; a later round samples and polishes away from
-what the earlier ones have found.
+the optima of the earlier ones. A `State` waits for the costs of its points; `advance` takes them
+and gives the next.
 """
 
-from collections import deque
-from functools import cache
-from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from diffevo_jax.optimize.basins import basins, distinct, near_found
-from diffevo_jax.optimize.engine import (
-    Random,
-    Samples,
-    Search,
-    default_size,
-    draw_keys,
-    explore,
-    finite,
-    unit_costs,
-)
-from diffevo_jax.optimize.local import reflect, strategy
+from diffevo_jax.optimize import cma, stage
+from diffevo_jax.optimize.arrays import Samples, draw_keys, finite, joined, unit_costs
+from diffevo_jax.optimize.basins import basins, distinct, near_optima
+from diffevo_jax.optimize.stage import Stage
 
 # Rounds that share the evaluations; more of the same size follow where basins were few.
 ROUNDS = 2
@@ -40,124 +30,226 @@ PROMISING = 0.25
 PROBED = 0.3
 
 
-class Found(NamedTuple):
-    """Optima that were polished to the end, points `[D]` and costs; they grow during a search."""
+class Niches(NamedTuple):
+    """M basins, and a CMA-ES in some of them, in K slots side by side.
 
-    points: list[np.ndarray]
-    costs: list[float]
+    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: of its run,
+        `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
+    parked: when it was put back to wait, `[M]`; NaN where it was not. probed: whether it ever was.
+    begun: how many have had a slot; they come in their order.
+    slots: which niche each slot runs, `[K]`; -1 for none.
+    points: of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
+    early: costs of all runs after PROBE generations.
+    used, evaluations: how many were made, and are to be made. scale: the range of all costs.
+    """
 
-
-def all_optima(random: Random, first: np.ndarray, evaluations: int, found: Found) -> Search:
-    """Search for all optima from a first point `[D]`; those polished are added to `found`."""
-    num_genes, share = len(first), evaluations / ROUNDS
-    half = max(2 * LEVELS, int(SAMPLED * share / 2))
-    samples = Samples(first[None], (yield first[None]))
-    while True:
-        points = random.uniform(size=(half, num_genes))
-        costs = yield points
-        stage = explore(random, half // LEVELS, LEVELS, num_genes, TEMPERATURE)
-        parts = samples, Samples(points, costs), (yield from elsewhere(stage, found))
-        samples = Samples(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        yield from polish(random, samples, found, int((1 - SAMPLED) * share))
-
-
-def elsewhere(stage: Search, found: Found) -> Search:
-    """Follow a stage that is told of no cost where optima have been found; return its samples."""
-    points, seen = next(stage), []
-    while True:
-        costs = yield points
-        seen.append(costs)
-        away = ~near_found(points, np.reshape(found.points, (-1, points.shape[1])))
-        try:
-            points = stage.send(np.where(away, costs, np.nan))
-        except StopIteration as end:
-            return end.value._replace(costs=np.concatenate(seen))
+    start: np.ndarray
+    spread: np.ndarray
+    best: np.ndarray
+    cost: np.ndarray
+    age: np.ndarray
+    parked: np.ndarray
+    probed: np.ndarray
+    begun: int
+    slots: np.ndarray
+    points: np.ndarray
+    searches: Any
+    early: np.ndarray
+    used: int
+    evaluations: int
+    scale: float
 
 
-def polish(random: Random, samples: Samples, found: Found, evaluations: int) -> Search:
-    """Run a CMA-ES in each basin, several side by side, until all are done or evaluations spent.
+class State(NamedTuple):
+    """Where a search stands.
+
+    phase: whose points are evaluated: the first point's, an even sample's, the evolution's or the
+        niches'.
+    evaluations: the budget. first: a point to begin with, `[D]`.
+    samples: all but those of niches. optima: those that were polished to the end.
+    even: the even sample, `[N, D]`. stage, niches: what waits for costs in their phases.
+    """
+
+    phase: Literal["first", "even", "global", "local"]
+    evaluations: int
+    first: np.ndarray
+    samples: Samples
+    optima: Samples
+    even: np.ndarray | None = None
+    stage: Stage | None = None
+    niches: Niches | None = None
+
+    @property
+    def points(self) -> Any:
+        """The points to evaluate next, `[N, D]` in the unit cube."""
+        if self.phase == "first":
+            return self.first[None]
+        if self.phase == "even":
+            return self.even
+        if self.phase == "global":
+            assert self.stage is not None
+            return self.stage.points
+        assert self.niches is not None
+        return self.niches.points[self.niches.slots >= 0].reshape(-1, len(self.first))
+
+
+def begin(first: np.ndarray, evaluations: int) -> State:
+    """Begin with a point `[D]` of the unit cube."""
+    nothing = Samples(np.empty((0, len(first))), np.empty(0))
+    return State("first", evaluations, first, nothing, nothing)
+
+
+def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> State:
+    """Take the costs `[N]`, NaN for those without one, and draw the next points."""
+    if state.phase == "local":
+        assert state.niches is not None
+        niches, optima = _learn(random, state.niches, costs, state.optima)
+        return _go_on(random, state._replace(optima=optima), niches)
+    if state.phase == "global":
+        assert state.stage is not None
+        assert state.stage.points is not None
+        hidden = near_optima(state.stage.points, state.optima.points)
+        after = stage.advance(state.stage, costs, hidden)
+        if after.points is not None:
+            return state._replace(stage=after)
+        state = state._replace(samples=joined(state.samples, after.samples), stage=None)
+        return _go_on(random, state, _niches(state))
+    state = state._replace(samples=joined(state.samples, Samples(state.points, costs)))
+    if state.phase == "first":
+        return _even(random, state)
+    size = len(costs) // LEVELS
+    begun = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
+    return state._replace(phase="global", even=None, stage=begun)
+
+
+def merged(optima: Samples) -> np.ndarray:
+    """Indices of the distinct optima, best first."""
+    return distinct(optima.points, optima.costs, MERGED)
+
+
+def _even(random: np.random.Generator, state: State) -> State:
+    half = max(2 * LEVELS, int(SAMPLED * state.evaluations / ROUNDS / 2))
+    points = random.uniform(size=(half, len(state.first)))
+    return state._replace(phase="even", even=points, niches=None)
+
+
+def _go_on(random: np.random.Generator, state: State, niches: Niches | None) -> State:
+    """Fill the niches' slots; sample anew where none is left, or all evaluations are made."""
+    if niches is None or niches.used >= niches.evaluations or _is_done(niches):
+        return _even(random, state)
+    return state._replace(phase="local", niches=_filled(random, niches))
+
+
+def _niches(state: State) -> Niches | None:
+    """Pick the basins of the samples that have no optimum yet; None where there is none."""
+    num_genes = len(state.first)
+    size, evaluations = cma.default_size(num_genes), int((1 - SAMPLED) * state.evaluations / ROUNDS)
+    slots = int(np.clip(evaluations // (100 * size), 1, 256))
+    most = max(slots, int(PROBED * evaluations / (PROBE * size)))
+    starts, radii = basins(state.samples, state.optima, most)
+    count = len(starts)
+    if count == 0:
+        return None
+    return Niches(
+        start=starts,
+        spread=radii / 2,
+        best=starts,
+        cost=np.full(count, np.inf),
+        age=np.zeros(count, int),
+        parked=np.full(count, np.nan),
+        probed=np.zeros(count, bool),
+        begun=0,
+        slots=np.full(slots, -1),
+        points=np.zeros((slots, size, num_genes)),
+        searches=None,
+        early=np.empty(0),
+        used=0,
+        evaluations=evaluations,
+        scale=float(np.ptp(finite(state.samples.costs))),
+    )
+
+
+def _is_done(niches: Niches) -> bool:
+    """Whether no niche runs, waits or is parked."""
+    waits = niches.begun < len(niches.start) or np.any(~np.isnan(niches.parked))
+    return not waits and bool(np.all(niches.slots < 0))
+
+
+def _filled(random: np.random.Generator, niches: Niches) -> Niches:
+    """Give idle slots to niches that have not begun, then to the best of those parked."""
+    count, size, num_genes = niches.points.shape
+    (parked,) = np.nonzero(~np.isnan(niches.parked))
+    parked = parked[np.lexsort((niches.parked[parked], niches.cost[parked]))]
+    queue = np.concatenate([np.arange(niches.begun, len(niches.start)), parked])
+    idle = np.flatnonzero(niches.slots < 0)[: len(queue)]
+    chosen = queue[: len(idle)]
+    new = _copied(niches)
+    new.slots[idle] = chosen
+    new.age[chosen], new.cost[chosen], new.parked[chosen] = 0, np.inf, np.nan
+    new.spread[chosen] = np.maximum(new.spread[chosen], 1e-6)
+    anew = np.isin(np.arange(count), idle)
+    keys = draw_keys(random, count)
+    searches = cma.renew(keys, anew, niches.searches, size=size, num_genes=num_genes)
+    draws = np.asarray(searches.population, float)
+    # A slot without a niche draws around one all the same; nobody evaluates it.
+    start, spread = new.start[new.slots], new.spread[new.slots]
+    points = cma.reflect(start[:, None] + spread[:, None, None] * draws)
+    begun = max(niches.begun, int(chosen.max(initial=-1)) + 1)
+    return new._replace(begun=begun, points=points, searches=jax.device_get(searches))
+
+
+def _learn(
+    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: Samples
+) -> tuple[Niches, Samples]:
+    """Take the costs of the busy slots; end runs, or park those that promise little.
 
     After PROBE generations only the PROMISING ones go on; the others wait until all have begun.
     """
-    num_genes, scale = samples.points.shape[1], np.ptp(finite(samples.costs))
-    known = np.reshape(found.points, (-1, num_genes))
-    size, generations = default_size(num_genes), 60 + 30 * num_genes
-    slots = int(np.clip(evaluations // (100 * size), 1, 256))
-    most = max(slots, int(PROBED * evaluations / (PROBE * size)))
-    starts, radii = basins(samples, known, np.array(found.costs), most)
-    if len(starts) == 0:
-        return
-    init, step, reach = side_by_side(size, num_genes)
-    waiting, parked, early = deque(zip(starts, radii / 2, strict=True)), [], []
-    busy, fresh = np.zeros(slots, bool), np.zeros(slots, bool)
-    start, spread = np.zeros((slots, num_genes)), np.ones(slots)
-    best, cost = np.zeros((slots, num_genes)), np.full(slots, np.inf)
-    age, used, state = np.zeros(slots, int), 0, None
-    while used < evaluations:
-        idle = np.flatnonzero(~busy)[: len(waiting) + len(parked)]
-        for slot in idle:
-            fresh[slot] = len(waiting) > 0
-            *_, start[slot], spread[slot] = waiting.popleft() if waiting else heappop(parked)
-        busy[idle], age[idle], cost[idle] = True, 0, np.inf
-        spread[idle] = np.maximum(spread[idle], 1e-6)
-        if not np.any(busy):
-            return
-        anew = np.isin(np.arange(slots), idle)
-        state = init(draw_keys(random, slots), anew, state)
-        asked = start[:, None] + spread[:, None, None] * np.asarray(state.population, float)
-        points = reflect(asked)
-        told = np.full((slots, size), np.nan)
-        told[busy] = (yield points[busy].reshape(-1, num_genes)).reshape(-1, size)
-        used, age = used + size * np.sum(busy), age + 1
-        least = np.argmin(np.where(np.isnan(told), np.inf, told), axis=1)
-        lowest = told[np.arange(slots), least]
-        better = lowest < cost
-        best[better], cost[better] = points[np.arange(slots), least][better], lowest[better]
-        fitness = -np.stack([unit_costs(row) for row in told])
-        state = step(draw_keys(random, slots), state, fitness)
-        wide = spread * np.asarray(reach(state))
-        flat = np.ptp(told, axis=1) <= FLAT * scale
-        taken = _taken(best, np.where(busy, cost, np.inf), wide, found)
-        for slot in np.flatnonzero(busy):
-            if flat[slot] or wide[slot] < PRECISE:
-                found.points.append(best[slot].copy())
-                found.costs.append(float(cost[slot]))
-            elif age[slot] < generations and not taken[slot]:
-                if not (fresh[slot] and age[slot] == PROBE):
-                    continue
-                early.append(cost[slot])
-                if cost[slot] <= np.quantile(early, PROMISING):
-                    continue
-                heappush(parked, (cost[slot], used + slot / slots, best[slot].copy(), wide[slot]))
-            busy[slot] = False
+    count, size, num_genes = niches.points.shape
+    busy = niches.slots >= 0
+    table = np.full((count, size), np.nan)
+    table[busy] = costs.reshape(-1, size)
+    keys, units = draw_keys(random, count), np.stack([unit_costs(row) for row in table])
+    searches = jax.device_get(cma.tell_all(keys, niches.searches, units))
+    wide = niches.spread[niches.slots] * np.asarray(cma.reach_all(searches))
+    flat = np.ptp(table, axis=1) <= FLAT * niches.scale
+
+    new, used = _copied(niches), niches.used + len(costs)
+    running = niches.slots[busy]
+    new.age[running] += 1
+    least = np.argmin(np.where(np.isnan(table), np.inf, table), axis=1)
+    lowest, places = table[np.arange(count), least], niches.points[np.arange(count), least]
+    better = busy & (lowest < new.cost[niches.slots])
+    new.best[niches.slots[better]] = places[better]
+    new.cost[niches.slots[better]] = lowest[better]
+    taken = np.zeros(count, bool)
+    taken[busy] = _taken(new.best[running], new.cost[running], wide[busy], optima.points)
+    ended, early = [], list(niches.early)
+    for slot in np.flatnonzero(busy):
+        niche = niches.slots[slot]
+        if flat[slot] or wide[slot] < PRECISE:
+            ended.append(niche)
+        elif new.age[niche] < 60 + 30 * num_genes and not taken[slot]:
+            if new.probed[niche] or new.age[niche] != PROBE:
+                continue
+            early.append(new.cost[niche])
+            if new.cost[niche] <= np.quantile(early, PROMISING):
+                continue
+            new.start[niche], new.spread[niche] = new.best[niche], wide[slot]
+            new.parked[niche], new.probed[niche] = used + slot / count, True
+        new.slots[slot] = -1
+    optima = joined(optima, Samples(new.best[ended], new.cost[ended]))
+    return new._replace(searches=searches, early=np.array(early), used=used), optima
 
 
-def _taken(best: np.ndarray, cost: np.ndarray, wide: np.ndarray, found: Found) -> np.ndarray:
-    """Whether a better niche, or a found optimum, is within each niche's reach, `[slots]`."""
-    others = np.concatenate([best, np.reshape(found.points, (-1, best.shape[1]))])
-    costs = np.concatenate([cost, np.full(len(found.costs), -np.inf)])
+def _copied(niches: Niches) -> Niches:
+    leaves: list[Any] = [x.copy() if isinstance(x, np.ndarray) else x for x in niches]
+    return Niches(*leaves)
+
+
+def _taken(best: np.ndarray, cost: np.ndarray, wide: np.ndarray, optima: np.ndarray) -> np.ndarray:
+    """Whether a better niche, or an optimum, is within each niche's reach, `[K]`."""
+    others = np.concatenate([best, optima])
+    costs = np.concatenate([cost, np.full(len(optima), -np.inf)])
     near = np.all(np.abs(others - best[:, None]) < wide[:, None, None], axis=-1)
     return np.any(near & (costs < cost[:, None]), axis=1)
-
-
-def merged(found: Found) -> list[int]:
-    """Indices of the distinct optima, best first."""
-    return list(distinct(np.array(found.points), np.array(found.costs), MERGED))
-
-
-@cache
-def side_by_side(size: int, num_genes: int) -> tuple[Any, Any, Any]:
-    """`local.strategy` of several searches; init takes which of them begin anew, and the state."""
-    init, step, reach = strategy(size, num_genes)
-
-    @jax.jit
-    def renew(keys: jax.Array, anew: jax.Array, state: Any) -> Any:
-        def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jax.numpy.where(anew.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        return jax.tree.map(chosen, jax.vmap(init)(keys), state)
-
-    def begin(keys: jax.Array, anew: np.ndarray, state: Any) -> Any:
-        return renew(keys, anew, jax.vmap(init)(keys) if state is None else state)
-
-    return begin, jax.jit(jax.vmap(step)), jax.jit(jax.vmap(reach))

@@ -1,4 +1,4 @@
-"""What a minimisation leaves, and how it prints."""
+"""What a minimisation or a maximisation leaves, and how it prints."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,21 @@ import numpy as np
 
 
 class Optimum(NamedTuple):
-    """One of the optima: its parameters, as the cost function takes them, and its cost."""
+    """One of the optima of `minimize`: its parameters, as the function takes them, and cost."""
 
     x: Any
     cost: Any
 
 
+class Maximum(NamedTuple):
+    """One of the optima of `maximize`: its parameters, and its value."""
+
+    x: Any
+    value: Any
+
+
 class Result(NamedTuple):
-    """The best that was found, and everything that was evaluated; of `maximize` costs are values.
+    """The best of a minimisation, and everything that was evaluated.
 
     x: the best parameters, as the cost function takes them: `[D]`, or the template's structure.
     cost: theirs, a number; NaN where no evaluation has given one.
@@ -39,25 +46,63 @@ class Result(NamedTuple):
 
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
-        lines = [
-            f"cost         {self.cost:.6g}",
-            f"x            {_short(self.x)}",
-            f"evaluations  {self.evaluations} ({self.failures} failed)",
-        ]
-        if len(self.optima) > 1:
-            costs = ", ".join(f"{optimum.cost:.6g}" for optimum in self.optima[:5])
-            more = ", ..." if len(self.optima) > 5 else ""
-            lines.append(f"optima       {len(self.optima)} of cost {costs}{more}")
-        return "\n".join([*lines, f"message      {self.message}"])
+        return _lines(self, "cost", self.cost, [optimum.cost for optimum in self.optima])
+
+
+class MaximizeResult(NamedTuple):
+    """The best of a maximisation, and everything that was evaluated: `Result` with values."""
+
+    x: Any
+    value: float
+    evaluations: int
+    population: Any
+    values: np.ndarray
+    optima: tuple[Maximum, ...]
+    history: np.ndarray
+    failures: int
+    message: str
+
+    def __repr__(self) -> str:
+        """Show the best on a few lines, without the arrays."""
+        return _lines(self, "value", self.value, [optimum.value for optimum in self.optima])
+
+
+def in_values(result: Result) -> MaximizeResult:
+    """The result of a maximisation, from that of minimising the negative."""
+    optima = tuple(Maximum(optimum.x, -optimum.cost) for optimum in result.optima)
+    return MaximizeResult(
+        x=result.x,
+        value=-result.cost,
+        evaluations=result.evaluations,
+        population=result.population,
+        values=-result.costs,
+        optima=optima,
+        history=result.history * np.array([1, -1]),
+        failures=result.failures,
+        message=result.message,
+    )
+
+
+def _lines(result: Result | MaximizeResult, name: str, best: float, optima: list[float]) -> str:
+    lines = [
+        f"{name:11}  {best:.6g}",
+        f"x            {_short(result.x)}",
+        f"evaluations  {result.evaluations} ({result.failures} failed)",
+    ]
+    if len(optima) > 1:
+        first = ", ".join(f"{value:.6g}" for value in optima[:5])
+        more = ", ..." if len(optima) > 5 else ""
+        lines.append(f"optima       {len(optima)} of {name} {first}{more}")
+    return "\n".join([*lines, f"message      {result.message}"])
 
 
 def _short(x: Any) -> str:
     """Parameters on one line: a plain array, or name=value for those of a template."""
     if isinstance(x, np.ndarray):
         return np.array2string(x, precision=5, threshold=12, edgeitems=3).replace("\n", "")
-    found, _ = jax.tree_util.tree_flatten_with_path(x)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(x)
     return ", ".join(
         f"{jax.tree_util.keystr(path, simple=True, separator='/')}="
         + (f"{leaf:.5g}" if np.ndim(leaf) == 0 else _short(np.asarray(leaf)))
-        for path, leaf in found
+        for path, leaf in leaves
     )

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffevo_jax.checks import InputError
+
 
 class Space(NamedTuple):
     """Bounds of D parameters.
@@ -25,54 +27,51 @@ class Space(NamedTuple):
     tree: Any
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def key(self) -> Hashable:
+        """What makes it another space, to look things up by."""
+        return *(array.tobytes() for array in self[:4]), self.tree, self.shapes
+
 
 def make_space(
     bounds: Any, integers: Sequence[int | str] = (), log: Sequence[int | str] = ()
 ) -> Space:
     """Check bounds, and which parameters are whole numbers or on a log scale: see `minimize`.
 
-    Raises ValueError naming the argument, expected and seen.
+    Raises InputError naming the argument, expected and seen.
     """
     if isinstance(bounds, list | tuple | np.ndarray | jax.Array) and not hasattr(bounds, "_fields"):
         pairs = _numbers("bounds", bounds)
         if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):
-            raise ValueError(
-                f"bounds: expected shape [D, 2], a (low, high) each; seen {pairs.shape}"
-            )
+            raise InputError("bounds", "shape [D, 2], a (low, high) each", pairs.shape)
         names, places, tree, shapes = range(len(pairs)), np.arange(len(pairs)), None, ()
     else:
-        found, tree = jax.tree_util.tree_flatten_with_path(bounds, is_leaf=_is_pair)
-        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found]
-        leaves = [_leaf(name, leaf) for name, (_, leaf) in zip(names, found, strict=True)]
+        pairs, tree = jax.tree_util.tree_flatten_with_path(bounds, is_leaf=_is_pair)
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in pairs]
+        leaves = [_leaf(name, leaf) for name, (_, leaf) in zip(names, pairs, strict=True)]
         if not leaves:
-            raise ValueError(f"bounds: expected a (low, high) for each parameter; seen {bounds!r}")
+            raise InputError("bounds", "a (low, high) for each parameter", repr(bounds))
         shapes = tuple(leaf.shape[:-1] for leaf in leaves)
         places = np.repeat(np.arange(len(leaves)), [leaf.size // 2 for leaf in leaves])
         pairs = np.concatenate([leaf.reshape(-1, 2) for leaf in leaves])
     low, high = pairs.T
     for place, (least, most) in zip(places, pairs, strict=True):
         if not (np.isfinite([least, most]).all() and least < most):
-            raise ValueError(
-                f"bounds: expected finite numbers, low < high; seen ({least:g}, {most:g}) "
-                f"for parameter {names[place]!r}"
-            )
+            pair = f"({least:g}, {most:g}) for parameter {names[place]!r}"
+            raise InputError("bounds", "finite numbers, low < high", pair)
     whole = _chosen("integers", integers, names, places)
     logarithmic = _chosen("log", log, names, places)
     for place in np.flatnonzero(whole & ((low % 1 != 0) | (high % 1 != 0))):
-        raise ValueError(
-            f"integers: expected bounds that are whole numbers; seen ({low[place]:g}, "
-            f"{high[place]:g}) for parameter {names[places[place]]!r}"
-        )
+        pair = f"({low[place]:g}, {high[place]:g}) for parameter {names[places[place]]!r}"
+        raise InputError("integers", "bounds that are whole numbers", pair)
     for place in np.flatnonzero(logarithmic & (low <= 0)):
-        raise ValueError(
-            f"log: expected bounds above 0; seen ({low[place]:g}, {high[place]:g}) "
-            f"for parameter {names[places[place]]!r}"
-        )
+        pair = f"({low[place]:g}, {high[place]:g}) for parameter {names[places[place]]!r}"
+        raise InputError("log", "bounds above 0", pair)
     return Space(low, high, whole, logarithmic, tree, shapes)
 
 
 def parameters(space: Space, unit: Any) -> Any:
-    """From the unit cube to the box, `[..., D]`, in NumPy or JAX as it comes; whole where asked."""
+    """From the unit cube to the box, `[..., D]`, whole numbers rounded; in NumPy or JAX."""
     xp = unit.__array_namespace__()
     low, high = _edges(space)
     x = low + (high - low) * unit
@@ -82,9 +81,12 @@ def parameters(space: Space, unit: Any) -> Any:
 
 
 def as_taken(space: Space, x: Any) -> Any:
-    """What the cost function takes for x `[..., D]`: x itself, or the template's structure."""
+    """What the cost function takes for x `[..., D]`: x itself, or the template's structure.
+
+    Whole numbers are ints in a template's leaves of their own, and where all parameters are.
+    """
     if space.tree is None:
-        return x
+        return x.astype(int) if space.integer.all() else x
     leaves, start = [], 0
     for shape in space.shapes:
         end = start + int(np.prod(shape))
@@ -95,18 +97,24 @@ def as_taken(space: Space, x: Any) -> Any:
     return jax.tree.unflatten(space.tree, leaves)
 
 
-def unit_of(space: Space, initial: Any) -> np.ndarray:
-    """The place `[D]` in the unit cube of a point given as the cost function takes it."""
+def flat(space: Space, initial: Any) -> np.ndarray:
+    """The array `[D]` of one point as the cost function takes it, checked."""
     leaves, tree = jax.tree.flatten(initial)
     if space.tree is None:
         leaves, tree = [initial], None
     x = np.concatenate([_numbers("initial", leaf).reshape(-1) for leaf in leaves])
     if tree != space.tree or x.shape != space.low.shape:
-        raise ValueError(
-            f"initial: expected parameters as in bounds, {len(space.low)} numbers; seen {initial!r}"
-        )
+        expected = f"parameters as in bounds, {len(space.low)} numbers"
+        raise InputError("initial", expected, repr(initial))
     if not np.all((space.low <= x) & (x <= space.high)):
-        raise ValueError(f"initial: expected a point inside bounds; seen {initial!r}")
+        raise InputError("initial", "a point inside bounds", repr(initial))
+    if np.any(space.integer & (x % 1 != 0)):
+        raise InputError("initial", "whole numbers where `integers` says so", repr(initial))
+    return x
+
+
+def to_unit(space: Space, x: np.ndarray) -> np.ndarray:
+    """From the box to the unit cube, `[..., D]`."""
     low, high = _edges(space)
     return (np.where(space.log, np.log(np.where(space.log, x, 1)), x) - low) / (high - low)
 
@@ -133,7 +141,7 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     try:
         return np.asarray(values, float)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected numbers; seen {values!r}") from None
+        raise InputError(name, "numbers", repr(values)) from None
 
 
 def _leaf(name: str, leaf: Any) -> np.ndarray:
@@ -145,21 +153,19 @@ def _leaf(name: str, leaf: Any) -> np.ndarray:
         low, high = ends
         return np.stack([low, high], axis=-1).astype(float)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"bounds: expected (low, high), numbers or arrays, for parameter {name!r}; "
-            f"seen {leaf!r}"
-        ) from None
+        expected = f"(low, high), numbers or arrays, for parameter {name!r}"
+        raise InputError("bounds", expected, repr(leaf)) from None
 
 
 def _chosen(
-    argument: str, wanted: Sequence[int | str], names: Any, places: np.ndarray
+    argument: str, chosen: Sequence[int | str], names: Any, places: np.ndarray
 ) -> np.ndarray:
     """Which of the D parameters are named: by index in an array, by path in a template."""
     known: dict[Hashable, int] = {name: place for place, name in enumerate(names)}
-    named = isinstance(wanted, Sequence | set | np.ndarray) and not isinstance(wanted, str)
-    if not named or any(isinstance(name, bool) or name not in known for name in wanted):
-        raise ValueError(f"{argument}: expected a list of {_listed(list(known))}; seen {wanted!r}")
-    return np.isin(places, [known[name] for name in wanted])
+    is_list = isinstance(chosen, Sequence | set | np.ndarray) and not isinstance(chosen, str)
+    if not is_list or any(isinstance(name, bool) or name not in known for name in chosen):
+        raise InputError(argument, f"a list of {_listed(list(known))}", repr(chosen))
+    return np.isin(places, [known[name] for name in chosen])
 
 
 def _listed(names: list) -> str:

@@ -57,7 +57,7 @@ def instance(name: str, num_genes: int, seed: int) -> Cost:
 def minimize(cost: Cost, num_genes: int, evaluations: int, seed: int) -> None:
     """Run this library."""
     bounds = [(-LIMIT, LIMIT)] * num_genes
-    de.minimize(cost, bounds, evaluations=evaluations, seed=seed, workers=1, batched=True)
+    de.minimize(cost, bounds, evaluations=evaluations, seed=seed, jit=False, batched=True)
 
 
 def pycma(cost: Cost, num_genes: int, evaluations: int, seed: int) -> None:

@@ -49,7 +49,7 @@ def instance(name: str, seed: int, genes: int, unit: tuple[float, float]) -> Cos
 
 def minimize(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run this library."""
-    de.minimize(cost, [(-LIMIT, LIMIT)] * genes, evaluations=evaluations, seed=seed, workers=1)
+    de.minimize(cost, [(-LIMIT, LIMIT)] * genes, evaluations=evaluations, seed=seed, jit=False)
 
 
 def pycma(cost: Cost, seed: int, evaluations: int, genes: int) -> None:

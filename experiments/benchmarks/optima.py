@@ -235,7 +235,7 @@ def run(problem: Problem, seed: int) -> tuple[float, float, float]:
         evaluations=problem.evaluations,
         seed=seed,
         optima="all",
-        workers=1,
+        jit=False,
         batched=True,
     )
     points = np.array([optimum.x for optimum in result.optima])
