@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -125,7 +126,8 @@ def test_a_worker_that_dies_is_an_error_and_no_hang():
 
 @pytest.mark.parametrize("setting", ["num_workers", "chunk"])
 def test_no_workers_and_no_individuals_at_a_time_are_refused(setting):
-    with pytest.raises(InputError) as error, host.pool(evaluate, **{setting: 0}):
+    settings: dict[str, Any] = {setting: 0}
+    with pytest.raises(InputError) as error, host.pool(evaluate, **settings):
         pass
     assert (error.value.path, error.value.seen) == (setting, "0")
 

@@ -190,7 +190,8 @@ def control(
     observations: scaled to a variance of about 1, or raw as the environment gives them.
     num_episodes: of an individual in each generation; its fitness is their mean return.
     scale: factor on the genome before it fills the network; 1 as published, 3 in `presets.control`.
-    max_steps: steps after which an episode is cut off; 500 is the published one, null keeps the environment's own limit.
+    max_steps: steps after which an episode is cut off, 500 as published; null keeps the
+        environment's own limit.
     fast_trig: sines and cosines by a polynomial, to 2e-7, which is faster on a CPU.
     success: return from which on an episode is a success, or goal: ended by the task's own rule;
         null tells none.
