@@ -83,7 +83,7 @@ def test_the_config_has_the_presets_settings():
         assert algorithm.fitness_map.temperature == defaults["temperature"]
         assert algorithm.denoiser.name == "broadened"
         assert algorithm.denoiser.share == 0.3
-        assert algorithm.denoiser.latent_dim == defaults["latent_dim"]
+        assert algorithm.denoiser.kernel.latent_dim == defaults["latent_dim"]
         assert (algorithm.sampler.name, algorithm.sampler.eta) == ("ddim", 1.0)
 
 

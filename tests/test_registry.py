@@ -320,7 +320,9 @@ def test_a_memory_that_changes_its_shape_is_one_message(tiny, plugin, tmp_path):
         "fitness_map: {name: identity}, denoiser: {name: growing}, sampler: {name: ddim}}",
         code=2,
     )
-    assert "methods.latent: algorithm.denoiser: expected a memory that keeps its structure" in output
+    assert (
+        "methods.latent: algorithm.denoiser: expected a memory that keeps its structure" in output
+    )
     assert "float32[1]" in output
     assert "float32[2]" in output
 
