@@ -229,7 +229,7 @@ def make_generation(
     """Make the body of `evolve`'s scan, (running, key) -> (running, kept), for a scan of your own.
 
     Scanning it from `begin` over `split(key, T)` in several pieces gives what `evolve` gives in
-    one. Arguments are those of `evolve`.
+    one. Arguments: see `evolve`.
     """
     settings = _fitness_settings(problem, None, has_key, has_aux, repair)
     return _generation(algorithm, keep, *settings)
