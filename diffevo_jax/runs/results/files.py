@@ -12,13 +12,15 @@ import numpy as np
 
 from diffevo_jax.runs.config.schema import ConfigError
 
+Arrays = dict[str, np.ndarray]
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     replace(path, lambda file: file.write(text.encode()))
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Arrays) -> None:
     """Save arrays as .npz, whole or not at all. Raises OSError."""
     replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
 

@@ -34,8 +34,9 @@ import numpy as np
 
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
-from diffevo_jax.runs.results.fields import METRICS
+from diffevo_jax.runs.results.fields import ARRAYS, METRICS, metrics
 from diffevo_jax.runs.results.files import (
+    Arrays,
     holds_only,
     quoted,
     replace,
@@ -59,8 +60,8 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
             out.mkdir(parents=True)
         except FileExistsError:
             if not out.is_dir():
-                raise ConfigError(f"--out {out}: expected a folder; seen a file") from None
-            if not is_begun(out):
+                reason = "expected a folder; seen a file"
+            elif not is_begun(out):
                 reason = (
                     "exists and is no run folder, it holds no config.yaml; choose another folder"
                 )
@@ -76,8 +77,8 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
             raise ConfigError(f"--out {out}: {error.strerror or error}") from None
         return out
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    for count in range(1, 1000):
-        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+    for ending in ("", *(f"-{count}" for count in range(2, 1000))):
+        folder = Path("runs") / (stem + ending)
         try:
             folder.mkdir(parents=True)
             return folder
@@ -126,18 +127,22 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder / 'environment.json'}: not readable: {error}") from None
 
 
-def write_method(
-    folder: Path, name: str, rows: Iterable[dict[str, Any]], arrays: dict[str, np.ndarray]
-) -> None:
-    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole."""
+def write_method(folder: Path, name: str, repeats: Arrays, populations: Arrays) -> None:
+    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole.
+
+    repeats: arrays of `fields`, `[S, ...]`. populations: those that are kept, `[S', ...]`.
+    """
     path = folder / "metrics.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "repeat", "generation", *METRICS])
         if new:
             writer.writeheader()
-        writer.writerows(rows)
-    write_arrays(folder / f"{name}.npz", arrays)
+        for repeat, generation in np.ndindex(repeats["fitness"].shape[:2]):
+            place = {"method": name, "repeat": repeat, "generation": generation + 1}
+            writer.writerow(place | metrics(repeats, repeat, generation))
+    kept = {key: value for key, value in repeats.items() if key in ARRAYS}
+    write_arrays(folder / f"{name}.npz", kept | populations)
 
 
 def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
@@ -154,7 +159,7 @@ def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
     replace(path, lambda file: file.write(text))
 
 
-def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> Arrays:
     """Read the arrays of a .npz, all of them or those of the names. Raises ConfigError."""
     try:
         with np.load(path) as file:
@@ -163,7 +168,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         raise ConfigError(f"{path}: not readable as results: {error}") from None
 
 
-def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
+def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, Arrays]]:
     """Read a run folder: its config, and the arrays of each method that has any.
 
     names: the arrays to read; none reads all.

@@ -34,8 +34,9 @@ from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
+from diffevo_jax.runs.results.fields import ENDING, numbers
 from diffevo_jax.runs.results.files import quoted, write_whole
-from diffevo_jax.runs.results.record import Record
+from diffevo_jax.runs.results.record import Record, advice
 from diffevo_jax.runs.results.table import PointResult, is_finished
 from diffevo_jax.runs.run import engine, program, startup
 
@@ -108,89 +109,61 @@ def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Point
     """
     if not points:
         return
-    sink = _Points(points)
     configs = [point.config for point in points]
-    programs = {name: program.with_data(method) for name, method in configs[0].methods.items()}
-    for _ in engine.advance(configs, programs, sink, runs_per_call=runs_per_call):
-        yield from sink.finished()
+    repeats, total, done, finished = configs[0].repeats, len(points) * configs[0].repeats, 0, 0
+    times = {name: engine.new_times() for name in configs[0].methods}
+    methods = {
+        name: engine.Method(
+            name, program.with_data(method), configs, times[name], runs_per_call=runs_per_call
+        )
+        for name, method in configs[0].methods.items()
+    }
+    records = {name: Record() for name in methods}
+    errors: dict[int, str] = {}  # by the point's place among these
+    while done < total:  # methods take turns, so that points finish early
+        end = done
+        for name, method in methods.items():
+            if not done:
+                print(f"{name}: compiling", flush=True)
+            before, call = times[name]["run_seconds"], method.begin(done)
+            while call.generation < method.program.num_levels:
+                call = method.advanced(call)
+                kept = call.kept[-1]
+                for i, fitness in enumerate(kept["fitness"]):
+                    place = (done + i) // repeats
+                    message = engine.no_weight(configs[place].methods[name], fitness)
+                    if message is not None:
+                        errors.setdefault(place, message)
+                kept["fitness"] = kept["fitness"][:, -1:].copy()  # all that the rows need
+            runs, populations = method.ending(call)
+            seconds = round((times[name]["run_seconds"] - before) / call.size, 6)
+            records[name].add(runs | {"seconds": np.full(call.size, seconds)}, populations)
+            end = done + call.size
+            if 10 * end // total > 10 * done // total:
+                print(f"{name}: {end} of {total} runs", flush=True)
+        done = end
+        while finished < done // repeats:
+            yield _result(points[finished], records, errors.get(finished, ""))
+            finished += 1
 
 
-class _Points(engine.Sink):
-    """Points of a sweep: the numbers of each run, and no checkpoints."""
-
-    def __init__(self, points: Sequence[Point]):
-        self.points, self.repeats = points, points[0].config.repeats
-        self.errors: dict[int, str] = {}
-        self.seconds = {name: engine.new_times() for name in points[0].config.methods}
-        self.spent = dict.fromkeys(self.seconds, 0.0)
-        self.records: dict[int, dict[str, Record]] = {}
-        self.next = 0  # number of the first point that is not finished
-        self.shown: dict[str, int] = {}  # tenths of the runs that progress has shown
-
-    def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
-        total = len(self.points) * self.repeats
-        tenth = 10 * runs // total
-        if compiling:
-            print(f"{method}: compiling", flush=True)
-        elif tenth > self.shown.get(method, 0):
-            print(f"{method}: {runs} of {total} runs", flush=True)
-            self.shown[method] = tenth
-
-    def begin(self, method: str) -> tuple[int, dict[str, float]]:
-        return 0, self.seconds[method]
-
-    def chunk(self, call: engine.Call, kept: engine.Arrays) -> engine.Arrays:
-        for i, fitness in enumerate(kept["fitness"]):
-            number = (call.first + i) // self.repeats
-            method = self.points[number].config.methods[call.method]
-            message = engine.no_weight(method, fitness)
-            if message is not None:
-                self.errors.setdefault(number, message)
-        return kept | {"fitness": kept["fitness"][:, -1:]}  # the last is all that the rows need
-
-    def finish(self, call: engine.Call, runs: engine.Arrays, populations: engine.Arrays) -> None:
-        spent = self.seconds[call.method]["run_seconds"]
-        seconds = round((spent - self.spent[call.method]) / call.size, 6)
-        self.spent[call.method] = spent
-        runs = runs | {"seconds": np.full(call.size, seconds)}
-        used = 0  # of the populations, whose repeats are the first of each point
-        for i in range(call.size):
-            number, repeat = divmod(call.first + i, self.repeats)
-            limit = self.points[number].config.methods[call.method].save_populations
-            kept = slice(used, used + (limit is None or repeat < limit))
-            used = kept.stop
-            record = self.records.setdefault(number, {}).setdefault(
-                call.method, Record(call.method, limit)
-            )
-            record.add(
-                {key: value[i : i + 1] for key, value in runs.items()},
-                {key: value[kept] for key, value in populations.items()},
-            )
-
-    def finished(self) -> Iterator[PointResult]:
-        """Yield the points of which every method has all its repeats."""
-        while self.next in self.records:
-            records = self.records[self.next]
-            point, methods = self.points[self.next], self.points[self.next].config.methods
-            if any(len(records.get(name, ())) < self.repeats for name in methods):
-                return
-            del self.records[self.next]
-            error = self.errors.get(self.next)
-            self.next += 1
-            yield PointResult(point, [], {}, error) if error else _result(point, records)
-
-
-def _result(point: Point, records: dict[str, Record]) -> PointResult:
-    """Put the methods of a point together."""
-    rows, arrays, advice = [], {}, []
-    for name in point.config.methods:
-        record = records[name]
-        for repeat, numbers in enumerate(record.numbers()):
-            known = {key: None if np.isnan(value) else value for key, value in numbers.items()}
+def _result(point: Point, records: dict[str, Record], error: str) -> PointResult:
+    """Take a point's repeats out of the records of its methods."""
+    rows, arrays, messages, count = [], {}, [], point.config.repeats
+    for name, method in point.config.methods.items():
+        limit = count if method.save_populations is None else method.save_populations
+        repeats, populations = records[name].pop(count, limit)
+        columns = numbers(repeats)
+        for repeat in range(count):
+            row = {column: values[repeat] for column, values in columns.items()}
+            known = {key: None if np.isnan(value) else value for key, value in row.items()}
             rows.append({"method": name, "repeat": repeat, **known})
-        arrays |= {f"{name}.{key}": value for key, value in record.endings().items()}
-        advice += record.advice()
-    return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(advice)))
+        best = {key: repeats[key][:limit] for key in ENDING if key in repeats and populations}
+        arrays |= {f"{name}.{key}": value for key, value in (best | populations).items()}
+        messages += advice(repeats)
+    if error:
+        return PointResult(point, [], {}, error)
+    return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(messages)))
 
 
 # A sweep

@@ -244,11 +244,3 @@ def index_of_best(fitness: jax.Array) -> jax.Array:
 def chosen(population: jax.Array, index: jax.Array) -> jax.Array:
     """The genome of an index, `[..., N, D]` and `[...]` to `[..., D]`."""
     return jnp.take_along_axis(population, index[..., None, None], axis=-2)[..., 0, :]
-
-
-def needs_positive(method: cfg.Method) -> str | None:
-    """Where the method's fitness map is, when it has no weight for negative fitness; else None."""
-    for kind, path, section in registry.sections("algorithm", method.algorithm, "algorithm"):
-        if kind == "fitness_map" and registry.entry(kind, section).needs_positive:
-            return path
-    return None
