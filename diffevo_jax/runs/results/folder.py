@@ -27,6 +27,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ from diffevo_jax.runs.results.files import (
 )
 
 # What a run that was killed before its config.yaml may leave.
-_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
+_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins", "plugins/*")
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "evosax", "numpy")
 
 
@@ -91,8 +92,7 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
 
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds a run, or no more than a run leaves that was killed at its start."""
-    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
-    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN, *kept)
+    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN)
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -102,13 +102,14 @@ def is_unfinished(folder: Path) -> bool:
     )
 
 
-def write_config(folder: Path, config: RunConfig, source: str) -> None:
-    """Save the resolved config, ready to run again."""
-    text = yaml_loader.dump(config.model_dump())
-    header = (
-        f"# diffevo-jax run {quoted(folder / 'config.yaml')}\n# From {' '.join(source.split())}\n"
-    )
-    write_whole(folder / "config.yaml", header + text)
+def write_config(folder: Path, config: RunConfig | dict[str, Any], source: str) -> None:
+    """Save a run's resolved config, or that of a sweep as it was called, ready to run again."""
+    command, data = "sweep", config
+    if isinstance(config, RunConfig):
+        command, data = "run", config.model_dump()
+    path = folder / "config.yaml"
+    header = f"# diffevo-jax {command} {quoted(path)}\n# From {' '.join(source.split())}\n"
+    write_whole(path, header + yaml_loader.dump(data))
 
 
 def write_environment(folder: Path, record: dict[str, Any]) -> None:
@@ -207,17 +208,14 @@ def folder_kind(folder: Path) -> Literal["run", "sweep"]:
         except (OSError, yaml_loader.YamlError) as error:
             raise ConfigError(f"{config}: {error}") from None
         return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
-    if not folder.exists():
-        problem, inside = "no such folder", folder.parent
-    elif not folder.is_dir():
-        problem, inside = "expected a run folder; seen a file", folder.parent
-    else:
+    problem = "expected a run folder; seen a file" if folder.exists() else "no such folder"
+    inside = folder.parent
+    if folder.is_dir():
         problem, inside = "not a run folder, it holds no config.yaml", folder
     near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    names = ", ".join(str(path.parent) for path in near[:-4:-1])
     advice = "`diffevo-jax run CONFIG` makes one and prints its name"
-    if near:
-        advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
-    raise ConfigError(f"{folder}: {problem}; {advice}")
+    raise ConfigError(f"{folder}: {problem}; {f'the newest near it: {names}' if near else advice}")
 
 
 def finished_repeats(folder: Path) -> dict[str, int]:
@@ -259,12 +257,9 @@ def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(root), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        return commit + ("+" if git(["git", "status", "--porcelain"]).stdout else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -224,24 +224,23 @@ def begin(
     sources: texts of plugins, see `plugins.load`.
     Raises ConfigError, naming the keys, when the folder holds a run of another config.
     """
-    goes_on = (folder / "config.yaml").exists()
+    goes_on, before = (folder / "config.yaml").exists(), {}
+    record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
     if goes_on:
         plugins.check_same(folder, sources)
+        before = results.read_environment(folder)
+        _check_same(folder, config, before, record)
     else:  # first of all: from here on the folder alone is enough to go on
         plugins.keep(folder, sources)
         results.write_config(folder, config, source)
-    record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
-    if goes_on:
-        before = results.read_environment(folder)
-        _check_same(folder, config, before, record)
-        if before:
-            record["methods"] = before["methods"]
-            keys = ("written", *_MATTERS)
-            record["resumed"] = [*before.get("resumed", []), {key: before[key] for key in keys}]
-            if before["status"] == "complete":
-                return before
+    if before:
+        record["methods"] = before["methods"]
+        earlier = {key: before[key] for key in ("written", *_MATTERS)}
+        record["resumed"] = [*before.get("resumed", []), earlier]
+        if before["status"] == "complete":
+            return before
         for key in _MATTERS:
-            if before and before[key] != record[key]:
+            if before[key] != record[key]:
                 say(f"note: {key} was {before[key]} and is {record[key]}: numbers may differ")
     results.write_environment(folder, record)
     return record
@@ -249,21 +248,18 @@ def begin(
 
 def finished(folder: Path, config: cfg.RunConfig, say: Callable[[str], None]) -> dict[str, Arrays]:
     """Read the arrays of all generations of the methods that had ended; drop the others' rows."""
-    arrays_of = {}
-    for name in config.methods:
-        path = folder / f"{name}.npz"
-        if not path.exists():
-            continue
-        try:
-            arrays = results.read_arrays(path)
-        except cfg.ConfigError as error:
-            say(f"{error}. The method runs again.")
-            continue
-        kept = {key: value for key, value in arrays.items() if key in ARRAYS}
-        if len(kept.get("fitness", ())) == config.repeats:
-            arrays_of[name] = kept
-    results.drop_rows(folder, keep=arrays_of)
-    return arrays_of
+    complete = {}
+    for name, path in ((name, folder / f"{name}.npz") for name in config.methods):
+        if path.exists():
+            try:
+                arrays = results.read_arrays(path)
+            except cfg.ConfigError as error:
+                say(f"{error}. The method runs again.")
+                continue
+            if len(arrays.get("fitness", ())) == config.repeats:
+                complete[name] = {key: value for key, value in arrays.items() if key in ARRAYS}
+    results.drop_rows(folder, keep=complete)
+    return complete
 
 
 def _check_same(

@@ -79,20 +79,15 @@ class Method:
         self.repeats, self.with_data = points[0].repeats, runs_per_call is not None
         self.total = len(points) * self.repeats
         self.settings = points[0].methods[name]
-        # A population that is split over a mesh has all devices for itself.
-        self.devices = [None] if program.mesh else jax.local_devices()[: self.total]
-        self.per_call = (
-            1 if program.mesh else _per_call(self.total, len(self.devices), runs_per_call)
-        )
-        self.stops = _stops(
-            program.num_levels, every, _longest(self.settings.population_size, program)
-        )
+        split = program.mesh is not None  # a population has all devices for itself
+        self.devices = [None] if split else jax.local_devices()[: self.total]
+        self.per_call = 1 if split else _per_call(self.total, len(self.devices), runs_per_call)
+        longest = _longest(self.settings.population_size, program)
+        self.stops = _stops(program.num_levels, every, longest)
 
         def many(function: Callable, **options) -> _Timed:
-            if program.mesh is None:
-                mapped = de.batch.over_devices(de.batch.by_platform(function), self.devices)
-            else:
-                mapped = _alone(function)
+            over_runs = _alone if split else de.batch.by_platform
+            mapped = de.batch.over_devices(over_runs(function), self.devices)
             mapped.__name__ = f"{function.__name__}_repeats"  # as profiles and the cache show it
             return _Timed(name, jax.jit(mapped, **options), times)
 
@@ -111,20 +106,17 @@ class Method:
         names = numbers[0]
         return keys, ({key: jnp.asarray([each[key] for each in numbers], float) for key in names},)
 
-    def begin(self, first: int) -> Call:
-        """A call of the runs from a number on."""
+    def begin(self, first: int, rows: int | None = None) -> Call:
+        """A call of the runs from a number on. rows: of them, and of those that fill it up."""
+        keys, numbers = self.inputs(first, rows or self.per_call)
         size = min(self.per_call, self.total - first)
-        return Call(self.name, first, size, 0, self._carry(first, self.per_call), [])
-
-    def _carry(self, first: int, rows: int) -> tuple:
-        keys, numbers = self.inputs(first, rows)
-        return (*self.start(keys, *numbers), *numbers)
+        return Call(self.name, first, size, 0, (*self.start(keys, *numbers), *numbers), [])
 
     def restored(self, saved: Call) -> Call:
         """The call of a checkpoint; filled up anew where the devices do not divide its runs."""
         num_devices = len(self.devices)
         rows = math.ceil(len(saved.carry[0]) / num_devices) * num_devices
-        like, tree = jax.tree.flatten(self._carry(saved.first, rows))
+        like, tree = jax.tree.flatten(self.begin(saved.first, rows).carry)
         checkpoints.check_fits(saved, [_plain(leaf) for leaf in like])
         carry = [
             _placed(np.resize(array, (rows, *array.shape[1:])), leaf)  # the first rows again
@@ -195,10 +187,7 @@ def _longest(population: int, program: Program) -> int:
 
 
 def _stops(num_levels: int, every: int | None, longest: int) -> list[int]:
-    """Generations after which the host has the word: every chunk's end, each `every`, the last.
-
-    They follow from the config and the platform: chunks of other lengths may round otherwise.
-    """
+    """Generations at which chunks end, by config and platform: others may round otherwise."""
     ends = [*range(0, num_levels, every or num_levels), num_levels]
     chunks = [
         np.array_split(np.arange(begin, end), math.ceil((end - begin) / longest))
@@ -208,16 +197,12 @@ def _stops(num_levels: int, every: int | None, longest: int) -> list[int]:
 
 
 def _per_call(total: int, num_devices: int, runs_per_call: int | None = None) -> int:
-    """Runs a call, a multiple of the devices.
-
-    Of a run such that the last call is filled up least; of a sweep, which gives runs_per_call, in
-    the fewest calls of one size.
-    """
+    """Runs a call, a multiple of the devices; see `Method`."""
     each = math.ceil(total / num_devices)
     on_cpu = jax.default_backend() == "cpu"
     most = REPEATS_PER_CALL if runs_per_call is None or on_cpu else runs_per_call
     sizes = range(1, min(most, each) + 1)
-    if runs_per_call is None:
+    if runs_per_call is None:  # the last call is filled up least
         return num_devices * min(sizes, key=lambda size: (-each % size, -size))
     return num_devices * min(sizes, key=lambda size: (math.ceil(each / size), size))
 

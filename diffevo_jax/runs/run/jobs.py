@@ -18,7 +18,8 @@ import os
 import re
 import subprocess
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import experiment, plugins
-from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.experiment import Experiment, Point
 from diffevo_jax.runs.config.files import shown
 from diffevo_jax.runs.config.schema import ConfigError
@@ -35,7 +35,7 @@ from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
 from diffevo_jax.runs.results.fields import ENDING, numbers
-from diffevo_jax.runs.results.files import quoted, write_whole
+from diffevo_jax.runs.results.files import write_whole
 from diffevo_jax.runs.results.record import Record, advice
 from diffevo_jax.runs.results.table import PointResult, is_finished
 from diffevo_jax.runs.run import engine, program, startup
@@ -151,14 +151,15 @@ def _result(point: Point, records: dict[str, Record], error: str) -> PointResult
     """Take a point's repeats out of the records of its methods."""
     rows, arrays, messages, count = [], {}, [], point.config.repeats
     for name, method in point.config.methods.items():
-        limit = count if method.save_populations is None else method.save_populations
+        limit = count if method.save_populations is None else min(method.save_populations, count)
         repeats, populations = records[name].pop(count, limit)
         columns = numbers(repeats)
         for repeat in range(count):
-            row = {column: values[repeat] for column, values in columns.items()}
-            known = {key: None if np.isnan(value) else value for key, value in row.items()}
-            rows.append({"method": name, "repeat": repeat, **known})
-        best = {key: repeats[key][:limit] for key in ENDING if key in repeats and populations}
+            row = {
+                key: None if isnan(each[repeat]) else each[repeat] for key, each in columns.items()
+            }
+            rows.append({"method": name, "repeat": repeat, **row})
+        best = {key: repeats[key][:limit] for key in ENDING if key in repeats and limit}
         arrays |= {f"{name}.{key}": value for key, value in (best | populations).items()}
         messages += advice(repeats)
     if error:
@@ -228,7 +229,9 @@ def sweep(
     with folders.lock(folder, folder, say):
         queued, jobs = plan()
         source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
-        _write_config(folder, loaded, source, sources)
+        plugins.keep(folder, sources)
+        (folder / "points").mkdir(exist_ok=True)
+        results.write_config(folder, loaded.data, source)
         left = [loaded.points[number] for job in jobs for number in job.points]
         say(f"{len(left)} of {len(points)} points to run, jobs: {len(jobs)} -> {folder}")
         for point in left:
@@ -296,24 +299,16 @@ def _check_array(num_jobs: int) -> None:
 
 
 class _Here(NamedTuple):
-    """A job in this process, as one of submitit's."""
+    """A job in this process, as one of submitit's; its points' files say how it went."""
 
-    job: Job
+    exception: Callable[[], None]
     job_id: str
     state: str = "error"
 
-    def exception(self) -> None:
-        """Run it; its points' files say how it went."""
-        self.job()
-
 
 def _submit(
-    executor: str,
-    loaded: Experiment,
-    folder: Path,
-    jobs: list[Job],
-    queued: list[Submitted],
-) -> Iterator[Submitted]:
+    executor: str, loaded: Experiment, folder: Path, jobs: list[Job], queued: list[Submitted]
+) -> Iterable[Submitted]:
     """Hand jobs to submitit: to Slurm all at once, else each when the one before has ended."""
     if executor == "debug":
         here = ((_Here(job, str(number)), job.points) for number, job in enumerate(jobs))
@@ -322,11 +317,8 @@ def _submit(
         cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
         assert loaded.sweep is not None
         slurm = {"time": 60, **(loaded.sweep.slurm or {})} if executor == "slurm" else {}
-        cluster.update_parameters(
-            name=loaded.name,
-            local_timeout_min=_DECADE,
-            **{f"slurm_{key}": value for key, value in slurm.items()},
-        )
+        options = {f"slurm_{key}": value for key, value in slurm.items()}
+        cluster.update_parameters(name=loaded.name, local_timeout_min=_DECADE, **options)
         if executor != "slurm" or not jobs:
             lazily = ((cluster.submit(job), job.points) for job in jobs)
             return itertools.chain(queued, lazily)
@@ -337,7 +329,7 @@ def _submit(
     submitted = [*queued, *((h, job.points) for h, job in zip(handles, jobs, strict=True))]
     text = json.dumps({handle.job_id: numbers for handle, numbers in submitted})
     write_whole(folder / _SUBMITTED, text + "\n")
-    return iter(submitted)
+    return submitted
 
 
 def _queued(folder: Path, num_points: int) -> list[Submitted]:
@@ -377,21 +369,11 @@ def _write_failure(folder: Path, point: Point, error: str) -> None:
     table.write_point(folder, PointResult(point, [], {}, error), {})
 
 
-def _write_config(folder: Path, loaded: Experiment, source: str, sources: dict[str, str]) -> None:
-    """Save the sweep as it was called; the jobs read it."""
-    plugins.keep(folder, sources)
-    (folder / "points").mkdir(exist_ok=True)
-    command = f"diffevo-jax sweep {quoted(folder / 'config.yaml')}"
-    header = f"# {command}\n# From {' '.join(source.split())}\n"
-    write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
-
-
 def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> None:
     """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
-    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
-    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", *kept):
+    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", "plugins/*"):
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
@@ -404,9 +386,8 @@ def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> 
             "Choose another folder"
         )
     plugins.check_same(folder, sources)
-    for point in loaded.points:
-        written = table.read_point(folder, point)
-        if written is not None and written.version != de.__version__:
+    for point, written in table.read_points(folder, loaded.points):
+        if written.version != de.__version__:
             raise ConfigError(
                 f"--out {folder}: {point.describe()} was run by version {written.version}; this is "
                 f"{de.__version__}. Choose another folder"
