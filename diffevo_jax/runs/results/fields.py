@@ -89,7 +89,7 @@ FIELDS = (
 )
 # fmt: on
 
-GENERATION = tuple(field for field in FIELDS if field.stage == "generation")
+GENERATION = tuple(field.name for field in FIELDS if field.stage == "generation")
 METRICS = tuple(field.name for field in FIELDS if field.shape == "S T")
 COLUMNS = {field.column: field for field in FIELDS if field.column}
 SHOWN = {column: field for column, field in COLUMNS.items() if field.heading}

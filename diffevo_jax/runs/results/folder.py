@@ -19,6 +19,7 @@ Each file but metrics.csv is written whole or not at all, so that a killed run l
 
 import csv
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -56,38 +57,29 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
     resume: take `out` as it is where it holds a run, or nothing but the beginning of one.
     Raises ConfigError if it exists otherwise.
     """
-    if out is not None:
-        try:
-            out.mkdir(parents=True)
-        except FileExistsError:
-            if not out.is_dir():
-                reason = "expected a folder; seen a file"
-            elif not is_begun(out):
-                reason = (
-                    "exists and is no run folder, it holds no config.yaml; choose another folder"
-                )
-            elif not resume:
-                reason = (
-                    "exists, and a run is never overwritten; choose another folder, or go on "
-                    "with what it holds: --resume"
-                )
-            else:
-                return out
-            raise ConfigError(f"--out {out}: {reason}") from None
-        except OSError as error:
-            raise ConfigError(f"--out {out}: {error.strerror or error}") from None
-        return out
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    for ending in ("", *(f"-{count}" for count in range(2, 1000))):
-        folder = Path("runs") / (stem + ending)
+    stems = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    for folder in [out] if out is not None else (Path("runs") / each for each in stems):
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{folder}: {error.strerror or error}; see --out") from None
-    raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
+            raise ConfigError(f"--out {folder}: {error.strerror or error}") from None
+    assert out is not None
+    begun = out.is_dir() and is_begun(out)
+    if begun and resume:
+        return out
+    reason = "exists and is no run folder, it holds no config.yaml; choose another folder"
+    if begun:
+        reason = (
+            "exists, and a run is never overwritten; choose another folder, or go on with what it "
+            "holds: --resume"
+        )
+    elif not out.is_dir():
+        reason = "expected a folder; seen a file"
+    raise ConfigError(f"--out {out}: {reason}")
 
 
 def is_begun(folder: Path) -> bool:
@@ -149,15 +141,11 @@ def write_method(folder: Path, name: str, repeats: Arrays, populations: Arrays) 
 def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
     """Leave only the rows of these methods in metrics.csv: of the others they may be cut short."""
     path = folder / "metrics.csv"
-    if not path.exists():
-        return
-    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-    kept = tuple(f"{name},".encode() for name in keep)
-    if not kept:
-        path.unlink()
-        return
-    text = b"".join([header, *(row for row in rows if row.startswith(kept))])
-    replace(path, lambda file: file.write(text))
+    if path.exists():
+        header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+        kept = tuple(f"{name},".encode() for name in keep)
+        text = b"".join([header, *(row for row in rows if row.startswith(kept))])
+        replace(path, lambda file: file.write(text)) if kept else path.unlink()
 
 
 def read_arrays(path: Path, *names: str) -> Arrays:
@@ -183,17 +171,15 @@ def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, Arrays]]:
             f"method and repeat, and `diffevo-jax plot {quoted(folder)}` draws it"
         )
     config = experiment.load(folder / "config.yaml", registry=None).config
-    arrays = {}
-    for name in config.methods:
-        path = folder / f"{name}.npz"
-        if path.exists():
-            arrays[name] = read_arrays(path, *names)
-            fitness = arrays[name].get("fitness", np.zeros(0))
-            if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
-                raise ConfigError(
-                    f"{path}: not readable as results: fitness: expected numbers of shape "
-                    f"[S, T, N]; seen {fitness.dtype} of shape {fitness.shape}"
-                )
+    paths = {name: folder / f"{name}.npz" for name in config.methods}
+    arrays = {name: read_arrays(path, *names) for name, path in paths.items() if path.exists()}
+    for name, each in arrays.items():
+        fitness = each.get("fitness", np.zeros(0))
+        if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
+            raise ConfigError(
+                f"{paths[name]}: not readable as results: fitness: expected numbers of shape "
+                f"[S, T, N]; seen {fitness.dtype} of shape {fitness.shape}"
+            )
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays

@@ -109,10 +109,9 @@ def is_finished(folder: Path, point: Point) -> bool:
 def read_points(
     folder: Path, points: Iterable[Point], *, finished: bool = False
 ) -> list[tuple[Point, PointFile]]:
-    """Read the files of points, of those that have one; or of those that have finished alone."""
+    """Read the files of points, of those that have one. finished: that have finished alone."""
     files = [(point, read_point(folder, point)) for point in points]
-    status = ("finished",) if finished else ("finished", "failed")
-    return [(point, file) for point, file in files if file is not None and file.status in status]
+    return [(p, f) for p, f in files if f is not None and (f.status == "finished" or not finished)]
 
 
 def advice(folder: Path, points: Iterable[Point]) -> Iterator[str]:
@@ -171,20 +170,13 @@ def summaries(folder: Path) -> tuple[Experiment, list[Summary]]:
     for point, written in read_points(folder, loaded.points, finished=True):
         for name, method in point.config.methods.items():
             repeats = [row for row in written.rows if row["method"] == name]
-            numbers = {key: [row.get(key) for row in repeats] for key in COLUMNS}
-            rows.append(
-                Summary(
-                    method=name,
-                    label=method.label,
-                    problem=method.problem,
-                    repeats=len(repeats),
-                    numbers={
-                        k: [math.nan if n is None else n for n in v] for k, v in numbers.items()
-                    },
-                    point=point.number,
-                    settings={key: settings[point.number].get(key) for key in varied},
-                )
-            )
+            numbers = {
+                column: [math.nan if row.get(column) is None else row[column] for row in repeats]
+                for column in COLUMNS
+            }
+            place = {key: settings[point.number].get(key) for key in varied}
+            labels = (name, method.label, method.problem)
+            rows.append(Summary(*labels, len(repeats), numbers, point=point.number, settings=place))
     if not rows:
         raise Unfinished(
             f"{folder}: no point of this sweep has finished; `diffevo-jax sweep "
@@ -198,17 +190,13 @@ def varying(points: Sequence[dict[str, Any]], *, drawn: bool) -> list[str]:
 
     drawn: each by itself, so that none does.
     """
-    texts = {
-        key: [text(settings.get(key)) for settings in points]
-        for key in dict.fromkeys(key for settings in points for key in settings)
-    }
-
-    def follows(key: str, other: str) -> bool:
-        return len({*zip(texts[other], texts[key], strict=True)}) == len({*texts[other]})
-
+    keys = dict.fromkeys(itertools.chain(*points))
+    texts = {key: [text(settings.get(key)) for settings in points] for key in keys}
     varied: list[str] = []
     for key, each in texts.items():
-        if len({*each}) > 1 and (drawn or not any(follows(key, other) for other in varied)):
+        pairs = {other: {*zip(texts[other], each, strict=True)} for other in varied}
+        follows = any(len(pairs[other]) == len({*texts[other]}) for other in varied)
+        if len({*each}) > 1 and (drawn or not follows):
             varied.append(key)
     return varied or list(texts)[:1]
 

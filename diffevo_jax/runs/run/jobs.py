@@ -205,10 +205,10 @@ def sweep(
             "runs a config without"
         )
     groups = group(loaded)
-    last = len(loaded.points) - 1
     for number in only:
-        if not 0 <= number <= last:
-            raise ConfigError(f"--only {number}: expected the number of a point, 0 to {last}")
+        if number not in range(len(loaded.points)):
+            expected = f"the number of a point, 0 to {len(loaded.points) - 1}"
+            raise ConfigError(f"--only {number}: expected {expected}")
     points = [point for point in loaded.points if not only or point.number in only]
     folder = (out or Path("runs") / loaded.name).absolute()
     if folder.exists():

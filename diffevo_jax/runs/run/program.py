@@ -124,7 +124,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         return Carry(running, key_algorithm, x0, fittest), keys
 
     def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
-        kept = {f.name: getattr(info, f.name) for f in GENERATION if hasattr(info, f.name)}
+        kept = {name: getattr(info, name) for name in GENERATION if hasattr(info, name)}
         for name, value in kept.items():
             if name in METRICS and value.ndim:  # one number a generation: the mean over individuals
                 kept[name] = jnp.mean(value)
@@ -149,7 +149,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             running, (kept, info) = generation(carry.running, key)
             x0, fittest = carry.x0, carry.fittest
             if reevaluation is not None:
-                fittest = index_of_best(info.fitness)
+                valid = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
+                fittest = jnp.argmax(valid).astype(jnp.int32)
             if method.save_x0:
                 if not hasattr(info, "x0"):
                     raise ValueError("save_x0: expected an algorithm that estimates x0")
@@ -168,14 +169,14 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         if method.save_x0:
             left["final_x0"] = carry.x0
         if reevaluation is not None:
-            left["reevaluated_genome"] = chosen(state.population, carry.fittest)
+            left["reevaluated_genome"] = _chosen(state.population, carry.fittest)
         if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
     def reevaluate(key: jax.Array, carry: Carry) -> dict[str, jax.Array]:
         assert reevaluation is not None
-        genome = chosen(carry.running.state.population, carry.fittest)
+        genome = _chosen(carry.running.state.population, carry.fittest)
         # `start` has split the repeat's key in three.
         returns, aux = reevaluation(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
         success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
@@ -226,11 +227,6 @@ def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
     return reduce(lambda m, item: put(m, item[0].split("."), item[1]), numbers.items(), method)
 
 
-def index_of_best(fitness: jax.Array) -> jax.Array:
-    """Index of the best individual, `[]`; fitness that is no number is no candidate."""
-    return jnp.argmax(jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)).astype(jnp.int32)
-
-
-def chosen(population: jax.Array, index: jax.Array) -> jax.Array:
+def _chosen(population: jax.Array, index: jax.Array) -> jax.Array:
     """The genome of an index, `[..., N, D]` and `[...]` to `[..., D]`."""
     return jnp.take_along_axis(population, index[..., None, None], axis=-2)[..., 0, :]
