@@ -246,7 +246,7 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     try:
         with _interruptible(interrupted), ExitStack() as held:
             progress = held.enter_context(_progress_bars(settings, lengths, console))
-            logged = scalars.nowhere
+            logged = None
             if log is not None and is_first():
                 logged = held.enter_context(scalars.tensorboard(folder))
                 place = quoted(folder / scalars.FOLDER)
