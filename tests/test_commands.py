@@ -43,9 +43,9 @@ def _cli(*args):
 @pytest.fixture
 def restored_registry():
     """What a plugin registers is gone after the test."""
-    before = registry.copy()
+    before = dict(registry.entries), dict(registry.plugins)
     yield
-    registry.restore(before)
+    registry.entries, registry.plugins = before
 
 
 @pytest.fixture(scope="module")

@@ -48,14 +48,14 @@ def _run(path: Path, source: str) -> None:
     if spec is None or spec.loader is None:
         raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
     module = importlib.util.module_from_spec(spec)
-    before = registry.copy()
+    before = dict(registry.entries)
     sys.modules[name] = module  # for pickle, which a process pool needs
     try:
         spec.loader.exec_module(module)
-        if registry == before:
+        if registry.entries == before:
             raise ValueError("registers nothing; see diffevo_jax.runs.config.registry.register")
     except (Exception, SystemExit) as error:
-        registry.restore(before)
+        registry.entries = before
         del sys.modules[name]
         line = getattr(error, "lineno", None)  # of a SyntaxError
         lines = [line] if line else [frame.lineno for frame in _frames(error, {str(file)})]
