@@ -1,5 +1,6 @@
 """The command line. A command imports what it needs, so that --help waits for nothing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 import diffevo_jax
@@ -45,28 +47,27 @@ def _out(text: str, default: str | bool = True) -> Any:
     def without_home(path: Path | None) -> Path | None:  # shells leave ~ as it is in --out=~/x
         return path and path.expanduser()
 
-    return typer.Option(help=text, show_default=default, callback=without_home)
+    return Option(help=text, show_default=default, callback=without_home)
 
 
 def _repeated(metavar: str, text: str) -> Any:
     """An option that may be repeated. text: its help."""
-    return typer.Option(metavar=metavar, help=f"{text} May be repeated.")
+    return Option(metavar=metavar, help=f"{text} May be repeated.")
 
 
 Config = Annotated[
-    str,
-    typer.Argument(metavar="CONFIG", help="A YAML file, a name from `list`, or a run's folder."),
+    str, Argument(metavar="CONFIG", help="A file, a name from `list`, or a run's folder.")
 ]
 Plugin = Annotated[
     list[Path] | None,
     _repeated("FILE", "A Python file that registers names for configs; it is run."),
 ]
 Override = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
+    list[str] | None, Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
 ]
-Seed = Annotated[int | None, typer.Option(help="In place of the config's seed.")]
-Repeats = Annotated[int | None, typer.Option(help="In place of the config's repeats.")]
-Cache = Annotated[bool, typer.Option(help="Keep compiled programs in the user's cache directory.")]
+Seed = Annotated[int | None, Option(help="In place of the config's seed.")]
+Repeats = Annotated[int | None, Option(help="In place of the config's repeats.")]
+Cache = Annotated[bool, Option(help="Keep compiled programs in the user's cache directory.")]
 
 
 @contextmanager
@@ -130,8 +131,7 @@ def _version(shown: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Diffusion Evolution in JAX: evolutionary search as denoising."""
@@ -148,26 +148,26 @@ def run(
     repeats: Repeats = None,
     out: Annotated[Path | None, _out("New folder for the results.", "runs/NAME-DATE-TIME")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that --out holds, or start it.")
+        bool, Option("--resume", help="Go on with the run that --out holds, or start it.")
     ] = False,
     plugin: Plugin = None,
     log: Annotated[
         Literal["tensorboard"] | None,
-        typer.Option(help="Also write scalars as it goes, into OUT/tensorboard."),
+        Option(help="Also write scalars as it goes, into OUT/tensorboard."),
     ] = None,
     distributed: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--distributed",
             help="One of many processes that share each population; which one say SLURM, Open MPI "
             "or the next three.",
         ),
     ] = False,
     coordinator: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where process 0 can be reached.")
+        str | None, Option(metavar="HOST:PORT", help="Where process 0 is.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
-    process: Annotated[int | None, typer.Option(help="Which one this is, from 0.")] = None,
+    processes: Annotated[int | None, Option(help="How many processes there are.")] = None,
+    process: Annotated[int | None, Option(help="Which one this is, from 0.")] = None,
     cache: Cache = True,
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
@@ -237,11 +237,9 @@ def _run_into(folder: Path, settings, programs, log: bool, **origin: Any) -> Non
             )
     except engine.Stopped as stopped:
         raise engine.Stopped(f"{stopped}\n{on_first(_kept, folder)}") from None
-    for line in table.of_run(summaries):
-        console.print(line)
+    console.print(*table.of_run(summaries), sep="\n")
     if is_first():
-        for drawn in figure.draw(folder):
-            console.print(str(drawn), style="dim")
+        console.print(*figure.draw(folder), sep="\n", style="dim")
 
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
@@ -282,22 +280,23 @@ def _progress_bars(settings, lengths: dict[str, int], console: "Console"):
     """
     from rich import progress as bars
 
-    columns = (
+    bar = bars.Progress(
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeElapsedColumn(),
         bars.TextColumn("left"),
         bars.TimeRemainingColumn(),
+        console=console,
     )
-    bar, tasks = bars.Progress(*columns, console=console), {}
+    totals = {name: settings.repeats * length for name, length in lengths.items()}
+    tasks = {
+        name: bar.add_task(method.label, total=totals[name])
+        for name, method in settings.methods.items()
+    }
 
     def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
-        if not tasks:
-            for each, method in settings.methods.items():
-                total = settings.repeats * lengths[each]
-                tasks[each] = bar.add_task(method.label, total=total)
-            bar.start()
+        bar.start()
         label = settings.methods[name].label + ("  compiling" if compiling else "")
         done = repeats * lengths[name] + generations
         bar.update(tasks[name], completed=done, description=label)
@@ -305,7 +304,7 @@ def _progress_bars(settings, lengths: dict[str, int], console: "Console"):
     try:
         yield progress
     finally:
-        if tasks:
+        if bar.live.is_started:
             bar.stop()
 
 
@@ -314,7 +313,7 @@ def sweep(
     config: Config,
     executor: Annotated[
         Literal["local", "slurm", "debug"],
-        typer.Option(help="local: one job after the other; slurm: an array; debug: no job."),
+        Option(help="local: one job after the other; slurm: an array; debug: no job."),
     ] = "local",
     override: Override = None,
     seed: Seed = None,
@@ -371,10 +370,8 @@ def _show_sweep(folder: Path, *, if_any: bool = False) -> None:
     table.write_summary(folder, rows)
     description = loaded.data.get("description", loaded.name)
     console = _console()
-    for line in shown.of_sweep(description, rows, folder / "summary.csv"):
-        console.print(line)
-    for line in figure.draw_sweep(folder, loaded, rows):
-        console.print(line)
+    console.print(*shown.of_sweep(description, rows, folder / "summary.csv"), sep="\n")
+    console.print(*figure.draw_sweep(folder, loaded, rows), sep="\n")
 
 
 # Configs
@@ -397,12 +394,8 @@ def list_configs() -> None:
 
 @app.command()
 def init(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The experiment's name.")
-    ] = "my_experiment",
-    problem: Annotated[
-        str, typer.Option(metavar="KIND", help="function, control or bbob.")
-    ] = "control",
+    name: Annotated[str, Argument(metavar="NAME", help="The experiment's name.")] = "my_experiment",
+    problem: Annotated[str, Option(metavar="KIND", help="function, control or bbob.")] = "control",
     out: Annotated[Path | None, _out("The new file.", "NAME.yaml")] = None,
 ) -> None:
     """Write a commented config to start from: it runs as it is, and says what may be set."""
@@ -424,7 +417,7 @@ def init(
 
 @app.command()
 def plot(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a sweep.")],
+    folder: Annotated[Path, Argument(metavar="RUN", help="The folder of a run or a sweep.")],
     plugin: Plugin = None,
 ) -> None:
     """Draw the figure of a run or a sweep again, into its folder, from its files alone."""
@@ -441,9 +434,7 @@ def plot(
 
 @app.command()
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders on the same problem.")
-    ],
+    runs: Annotated[list[Path], Argument(metavar="RUN", help="Run folders on the same problem.")],
     method: Annotated[list[str] | None, _repeated("NAME", "Only this method of each run.")] = None,
     out: Annotated[Path, _out("The figure: NAME.png, .pdf or .svg.")] = Path("comparison.png"),
 ) -> None:
@@ -456,8 +447,7 @@ def compare(
     groups, alone = table.groups(table.load_rows(runs, method or ()))
     console = _console()
     for group in groups:
-        for line in table.of_comparison(group):
-            console.print(line)
+        console.print(*table.of_comparison(group), sep="\n")
     if alone:
         console.print(f"Left out, on other problems: {', '.join(row.label for row in alone)}")
     console.print(str(figure.draw_comparison(groups, out)), style="dim")
@@ -465,11 +455,11 @@ def compare(
 
 @app.command()
 def animate(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    folder: Annotated[Path, Argument(metavar="RUN", help="A run folder.")],
     method: Annotated[
         list[str] | None, _repeated("NAME", "Of this method; best policies take several.")
     ] = None,
-    repeat: Annotated[int, typer.Option(help="Which repeat, from 0.")] = 0,
+    repeat: Annotated[int, Option(help="Which repeat, from 0.")] = 0,
     generation: Annotated[
         list[int] | None,
         _repeated(
@@ -478,11 +468,9 @@ def animate(
             "best policy.",
         ),
     ] = None,
-    episodes: Annotated[
-        int, typer.Option(min=1, help="Control tasks: fresh episodes an individual.")
-    ] = 1,
+    episodes: Annotated[int, Option(min=1, help="Control tasks: fresh episodes of each.")] = 1,
     out: Annotated[
-        Path | None, _out("NAME.gif, or NAME.mp4 with ffmpeg.", "RUN/animation.gif")
+        Path | None, _out("NAME.gif; NAME.mp4 with ffmpeg.", "RUN/animation.gif")
     ] = None,
     plugin: Plugin = None,
 ) -> None:
@@ -509,43 +497,29 @@ def animate(
 # The paper, and the machine
 
 
-@app.command()
-def reproduce(
-    only: Annotated[list[str] | None, _repeated("NAME", "Only this figure or table.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few repeats: minutes, and wide errors.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        _out(
-            "Folder of the report; what is finished in it is kept.",
-            "runs/reproduce, with --quick runs/reproduce-quick",
-        ),
-    ] = None,
-    cache: Cache = True,
-) -> None:
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def reproduce(context: typer.Context) -> None:
     """Run every figure and table of the paper, and report them beside the published numbers.
 
-    In a clone of the repository: `python -m experiments.reproduce`.
+    In a clone of the repository: `python -m experiments.reproduce`, whose options these are:
+    --only NAME, --quick, --out FOLDER, --no-cache.
     """
     root = Path(diffevo_jax.__file__).resolve().parent.parent
     if not (root / "experiments" / "reproduce.py").is_file():
-        typer.echo(
-            "error: reproduce needs a clone of the repository, with its folder experiments/, "
-            "installed by `pip install --editable .`; this is the package alone",
-            err=True,
+        raise ModuleNotFoundError(
+            "reproduce needs a clone of the repository, with its folder experiments/, "
+            "installed by `pip install --editable .`; this is the package alone"
         )
-        raise typer.Exit(BAD_INPUT)
-    folder = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
-    command = [sys.executable, "-m", "experiments.reproduce", "--out", str(folder.absolute())]
-    command += [f"--only={name}" for name in only or ()]
-    command += (["--quick"] if quick else []) + ([] if cache else ["--no-cache"])
+    command = [sys.executable, "-P", "-m", "experiments.reproduce", *context.args]
     raise typer.Exit(_call(command, root))
 
 
-def _call(command: list[str], folder: Path) -> int:
-    """Run a command in a folder; its exit code, also after Ctrl-C, which reaches it too."""
-    with subprocess.Popen(command, cwd=folder) as process:
+def _call(command: list[str], root: Path) -> int:
+    """Run a command on a checkout; its exit code, also after Ctrl-C, which reaches it too."""
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)}) as process:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while True:
             try:

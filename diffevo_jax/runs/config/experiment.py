@@ -117,14 +117,13 @@ def read(path: Path) -> dict[str, Any]:
     """Read a config file as a mapping, as it is written. Raises ConfigError."""
     try:
         data = yaml_loader.read(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{hint(path)}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: a folder without a config.yaml; expected a config") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except yaml_loader.YamlError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, yaml_loader.YamlError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError):
+            reason = f"no such file{hint(path)}"
+        elif isinstance(error, IsADirectoryError):
+            reason = "a folder without a config.yaml; expected a config"
+        raise ConfigError(f"{path}: {reason}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
     return data
@@ -216,11 +215,10 @@ def _noted(
         return data
     note = f"{', ' if '; overridden: ' in description else '; overridden: '}{_listed(changes)}"
     data = {**data, "description": description + note if description else note[2:]}
-    before, after = _methods(written), _methods(data)
-    stated = data["methods"] if isinstance(data.get("methods"), dict) else {}
-    for name in before.keys() & stated.keys() & after.keys():
-        same = all(before[name].get(key) == after[name].get(key) for key in _EVOLVES)
-        if "reference" in after[name] and not same:
+    before = _methods(written)
+    for name, method in _methods(data).items():
+        changed = any(before.get(name, method).get(key) != method.get(key) for key in _EVOLVES)
+        if "reference" in method and changed:
             data = merge(data, {"methods": {name: {"reference": None}}})
     return data
 
@@ -259,19 +257,18 @@ def _parsed(override: str) -> tuple[str, Any]:
 def _check_place(where: str, key: str, data: dict[str, Any], registry: Registry | None) -> None:
     """Raise ConfigError for a setting of a method that is not there, or without its section."""
     first, *rest = key.split(".")
-    methods = data.get("methods")
+    methods, error = data.get("methods"), None
     if first == "methods" and rest[1:] and isinstance(methods, dict) and rest[0] not in methods:
         advice = nearest(rest[0], methods).removeprefix("; ")
-        expected = f"one of {', '.join(methods)}"
-        raise ConfigError.of(where, InputError("methods", expected, rest[0], advice))
-    if key.startswith("sweep.grid.") and len(rest) > 2:
+        error = InputError("methods", f"one of {', '.join(methods)}", rest[0], advice)
+    elif key.startswith("sweep.grid.") and rest[2:]:
         inner = key.removeprefix("sweep.grid.")
         advice = f'--set "sweep.grid={{{inner}: [...]}}"'
-        raise ConfigError.of(where, InputError("sweep.grid", "keys and values", inner, advice))
-    if registry is None or first in (*RunConfig.model_fields, *SHARED, "sweep"):
-        return
-    for section in ("problem", "algorithm"):
-        entries = [entry for (kind, _), entry in registry.entries.items() if kind == section]
-        if any(first in entry.model.model_fields for entry in entries):
-            advice = f"did you mean {section}.{key}?"
-            raise ConfigError.of(where, InputError(first, "a key of a run", key, advice))
+        error = InputError("sweep.grid", "keys and values", inner, advice)
+    elif registry and first not in (*RunConfig.model_fields, *SHARED, "sweep"):
+        for (section, _), entry in registry.entries.items():
+            if section in ("problem", "algorithm") and first in entry.model.model_fields:
+                advice = f"did you mean {section}.{key}?"
+                error = error or InputError(first, "a key of a run", key, advice)
+    if error:
+        raise ConfigError.of(where, error)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from diffevo_jax.checks import InputError, nearest
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.schema import ConfigError
 
 
 def config_folder() -> Path:
@@ -49,13 +48,12 @@ def summaries(folder: Path) -> list[tuple[str, str, str]]:
     """
     lines = []
     for path in sorted(folder.glob("*.yaml")):
-        command, description = "run", "not readable"
+        data = None
         with contextlib.suppress(OSError, yaml_loader.YamlError):
             data = yaml_loader.read(path)
-            if isinstance(data, dict):
-                command = "sweep" if "sweep" in data else "run"
-                description = str(data.get("description", ""))
-        lines.append((path.stem, command, description))
+        data = data if isinstance(data, dict) else {"description": "not readable"}
+        command = "sweep" if "sweep" in data else "run"
+        lines.append((path.stem, command, str(data.get("description", ""))))
     return lines
 
 
@@ -65,15 +63,13 @@ def starters() -> dict[str, Path]:
 
 
 def starter(name: str, problem: str, path: Path) -> str:
-    """The text of a commented config of a name, to be written to `path`. Raises ConfigError."""
+    """The text of a commented config of a name, to be written to `path`. Raises InputError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", name):
-        wrong = InputError("NAME", "letters, digits, - and _", repr(name), "see --out")
-        raise ConfigError(str(wrong), [wrong])
+        raise InputError("NAME", "letters, digits, - and _", repr(name), "see --out")
     known = starters()
     if problem not in known:
         advice = nearest(problem, known).removeprefix("; ")
-        wrong = InputError("--problem", f"one of {', '.join(known)}", problem, advice)
-        raise ConfigError(str(wrong), [wrong])
+        raise InputError("--problem", f"one of {', '.join(known)}", problem, advice)
     text = known[problem].read_text(encoding="utf-8")
     text = text.replace("my_experiment.yaml", str(path), 1)
     return text.replace("name: my_experiment\n", yaml_loader.dump({"name": name}), 1)

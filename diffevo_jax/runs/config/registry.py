@@ -21,17 +21,7 @@ from functools import partial, reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    create_model,
-    model_validator,
-)
+import pydantic
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError, Interval
@@ -66,13 +56,13 @@ KINDS = {
 }
 
 
-class Section(BaseModel):
+class Section(pydantic.BaseModel):
     """A section of a config: no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
     also_here: ClassVar[tuple[str, ...]] = ()
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         for key in data if isinstance(data, dict) else ():
@@ -82,16 +72,16 @@ class Section(BaseModel):
         return data
 
 
-def chosen(kind: str) -> BeforeValidator:
+def chosen(kind: str) -> pydantic.BeforeValidator:
     """A field that is a section of a kind: its names are those of the registry in the context.
 
     Without a registry, the section stays as it is written.
     """
 
-    def validated(value: Any, info: ValidationInfo) -> Any:
+    def validated(value: Any, info: pydantic.ValidationInfo) -> Any:
         return value if info.context is None else info.context.section(kind, value)
 
-    return BeforeValidator(validated)
+    return pydantic.BeforeValidator(validated)
 
 
 def _title(settings: Mapping[str, Any]) -> str:
@@ -152,24 +142,23 @@ class Registry:
         Raises ValueError on another kind, a name that is taken or no word, and a factory whose
         parameters a config can't give.
         """
-        facts = needs_positive, title, tuple(how), measure
-        if factory is None:
-            return partial(self._register, kind, name, facts)
-        return self._register(kind, name, facts, factory)
 
-    def _register(self, kind: str, name: str, facts: tuple, factory: Callable) -> Callable:
-        if kind not in KINDS:
-            raise InputError("kind", f"one of {', '.join(KINDS)}", repr(kind))
-        if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
-            raise InputError(kind, "a name of letters, digits, _, - and .", repr(name))
-        where = f"{kind} {name!r}"
-        if not callable(factory):
-            raise InputError(where, "a factory, a function", repr(factory))
-        if (kind, name) in self.entries:
-            home = self.entries[kind, name].factory.__module__
-            raise InputError(where, "a new name", f"one that {home} has registered already")
-        self.entries[kind, name] = Entry(factory, *_section(kind, name, factory), *facts)
-        return factory
+        def decorate(factory: Callable) -> Callable:
+            if kind not in KINDS:
+                raise InputError("kind", f"one of {', '.join(KINDS)}", repr(kind))
+            if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
+                raise InputError(kind, "a name of letters, digits, _, - and .", repr(name))
+            where = f"{kind} {name!r}"
+            if not callable(factory):
+                raise InputError(where, "a factory, a function", repr(factory))
+            if (kind, name) in self.entries:
+                home = self.entries[kind, name].factory.__module__
+                raise InputError(where, "a new name", f"one that {home} has registered already")
+            facts = needs_positive, title, tuple(how), measure
+            self.entries[kind, name] = Entry(factory, *_section(kind, name, factory), *facts)
+            return factory
+
+        return decorate if factory is None else decorate(factory)
 
     def names(self, kind: str) -> list[str]:
         """What a section of this kind may be."""
@@ -288,8 +277,8 @@ def _section(kind: str, name: str, factory: Callable) -> tuple[type[Section], tu
         try:
             fields[setting] = _setting(hint), default
             if default is not ...:
-                TypeAdapter(fields[setting][0]).validate_python(default, strict=True)
-        except ValidationError as error:
+                pydantic.TypeAdapter(fields[setting][0]).validate_python(default, strict=True)
+        except pydantic.ValidationError as error:
             advice = error.errors()[0]["msg"]
             expected = "a default of its type and range"
             raise InputError(place, expected, repr(default), advice) from None
@@ -302,7 +291,7 @@ def _section(kind: str, name: str, factory: Callable) -> tuple[type[Section], tu
                     f"{', '.join(KINDS[kind].arguments)}",
                     "none" if hint is None else hint,
                 ) from None
-    model = create_model(f"{kind}_{name}", __base__=Section, **fields)
+    model = pydantic.create_model(f"{kind}_{name}", __base__=Section, **fields)
     return model, tuple(each for each in fields if jax.Array in _alternatives(hints.get(each)))
 
 
@@ -317,11 +306,11 @@ def _setting(annotation: Any) -> Any:
     """The pydantic type of a parameter's annotation. Raises TypeError if a config can't give it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is float:
-        return Annotated[float, Field(allow_inf_nan=False)]
+        return Annotated[float, pydantic.Field(allow_inf_nan=False)]
     if annotation in (int, bool, str):
         return annotation
     if origin is Literal:
-        return Annotated[annotation, BeforeValidator(partial(_one_of, arguments))]
+        return Annotated[annotation, pydantic.BeforeValidator(partial(_one_of, arguments))]
     if origin is Annotated:
         extra = [_field(each) if isinstance(each, Interval) else each for each in arguments[1:]]
         return Annotated[_setting(arguments[0]), *extra]
@@ -348,4 +337,4 @@ def _field(interval: Interval) -> Any:
     """The pydantic constraints of an interval."""
     low, high, closed = interval
     limits = {"gt" if closed[0] == "(" else "ge": low, "lt" if closed[1] == ")" else "le": high}
-    return Field(**{key: limit for key, limit in limits.items() if math.isfinite(limit)})  # pyright: ignore
+    return pydantic.Field(**{key: limit for key, limit in limits.items() if math.isfinite(limit)})  # pyright: ignore

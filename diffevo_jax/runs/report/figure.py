@@ -26,18 +26,22 @@ MOST_LINES, MOST_PANELS = 8, 12
 
 @contextmanager
 def panels(
-    paths: Sequence[Path], where: str, count: int, across: int, size: tuple[float, float]
+    paths: Sequence[Path], where: str, count: int, *, size: tuple[float, float] | None = None
 ) -> Iterator[list[Any]]:
     """Give the axes of a figure of panels in rows, and save it. where: begins an error.
 
     size: its width and height, in inches. Raises ConfigError on what can't be saved.
     """
+    across = min(count, 3 if count > 4 else 2)
+    down = math.ceil(count / across)
+    if size is None:
+        size = (6.2 if across == 1 else 4.4 * across, 3.8 if down == 1 else 3.1 * down)
     import matplotlib
     from matplotlib.figure import Figure as Canvas  # not pyplot, whose backend is the caller's
 
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size, layout="constrained")
-        axes = list(canvas.subplots(math.ceil(count / across), across, squeeze=False).ravel())
+        axes = list(canvas.subplots(down, across, squeeze=False).ravel())
         for spare in axes[count:]:
             spare.set_axis_off()
         yield axes[:count]
@@ -60,7 +64,7 @@ def draw(folder: Path) -> list[Path]:
     """
     config, rows = load_summaries(folder)
     paths = [folder / "figure.png", folder / "figure.pdf"]
-    with panels(paths, f"{folder}: figure", 1, 1, (5.2, 3.6)) as (axes,):
+    with panels(paths, f"{folder}: figure", 1, size=(5.2, 3.6)) as (axes,):
         _curves(axes, rows, evaluations=False)
         _set_scale(axes, config.figure, [row.curve for row in rows])
         axes.set_ylabel(config.figure.ylabel or measure(rows))
@@ -72,9 +76,7 @@ def draw_comparison(groups: Sequence[Sequence[Summary]], path: Path) -> Path:
 
     Against evaluations where populations or generations differ. Raises ConfigError.
     """
-    across = min(len(groups), 2)
-    size = (6.2 if across == 1 else 10, 3.8 * math.ceil(len(groups) / across))
-    with panels([path], f"--out {path}", len(groups), across, size) as grid:
+    with panels([path], f"--out {path}", len(groups)) as grid:
         for axes, group in zip(grid, groups, strict=True):
             _curves(axes, group, evaluations=uneven(group))
             axes.set_ylabel(group[0].measure)
@@ -167,13 +169,10 @@ def draw_sweep(folder: Path, loaded: Experiment, rows: Sequence[Summary]) -> Ite
     if len(shown) > MOST_PANELS:
         yield f"note: the figure shows {MOST_PANELS} of {len(shown)} panels"
         shown = shown[:MOST_PANELS]
-    across = min(len(shown), 3 if len(shown) > 4 else 2)
-    down = math.ceil(len(shown) / across)
-    size = (6.2 if across == 1 else 4.4 * across, 3.8 if down == 1 else 3.1 * down)
     paths = [folder / "figure.png", folder / "figure.pdf"]
     names = short(rows[0].settings)
     drawn = loaded.sweep.random.draw if loaded.sweep and loaded.sweep.random else {}
-    with panels(paths, f"{folder}: figure", len(shown), across, size) as grid:
+    with panels(paths, f"{folder}: figure", len(shown)) as grid:
         for axes, (title, axis, lines) in zip(grid, shown, strict=True):
             # A method keeps its colour where lines are methods; others take them in order.
             methods = [line[0].method for line in lines.values()]
@@ -257,9 +256,9 @@ def _line(
 ) -> None:
     """Means with their standard errors, side by side where x is no number."""
     factor = 100 if column == "success_rate" else 1
-    points = sorted(((axis.place(row), row.values[column]) for row in rows), key=lambda p: p[0])
-    x, y = np.array([[place, value] for place, (value, _) in points]).T
-    error = np.array([error or 0 for _, (_, error) in points])
+    points = [(axis.place(row), *row.values[column]) for row in rows]
+    points = sorted(((x, y, error or 0) for x, y, error in points), key=lambda point: point[0])
+    x, y, error = np.array(points).T
     axes.errorbar(
         x + shift,
         factor * y,
@@ -278,16 +277,14 @@ def _set_ticks(axes: Any, axis: Axis, *, decades: bool) -> None:
     """Mark numbers, on a logarithmic axis where they span decades, or the words of a setting."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    places = axis.places.values()
-    if axis.numeric and min(places) > 0 and max(places) / min(places) >= 30:
-        decades = True
-    if decades:
+    low, high = min(axis.places.values()), max(axis.places.values())
+    if decades or (axis.numeric and low > 0 and high / low >= 30):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     if not axis.numeric:
-        axes.set_xticks(list(places), list(axis.places))
+        axes.set_xticks(list(axis.places.values()), list(axis.places))
         axes.set_xlim(-0.5, len(axis.places) - 0.5)
         if max(map(len, axis.places)) * len(axis.places) > 36:
             axes.tick_params(axis="x", labelrotation=30)
