@@ -174,8 +174,8 @@ def denoising_evolution(
         here, moving = level(state.t), level(jnp.maximum(state.t, 1))
         key_denoiser = jax.random.fold_in(key, DENOISER)
         log_weight, weights = _weigh(fitness_map, fitness, x_t)
-        posterior, memory = estimate(key_denoiser, state.denoiser, x_t, weights, here)
-        moved, sampler_memory = move(key, state.sampler, x_t, posterior.x0, moving)
+        memory, posterior = estimate(key_denoiser, state.denoiser, x_t, weights, here)
+        sampler_memory, moved = move(key, state.sampler, x_t, posterior.x0, moving)
         memory = denoiser.moved(memory, moved, moving)
         info = Info(
             population=x_t,
@@ -209,18 +209,18 @@ def _weigh(
 def _checked(
     name: str, function: Callable[..., Any], kind: type, genomes: str
 ) -> Callable[..., Any]:
-    """A part's function, which must return something with genomes like x_t, and memory."""
+    """A part's function, which must return memory, and something with genomes like x_t."""
 
     def checked(key: jax.Array, memory: Any, x_t: jax.Array, *rest: Any) -> tuple[Any, Any]:
         result = function(key, memory, x_t, *rest)
-        expected = f"to return ({kind.__name__}, memory), its {genomes} of shape {x_t.shape}"
+        expected = f"to return (memory, {kind.__name__}), its {genomes} of shape {x_t.shape}"
         try:
-            made, memory = result
+            memory, made = result
             shape = jnp.shape(getattr(made, genomes))
         except (TypeError, ValueError, AttributeError):
             raise InputError(name, expected, f"{result!r:.80}") from None
         if shape != x_t.shape:
             raise InputError(name, expected, f"{genomes} of shape {shape}")
-        return made, memory
+        return memory, made
 
     return checked

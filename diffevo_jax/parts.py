@@ -97,12 +97,12 @@ class Denoiser(NamedTuple):
     """From a weighted population to clean targets.
 
     init: (key, population `[N, D]`) -> memory; () for none.
-    estimate: (key, memory, x_t `[N, D]`, weights, level) -> (Posterior, memory).
+    estimate: (key, memory, x_t `[N, D]`, weights, level) -> (memory, Posterior).
     moved: (memory, move, level) -> memory: sees how the next population was drawn.
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
-    estimate: Callable[[jax.Array, Any, jax.Array, Weights, Level], tuple[Posterior, Any]]
+    estimate: Callable[[jax.Array, Any, jax.Array, Weights, Level], tuple[Any, Posterior]]
     moved: Callable[[Any, Move, Level], Any] = lambda memory, move, level: memory
 
 
@@ -110,8 +110,8 @@ class Sampler(NamedTuple):
     """From clean targets to the next population.
 
     init: (key, population `[N, D]`) -> memory; () for none.
-    move: (key, memory, x_t `[N, D]`, x0 `[N, D]`, level) -> (Move, memory).
+    move: (key, memory, x_t `[N, D]`, x0 `[N, D]`, level) -> (memory, Move).
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
-    move: Callable[[jax.Array, Any, jax.Array, jax.Array, Level], tuple[Move, Any]]
+    move: Callable[[jax.Array, Any, jax.Array, jax.Array, Level], tuple[Any, Move]]

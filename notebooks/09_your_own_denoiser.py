@@ -118,7 +118,7 @@ def x0(population, fitness, temperature):
     weigh = partial(de.fitness.weigh, de.fitness.standardised(temperature))
     weights = de.Weights(weigh(fitness), fitness, weigh)
     memory = denoiser.init(jax.random.key(0), population)
-    return denoiser.estimate(jax.random.key(3), memory, population, weights, level)[0].x0
+    return denoiser.estimate(jax.random.key(3), memory, population, weights, level)[1].x0
 
 
 fitness = de.landscapes.two_peaks(points)

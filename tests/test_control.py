@@ -44,7 +44,7 @@ def _gymnasium_episode(name, task, policy, genome, state):
     fields = [field for field in vars(state) if field not in ("time", "last_u")]
     environment.state = np.array([float(getattr(state, field)) for field in fields])
     weights = policy.unflatten(genome)
-    act = jax.jit(lambda o: task.act(policy.apply(weights, (), task.observe(o))[0]))
+    act = jax.jit(lambda o: task.act(policy.apply(weights, (), task.observe(o))[1]))
     observation = task.environment.get_obs(state)
     observations, rewards = [observation], []
     for _ in range(task.max_steps):
@@ -96,7 +96,7 @@ def test_cart_pole_observations_follow_gymnasium_step_by_step():
     weights = policy.unflatten(genome)
     observation = task.environment.get_obs(state)
     for expected in observations[1:30]:
-        action = task.act(policy.apply(weights, (), task.observe(observation))[0])
+        action = task.act(policy.apply(weights, (), task.observe(observation))[1])
         observation, state, *_ = task.environment.step_env(KEY, state, action, task.params)
         np.testing.assert_allclose(observation, expected, atol=1e-5)
 

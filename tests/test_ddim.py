@@ -45,7 +45,7 @@ def test_the_mean_and_sigma_of_a_move_are_those_of_what_it_drew():
     t, *alphas = map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4))
     level = de.Level(t, alphas[0], alphas[1], alphas[2], alphas[3])
     sampler = de.samplers.ddim(0.8)
-    move, memory = sampler.move(KEY, sampler.init(KEY, x_t), x_t, x0, level)
+    memory, move = sampler.move(KEY, sampler.init(KEY, x_t), x_t, x0, level)
     assert memory == ()
     settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=0.8)
     np.testing.assert_allclose(move.mean, de.ddim_mean(x_t, x0, **settings), rtol=1e-5)

@@ -44,7 +44,7 @@ def test_flax_linen_parameters_are_a_genome():
     chex.assert_trees_all_equal(codec.unflatten(codec.flatten(variables)), variables)
 
     policy = de.policies.linen_policy(module, 4)
-    outputs = policy.apply(policy.unflatten(codec.flatten(variables)), (), OBSERVATION)[0]
+    outputs = policy.apply(policy.unflatten(codec.flatten(variables)), (), OBSERVATION)[1]
     np.testing.assert_allclose(outputs, np.asarray(module.apply(variables, OBSERVATION)), rtol=1e-5)
 
 
@@ -63,10 +63,10 @@ def test_flax_nnx_parameters_are_a_genome():
     policy = de.policies.from_apply(lambda p, obs: nnx.merge(graphdef, p)(obs), params, 4)
     assert (policy.num_inputs, policy.num_outputs, policy.num_genes) == (4, 2, 58)
     genome = de.genome.codec(params).flatten(params)
-    outputs = policy.apply(policy.unflatten(genome), (), OBSERVATION)[0]
+    outputs = policy.apply(policy.unflatten(genome), (), OBSERVATION)[1]
     np.testing.assert_allclose(outputs, model(OBSERVATION), rtol=1e-5)  # sums of eight
     population = jnp.stack([genome, -genome])
-    batch = jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[0])(population)
+    batch = jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[1])(population)
     np.testing.assert_allclose(batch[0], outputs, rtol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_flax_nnx_parameters_are_a_genome():
 def test_the_papers_policies_have_the_papers_parameter_counts(sizes, num_genes):
     policy = de.policies.mlp(sizes)
     assert policy.num_genes == num_genes
-    assert policy.apply(policy.unflatten(jnp.zeros(num_genes)), (), OBSERVATION)[0].shape == (2,)
+    assert policy.apply(policy.unflatten(jnp.zeros(num_genes)), (), OBSERVATION)[1].shape == (2,)
 
 
 def test_an_mlp_is_dense_layers_with_the_activation_between():
@@ -83,7 +83,7 @@ def test_an_mlp_is_dense_layers_with_the_activation_between():
     first, second = params["params"]["Dense_0"], params["params"]["Dense_1"]
     hidden = np.tanh(OBSERVATION @ first["kernel"] + first["bias"])
     expected = hidden @ second["kernel"] + second["bias"]
-    np.testing.assert_allclose(policy.apply(params, (), OBSERVATION)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(policy.apply(params, (), OBSERVATION)[1], expected, rtol=1e-5)
 
 
 def test_latent_directions_have_unit_length():
@@ -151,7 +151,7 @@ def test_the_recipe_for_nnx_evolves_parameters_alone(make, num_genes):
     assert policy.num_genes == num_genes
     genome = de.genome.codec(names["params"]).flatten(names["params"])
     population = jnp.stack([genome, -genome, jax.random.normal(KEY, genome.shape)])
-    run = jax.jit(jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[0]))
+    run = jax.jit(jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[1]))
     outputs = run(population)
     np.testing.assert_allclose(outputs[0], model(OBSERVATION), rtol=1e-5)  # model.eval() was called
     assert np.isfinite(outputs).all()
@@ -171,7 +171,7 @@ def test_a_linen_policy_evolves_params_alone_and_refuses_training(between, num_g
     variables = module.init(KEY, OBSERVATION)
     params = {"params": variables["params"]}
     genome = de.genome.codec(params).flatten(params)
-    outputs = jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[0])(
+    outputs = jax.vmap(lambda g: policy.apply(policy.unflatten(g), (), OBSERVATION)[1])(
         jnp.stack([genome, jax.random.normal(KEY, genome.shape)])
     )
     np.testing.assert_allclose(

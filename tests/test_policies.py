@@ -1,7 +1,6 @@
 """Policies with a memory, and policies of images: against loops, and on a task that needs them."""
 
 import functools
-import textwrap
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +21,7 @@ def _outputs(policy, genome, observations=OBSERVATIONS):
     """Outputs `[T, A]` of a policy that sees one observation after the other."""
 
     def step(state, observation):
-        outputs, state = policy.apply(policy.unflatten(genome), state, observation)
+        state, outputs = policy.apply(policy.unflatten(genome), state, observation)
         return state, outputs
 
     return jax.lax.scan(step, policy.initial_state, observations)[1]
@@ -74,7 +73,7 @@ def _loop(task, policy, genome, key):
 
     @jax.jit
     def advance(key, observation, state, memory):
-        outputs, memory = policy.apply(weights, memory, task.observe(observation))
+        memory, outputs = policy.apply(weights, memory, task.observe(observation))
         return task.step(key, state, task.act(outputs)), memory
 
     total = 0.0
@@ -101,7 +100,7 @@ def test_lanes_carry_and_reset_a_memory_as_a_loop_does():
     np.testing.assert_array_equal(outcome.length, whole.length)
     assert len(np.unique(outcome.length)) > 4
     forgetful = policies.from_apply(
-        lambda params, x: policy.apply(params, policy.initial_state, x)[0],
+        lambda params, x: policy.apply(params, policy.initial_state, x)[1],
         jax.eval_shape(policy.unflatten, population[0]),
         4,
     )
@@ -196,10 +195,8 @@ def test_the_recipe_for_a_recurrent_nnx_model_carries_its_state():
     names["graphdef"], names["params"], names["rest"] = nnx.split(model, nnx.Param, ...)
     names |= {"hidden": hidden, "num_inputs": num_inputs}
     doc = policies.from_apply.__doc__ or ""
-    recipe = textwrap.dedent(doc[doc.index("        def apply") : doc.index("    Raises")])
-    definition, call = recipe.strip().rsplit("\n\n", 1)
-    exec(definition, names)
-    policy = eval(call, names)
+    start = doc.index("from_apply(lambda params, state, obs")
+    policy = eval(" ".join(doc[start : doc.index("    Raises")].split()), names)
     genome = de.genome.codec(names["params"]).flatten(names["params"])
     carry, expected = jnp.zeros(2), []
     for observation in OBSERVATIONS:
@@ -234,7 +231,7 @@ def test_a_convolution_sees_an_environments_images():
 def _recurrent(change):
     """A recurrent policy whose next state is a function of the state."""
     return policies.from_apply(
-        lambda params, state, x: (params * x, change(state)), jnp.ones(4), 4, initial_state=STATE
+        lambda params, state, x: (change(state), params * x), jnp.ones(4), 4, initial_state=STATE
     )
 
 
@@ -257,11 +254,11 @@ STATE = {"h": jnp.zeros(3)}
             lambda: policies.from_apply(
                 lambda params, state, x: params * x, jnp.ones(4), 4, initial_state=STATE
             ),
-            r"expected \(outputs, state\); seen float32\[4\]",
+            r"expected \(state, outputs\); seen float32\[4\]",
         ),
         (
             lambda: policies.from_apply(
-                lambda params, state, x: (x.sum(), state), jnp.ones(4), 4, initial_state=STATE
+                lambda params, state, x: (state, x.sum()), jnp.ones(4), 4, initial_state=STATE
             ),
             r"outputs of shape \[A\].*\(4,\); seen float32\[\]",
         ),

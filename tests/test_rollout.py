@@ -23,7 +23,7 @@ def _apply(weights, memory, observations):
     """Outputs `[1, ...]` of a policy that remembers what it has seen, fading."""
     outputs = jnp.sum(weights * observations, axis=0) + memory["seen"][0]
     seen = 0.5 * memory["seen"] + 0.2 * jnp.stack([observations[0], outputs])
-    return outputs[None], {"seen": seen}
+    return {"seen": seen}, outputs[None]
 
 
 EPISODES = Episodes(
@@ -49,7 +49,7 @@ def loop():
         memory, total, steps, ended = EPISODES.memory, 0.0, 0, False
         while not ended and steps < 9:
             key = jax.random.fold_in(key_steps, steps)
-            outputs, memory = one_apply(POPULATION[i], memory, observation)
+            memory, outputs = one_apply(POPULATION[i], memory, observation)
             observation, state, reward, ended = one_step(key, state, outputs)
             total, steps = total + float(reward), steps + 1
         assert int(state[1]) == steps

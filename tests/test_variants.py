@@ -241,7 +241,9 @@ def _weights(fitness) -> de.Weights:
 def _estimate(denoiser, *, t, population=POPULATION, fitness=None, memory=None, schedule=SCHEDULE):
     fitness = _fitness(population) if fitness is None else fitness
     memory = denoiser.init(KEY, population) if memory is None else memory
-    return denoiser.estimate(KEY, memory, population, _weights(fitness), _level(t, schedule))
+    level = _level(t, schedule)
+    memory, posterior = denoiser.estimate(KEY, memory, population, _weights(fitness), level)
+    return posterior, memory
 
 
 def _double(*arrays):
@@ -377,7 +379,7 @@ def test_generations_that_are_not_there_yet_do_not_count():
         weights = weights._replace(fitness=known)
         one, many = (
             denoiser.estimate(KEY, denoiser.init(KEY, POPULATION), POPULATION, weights, _level(2))[
-                0
+                1
             ]
             for denoiser in map(lambda k: denoisers.archive(generations=k), (1, 5))
         )
@@ -457,7 +459,7 @@ def test_many_degrees_of_freedom_are_a_gaussian():
 def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
     weights = _weights(jnp.zeros(16))
     denoiser = denoisers.posterior_mean(kernels.student_t())
-    posterior, _ = denoiser.estimate(KEY, (), POPULATION, weights, _level(2))
+    _, posterior = denoiser.estimate(KEY, (), POPULATION, weights, _level(2))
     np.testing.assert_array_equal(posterior.x0, POPULATION)
     assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
@@ -499,7 +501,7 @@ def test_dpm_solver_is_its_formula_in_float64(schedule):
     memory, before = sampler.init(KEY, x), None
     for t in range(num_levels - 1, 0, -1):
         x0 = jax.random.normal(jax.random.fold_in(KEY, t), x.shape)
-        seen, memory = sampler.move(KEY, memory, x, x0, _level(t, levels))
+        memory, seen = sampler.move(KEY, memory, x, x0, _level(t, levels))
         (x_t, target), s = _double(x, x0), t - 1
         h = np.log(alpha[s] * rest[t] / (rest[s] * alpha[t])) / 2
         if before is not None:
@@ -519,8 +521,8 @@ def test_the_first_step_is_ddims_without_noise():
     x0 = 0.5 * POPULATION
     for t in range(1, 4):
         solver, ddim = samplers.dpm_solver(), samplers.ddim(0.0)
-        seen, _ = solver.move(KEY, solver.init(KEY, x0), POPULATION, x0, _level(t))
-        expected, _ = ddim.move(KEY, ddim.init(KEY, x0), POPULATION, x0, _level(t))
+        _, seen = solver.move(KEY, solver.init(KEY, x0), POPULATION, x0, _level(t))
+        _, expected = ddim.move(KEY, ddim.init(KEY, x0), POPULATION, x0, _level(t))
         np.testing.assert_allclose(seen.population, expected.population, atol=1e-6)
 
 
@@ -539,7 +541,7 @@ def test_half_the_step_leaves_a_quarter_of_dpm_solvers_error_and_half_of_ddims(n
         memory = sampler.init(KEY, x)
         for t in range(num_levels, 0, -1):
             x0 = jnp.sqrt(alpha[t]) * variance / sd[t] ** 2 * x
-            move, memory = sampler.move(KEY, memory, x, x0, _level(t, schedule))
+            memory, move = sampler.move(KEY, memory, x, x0, _level(t, schedule))
             x = move.population
         return abs(float(x[0, 0]) - sd[0])
 
@@ -559,7 +561,7 @@ def _forgets(memory, after):
     part = denoisers.posterior_mean()
     return part._replace(
         init=lambda key, population: memory,
-        estimate=lambda *args: (part.estimate(*args)[0], after(args[1])),
+        estimate=lambda *args: (after(args[1]), part.estimate(*args)[1]),
     )
 
 
@@ -581,7 +583,7 @@ def test_a_memory_that_does_not_keep_its_shape_is_refused(memory, after):
 
 def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused():
     ddim = samplers.ddim()
-    algorithm = _with(sampler=ddim._replace(move=lambda *args: (ddim.move(*args)[0], jnp.zeros(1))))
+    algorithm = _with(sampler=ddim._replace(move=lambda *args: (jnp.zeros(1), ddim.move(*args)[1])))
     with pytest.raises(ValueError, match="sampler: expected a memory that keeps its structure"):
         algorithm.step(KEY, algorithm.init(KEY, POPULATION), _fitness(POPULATION))
 

@@ -60,7 +60,7 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
 
     def estimate(
         key: jax.Array, memory: Generations, x_t: jax.Array, weights: Weights, level: Level
-    ) -> tuple[Posterior, Generations]:
+    ) -> tuple[Generations, Posterior]:
         memory = memory._replace(
             population=memory.population.at[:, 0].set(x_t),
             fitness=memory.fitness.at[:, 0].set(weights.fitness.astype(memory.fitness.dtype)),
@@ -77,7 +77,7 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
             level,
             support=memory.population.reshape(-1, x_t.shape[1]),
         )
-        return posterior, memory
+        return memory, posterior
 
     def moved(memory: Generations, move: Move, level: Level) -> Generations:
         sigma = jnp.where(move.sigma > 0, move.sigma, 1)

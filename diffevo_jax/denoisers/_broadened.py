@@ -59,10 +59,10 @@ def broadened(kernel: Kernel = GAUSSIAN, *, share: Share = 0.3) -> Denoiser:
 
     def estimate(
         key: jax.Array, memory: Any, x_t: jax.Array, weights: Weights, level: Level
-    ) -> tuple[Posterior, Any]:
+    ) -> tuple[Any, Posterior]:
         operands = memory, x_t, weights.log_weight, level
         beta = _beta(find_log_beta(*jax.lax.stop_gradient(operands)))
-        return kernel.average(*operands, inverse_temperature=beta), memory
+        return memory, kernel.average(*operands, inverse_temperature=beta)
 
     return Denoiser(kernel.init, estimate)
 

@@ -22,8 +22,8 @@ def posterior_mean(kernel: Kernel = GAUSSIAN) -> Denoiser:
 
     def estimate(
         key: jax.Array, memory: Any, x_t: jax.Array, weights: Weights, level: Level
-    ) -> tuple[Posterior, Any]:
-        return kernel.average(memory, x_t, weights.log_weight, level), memory
+    ) -> tuple[Any, Posterior]:
+        return memory, kernel.average(memory, x_t, weights.log_weight, level)
 
     return Denoiser(kernel.init, estimate)
 

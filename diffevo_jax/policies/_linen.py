@@ -38,8 +38,7 @@ def linen_policy(
     constants = {}
 
     def apply(params: Any, *inputs: Any) -> Any:
-        result: Any = module.apply({**constants, **params}, *inputs)
-        return result[::-1] if recurrent else result
+        return module.apply({**constants, **params}, *inputs)
 
     try:
         shapes = jax.eval_shape(module.init, key, *inputs)

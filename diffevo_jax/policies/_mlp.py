@@ -67,11 +67,11 @@ def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batch
         layers = _layers(policy, genomes)
         return [(kernel.transpose(1, 2, 0)[:, :, None], bias.T[:, None]) for kernel, bias in layers]
 
-    def apply(weights: Layers, state: tuple, x: jax.Array) -> tuple[jax.Array, tuple]:
+    def apply(weights: Layers, state: tuple, x: jax.Array) -> tuple[tuple, jax.Array]:
         for i, (kernel, bias) in enumerate(weights):
             x = x if i == 0 else activation(x)
             x = sum((kernel[j] * x[j] for j in range(1, sizes[i])), kernel[0] * x[0]) + bias
-        return x, state
+        return state, x
 
     return Batched(load, apply)
 
@@ -87,7 +87,7 @@ def _wide(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched
             for (kernel, bias), outputs in zip(layers, sizes[1:], strict=True)
         ]
 
-    def apply(weights: Layers, state: tuple, x: jax.Array) -> tuple[jax.Array, tuple]:
+    def apply(weights: Layers, state: tuple, x: jax.Array) -> tuple[tuple, jax.Array]:
         x = x.T
         for i, (kernel, bias) in enumerate(weights):
             x = x if i == 0 else activation(x)
@@ -99,6 +99,6 @@ def _wide(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched
             else:
                 x = jnp.einsum("lei,lio->leo", x, kernel)
             x = x + bias
-        return x.T, state
+        return state, x.T
 
     return Batched(load, apply)

@@ -15,12 +15,12 @@ class Batched(NamedTuple):
     """A network for L genomes at once, each on its own E observations.
 
     load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
-    apply: (weights, state `[..., E, L]`, observations `[..., E, L]`) -> (outputs `[A, E, L]`,
-        state).
+    apply: (weights, state `[..., E, L]`, observations `[..., E, L]`) -> (state,
+        outputs `[A, E, L]`).
     """
 
     load: Callable[[jax.Array], Any]
-    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+    apply: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
 
 
 class Policy(NamedTuple):
@@ -28,7 +28,7 @@ class Policy(NamedTuple):
 
     input_shape: shape of an observation, (O,) for a vector. num_outputs: output size A.
     num_genes: D. unflatten: genome `[D]` -> parameters.
-    apply: (parameters, state, observation) -> (outputs `[A]`, state).
+    apply: (parameters, state, observation) -> (state, outputs `[A]`).
     initial_state: what `apply` carries from step to step, as an episode begins: any pytree; () for
         a network without memory.
     batched: the same network for many genomes at once, where it can be faster than `apply` under
@@ -39,7 +39,7 @@ class Policy(NamedTuple):
     num_outputs: int
     num_genes: int
     unflatten: Callable[[jax.Array], Any]
-    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+    apply: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
     initial_state: Any = ()
     batched: Batched | None = None
 
@@ -59,7 +59,7 @@ def from_apply(
     """Make a policy of any pure function.
 
     apply: (parameters, observation) -> outputs `[A]`, or with an initial state
-        (parameters, state, observation) -> (outputs `[A]`, state).
+        (parameters, state, observation) -> (state, outputs `[A]`).
     template: parameters, or their shapes, as `genome.codec` takes them.
     input_shape: of an observation; a number O stands for (O,).
     initial_state: state of a recurrent network as an episode begins, a pytree of arrays.
@@ -73,11 +73,8 @@ def from_apply(
 
     and for a recurrent one, whose carry comes first as in Flax's cells:
 
-        def apply(params, state, obs):
-            state, outputs = nnx.merge(graphdef, params, rest)(state, obs)
-            return outputs, state
-
-        from_apply(apply, params, num_inputs, initial_state=jnp.zeros(hidden))
+        from_apply(lambda params, state, obs: nnx.merge(graphdef, params, rest)(state, obs),
+                   params, num_inputs, initial_state=jnp.zeros(hidden))
 
     Raises ValueError when the template holds more than parameters, the outputs are no vector, or
     the state changes its structure, shapes or types from one step to the next.
@@ -87,14 +84,14 @@ def from_apply(
     initial_state = jax.tree.map(jnp.asarray, initial_state)
     recurrent = bool(jax.tree.leaves(initial_state))
 
-    def step(params: Any, state: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
-        return apply(params, state, observation) if recurrent else (apply(params, observation), ())
+    def step(params: Any, state: Any, observation: jax.Array) -> tuple[Any, jax.Array]:
+        return apply(params, state, observation) if recurrent else ((), apply(params, observation))
 
     observation = jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype)
     result = jax.eval_shape(step, template, initial_state, observation)
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise ValueError(f"apply: expected (outputs, state); seen {_shapes(result)}")
-    outputs, state = result
+        raise ValueError(f"apply: expected (state, outputs); seen {_shapes(result)}")
+    state, outputs = result
     if getattr(outputs, "ndim", None) != 1:
         raise ValueError(
             f"apply: expected outputs of shape [A] from an observation of shape {shape}; "

@@ -28,7 +28,7 @@ def ddim(eta: Fraction = 1.0) -> Sampler:
 
     def move(
         key: jax.Array, memory: Any, x_t: jax.Array, x0: jax.Array, level: Level
-    ) -> tuple[Move, Any]:
+    ) -> tuple[Any, Move]:
         settings = {
             "alpha_t": level.alpha,
             "alpha_prev": level.alpha_prev,
@@ -43,7 +43,7 @@ def ddim(eta: Fraction = 1.0) -> Sampler:
         split_step = step if level.mesh is None else over_individuals(step, level.mesh)
         moved = split_step(key, (x_t, x0))
         # Computed where somebody asks for them.
-        return Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings)), memory
+        return memory, Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings))
 
     return Sampler(no_memory, move)
 

@@ -33,7 +33,7 @@ def dpm_solver() -> Sampler:
 
     def move(
         key: jax.Array, memory: LastStep, x_t: jax.Array, x0: jax.Array, level: Level
-    ) -> tuple[Move, LastStep]:
+    ) -> tuple[LastStep, Move]:
         # alpha_prev - alpha_t, from the side that keeps its digits.
         rise = jnp.where(
             level.alpha < 0.5,
@@ -47,6 +47,6 @@ def dpm_solver() -> Sampler:
         x_prev = jnp.sqrt(level.one_minus_alpha_prev / level.one_minus_alpha) * x_t
         x_prev -= jnp.sqrt(level.alpha_prev) * jnp.expm1(-h) * target
         step = LastStep(x0.astype(memory.x0.dtype), h.astype(memory.length.dtype))
-        return Move(x_prev, x_prev, jnp.zeros_like(h)), step
+        return step, Move(x_prev, x_prev, jnp.zeros_like(h))
 
     return Sampler(init, move)

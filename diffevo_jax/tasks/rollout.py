@@ -25,8 +25,8 @@ class Episodes(NamedTuple):
     step: (key, state, outputs `[A]`) -> (observation, state, reward, ended).
     memory: what a policy carries from step to step, as an episode begins; () for nothing.
     load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
-    apply: (weights, memory `[..., E, L]`, observations `[..., E, L]`) -> (outputs `[A, E, L]`,
-        memory).
+    apply: (weights, memory `[..., E, L]`, observations `[..., E, L]`) -> (memory,
+        outputs `[A, E, L]`).
     max_steps: steps after which an episode is cut off.
     """
 
@@ -34,7 +34,7 @@ class Episodes(NamedTuple):
     step: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any, jax.Array, jax.Array]]
     memory: Any
     load: Callable[[jax.Array], Any]
-    apply: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+    apply: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
     max_steps: int
 
 
@@ -102,7 +102,7 @@ def rollout(
         )
 
     def step(lane: Lanes, weights: Any, clock: jax.Array) -> Lanes:
-        outputs, memory = episodes.apply(weights, lane.memory, lane.observation)
+        memory, outputs = episodes.apply(weights, lane.memory, lane.observation)
         key = jax.vmap(jax.vmap(jax.random.fold_in))(lane.key, clock - lane.started)
         observation, state, reward, ended = over_lanes(episodes.step)(key, lane.state, outputs)
         taken = clock + 1 - lane.started

@@ -43,7 +43,7 @@ def make_trajectories(
 
         def advance(carry, step: jax.Array):
             observation, state, memory, ended = carry
-            outputs, new_memory = policy.apply(weights, memory, task.observe(observation))
+            new_memory, outputs = policy.apply(weights, memory, task.observe(observation))
             action = task.act(outputs)
             key = jax.random.fold_in(key_steps, step)
             new = task.step(key, state, action)
