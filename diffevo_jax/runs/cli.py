@@ -31,7 +31,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="diffevo-jax",
     cls=_Commands,
-    help="Diffusion Evolution in JAX: evolutionary search as denoising.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -80,13 +79,10 @@ def errors_for_people() -> Iterator[None]:
         from diffevo_jax.runs.config.schema import ConfigError
         from diffevo_jax.runs.run.engine import Stopped
 
-        message = str(error)
+        message, known = str(error), (ConfigError, InputError, Stopped, OSError)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in message:
             message = f"out of memory; a smaller population or genome may fit\n{message}"
-        elif not (
-            isinstance(error, ConfigError | InputError | Stopped | OSError)
-            or "pip install" in message
-        ):
+        elif not isinstance(error, known) and "pip install" not in message:
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(BAD_INPUT) from None

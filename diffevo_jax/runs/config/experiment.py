@@ -213,7 +213,8 @@ def _noted(
     description = data.get("description", "")
     if not changes or not isinstance(description, str):
         return data
-    note = f"{', ' if '; overridden: ' in description else '; overridden: '}{_listed(changes)}"
+    begun = "; overridden: " in description
+    note = f"{', ' if begun else '; overridden: '}{_listed(dict(changes).items())}"
     data = {**data, "description": description + note if description else note[2:]}
     before = _methods(written)
     for name, method in _methods(data).items():
