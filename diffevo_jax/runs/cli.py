@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        with errors_for_people():
+        with errors_as_messages():
             return super().invoke(ctx)
 
 
@@ -70,7 +70,7 @@ Cache = Annotated[bool, Option(help="Keep compiled programs in the user's cache 
 
 
 @contextmanager
-def errors_for_people() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Turn what a user can mend into one message and exit code 2."""
     try:
         yield
@@ -181,7 +181,7 @@ def run(
     # Before the config is read: Gymnax, which knows the tasks, starts JAX.
     startup.prepare(cache=cache)
     many.connect(distributed, coordinator, processes, process)
-    with many.ending_together(), errors_for_people():
+    with many.ending_together(), errors_as_messages():
         if log:
             scalars.check()
         sources = plugins.load(plugin or ())

@@ -106,7 +106,7 @@ def function(
     temperature: of the published fitness, exp(-distance / (temperature x scale)); null is 1.
     target_dim: dimension whose target Rastrigin's fitness has; null is its own.
     """
-    landscape = getattr(de.landscapes, function)
+    landscape = getattr(de.landscapes.functions, function)
     settings = {"temperature": temperature, "target_dim": target_dim}
     settings = {key: value for key, value in settings.items() if value is not None}
     for key in settings.keys() - inspect.signature(landscape).parameters.keys():

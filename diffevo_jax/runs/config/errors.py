@@ -51,7 +51,7 @@ def not_one_of(
     """
     choices = list(choices)
     advice = nearest(str(value), choices).removeprefix("; ") or otherwise
-    return wrong(f"{what} {', '.join(choices)}", kind(value), advice, key=key)
+    return wrong(f"{what} {', '.join(choices)}", typed(value), advice, key=key)
 
 
 def describe(error: ValidationError, validated: Any, written: dict[str, Any]) -> list[InputError]:
@@ -65,7 +65,7 @@ def describe(error: ValidationError, validated: Any, written: dict[str, Any]) ->
         path = _path(item["loc"], validated, missing=missing)
         context, known = item.get("ctx", {}), _EXPECTED.get(item["type"])
         expected = known.format(**context) if known else item["msg"]
-        seen, advice = "nothing" if missing else kind(item["input"]), ""
+        seen, advice = "nothing" if missing else typed(item["input"]), ""
         if item["type"] == "config":
             expected, seen, advice = context["expected"], context["seen"], context["advice"]
             path += [context["key"]] if context["key"] else []
@@ -107,7 +107,7 @@ def _stated(path: list[str], written: dict[str, Any], *, missing: bool) -> list[
         return path[2:]
 
 
-def kind(value: Any) -> str:
+def typed(value: Any) -> str:
     """Name a value's type and show its beginning."""
     if value is None:
         return "nothing"

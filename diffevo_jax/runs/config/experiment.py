@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diffevo_jax.checks import InputError, nearest
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.errors import describe, kind
+from diffevo_jax.runs.config.errors import describe, typed
 from diffevo_jax.runs.config.files import hint, shown
 from diffevo_jax.runs.config.registry import KINDS, Registry, Section
 from diffevo_jax.runs.config.registry import registry as default_registry
@@ -125,7 +125,7 @@ def read(path: Path) -> dict[str, Any]:
             reason = "a folder without a config.yaml; expected a config"
         raise ConfigError(f"{path}: {reason}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+        raise ConfigError(f"{path}: expected keys and values; seen {typed(data)}")
     return data
 
 

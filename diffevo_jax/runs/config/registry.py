@@ -25,8 +25,7 @@ import pydantic
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError, Interval
-from diffevo_jax.runs.config.errors import kind as kind_of
-from diffevo_jax.runs.config.errors import not_one_of, wrong
+from diffevo_jax.runs.config.errors import not_one_of, typed, wrong
 
 
 class Kind(NamedTuple):
@@ -171,7 +170,7 @@ class Registry:
     def section(self, kind: str, value: Any) -> Section:
         """Validate a section of a config: the settings of the factory that its `name` chooses."""
         if not isinstance(value, dict):
-            raise wrong("keys and values", kind_of(value))
+            raise wrong("keys and values", typed(value))
         name = value.get("name", KINDS[kind].default)
         if (kind, str(name)) not in self.entries:
             advice = "" if name is None else "names of your own: --plugin FILE"
