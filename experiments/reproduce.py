@@ -221,6 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the report; keeps what is finished")
     parser.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args(arguments)
+    out = options.out and options.out.expanduser()  # shells leave ~ as it is in --out=~/x
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -228,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     startup.prepare(cache=options.cache)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        failed = reproduce(options.only, quick=options.quick, out=options.out, say=_say)
+        failed = reproduce(options.only, quick=options.quick, out=out, say=_say)
     except KeyboardInterrupt:
         _say("Interrupted. The same command goes on from what is finished.")
         return 130

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 import diffevo_jax as de
 from diffevo_jax.landscapes.bbob import make_instance
@@ -125,8 +124,7 @@ def test_minimize_and_search_take_an_instance():
 
 
 def build(**settings):
-    section = TypeAdapter(registry.section_type("problem")).validate_python(settings)
-    return registry.build("problem", section, "problem")
+    return registry.build("problem", registry.section("problem", settings), "problem")
 
 
 def test_a_configs_problem_is_the_instance_of_scaled_genomes():

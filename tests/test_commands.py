@@ -43,9 +43,9 @@ def _cli(*args):
 @pytest.fixture
 def restored_registry():
     """What a plugin registers is gone after the test."""
-    before = registry.copy()
+    before = dict(registry.entries), dict(registry.plugins)
     yield
-    registry.restore(before)
+    registry.entries, registry.plugins = before
 
 
 @pytest.fixture(scope="module")
@@ -230,12 +230,13 @@ def test_a_sweep_without_a_finished_point_says_how_to_go_on(tmp_path):
 def test_a_repeat_evolved_again_is_the_runs(ran):
     config, loaded = load(ran / "config.yaml").config, load_run(ran)
     said, kept = [], loaded.methods["latent"]
-    populations = animate._evolve_again(config, "latent", 2, kept.fitness, said.append)
+    method, keys = config.methods["latent"], de.batch.seed_keys(config.seed, 3)
+    populations = animate._evolve_again(method, keys[2], kept.fitness[2], said.append)
     assert populations.shape == (4, 16, 2)
     assert kept.final_population is not None
     np.testing.assert_allclose(populations[-1], kept.final_population[2], rtol=1e-4, atol=1e-6)
     assert not said
-    animate._evolve_again(config, "latent", 1, kept.fitness[[0, 0]], said.append)
+    animate._evolve_again(method, keys[1], kept.fitness[0], said.append)
     assert said[0].startswith("note: from generation 1 on this repeat goes another way")
 
 

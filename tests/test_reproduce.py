@@ -251,11 +251,9 @@ def test_the_command_line_runs_it_in_the_clone_and_ends_as_it_does(monkeypatch, 
     monkeypatch.chdir(tmp_path)
     command = ["reproduce", "--only", "fig2", "--only", "fig4", "--quick", "--no-cache"]
     assert CliRunner().invoke(cli.app, command).exit_code == 3
-    ((words, folder),) = calls
-    out = ["--out", str(tmp_path / "runs" / "reproduce-quick")]
-    assert words[1:5] == ["-m", "experiments.reproduce", *out]
-    assert words[5:] == ["--only=fig2", "--only=fig4", "--quick", "--no-cache"]
-    assert folder == REPOSITORY
+    ((words, root),) = calls
+    assert words == [sys.executable, "-P", "-m", "experiments.reproduce", *command[1:]]
+    assert root == REPOSITORY
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -694,6 +694,14 @@ def test_an_override_of_a_shared_setting_leaves_a_method_its_own(tiny):
     assert [method.algorithm.eta for method in methods.values()] == [0.25, 0.25]
 
 
+def test_of_two_overrides_of_one_setting_the_later_wins(tiny):
+    twice = ["algorithm.eta=0.5", "algorithm.eta=0.25", "population_size=8", "population_size=4"]
+    config = load(tiny, twice).config
+    assert config.description.endswith("overridden: algorithm.eta=0.25, population_size=4")
+    assert {method.algorithm.eta for method in config.methods.values()} == {0.25}
+    assert {method.population_size for method in config.methods.values()} == {4}
+
+
 def test_an_override_that_no_method_takes_is_an_error_that_names_one_that_works(tiny, tmp_path):
     results.write_config(tmp_path, load(tiny).config, "")
     resolved = tmp_path / "config.yaml"  # states everything in every method

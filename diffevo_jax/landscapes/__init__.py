@@ -3,6 +3,7 @@
 from diffevo_jax.landscapes import bbob as bbob
 from diffevo_jax.landscapes import functions as functions
 from diffevo_jax.landscapes._moving_peaks import moving_peaks as moving_peaks
+from diffevo_jax.landscapes._problem import make_problem as make_problem
 from diffevo_jax.landscapes.functions import ackley as ackley
 from diffevo_jax.landscapes.functions import beale as beale
 from diffevo_jax.landscapes.functions import himmelblau as himmelblau

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count, InputError, nearest
+from diffevo_jax.checks import Count, InputError, Number, Positive, nearest
+from diffevo_jax.landscapes import _problem
+from diffevo_jax.problem import Problem
 
 LIMIT = 5.0  # the box is [-LIMIT, LIMIT]^D
 
@@ -70,3 +72,29 @@ def make_instance(
 
     bounds = jnp.tile(jnp.array([-LIMIT, LIMIT]), (num_genes, 1))
     return Instance(cost_fn, bounds, params.x_opt, params.f_opt)
+
+
+def make_problem(
+    *,
+    function: int | str,
+    num_genes: Count = 10,
+    instance: int = 0,
+    scale: Positive = 2.5,
+    limit: Positive | None = None,
+    success: Number | None = None,
+) -> Problem:
+    """Make the problem of an instance, of the genome times `scale`: fitness is -(f - f_opt).
+
+    function, num_genes, instance: see `make_instance`.
+    scale: factor on the genome; 2.5 spreads N(0, I) over the box.
+    limit: points are clipped to [-limit, limit]; None leaves them, as BBOB does.
+    success: fitness from which on an individual has solved it, such as -1e-3.
+    """
+    drawn = make_instance(function, num_genes=num_genes, instance=instance)
+    return _problem.make_problem(
+        lambda points: drawn.f_opt - jax.vmap(drawn.cost_fn)(points),
+        num_genes=num_genes,
+        scale=scale,
+        limit=limit,
+        success=success,
+    )

@@ -1,16 +1,17 @@
 """The command line. A command imports what it needs, so that --help waits for nothing."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from enum import StrEnum
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
 
 import diffevo_jax
 
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        with errors_as_messages():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="diffevo-jax",
-    help="Diffusion Evolution in JAX: evolutionary search as denoising.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,55 +40,37 @@ app = typer.Typer(
 # What commands share
 
 
-def _home(path: Path | None) -> Path | None:
-    """Shells leave ~ as it is in --out=~/x."""
-    return None if path is None else path.expanduser()
-
-
-def _out(text: str, default: str) -> Any:
+def _out(text: str, default: str | bool = True) -> Any:
     """An option --out. text: its help. default: what it is without, as the help shows it."""
-    return typer.Option(help=text, show_default=default, callback=_home)
+
+    def without_home(path: Path | None) -> Path | None:  # shells leave ~ as it is in --out=~/x
+        return path and path.expanduser()
+
+    return Option(help=text, show_default=default, callback=without_home)
 
 
 def _repeated(metavar: str, text: str) -> Any:
     """An option that may be repeated. text: its help."""
-    return typer.Option(metavar=metavar, help=text)
+    return Option(metavar=metavar, help=f"{text} May be repeated.")
 
 
-Cache = Annotated[
-    bool,
-    typer.Option(help="Keep compiled programs in the user's cache directory for the next run."),
+Config = Annotated[
+    str, Argument(metavar="CONFIG", help="A file, a name from `list`, or a run's folder.")
 ]
 Plugin = Annotated[
     list[Path] | None,
-    _repeated(
-        "FILE", "A Python file that registers names for configs; it is run. May be repeated."
-    ),
+    _repeated("FILE", "A Python file that registers names for configs; it is run."),
 ]
 Override = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Override a setting; may be repeated."),
+    list[str] | None, Option("--set", metavar="A.B=C", help="Override a setting; repeatable.")
 ]
-Seed = Annotated[int | None, typer.Option(help="In place of the config's seed.")]
-Repeats = Annotated[int | None, typer.Option(help="In place of the config's repeats.")]
-
-
-class Log(StrEnum):
-    """What a run also writes as it goes."""
-
-    tensorboard = "tensorboard"
-
-
-class Executor(StrEnum):
-    """Where the jobs of a sweep run, by submitit's names."""
-
-    local = "local"
-    slurm = "slurm"
-    debug = "debug"
+Seed = Annotated[int | None, Option(help="In place of the config's seed.")]
+Repeats = Annotated[int | None, Option(help="In place of the config's repeats.")]
+Cache = Annotated[bool, Option(help="Keep compiled programs in the user's cache directory.")]
 
 
 @contextmanager
-def errors_for_people() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Turn what a user can mend into one message and exit code 2."""
     try:
         yield
@@ -89,13 +79,10 @@ def errors_for_people() -> Iterator[None]:
         from diffevo_jax.runs.config.schema import ConfigError
         from diffevo_jax.runs.run.engine import Stopped
 
-        message = str(error)
+        message, known = str(error), (ConfigError, InputError, Stopped, OSError)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in message:
             message = f"out of memory; a smaller population or genome may fit\n{message}"
-        elif not (
-            isinstance(error, ConfigError | InputError | Stopped | OSError)
-            or "pip install" in message
-        ):
+        elif not isinstance(error, known) and "pip install" not in message:
             raise
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(BAD_INPUT) from None
@@ -124,16 +111,11 @@ def _with_named(override: list[str] | None, **settings: int | None) -> list[str]
     return [*(override or []), *named]
 
 
-def _console(**options: Any) -> "Console":
-    """One that prints words as they are."""
+def _console(*, quiet: bool = False) -> "Console":
+    """One that prints words as they are, and breaks no line: a command in it can be pasted."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, **options)
-
-
-def _print(console: "Console", line: Any, **options: Any) -> None:
-    """Print a table, or a line that is not broken: a command in it can be pasted."""
-    console.print(line, soft_wrap=isinstance(line, str), **options)
+    return Console(markup=False, highlight=False, soft_wrap=True, quiet=quiet)
 
 
 def _version(shown: bool) -> None:
@@ -145,8 +127,7 @@ def _version(shown: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Diffusion Evolution in JAX: evolutionary search as denoising."""
@@ -157,76 +138,66 @@ def main(
 
 @app.command()
 def run(
-    config: Annotated[
-        str,
-        typer.Argument(metavar="CONFIG", help="A YAML file, a name from `list`, or a run folder."),
-    ],
+    config: Config,
     override: Override = None,
     seed: Seed = None,
     repeats: Repeats = None,
     out: Annotated[Path | None, _out("New folder for the results.", "runs/NAME-DATE-TIME")] = None,
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the run that --out holds; start it where there is none."
-        ),
+        bool, Option("--resume", help="Go on with the run that --out holds, or start it.")
     ] = False,
     plugin: Plugin = None,
     log: Annotated[
-        Log | None,
-        typer.Option(help="Also write scalars as it goes, into OUT/tensorboard."),
+        Literal["tensorboard"] | None,
+        Option(help="Also write scalars as it goes, into OUT/tensorboard."),
     ] = None,
     distributed: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--distributed",
             help="One of many processes that share each population; which one say SLURM, Open MPI "
             "or the next three.",
         ),
     ] = False,
     coordinator: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where process 0 can be reached.")
+        str | None, Option(metavar="HOST:PORT", help="Where process 0 is.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
-    process: Annotated[int | None, typer.Option(help="Which one this is, from 0.")] = None,
+    processes: Annotated[int | None, Option(help="How many processes there are.")] = None,
+    process: Annotated[int | None, Option(help="Which one this is, from 0.")] = None,
     cache: Cache = True,
 ) -> None:
     """Run a config: evolve every method over every repeat, save the results, draw the figure."""
-    with errors_for_people():
-        from diffevo_jax.runs.config import plugins
-        from diffevo_jax.runs.config.experiment import load
-        from diffevo_jax.runs.config.files import find_config, shown
+    from diffevo_jax.runs.config import plugins
+    from diffevo_jax.runs.config.experiment import load
+    from diffevo_jax.runs.config.files import find_config, shown
+    from diffevo_jax.runs.results import folder as results
+    from diffevo_jax.runs.results import scalars
+    from diffevo_jax.runs.results.files import quoted
+    from diffevo_jax.runs.run import engine, startup
+    from diffevo_jax.runs.run import processes as many
 
-        override = _with_named(override, seed=seed, repeats=repeats)
-        path, out = _to_resume(config, out) if resume else (find_config(config), out)
-
-        from diffevo_jax.runs.results import folder as results
-        from diffevo_jax.runs.results import scalars
-        from diffevo_jax.runs.results.files import quoted
-        from diffevo_jax.runs.run import engine, startup
-        from diffevo_jax.runs.run import processes as many
-
-        # Before the config is read: Gymnax, which knows the tasks, starts JAX.
-        startup.prepare(cache=cache)
-        many.connect(distributed, coordinator, processes, process)
-
-        source = " ".join([shown(path), *(f"--set {text}" for text in override)])
-        with many.ending_together(), errors_for_people():
-            if log is not None:
-                scalars.check()
-            sources = plugins.load(plugin or ())
-            settings = load(path, override).config
-            programs = engine.build(settings, mesh=many.mesh() if distributed else None)
-            if not resume and results.is_unfinished(Path(config)):
-                typer.echo(
-                    f"{config} is unfinished; this is a new run of its config. "
-                    f"`diffevo-jax run {quoted(config)} --resume` goes on with it."
-                )
-            folder = many.on_first(results.create, out, settings.name, resume=resume)
-            _run_into(folder, settings, programs, source, sources, log)
+    overrides = _with_named(override, seed=seed, repeats=repeats)
+    path, out = _to_resume(config, out) if resume else (find_config(config), out)
+    # Before the config is read: Gymnax, which knows the tasks, starts JAX.
+    startup.prepare(cache=cache)
+    many.connect(distributed, coordinator, processes, process)
+    with many.ending_together(), errors_as_messages():
+        if log:
+            scalars.check()
+        sources = plugins.load(plugin or ())
+        settings = load(path, overrides).config
+        programs = engine.build(settings, mesh=many.mesh() if distributed else None)
+        if not resume and results.is_unfinished(Path(config)):
+            typer.echo(
+                f"{config} is unfinished; this is a new run of its config. "
+                f"`diffevo-jax run {quoted(config)} --resume` goes on with it."
+            )
+        folder = many.on_first(results.create, out, settings.name, resume=resume)
+        source = " ".join([shown(path), *(f"--set {text}" for text in overrides)])
+        _run_into(folder, settings, programs, bool(log), source=source, sources=sources)
 
 
-def _run_into(folder: Path, settings, programs, source, sources, log: Log | None) -> None:
+def _run_into(folder: Path, settings, programs, log: bool, **origin: Any) -> None:
     """Run into a folder; show progress, results and figure."""
     from diffevo_jax.runs.report import figure, table
     from diffevo_jax.runs.results import scalars
@@ -235,39 +206,36 @@ def _run_into(folder: Path, settings, programs, source, sources, log: Log | None
     from diffevo_jax.runs.run.processes import is_first, on_first
 
     console = _console(quiet=not is_first())
-    say = partial(_print, console)
     lengths = {name: program.num_levels for name, program in programs.items()}
-    say(f"{settings.description or settings.name}\n{table.header(settings, lengths)} -> {folder}")
+    console.print(
+        f"{settings.description or settings.name}\n{table.header(settings, lengths)} -> {folder}"
+    )
 
     def interrupted() -> str:
         goes_on = f"`diffevo-jax run {quoted(folder)} --resume` goes on."
         return f"Interrupted. {_kept(folder)}\n{goes_on}" if is_first() else ""
 
+    logging = nullcontext()
+    if log and is_first():
+        logging = scalars.tensorboard(folder)
+        console.print(f"tensorboard --logdir {quoted(folder / scalars.FOLDER)}", style="dim")
+    bars = _progress_bars(settings, lengths, console)
     try:
-        with _interruptible(interrupted), ExitStack() as held:
-            progress = held.enter_context(_progress_bars(settings, lengths, console))
-            logged = None
-            if log is not None and is_first():
-                logged = held.enter_context(scalars.tensorboard(folder))
-                place = quoted(folder / scalars.FOLDER)
-                say(f"tensorboard --logdir {place}", style="dim")
+        with _interruptible(interrupted), bars as progress, logging as logged:
             summaries = engine.run(
                 settings,
                 programs,
                 folder,
-                source=source,
-                sources=sources,
                 progress=progress,
-                say=say,
+                say=console.print,
                 log=logged,
+                **origin,
             )
     except engine.Stopped as stopped:
         raise engine.Stopped(f"{stopped}\n{on_first(_kept, folder)}") from None
-    for line in table.of_run(summaries):
-        say(line)
+    console.print(*table.of_run(summaries), sep="\n")
     if is_first():
-        for drawn in figure.draw(folder):
-            say(str(drawn), style="dim")
+        console.print(*figure.draw(folder), sep="\n", style="dim")
 
 
 def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
@@ -280,27 +248,24 @@ def _to_resume(config: str, out: Path | None) -> tuple[Path, Path]:
     folder = Path(config)
     if (folder / "config.yaml").is_file():
         return folder / "config.yaml", out or folder
-    if out is None:
-        message = (
-            f"--resume: expected a run folder, or a config and its --out FOLDER; seen {config}"
+    if out is not None:
+        return find_config(config), out
+    if folder.is_dir() and results.is_begun(folder):
+        raise ConfigError(
+            f"--resume: {folder} holds no config yet; start it with its config: "
+            f"`diffevo-jax run CONFIG --out {quoted(folder)} --resume`"
         )
-        if folder.is_dir() and results.is_begun(folder):
-            message = (
-                f"--resume: {folder} holds no config yet; start it with its config: "
-                f"`diffevo-jax run CONFIG --out {quoted(folder)} --resume`"
-            )
-        raise ConfigError(message)
-    return find_config(config), out
+    expected = "a run folder, or a config and its --out FOLDER"
+    raise ConfigError(f"--resume: expected {expected}; seen {config}")
 
 
 def _kept(folder: Path) -> str:
     """Say what a run that ended early has kept."""
-    from diffevo_jax.runs.results import folder as results
+    from diffevo_jax.runs.results.folder import finished_repeats
 
-    methods = results.finished_repeats(folder).items()
-    counts = [(f"{n} repeats" if n > 1 else "1 repeat", method) for method, n in methods if n]
-    kept = ", ".join(f"{count} of {method}" for count, method in counts)
-    return f"Kept in {folder}: {kept or 'the config; no repeat had finished'}."
+    methods = finished_repeats(folder).items()
+    counts = [f"{n} repeat{'s'[: n > 1]} of {method}" for method, n in methods if n]
+    return f"Kept in {folder}: {', '.join(counts) or 'the config; no repeat had finished'}."
 
 
 @contextmanager
@@ -311,81 +276,72 @@ def _progress_bars(settings, lengths: dict[str, int], console: "Console"):
     """
     from rich import progress as bars
 
-    columns = (
+    bar = bars.Progress(
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeElapsedColumn(),
         bars.TextColumn("left"),
         bars.TimeRemainingColumn(),
+        console=console,
     )
-    bar, tasks = bars.Progress(*columns, console=console), {}
+    totals = {name: settings.repeats * length for name, length in lengths.items()}
+    tasks = {
+        name: bar.add_task(method.label, total=totals[name])
+        for name, method in settings.methods.items()
+    }
 
     def progress(name: str, repeats: int, generations: int, compiling: bool) -> None:
-        if not tasks:
-            for each, method in settings.methods.items():
-                total = settings.repeats * lengths[each]
-                tasks[each] = bar.add_task(method.label, total=total)
-            bar.start()
-        method = settings.methods[name]
+        bar.start()
+        label = settings.methods[name].label + ("  compiling" if compiling else "")
         done = repeats * lengths[name] + generations
-        note = "  compiling" if compiling else ""
-        bar.update(tasks[name], completed=done, description=method.label + note)
+        bar.update(tasks[name], completed=done, description=label)
 
     try:
         yield progress
     finally:
-        if tasks:
+        if bar.live.is_started:
             bar.stop()
 
 
 @app.command()
 def sweep(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file with a section `sweep`, or a name.")
-    ],
+    config: Config,
     executor: Annotated[
-        Executor,
-        typer.Option(
-            help="local: one job after the other; slurm: an array; debug: in this process."
-        ),
-    ] = Executor.local,
+        Literal["local", "slurm", "debug"],
+        Option(help="local: one job after the other; slurm: an array; debug: no job."),
+    ] = "local",
     override: Override = None,
     seed: Seed = None,
     repeats: Repeats = None,
     out: Annotated[
         Path | None, _out("Folder of the sweep; what is finished in it is kept.", "runs/NAME")
     ] = None,
-    only: Annotated[
-        list[int] | None, _repeated("POINT", "Only this point; may be repeated.")
-    ] = None,
+    only: Annotated[list[int] | None, _repeated("POINT", "Only this point.")] = None,
     plugin: Plugin = None,
     cache: Cache = True,
 ) -> None:
     """Run every point of a sweep that is not finished, many as one program, into one table."""
-    with errors_for_people():
-        import jax
+    import jax
 
-        from diffevo_jax.runs.config.files import find_config
-        from diffevo_jax.runs.run import jobs
+    from diffevo_jax.runs.config.files import find_config
+    from diffevo_jax.runs.run import jobs
 
-        path = find_config(config)
-        override = _with_named(override, seed=seed, repeats=repeats)
-
-        if executor is not Executor.debug:
-            jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
-        with _interruptible(lambda: "Interrupted. The same command goes on from what is finished."):
-            failed = jobs.sweep(
-                path,
-                override,
-                executor=executor.value,
-                out=out,
-                only=only or (),
-                plugin=plugin or (),
-                cache=cache,
-                say=typer.echo,
-                finish=lambda folder: _show_sweep(folder, if_any=True),
-            )
+    path = find_config(config)
+    if executor != "debug":
+        jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
+    with _interruptible(lambda: "Interrupted. The same command goes on from what is finished."):
+        failed = jobs.sweep(
+            path,
+            _with_named(override, seed=seed, repeats=repeats),
+            executor=executor,
+            out=out,
+            only=only or (),
+            plugin=plugin or (),
+            cache=cache,
+            say=typer.echo,
+            finish=lambda folder: _show_sweep(folder, if_any=True),
+        )
     for line in failed:
         typer.echo(f"failed: {line}", err=True)
     if failed:
@@ -409,11 +365,9 @@ def _show_sweep(folder: Path, *, if_any: bool = False) -> None:
         raise
     table.write_summary(folder, rows)
     description = loaded.data.get("description", loaded.name)
-    say = partial(_print, _console())
-    for line in shown.of_sweep(description, rows, folder / "summary.csv"):
-        say(line)
-    for line in figure.draw_sweep(folder, loaded, rows):
-        say(line)
+    console = _console()
+    console.print(*shown.of_sweep(description, rows, folder / "summary.csv"), sep="\n")
+    console.print(*figure.draw_sweep(folder, loaded, rows), sep="\n")
 
 
 # Configs
@@ -422,42 +376,36 @@ def _show_sweep(folder: Path, *, if_any: bool = False) -> None:
 @app.command("list")
 def list_configs() -> None:
     """List the configs that come with the package, under the command that runs them."""
-    with errors_for_people():
-        from diffevo_jax.runs.config.files import config_folder, summaries
+    from diffevo_jax.runs.config.files import config_folder, summaries
 
-        configs = summaries(config_folder())
-        width = max((len(name) for name, _, _ in configs), default=0)
-        for command in ("run", "sweep"):
-            typer.echo(f"diffevo-jax {command} NAME")
-            for name, kind, description in configs:
-                if kind == command:
-                    typer.echo(f"  {name:<{width}}  {description}")
-        typer.echo("diffevo-jax reproduce\n  every figure and table of the paper, in a clone")
+    configs = summaries(config_folder())
+    width = max((len(name) for name, _, _ in configs), default=0)
+    for command in ("run", "sweep"):
+        typer.echo(f"diffevo-jax {command} NAME")
+        for name, kind, description in configs:
+            if kind == command:
+                typer.echo(f"  {name:<{width}}  {description}")
+    typer.echo("diffevo-jax reproduce\n  every figure and table of the paper, in a clone")
 
 
 @app.command()
 def init(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The experiment's name.")
-    ] = "my_experiment",
-    problem: Annotated[
-        str, typer.Option(metavar="KIND", help="function, control or bbob.")
-    ] = "control",
+    name: Annotated[str, Argument(metavar="NAME", help="The experiment's name.")] = "my_experiment",
+    problem: Annotated[str, Option(metavar="KIND", help="function, control or bbob.")] = "control",
     out: Annotated[Path | None, _out("The new file.", "NAME.yaml")] = None,
 ) -> None:
     """Write a commented config to start from: it runs as it is, and says what may be set."""
-    with errors_for_people():
-        from diffevo_jax.runs.config.files import starter
-        from diffevo_jax.runs.config.schema import ConfigError
-        from diffevo_jax.runs.results.files import quoted, write_whole
+    from diffevo_jax.runs.config.files import starter
+    from diffevo_jax.runs.config.schema import ConfigError
+    from diffevo_jax.runs.results.files import quoted, write_whole
 
-        path = out or Path(f"{name}.yaml")
-        text = starter(name, problem, path)
-        if path.exists():
-            raise ConfigError(f"{path}: exists; choose another NAME or --out FILE")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
-        typer.echo(f"{path}: run it with `diffevo-jax run {quoted(path)}`")
+    path = out or Path(f"{name}.yaml")
+    text = starter(name, problem, path)
+    if path.exists():
+        raise ConfigError(f"{path}: exists; choose another NAME or --out FILE")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    typer.echo(f"{path}: run it with `diffevo-jax run {quoted(path)}`")
 
 
 # Pictures of what is finished
@@ -465,72 +413,60 @@ def init(
 
 @app.command()
 def plot(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or a sweep.")],
+    folder: Annotated[Path, Argument(metavar="RUN", help="The folder of a run or a sweep.")],
     plugin: Plugin = None,
 ) -> None:
     """Draw the figure of a run or a sweep again, into its folder, from its files alone."""
-    with errors_for_people():
-        from diffevo_jax.runs.config import plugins
-        from diffevo_jax.runs.report import figure
-        from diffevo_jax.runs.results import folder as results
+    from diffevo_jax.runs.config import plugins
+    from diffevo_jax.runs.report import figure
+    from diffevo_jax.runs.results.folder import folder_kind
 
-        plugins.load(plugin or ())
-        if results.folder_kind(folder) == "sweep":
-            return _show_sweep(folder)
-        for path in figure.draw(folder):
-            typer.echo(path)
+    plugins.load(plugin or ())
+    if folder_kind(folder) == "sweep":
+        return _show_sweep(folder)
+    for path in figure.draw(folder):
+        typer.echo(path)
 
 
 @app.command()
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders on the same problem.")
-    ],
-    method: Annotated[
-        list[str] | None, _repeated("NAME", "Only this method of each run; may be repeated.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="The figure: NAME.png, .pdf or .svg.", callback=_home)
-    ] = Path("comparison.png"),
+    runs: Annotated[list[Path], Argument(metavar="RUN", help="Run folders on the same problem.")],
+    method: Annotated[list[str] | None, _repeated("NAME", "Only this method of each run.")] = None,
+    out: Annotated[Path, _out("The figure: NAME.png, .pdf or .svg.")] = Path("comparison.png"),
 ) -> None:
     """Hold runs, or the methods of one, against each other: a table and one figure.
 
     Differences are to the first run, or method, and paired where seeds agree.
     """
-    with errors_for_people():
-        from diffevo_jax.runs.report import figure, table
+    from diffevo_jax.runs.report import figure, table
 
-        groups, alone = table.groups(table.load_rows(runs, method or ()))
-        say = partial(_print, _console())
-        for group in groups:
-            for line in table.of_comparison(group):
-                say(line)
-        if alone:
-            say(f"Left out, on other problems: {', '.join(each.label for each in alone)}")
-        say(str(figure.draw_comparison(groups, out)), style="dim")
+    groups, alone = table.groups(table.load_rows(runs, method or ()))
+    console = _console()
+    for group in groups:
+        console.print(*table.of_comparison(group), sep="\n")
+    if alone:
+        console.print(f"Left out, on other problems: {', '.join(row.label for row in alone)}")
+    console.print(str(figure.draw_comparison(groups, out)), style="dim")
 
 
 @app.command()
 def animate(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    folder: Annotated[Path, Argument(metavar="RUN", help="A run folder.")],
     method: Annotated[
-        list[str] | None,
-        _repeated("NAME", "Of this method; may be repeated for best policies."),
+        list[str] | None, _repeated("NAME", "Of this method; best policies take several.")
     ] = None,
-    repeat: Annotated[int, typer.Option(help="Which repeat, from 0.")] = 0,
+    repeat: Annotated[int, Option(help="Which repeat, from 0.")] = 0,
     generation: Annotated[
         list[int] | None,
         _repeated(
             "NUMBER",
-            "Control tasks: individuals of this generation, from 1, in place of the best policy; "
-            "may be repeated, a panel each.",
+            "Control tasks: individuals of this generation, from 1, a panel each, in place of the "
+            "best policy.",
         ),
     ] = None,
-    episodes: Annotated[
-        int, typer.Option(min=1, help="Control tasks: fresh episodes an individual.")
-    ] = 1,
+    episodes: Annotated[int, Option(min=1, help="Control tasks: fresh episodes of each.")] = 1,
     out: Annotated[
-        Path | None, _out("NAME.gif, or NAME.mp4 with ffmpeg.", "RUN/animation.gif")
+        Path | None, _out("NAME.gif; NAME.mp4 with ffmpeg.", "RUN/animation.gif")
     ] = None,
     plugin: Plugin = None,
 ) -> None:
@@ -538,66 +474,48 @@ def animate(
 
     Control tasks with a drawing: CartPole, Acrobot, MountainCar, MountainCarContinuous, Pendulum.
     """
-    with errors_for_people():
-        from diffevo_jax.runs.config import plugins
+    from diffevo_jax.runs.config import plugins
+    from diffevo_jax.runs.report import animate as animation
 
-        plugins.load(plugin or ())
-        from diffevo_jax.runs.report import animate as animation
-
-        path = animation.animate(
-            folder,
-            out or folder / "animation.gif",
-            methods=method or (),
-            repeat=repeat,
-            generations=generation or (),
-            episodes=episodes,
-            say=typer.echo,
-        )
-        typer.echo(path)
+    plugins.load(plugin or ())
+    path = animation.animate(
+        folder,
+        out or folder / "animation.gif",
+        methods=method or (),
+        repeat=repeat,
+        generations=generation or (),
+        episodes=episodes,
+        say=typer.echo,
+    )
+    typer.echo(path)
 
 
 # The paper, and the machine
 
 
-@app.command()
-def reproduce(
-    only: Annotated[
-        list[str] | None, _repeated("NAME", "Only this figure or table; may be repeated.")
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few repeats: minutes, and wide errors.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        _out(
-            "Folder of the report; what is finished in it is kept.",
-            "runs/reproduce, with --quick runs/reproduce-quick",
-        ),
-    ] = None,
-    cache: Cache = True,
-) -> None:
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def reproduce(context: typer.Context) -> None:
     """Run every figure and table of the paper, and report them beside the published numbers.
 
-    In a clone of the repository: `python -m experiments.reproduce`.
+    In a clone of the repository: `python -m experiments.reproduce`, whose options these are:
+    --only NAME, --quick, --out FOLDER, --no-cache.
     """
     root = Path(diffevo_jax.__file__).resolve().parent.parent
     if not (root / "experiments" / "reproduce.py").is_file():
-        typer.echo(
-            "error: reproduce needs a clone of the repository, with its folder experiments/, "
-            "installed by `pip install --editable .`; this is the package alone",
-            err=True,
+        raise ModuleNotFoundError(
+            "reproduce needs a clone of the repository, with its folder experiments/, "
+            "installed by `pip install --editable .`; this is the package alone"
         )
-        raise typer.Exit(BAD_INPUT)
-    folder = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
-    command = [sys.executable, "-m", "experiments.reproduce", "--out", str(folder.absolute())]
-    command += [f"--only={name}" for name in only or ()]
-    command += (["--quick"] if quick else []) + ([] if cache else ["--no-cache"])
+    command = [sys.executable, "-P", "-m", "experiments.reproduce", *context.args]
     raise typer.Exit(_call(command, root))
 
 
-def _call(command: list[str], folder: Path) -> int:
-    """Run a command in a folder; its exit code, also after Ctrl-C, which reaches it too."""
-    with subprocess.Popen(command, cwd=folder) as process:
+def _call(command: list[str], root: Path) -> int:
+    """Run a command on a checkout; its exit code, also after Ctrl-C, which reaches it too."""
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)}) as process:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while True:
             try:

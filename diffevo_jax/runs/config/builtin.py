@@ -1,4 +1,7 @@
-"""What configs can name without a plugin: what the library's packages export, or a line each."""
+"""What configs can name without a plugin: what the library's packages export, or a line each.
+
+The starters say what the settings are.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -6,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, InputError, Number, Positive
@@ -14,12 +16,11 @@ from diffevo_jax.problem import Problem
 from diffevo_jax.runs.config.registry import register
 
 
-def factories(module: Any, made: type) -> dict[str, Callable[..., Any]]:
-    """The functions that a package exports and that return what is `made`, by name."""
-    functions = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
-    return {
-        name: each for name, each in functions.items() if each.__annotations__["return"] is made
-    }
+def _register_all(kind: str, module: Any, made: type) -> None:
+    """Register the functions that a package exports and that return what is `made`."""
+    for name, factory in inspect.getmembers(module, inspect.isfunction):
+        if factory.__annotations__["return"] is made:
+            register(kind, name, factory)
 
 
 for _name in ("cosine", "linear", "ddpm"):
@@ -31,17 +32,14 @@ register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=
 register("fitness_map", "power", de.fitness.power, needs_positive=True)
 register("fitness_map", "boltzmann", de.fitness.boltzmann)
 
-for _name, _factory in factories(de.denoisers, de.Denoiser).items():
-    register("denoiser", _name, _factory)
+_register_all("denoiser", de.denoisers, de.Denoiser)
 register("kernel", "gaussian", de.kernels.gaussian)
 register("kernel", "student_t", de.kernels.student_t)
-for _name, _factory in factories(de.samplers, de.Sampler).items():
-    register("sampler", _name, _factory)
+_register_all("sampler", de.samplers, de.Sampler)
 
 register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
-for _name, _factory in factories(de.baselines, de.Algorithm).items():
-    register("algorithm", _name, _factory)
+_register_all("algorithm", de.baselines, de.Algorithm)
 
 
 @register("algorithm", "evosax")
@@ -55,9 +53,13 @@ def evosax(
     num_genes: int,
 ) -> de.Algorithm:
     """Any of evosax's algorithms by name, see `evosax.strategy`."""
-    sizes = {"population_size": population_size, "num_genes": num_genes}
     return de.evosax.strategy(
-        strategy, num_generations=num_generations, params=params, options=options, **sizes
+        strategy,
+        population_size=population_size,
+        num_genes=num_genes,
+        num_generations=num_generations,
+        params=params,
+        options=options,
     )
 
 
@@ -82,7 +84,10 @@ def _title(problem: Mapping[str, Any], prefix: str = "") -> str:
     return f"{prefix}{function}, {problem.get('num_genes')} dimensions"
 
 
-@register("problem", "function", title=_title, how=("scale", "limit", "success"))
+_HOW = ("scale", "success")  # how a problem is met
+
+
+@register("problem", "function", title=_title, how=(*_HOW, "limit"))
 def function(
     *,
     function: Literal[
@@ -95,80 +100,35 @@ def function(
     limit: Positive | None = None,
     success: Number | None = None,
 ) -> Problem:
-    """A landscape of `landscapes.functions`, of the genome times `scale`.
+    """A landscape of `landscapes.functions`, see `landscapes.make_problem`.
 
-    num_genes: D; some landscapes are of the plane alone. scale: factor on the genome.
+    num_genes: D; some landscapes are of the plane alone.
     temperature: of the published fitness, exp(-distance / (temperature x scale)); null is 1.
     target_dim: dimension whose target Rastrigin's fitness has; null is its own.
-    limit: points are clipped to [-limit, limit] before they are evaluated; null leaves them.
-    success: fitness from which on an individual has solved it.
     """
     landscape = getattr(de.landscapes.functions, function)
     settings = {"temperature": temperature, "target_dim": target_dim}
     settings = {key: value for key, value in settings.items() if value is not None}
     for key in settings.keys() - inspect.signature(landscape).parameters.keys():
-        expected = f"none, {function} has no such setting"
-        raise InputError(key, expected, settings[key])
+        raise InputError(key, f"none, {function} has no such setting", settings[key])
     jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, num_genes), float))
+    landscape = partial(landscape, **settings)
+    return de.landscapes.make_problem(
+        landscape, num_genes=num_genes, scale=scale, limit=limit, success=success
+    )
 
-    return _landscape(partial(landscape, **settings), num_genes, scale, limit, success)
 
-
-@register(
-    "problem", "bbob", title=partial(_title, prefix="BBOB "), how=("scale", "limit", "success")
+_bbob_title = partial(_title, prefix="BBOB ")
+register(
+    "problem", "bbob", de.landscapes.bbob.make_problem, title=_bbob_title, how=(*_HOW, "limit")
 )
-def bbob(
-    *,
-    function: int | str,
-    num_genes: Count = 10,
-    instance: int = 0,
-    scale: Positive = 2.5,
-    limit: Positive | None = None,
-    success: Number | None = None,
-) -> Problem:
-    """A function of `landscapes.bbob`, of the genome times `scale`: fitness is -(f - f_opt).
-
-    function: its number, 1 to 24, or name, as f15. num_genes: D.
-    scale: factor on the genome; 2.5 spreads it over BBOB's box.
-    instance: seed of its optimum and rotations.
-    limit: points are clipped to [-limit, limit], BBOB's box is 5; null leaves them, as BBOB does.
-    success: fitness from which on an individual has solved it, such as -1e-3.
-    """
-    drawn = de.landscapes.bbob.make_instance(function, num_genes=num_genes, instance=instance)
-
-    def fitness(points: jax.Array) -> jax.Array:
-        return drawn.f_opt - jax.vmap(drawn.cost_fn)(points)
-
-    return _landscape(fitness, num_genes, scale, limit, success)
-
-
-def _landscape(
-    function: Callable[[jax.Array], jax.Array],
-    num_genes: int,
-    scale: Number,
-    limit: Number | None,
-    success: Number | None,
-) -> Problem:
-    """Points `[N, D]` -> fitness `[N]`, as a problem of genomes."""
-
-    def fitness_fn(population: jax.Array):
-        fitness = function(scale * population)
-        return fitness, {} if success is None else {"success": fitness >= success}
-
-    if limit is None:
-        return Problem(num_genes, fitness_fn, has_aux=True)
-    clip = partial(jnp.clip, min=-limit / scale, max=limit / scale)
-    return Problem(num_genes, fitness_fn, has_aux=True, repair=clip)
 
 
 @register(
     "problem",
     "control",
     title=lambda problem: str(problem.get("environment")),
-    how=(
-        *("policy", "scale", "num_episodes", "shared_starts", "observations", "fast_trig"),
-        "success",
-    ),
+    how=(*_HOW, "policy", "num_episodes", "shared_starts", "observations", "fast_trig"),
     measure="reward",
 )
 def control(
@@ -184,27 +144,12 @@ def control(
     shared_starts: Count | None = None,
     mesh=None,
 ) -> Problem:
-    """A Gymnax task with a policy, see `tasks.make_task` and `make_fitness`.
+    """A Gymnax task with a policy, see `tasks.make_task`, `policies.scaled` and `make_problem`.
 
-    environment: name of a Gymnax environment. policy: the network.
-    observations: scaled to a variance of about 1, or raw as the environment gives them.
-    num_episodes: of an individual in each generation; its fitness is their mean return.
-    scale: factor on the genome before it fills the network; 1 as published, 3 in `presets.control`.
-    max_steps: steps after which an episode is cut off, 500 as published; null keeps the
-        environment's own limit.
-    fast_trig: sines and cosines by a polynomial, to 2e-7, which is faster on a CPU.
-    success: return from which on an episode is a success, or goal: ended by the task's own rule;
-        null tells none.
-    shared_starts: number of starts that individuals share, whose luck is taken out; null gives each
-        its own.
+    max_steps: 500 as published; null keeps the environment's own limit. scale: 1 as published, 3 in
+    `presets.control`.
     """
-    task = de.tasks.make_task(
-        environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
-    )
-    network = policy(
-        input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
-    )
-    network = de.policies.scaled(network, scale)
+    task, network = make_task(environment, policy, observations, scale, max_steps, fast_trig)
     return de.tasks.make_problem(
         task,
         network,
@@ -213,3 +158,14 @@ def control(
         shared_starts=shared_starts,
         mesh=mesh,
     )
+
+
+def make_task(environment, policy, observations, scale, max_steps, fast_trig, **_: Any):
+    """The task of a section `control`, and its network with the scale of its genomes."""
+    task = de.tasks.make_task(
+        environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
+    )
+    network = policy(
+        input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs
+    )
+    return task, de.policies.scaled(network, scale)

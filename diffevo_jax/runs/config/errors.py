@@ -20,8 +20,6 @@ _EXPECTED = {
     "list_type": "a list",
     "dict_type": "keys and values",
     "model_type": "keys and values",
-    "model_attributes_type": "keys and values",
-    "union_tag_not_found": "keys and values",
     "greater_than": "a number above {gt:.12g}",
     "greater_than_equal": "{ge:.12g} or more",
     "less_than": "a number below {lt:.12g}",
@@ -39,49 +37,40 @@ def wrong(expected: str, seen: str, advice: str = "", *, key: str = "") -> Pydan
     return PydanticCustomError("config", "expected {expected}; seen {seen}", fields)
 
 
-def not_one_of(value: Any, choices: Iterable[str], *, what: str = "one of", key: str = ""):
-    """The error of a value that is none of the choices, with the nearest of them."""
-    choices = list(choices)
-    advice = nearest(str(value), choices).removeprefix("; ")
-    return wrong(f"{what} {', '.join(choices)}", kind(value), advice, key=key)
-
-
-def describe(
-    error: ValidationError,
-    validated: Any,
-    written: dict[str, Any],
-    choices: dict[str, tuple[str, ...]],
+def not_one_of(
+    value: Any,
+    choices: Iterable[str],
     *,
-    at: tuple[str, ...] = (),
-) -> list[InputError]:
+    what: str = "one of",
+    key: str = "",
+    otherwise: str = "",
+) -> PydanticCustomError:
+    """The error of a value that is none of the choices, with the nearest of them.
+
+    otherwise: the advice where none is near.
+    """
+    choices = list(choices)
+    advice = nearest(str(value), choices).removeprefix("; ") or otherwise
+    return wrong(f"{what} {', '.join(choices)}", typed(value), advice, key=key)
+
+
+def describe(error: ValidationError, validated: Any, written: dict[str, Any]) -> list[InputError]:
     """What pydantic says of a config, each error once, where the file states the setting.
 
     validated: the data, with the shared settings in each method. written: as the file has them.
-    choices: kind of a section -> its names. at: the place of the data in the file.
     """
     errors: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for item in error.errors(include_url=False):
         missing = item["type"] == "missing"
-        path = [*at, *_path(item["loc"], validated, choices, missing=missing)]
-        context, value = item.get("ctx", {}), item["input"]
-        seen, advice = "nothing" if missing else kind(value), ""
-        match item["type"]:
-            case "config":
-                what, seen, advice = context["expected"], context["seen"], context["advice"]
-                path += [context["key"]] if context["key"] else []
-            case "union_tag_invalid" | "union_tag_not_found" if isinstance(value, dict):
-                names = choices[path[-1]]
-                what, name = f"one of {', '.join(names)}", value.get("name")
-                seen = kind(name)
-                if name is not None:
-                    advice = nearest(str(name), names).removeprefix("; ")
-                    advice = advice or "names of your own: --plugin FILE"
-                path.append("name")
-            case _:
-                known = _EXPECTED.get(item["type"])
-                what = known.format(**context) if known else item["msg"]
+        path = _path(item["loc"], validated, missing=missing)
+        context, known = item.get("ctx", {}), _EXPECTED.get(item["type"])
+        expected = known.format(**context) if known else item["msg"]
+        seen, advice = "nothing" if missing else typed(item["input"]), ""
+        if item["type"] == "config":
+            expected, seen, advice = context["expected"], context["seen"], context["advice"]
+            path += [context["key"]] if context["key"] else []
         place = ".".join(_stated(path, written, missing=missing))
-        errors.setdefault((place, seen), []).append((what, advice))
+        errors.setdefault((place, seen), []).append((expected, advice))
     return [
         InputError(place, " or ".join(dict.fromkeys(expected)), seen, max(advice))
         for (place, seen), each in errors.items()
@@ -89,20 +78,16 @@ def describe(
     ]
 
 
-def _path(loc: tuple, data: Any, kinds: Iterable[str], *, missing: bool) -> list[str]:
-    """Keys of an error's place, without the names that pydantic puts between them."""
+def _path(loc: tuple, data: Any, *, missing: bool) -> list[str]:
+    """Keys of an error's place, without the names of types that pydantic puts between them."""
     path: list[str] = []
-    tagged = False
     for depth, part in enumerate(loc):
-        if path and path[-1] in kinds and path[:-1] != ["methods"] and not tagged:
-            tagged = True  # the name of the section's choice
-            continue
-        known = isinstance(data, dict) and part in data
-        if known or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
-            data, tagged = data[part], False
-            path.append(str(part))
-        elif missing and depth == len(loc) - 1:
-            path.append(str(part))
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            if not missing or depth < len(loc) - 1:
+                continue
+        path.append(str(part))
     return path
 
 
@@ -113,15 +98,16 @@ def _stated(path: list[str], written: dict[str, Any], *, missing: bool) -> list[
     """
     if path[:1] != ["methods"] or len(path) < 3:
         return path
-    node = written.get("methods")
-    for key in [path[1], *(path[2:-1] if missing else path[2:])]:
-        if not (isinstance(node, dict) and key in node):
-            return path[2:]
-        node = node[key]
-    return path[2:] if missing and not (isinstance(node, dict) and "name" in node) else path
+    node: Any = written
+    try:
+        for key in path[:-1] if missing else path:
+            node = node[key]
+        return path if not missing or "name" in node else path[2:]
+    except (KeyError, TypeError):
+        return path[2:]
 
 
-def kind(value: Any) -> str:
+def typed(value: Any) -> str:
     """Name a value's type and show its beginning."""
     if value is None:
         return "nothing"

@@ -8,21 +8,22 @@ import json
 import reprlib
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from diffevo_jax.checks import InputError, nearest
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.errors import describe, kind
+from diffevo_jax.runs.config.errors import describe, typed
 from diffevo_jax.runs.config.files import hint, shown
-from diffevo_jax.runs.config.registry import KINDS, Registry
+from diffevo_jax.runs.config.registry import KINDS, Registry, Section
 from diffevo_jax.runs.config.registry import registry as default_registry
-from diffevo_jax.runs.config.schema import SHARED, ConfigError, RunConfig, run_type
+from diffevo_jax.runs.config.schema import SHARED, ConfigError, RunConfig
 from diffevo_jax.runs.config.sweep import SweepSection
 
 # Its full path, a.b.c, and its value.
 Setting = tuple[str, Any]
+T = TypeVar("T", bound=Section)
 
 _EVOLVES = ("population_size", "problem", "algorithm")
 # Overrides under which a config is still what its description says.
@@ -30,6 +31,12 @@ _FREE = (
     *("name", "description", "seed", "repeats", "checkpoint", "figure", "save_populations"),
     *("save_x0", "sweep.slurm", "sweep.points_per_job", "sweep.runs_per_call"),
 )
+
+
+class _Swept(Section):
+    """The section of a file that makes it a sweep's."""
+
+    sweep: SweepSection
 
 
 class Point(NamedTuple):
@@ -86,22 +93,22 @@ def load(
         _check_place(f"--set {text}", key, merge(written, _nested(changes)), registry)
         changes.append((key, value))
     data = _noted(written, overlaid(written, changes, where), changes)
-    model = run_type(registry)
-    if "sweep" not in data:
-        point = Point(0, {}, _validated(model, data, where, registry))
-        return Experiment(path, data, None, (point,))
-    base = {key: value for key, value in data.items() if key != "sweep"}
-    section = _section(data["sweep"], where)
-    base.setdefault("save_populations", 0)  # a table is what a sweep is for
+    section, each, base = None, [{}], data
+    if "sweep" in data:
+        base = {"save_populations": 0} | data  # a table is what a sweep is for
+        swept = {"sweep": base.pop("sweep")}
+        section = _validated(_Swept, swept, swept, where).sweep
+        each = section.points()
     points = []
-    for number, settings in enumerate(section.points()):
-        place = f"{where}: point {number} ({_listed(settings.items())})"
+    for number, settings in enumerate(each):
+        place = f"{where}: point {number} ({_listed(settings.items())})" if section else where
         for key in settings:
             if key.split(".")[0] in ("name", "description", "figure", "sweep"):
                 problem = InputError(key, "a setting of the algorithm or its problem", key)
                 raise ConfigError.of(f"{where}: sweep", problem)
             _check_place(f"{where}: sweep: {key}", key, base, registry)
-        config = _validated(model, overlaid(base, settings.items(), place), place, registry)
+        config = overlaid(base, settings.items(), place)
+        config = _validated(RunConfig, _expanded(config), config, place, registry)
         points.append(Point(number, settings, config))
     return Experiment(path, data, section, tuple(points))
 
@@ -110,16 +117,15 @@ def read(path: Path) -> dict[str, Any]:
     """Read a config file as a mapping, as it is written. Raises ConfigError."""
     try:
         data = yaml_loader.read(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{hint(path)}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: a folder without a config.yaml; expected a config") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except yaml_loader.YamlError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, yaml_loader.YamlError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError):
+            reason = f"no such file{hint(path)}"
+        elif isinstance(error, IsADirectoryError):
+            reason = "a folder without a config.yaml; expected a config"
+        raise ConfigError(f"{path}: {reason}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values; seen {kind(data)}")
+        raise ConfigError(f"{path}: expected keys and values; seen {typed(data)}")
     return data
 
 
@@ -207,13 +213,13 @@ def _noted(
     description = data.get("description", "")
     if not changes or not isinstance(description, str):
         return data
-    note = f"{', ' if '; overridden: ' in description else '; overridden: '}{_listed(changes)}"
+    begun = "; overridden: " in description
+    note = f"{', ' if begun else '; overridden: '}{_listed(dict(changes).items())}"
     data = {**data, "description": description + note if description else note[2:]}
-    before, after = _methods(written), _methods(data)
-    stated = data["methods"] if isinstance(data.get("methods"), dict) else {}
-    for name in before.keys() & stated.keys() & after.keys():
-        same = all(before[name].get(key) == after[name].get(key) for key in _EVOLVES)
-        if "reference" in after[name] and not same:
+    before = _methods(written)
+    for name, method in _methods(data).items():
+        changed = any(before.get(name, method).get(key) != method.get(key) for key in _EVOLVES)
+        if "reference" in method and changed:
             data = merge(data, {"methods": {name: {"reference": None}}})
     return data
 
@@ -225,25 +231,17 @@ def _listed(settings: Iterable[Setting]) -> str:
     )
 
 
-def _section(written: Any, where: str) -> SweepSection:
-    if not isinstance(written, dict):
-        raise ConfigError.of(where, InputError("sweep", "keys and values", kind(written)))
-    try:
-        return SweepSection.model_validate(written)
-    except ValidationError as error:
-        problems = describe(error, written, written, {}, at=("sweep",))
-        raise ConfigError.of(where, *problems) from None
-
-
 def _validated(
-    model: type[RunConfig], data: dict[str, Any], where: str, registry: Registry | None
-) -> RunConfig:
-    expanded = _expanded(data)
+    model: type[T],
+    data: dict[str, Any],
+    written: dict[str, Any],
+    where: str,
+    registry: Registry | None = None,
+) -> T:
     try:
-        return model.model_validate(expanded)
+        return model.model_validate(data, context=registry)
     except ValidationError as error:
-        names = {each: registry.names(each) if registry else () for each in KINDS}
-        raise ConfigError.of(where, *describe(error, expanded, data, names)) from None
+        raise ConfigError.of(where, *describe(error, data, written)) from None
 
 
 def _parsed(override: str) -> tuple[str, Any]:
@@ -260,19 +258,18 @@ def _parsed(override: str) -> tuple[str, Any]:
 def _check_place(where: str, key: str, data: dict[str, Any], registry: Registry | None) -> None:
     """Raise ConfigError for a setting of a method that is not there, or without its section."""
     first, *rest = key.split(".")
-    methods = data.get("methods")
+    methods, error = data.get("methods"), None
     if first == "methods" and rest[1:] and isinstance(methods, dict) and rest[0] not in methods:
         advice = nearest(rest[0], methods).removeprefix("; ")
-        expected = f"one of {', '.join(methods)}"
-        raise ConfigError.of(where, InputError("methods", expected, rest[0], advice))
-    if key.startswith("sweep.grid.") and len(rest) > 2:
+        error = InputError("methods", f"one of {', '.join(methods)}", rest[0], advice)
+    elif key.startswith("sweep.grid.") and rest[2:]:
         inner = key.removeprefix("sweep.grid.")
         advice = f'--set "sweep.grid={{{inner}: [...]}}"'
-        raise ConfigError.of(where, InputError("sweep.grid", "keys and values", inner, advice))
-    if registry is None or first in (*RunConfig.model_fields, *SHARED, "sweep"):
-        return
-    for section in ("problem", "algorithm"):
-        models = [registry.model(section, name) for name in registry.names(section)]
-        if any(first in model.model_fields for model in models):
-            advice = f"did you mean {section}.{key}?"
-            raise ConfigError.of(where, InputError(first, "a key of a run", key, advice))
+        error = InputError("sweep.grid", "keys and values", inner, advice)
+    elif registry and first not in (*RunConfig.model_fields, *SHARED, "sweep"):
+        for (section, _), entry in registry.entries.items():
+            if section in ("problem", "algorithm") and first in entry.model.model_fields:
+                advice = f"did you mean {section}.{key}?"
+                error = error or InputError(first, "a key of a run", key, advice)
+    if error:
+        raise ConfigError.of(where, error)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from diffevo_jax.checks import InputError, nearest
 from diffevo_jax.runs.config import yaml as yaml_loader
-from diffevo_jax.runs.config.schema import ConfigError
 
 
 def config_folder() -> Path:
@@ -24,22 +23,24 @@ def shown(path: Path) -> str:
     return path.stem if path.parent == config_folder() else str(path)
 
 
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The configs of a folder, by their names."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def find_config(name: str) -> Path:
     """A file or a run's or sweep's folder, or else a config of the package, by its file name."""
     path = Path(name)
     if (path / "config.yaml").is_file():
         return path / "config.yaml"
-    shipped = {path.stem: path for path in config_folder().glob("*.yaml")}
-    if name.removesuffix(".yaml") in shipped and not path.is_file():
-        return shipped[name.removesuffix(".yaml")]
-    return path
+    shipped = _by_name(config_folder())
+    return path if path.is_file() else shipped.get(name.removesuffix(".yaml"), path)
 
 
 def hint(path: Path) -> str:
     """Say which config may have been meant by a path where there is none."""
-    siblings = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
-    shipped = [other.stem for other in sorted(config_folder().glob("*.yaml"))]
-    return nearest(str(path), [*siblings, *shipped]) or "; `diffevo-jax list` shows the configs"
+    near = nearest(str(path), [*sorted(path.parent.glob("*.yaml")), *_by_name(config_folder())])
+    return near or "; `diffevo-jax list` shows the configs"
 
 
 def summaries(folder: Path) -> list[tuple[str, str, str]]:
@@ -48,32 +49,29 @@ def summaries(folder: Path) -> list[tuple[str, str, str]]:
     Name, the command that runs it, and description of each.
     """
     lines = []
-    for path in sorted(folder.glob("*.yaml")):
-        command, description = "run", "not readable"
+    for name, path in _by_name(folder).items():
+        data = None
         with contextlib.suppress(OSError, yaml_loader.YamlError):
             data = yaml_loader.read(path)
-            if isinstance(data, dict):
-                command = "sweep" if "sweep" in data else "run"
-                description = str(data.get("description", ""))
-        lines.append((path.stem, command, description))
+        data = data if isinstance(data, dict) else {"description": "not readable"}
+        command = "sweep" if "sweep" in data else "run"
+        lines.append((name, command, str(data.get("description", ""))))
     return lines
 
 
 def starters() -> dict[str, Path]:
     """The configs to start from, by their problems."""
-    return {path.stem: path for path in sorted((config_folder() / "starters").glob("*.yaml"))}
+    return _by_name(config_folder() / "starters")
 
 
 def starter(name: str, problem: str, path: Path) -> str:
-    """The text of a commented config of a name, to be written to `path`. Raises ConfigError."""
+    """The text of a commented config of a name, to be written to `path`. Raises InputError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", name):
-        wrong = InputError("NAME", "letters, digits, - and _", repr(name), "see --out")
-        raise ConfigError(str(wrong), [wrong])
+        raise InputError("NAME", "letters, digits, - and _", repr(name), "see --out")
     known = starters()
     if problem not in known:
         advice = nearest(problem, known).removeprefix("; ")
-        wrong = InputError("--problem", f"one of {', '.join(known)}", problem, advice)
-        raise ConfigError(str(wrong), [wrong])
+        raise InputError("--problem", f"one of {', '.join(known)}", problem, advice)
     text = known[problem].read_text(encoding="utf-8")
     text = text.replace("my_experiment.yaml", str(path), 1)
     return text.replace("name: my_experiment\n", yaml_loader.dump({"name": name}), 1)

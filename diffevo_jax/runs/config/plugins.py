@@ -4,9 +4,9 @@ A config never runs code by itself: a file is loaded where the command line name
 the results in the folder plugins/, and compared with that by `--resume`.
 """
 
-import importlib.util
 import sys
 import traceback
+import types
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,42 +26,40 @@ def load(paths: Iterable[Path]) -> dict[str, str]:
     """
     sources = {}
     for path in paths:
+        if path.suffix != ".py":
+            raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
         try:
             source = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            near = nearest(str(path), path.parent.glob("*.py"))
+            raise ConfigError(f"--plugin {path}: no such file{near}") from None
         except (OSError, UnicodeDecodeError) as error:
-            if not isinstance(error, FileNotFoundError):
-                raise ConfigError(f"--plugin {path}: {error}") from None
-            hint = nearest(str(path), [str(other) for other in path.parent.glob("*.py")])
-            raise ConfigError(f"--plugin {path}: no such file{hint}") from None
+            raise ConfigError(f"--plugin {path}: {error}") from None
         if path.name in sources:
             raise ConfigError(f"--plugin {path}: expected files of different names; seen two")
         sources[path.name] = source
-        _, before = registry.plugins.get(path.name, ("", None))
-        if before != source:
+        if registry.plugins.get(path.name, ("", None))[1] != source:
             _run(path, source)
     return sources
 
 
 def _run(path: Path, source: str) -> None:
-    name, file = f"diffevo_jax_plugin_{path.stem}", path.resolve()
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--plugin {path}: expected a Python file, NAME.py")
-    module = importlib.util.module_from_spec(spec)
-    before = registry.copy()
-    sys.modules[name] = module  # for pickle, which a process pool needs
+    file, before = str(path.resolve()), dict(registry.entries)
+    module = types.ModuleType(f"diffevo_jax_plugin_{path.stem}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module  # for pickle, which a process pool needs
     try:
-        spec.loader.exec_module(module)
-        if registry == before:
+        exec(compile(source, file, "exec"), vars(module))
+        if registry.entries == before:
             raise ValueError("registers nothing; see diffevo_jax.runs.config.registry.register")
     except (Exception, SystemExit) as error:
-        registry.restore(before)
-        del sys.modules[name]
-        line = getattr(error, "lineno", None)  # of a SyntaxError
-        lines = [line] if line else [frame.lineno for frame in _frames(error, {str(file)})]
-        where = f", line {lines[-1]}" if lines else ""
+        registry.entries = before
+        del sys.modules[module.__name__]
+        lines = [frame.lineno for frame in _frames(error, {file})]
+        line = getattr(error, "lineno", None) or (lines and lines[-1])  # of a SyntaxError, or ours
+        where = f", line {line}" if line else ""
         raise ConfigError(f"--plugin {path}{where}: {_message(error)}") from error
-    registry.plugins[path.name] = (str(file), source)
+    registry.plugins[path.name] = (file, source)
 
 
 def located(error: Exception) -> str | None:
@@ -100,14 +98,10 @@ def kept(folder: Path) -> list[Path]:
 def check_same(folder: Path, sources: dict[str, str]) -> None:
     """Raise ConfigError unless a folder keeps these files, to the letter."""
     there = {path.name: path.read_text(encoding="utf-8") for path in kept(folder)}
-    if there == sources:
-        return
     for name in {**there, **sources}:
         if name not in there:
-            raise ConfigError(
-                f"{folder}: made without plugin {name}; leave that one out, or choose another "
-                "folder"
-            )
+            advice = f"made without plugin {name}; leave that one out, or choose another folder"
+            raise ConfigError(f"{folder}: {advice}")
         if there[name] != sources.get(name):
             seen = "has another text of it" if name in sources else "does not name it"
             raise ConfigError(

@@ -11,6 +11,8 @@ factory receives it by the parameter's name, see `KINDS`.
 """
 
 import inspect
+import math
+import operator
 import re
 import types
 import typing
@@ -19,22 +21,11 @@ from functools import partial, reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+import pydantic
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError, Interval
-from diffevo_jax.runs.config.errors import not_one_of
+from diffevo_jax.runs.config.errors import not_one_of, typed, wrong
 
 
 class Kind(NamedTuple):
@@ -64,13 +55,13 @@ KINDS = {
 }
 
 
-class Section(BaseModel):
+class Section(pydantic.BaseModel):
     """A section of a config: no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
     also_here: ClassVar[tuple[str, ...]] = ()
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         for key in data if isinstance(data, dict) else ():
@@ -80,11 +71,28 @@ class Section(BaseModel):
         return data
 
 
-class Entry(NamedTuple):
-    """A factory and what the runner must know of it.
+def chosen(kind: str) -> pydantic.BeforeValidator:
+    """A field that is a section of a kind: its names are those of the registry in the context.
 
-    traced: settings that are numbers to the compiled program, so that a sweep over them compiles
-        once. One that is off at 0 by default, as a floor, is no part of the program where it is 0.
+    Without a registry, the section stays as it is written.
+    """
+
+    def validated(value: Any, info: pydantic.ValidationInfo) -> Any:
+        return value if info.context is None else info.context.section(kind, value)
+
+    return pydantic.BeforeValidator(validated)
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("name")).replace("_", " ")
+
+
+class Entry(NamedTuple):
+    """A factory and what a run must know of it.
+
+    model: its section. traced: settings that are numbers to the compiled program, so that a sweep
+        over them compiles once. One that is off at 0 by default, as a floor, is no part of the
+        program where it is 0.
     needs_positive: whether a fitness map has no weight for a negative fitness.
     title: settings of a problem -> its name in tables and figures.
     how: settings of a problem that say how it is met, not what is measured: runs that differ in
@@ -93,39 +101,26 @@ class Entry(NamedTuple):
     """
 
     factory: Callable[..., Any]
-    traced: tuple[str, ...]
-    needs_positive: bool
-    title: Callable[[Mapping[str, Any]], str]
-    how: tuple[str, ...]
-    measure: str
+    model: type[Section]
+    traced: tuple[str, ...] = ()
+    needs_positive: bool = False
+    title: Callable[[Mapping[str, Any]], str] = _title
+    how: tuple[str, ...] = ()
+    measure: str = "fitness"
+
+
+_UNKNOWN = Entry(Section, Section)
 
 
 class Registry:
-    """What configs can name: kind -> name -> `Entry`; and the plugins that registered some.
+    """What configs can name.
 
-    plugins: file name -> (path, source) of the files that have been run.
+    entries: by kind and name. plugins: file name -> (path, source) of those that have been run.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
-        self._types: dict[str, Any] = {}
+        self.entries: dict[tuple[str, str], Entry] = {}
         self.plugins: dict[str, tuple[str, str]] = {}
-
-    def copy(self) -> "Registry":
-        """A registry of the same names, which `restore` takes."""
-        other = Registry()
-        other.restore(self)
-        return other
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both have the same names."""
-        return isinstance(other, Registry) and self._entries == other._entries
-
-    def restore(self, other: "Registry") -> None:
-        """Take over the names and plugins of another registry."""
-        self._entries = {kind: dict(entries) for kind, entries in other._entries.items()}
-        self.plugins = dict(other.plugins)
-        self._types.clear()
 
     def register(
         self,
@@ -134,7 +129,7 @@ class Registry:
         factory: Callable[..., Any] | None = None,
         *,
         needs_positive: bool = False,
-        title: Callable[[Mapping[str, Any]], str] | None = None,
+        title: Callable[[Mapping[str, Any]], str] = _title,
         how: Sequence[str] = (),
         measure: str = "fitness",
     ) -> Any:
@@ -146,68 +141,41 @@ class Registry:
         Raises ValueError on another kind, a name that is taken or no word, and a factory whose
         parameters a config can't give.
         """
-        facts: dict[str, Any] = {
-            "needs_positive": needs_positive,
-            "title": title or (lambda settings: str(settings["name"]).replace("_", " ")),
-            "how": tuple(how),
-            "measure": measure,
-        }
-        if factory is None:
-            return partial(self._register, kind, name, **facts)
-        return self._register(kind, name, factory, **facts)
 
-    def _register(self, kind: str, name: str, factory: Callable, **facts: Any) -> Callable:
-        if kind not in KINDS:
-            raise InputError("kind", f"one of {', '.join(KINDS)}", repr(kind))
-        if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
-            raise InputError(kind, "a name of letters, digits, _, - and .", repr(name))
-        where = f"{kind} {name!r}"
-        if not callable(factory):
-            raise InputError(where, "a factory, a function", repr(factory))
-        if name in self._entries[kind]:
-            home = _home(self._entries[kind][name])
-            raise InputError(where, "a new name", f"one that {home} has registered already")
-        parameters = _settings(kind, where, factory)
-        traced = tuple(each for each in parameters if _may_be_traced(factory, each))
-        self._entries[kind][name] = Entry(factory, traced, **facts)
-        self._types.clear()
-        return factory
+        def decorate(factory: Callable) -> Callable:
+            if kind not in KINDS:
+                raise InputError("kind", f"one of {', '.join(KINDS)}", repr(kind))
+            if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
+                raise InputError(kind, "a name of letters, digits, _, - and .", repr(name))
+            where = f"{kind} {name!r}"
+            if not callable(factory):
+                raise InputError(where, "a factory, a function", repr(factory))
+            if (kind, name) in self.entries:
+                home = self.entries[kind, name].factory.__module__
+                raise InputError(where, "a new name", f"one that {home} has registered already")
+            facts = needs_positive, title, tuple(how), measure
+            self.entries[kind, name] = Entry(factory, *_section(kind, name, factory), *facts)
+            return factory
 
-    def names(self, kind: str) -> tuple[str, ...]:
+        return decorate if factory is None else decorate(factory)
+
+    def names(self, kind: str) -> list[str]:
         """What a section of this kind may be."""
-        return tuple(self._entries[kind])
+        return [name for each, name in self.entries if each == kind]
 
     def entry(self, kind: str, section: Section) -> Entry:
         """The entry of a validated section."""
-        return self._entries[kind][getattr(section, "name")]  # noqa: B009
+        return self.entries[kind, getattr(section, "name")]  # noqa: B009
 
-    def model(self, kind: str, name: str) -> type[Section]:
-        """The section of a name: its settings."""
-        default, factory = KINDS[kind].default, self._entries[kind][name].factory
-        fields: dict[str, Any] = {"name": (Literal[name], name if name == default else ...)}
-        for setting, (annotation, value) in _settings(kind, f"{kind} {name!r}", factory).items():
-            if setting in KINDS:
-                annotation = self.section_type(setting)
-                if value is not ...:  # the library's own default has a name here
-                    annotation, value = annotation | None, None
-            fields[setting] = annotation, value
-        return create_model(f"{kind}_{name}", __base__=Section, __doc__=factory.__doc__, **fields)
-
-    def section_type(self, kind: str) -> Any:
-        """The pydantic type of a kind's section: one of its entries, told apart by `name`."""
-        if kind not in self._types:
-
-            def chosen(value: Any) -> Any:
-                if isinstance(value, dict):
-                    name = value.get("name", KINDS[kind].default)
-                    return name if name is None else str(name)
-                return getattr(value, "name", None)
-
-            models = tuple(
-                Annotated[self.model(kind, name), Tag(name)] for name in self.names(kind)
-            )
-            self._types[kind] = Annotated[typing.Union[models], Discriminator(chosen)]  # noqa: UP007
-        return self._types[kind]
+    def section(self, kind: str, value: Any) -> Section:
+        """Validate a section of a config: the settings of the factory that its `name` chooses."""
+        if not isinstance(value, dict):
+            raise wrong("keys and values", typed(value))
+        name = value.get("name", KINDS[kind].default)
+        if (kind, str(name)) not in self.entries:
+            advice = "" if name is None else "names of your own: --plugin FILE"
+            raise not_one_of(name, self.names(kind), key="name", otherwise=advice)
+        return self.entries[kind, str(name)].model.model_validate(value, context=self)
 
     def build(self, kind: str, section: Any, path: str, **arguments: Any) -> Any:
         """Call a section's factory, and those of the sections in it, with their settings.
@@ -218,19 +186,15 @@ class Registry:
         Raises ValueError whose message begins with the path of the setting.
         """
         factory = self.entry(kind, section).factory
-        settings: dict[str, Any] = {}
-        for name in inspect.signature(factory).parameters:
+        parameters = inspect.signature(factory).parameters
+        settings = {name: value for name, value in arguments.items() if name in parameters}
+        for name, value in section:
             if name == "policy":
-                inner = getattr(section, name)
-                settings[name] = partial(self.build, name, inner, f"{path}.{name}")
-            elif name in KINDS:
-                inner = getattr(section, name)
-                if inner is not None:
-                    settings[name] = self.build(name, inner, f"{path}.{name}", **arguments)
-            elif name in type(section).model_fields:
-                settings[name] = getattr(section, name)
-            elif name in arguments:
-                settings[name] = arguments[name]
+                settings[name] = partial(self.build, name, value, f"{path}.{name}")
+            elif name not in KINDS and name != "name":
+                settings[name] = value
+            elif name in KINDS and value is not None:
+                settings[name] = self.build(name, value, f"{path}.{name}", **arguments)
         try:
             made = factory(**settings)
         except ValueError as error:
@@ -253,8 +217,7 @@ class Registry:
     ) -> Iterator[tuple[str, str, Section]]:
         """(kind, path, section) of a section and of those in it."""
         yield kind, path, section
-        for name in type(section).model_fields:
-            inner = getattr(section, name)
+        for name, inner in section:
             if name in KINDS and inner is not None:
                 yield from self.sections(name, inner, f"{path}.{name}".lstrip("."))
 
@@ -264,125 +227,103 @@ class Registry:
     def title(self, problem: Section | Mapping[str, Any]) -> str:
         """Name a problem for tables and figures."""
         entry, settings = self._known(problem)
-        return entry.title(settings) if entry else str(settings.get("name")).replace("_", " ")
+        return entry.title(settings)
 
     def measure(self, problem: Section | Mapping[str, Any]) -> str:
         """What a problem's fitness is called."""
-        entry, _ = self._known(problem)
-        return entry.measure if entry else "fitness"
+        return self._known(problem)[0].measure
 
     def how(self, problem: Section | Mapping[str, Any]) -> tuple[str, ...]:
         """Settings of a problem that say how it is met, see `Entry`."""
-        entry, _ = self._known(problem)
-        return entry.how if entry else ()
+        return self._known(problem)[0].how
 
     def measured(self, problem: Section | Mapping[str, Any]) -> dict[str, Any]:
         """Those settings of a problem that say what its fitness is."""
-        _, settings = self._known(problem)
-        return {key: value for key, value in settings.items() if key not in self.how(problem)}
+        entry, settings = self._known(problem)
+        return {key: value for key, value in settings.items() if key not in entry.how}
 
-    def _known(self, problem: Any) -> tuple[Entry | None, Mapping[str, Any]]:
-        settings = problem if isinstance(problem, Mapping) else problem.model_dump()
-        return self._entries["problem"].get(str(settings.get("name"))), settings
+    def _known(self, problem: Any) -> tuple[Entry, Mapping[str, Any]]:
+        settings = dict(problem)
+        return self.entries.get(("problem", str(settings.get("name"))), _UNKNOWN), settings
 
 
 registry = Registry()
 register = registry.register
 
 
-def _home(entry: Entry) -> str:
-    code = getattr(inspect.unwrap(entry.factory), "__code__", None)
-    return code.co_filename if code else entry.factory.__module__
-
-
 # From the signature of a factory to settings.
 
 
-def _settings(kind: str, where: str, factory: Callable) -> dict[str, Any]:
-    """Name -> pydantic (type, default) of the parameters that are settings."""
+def _section(kind: str, name: str, factory: Callable) -> tuple[type[Section], tuple[str, ...]]:
+    """The section of a factory, whose settings are its parameters, and those that may be traced."""
+    where = f"{kind} {name!r}"
     hints = typing.get_type_hints(factory, include_extras=True)
-    settings = {}
-    for parameter in inspect.signature(factory).parameters.values():
-        name = parameter.name
-        if name in KINDS[kind].arguments:
+    fields: dict[str, Any] = {"name": (Literal[name], name)}
+    for setting, parameter in inspect.signature(factory).parameters.items():
+        if setting in KINDS[kind].arguments:
             continue
-        if name.startswith(("_", "model_")) or name == "name":
-            raise InputError(where, "parameters that can be settings", repr(name))
-        default = ... if parameter.default is parameter.empty else parameter.default
+        if setting.startswith(("_", "model_")) or setting == "name":
+            raise InputError(where, "parameters that can be settings", repr(setting))
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise InputError(where, "named parameters", str(parameter))
-        if name in KINDS:  # a section: its type has to wait for all names
-            settings[name] = Any, default
+        place, hint = f"{where}: parameter {setting!r}", hints.get(setting)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        if setting in KINDS:
+            section: Any = Annotated[Any, chosen(setting)]
+            # The library's own default has a name here.
+            fields[setting] = (section, ...) if default is ... else (section | None, None)
             continue
-        hint = hints.get(name)
-        setting = _setting(hint)
-        if setting is not None:
-            settings[name] = setting, default
+        try:
+            fields[setting] = _setting(hint), default
             if default is not ...:
-                _check_default(f"{where}: parameter {name!r}", setting, default)
-        elif default is ... or hint is None:
-            raise InputError(
-                f"{where}: parameter {name!r}",
-                "an annotation that a config can give (int, float, bool, str, Literal, list, dict "
-                "or one of diffevo_jax.checks), or the name of what a run gives, "
-                f"{', '.join(KINDS[kind].arguments)}",
-                "none" if hint is None else hint,
-            )
-    return settings
+                pydantic.TypeAdapter(fields[setting][0]).validate_python(default, strict=True)
+        except pydantic.ValidationError as error:
+            advice = error.errors()[0]["msg"]
+            expected = "a default of its type and range"
+            raise InputError(place, expected, repr(default), advice) from None
+        except TypeError:
+            if hint is None or default is ...:
+                raise InputError(
+                    place,
+                    "an annotation that a config can give (int, float, bool, str, Literal, list, "
+                    "dict or one of diffevo_jax.checks), or the name of what a run gives, "
+                    f"{', '.join(KINDS[kind].arguments)}",
+                    "none" if hint is None else hint,
+                ) from None
+    model = pydantic.create_model(f"{kind}_{name}", __base__=Section, **fields)
+    return model, tuple(each for each in fields if jax.Array in _alternatives(hints.get(each)))
 
 
-def _check_default(where: str, setting: Any, default: Any) -> None:
-    try:
-        TypeAdapter(setting).validate_python(default, strict=True)
-    except ValidationError as error:
-        raise InputError(
-            where, "a default of its type and range", repr(default), error.errors()[0]["msg"]
-        ) from None
-
-
-def _may_be_traced(factory: Callable, name: str) -> bool:
-    """Whether a parameter's type says that it may be a number that is traced."""
-
-    def holds_array(annotation: Any) -> bool:
-        arguments = typing.get_args(annotation)
-        if typing.get_origin(annotation) not in (Annotated, typing.Union, types.UnionType):
-            return annotation is jax.Array
-        return any(holds_array(each) for each in arguments)
-
-    return holds_array(typing.get_type_hints(factory, include_extras=True).get(name))
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types that a value of an annotation may have."""
+    if typing.get_origin(annotation) not in (Annotated, typing.Union, types.UnionType):
+        return [annotation]
+    return [kind for each in typing.get_args(annotation) for kind in _alternatives(each)]
 
 
 def _setting(annotation: Any) -> Any:
-    """The pydantic type of a parameter's annotation; None where a config can't give it."""
+    """The pydantic type of a parameter's annotation. Raises TypeError if a config can't give it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        inner = _setting(arguments[0])
-        if inner is None:
-            return None
-        extra = [_field(each) if isinstance(each, Interval) else each for each in arguments[1:]]
-        return Annotated[inner, *extra]
-    if origin in (typing.Union, types.UnionType):
-        # An array is for callers in JAX; a config gives the number.
-        known = [
-            each if each is types.NoneType else _setting(each)
-            for each in arguments
-            if each is not jax.Array
-        ]
-        if not known or None in known:
-            return None
-        return reduce(lambda union, each: union | each, known)
     if annotation is float:
-        return Annotated[float, Field(allow_inf_nan=False)]
-    if origin is Literal:
-        return Annotated[annotation, BeforeValidator(partial(_one_of, arguments))]
+        return Annotated[float, pydantic.Field(allow_inf_nan=False)]
     if annotation in (int, bool, str):
         return annotation
-    if origin in (list, dict, Sequence) or origin is typing.get_origin(Sequence[int]):
-        inner = [_setting(each) for each in arguments]
-        if None in inner:
-            return None
-        return dict[inner[0], inner[1]] if origin is dict else list[inner[0]]
-    return None
+    if origin is Literal:
+        return Annotated[annotation, pydantic.BeforeValidator(partial(_one_of, arguments))]
+    if origin is Annotated:
+        extra = [_field(each) if isinstance(each, Interval) else each for each in arguments[1:]]
+        return Annotated[_setting(arguments[0]), *extra]
+    if origin in (typing.Union, types.UnionType):
+        # An array is for callers in JAX; a config gives the number.
+        known = [_setting(each) for each in arguments if each not in (jax.Array, types.NoneType)]
+        union = reduce(operator.or_, known)
+        return union | None if types.NoneType in arguments else union
+    if origin in (list, Sequence):
+        return list[_setting(arguments[0])]
+    if origin is dict:
+        key, value = map(_setting, arguments)
+        return dict[key, value]
+    raise TypeError
 
 
 def _one_of(choices: tuple, value: Any) -> Any:
@@ -393,9 +334,6 @@ def _one_of(choices: tuple, value: Any) -> Any:
 
 def _field(interval: Interval) -> Any:
     """The pydantic constraints of an interval."""
-    limits: dict[str, Any] = {}
-    if interval.low > -float("inf"):
-        limits["gt" if interval.closed[0] == "(" else "ge"] = interval.low
-    if interval.high < float("inf"):
-        limits["lt" if interval.closed[1] == ")" else "le"] = interval.high
-    return Field(**limits)
+    low, high, closed = interval
+    limits = {"gt" if closed[0] == "(" else "ge": low, "lt" if closed[1] == ")" else "le": high}
+    return pydantic.Field(**{key: limit for key, limit in limits.items() if math.isfinite(limit)})  # pyright: ignore

@@ -1,13 +1,12 @@
 """What a run's config holds: strict models, and the error of a config that does not fit them."""
 
-import functools
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from diffevo_jax.checks import InputError
-from diffevo_jax.runs.config.registry import Registry, Section
+from diffevo_jax.runs.config.registry import Section, chosen
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
@@ -81,8 +80,8 @@ class Method(Section):
 
     label: str
     population_size: Annotated[int, Field(ge=2, lt=2**31)]
-    problem: Any
-    algorithm: Any
+    problem: Annotated[Any, chosen("problem")]
+    algorithm: Annotated[Any, chosen("algorithm")]
     save_populations: Annotated[int, Field(ge=0)] | None = None
     save_x0: bool = False
     reference: Reference | None = None
@@ -104,19 +103,3 @@ class RunConfig(Section):
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     checkpoint: Checkpoint = Checkpoint()
     figure: Figure = Figure()
-
-
-def run_type(registry: Registry | None) -> type[RunConfig]:
-    """RunConfig with the sections of what is registered; None leaves sections as they are."""
-    if registry is None:
-        return RunConfig
-    return _run_type(registry.section_type("problem"), registry.section_type("algorithm"))
-
-
-@functools.lru_cache(maxsize=2)  # another name registered is another type
-def _run_type(problem: Any, algorithm: Any) -> type[RunConfig]:
-    method = create_model(
-        "Method", __base__=Method, problem=(problem, ...), algorithm=(algorithm, ...)
-    )
-    methods: Any = Annotated[dict[MethodName, method], Field(min_length=1)]
-    return create_model("RunConfig", __base__=RunConfig, methods=(methods, ...))

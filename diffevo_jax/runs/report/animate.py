@@ -1,6 +1,7 @@
 """Moving pictures of a run: its best policies at work, its generations, its population's way."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffevo_jax as de
-from diffevo_jax.checks import nearest
 from diffevo_jax.drawings.style import looks
-from diffevo_jax.runs.config import schema as cfg
+from diffevo_jax.runs.config.builtin import make_task
 from diffevo_jax.runs.config.experiment import load
+from diffevo_jax.runs.config.plugins import kept
 from diffevo_jax.runs.config.registry import registry
-from diffevo_jax.runs.config.schema import ConfigError, RunConfig
+from diffevo_jax.runs.config.schema import ConfigError, Method
+from diffevo_jax.runs.report.table import check_methods
 from diffevo_jax.runs.results.files import quoted
-from diffevo_jax.runs.results.loading import Run, load_run
-from diffevo_jax.runs.run import program
+from diffevo_jax.runs.results.loading import MethodRun, load_run
+from diffevo_jax.runs.run.program import make_program
 
 # Individuals of a generation that are drawn over each other.
 MOST_ACTORS = 64
@@ -48,32 +50,27 @@ def animate(
     try:
         config = load(folder / "config.yaml").config
     except ConfigError as error:
-        plugins = " ".join(
-            f"--plugin {quoted(file)}" for file in sorted(folder.glob("plugins/*.py"))
-        )
+        plugins = " ".join(f"--plugin {quoted(file)}" for file in kept(folder))
         hint = f"\nThe run was made with plugins, and keeps them: {plugins}" if plugins else ""
         raise ConfigError(f"{error}{hint}") from None
-    for name in methods:
-        if name not in run.methods:
-            hint = nearest(name, run.methods)
-            raise ConfigError(
-                f"--method {name}: no such method{hint} (seen {', '.join(run.methods)})"
-            )
+    check_methods(methods, run.methods)
     names = list(methods or run.methods)
     done = min(len(run.methods[name].fitness) for name in names)
     if not 0 <= repeat < done:
         raise ConfigError(f"--repeat {repeat}: expected 0 to {done - 1}, a finished repeat")
     name, method = names[0], config.methods[names[0]]
     control = method.problem.name == "control"
+    key = de.batch.seed_keys(config.seed, 1, first=repeat)[0]
+    fresh = jax.random.fold_in(key, 4)  # of episodes that no generation has had: runs go up to 3
     try:
         if control and not generations:
-            return _best(path, config, run, names, repeat, episodes, say)
+            kept_of = {each: (config.methods[each], run.methods[each]) for each in names}
+            return _best(path, kept_of, repeat, episodes, fresh, say)
         if len(names) > 1:
             say(f"Of {name} alone; --method NAME takes another of {', '.join(names)}.")
-        populations = _evolve_again(config, name, repeat, run.methods[name].fitness, say)
+        populations = _evolve_again(method, key, run.methods[name].fitness[repeat], say)
         if control:
-            key = _fresh_key(config, repeat)
-            return _generations(path, method, populations, generations, episodes, key)
+            return _generations(path, method, populations, generations, episodes, fresh)
         return _population(path, method, populations)
     except ConfigError:
         raise
@@ -83,53 +80,46 @@ def animate(
 
 def _best(
     path: Path,
-    config: RunConfig,
-    run: Run,
-    names: Sequence[str],
+    methods: dict[str, tuple[Method, MethodRun]],
     repeat: int,
     episodes: int,
+    key: jax.Array,
     say: Callable[[str], Any],
 ) -> Path:
     """Animate the best policy of each method in the first one's environment."""
-    task, _ = _task(config.methods[names[0]])
-    same = [
-        name
-        for name in names
-        if registry.title(config.methods[name].problem)
-        == registry.title(config.methods[names[0]].problem)
-    ]
-    if len(same) < len(names):
-        left = ", ".join(name for name in names if name not in same)
-        say(f"Left out, in other environments: {left}; --method NAME takes them.")
-    panels, colours, look = {}, {}, looks(same)
-    for name in same:
-        kept, (task, network) = run.methods[name], _task(config.methods[name])
-        reevaluated = kept.reevaluated_genome
-        genome = (kept.best_genome if reevaluated is None else reevaluated)[repeat]
-        label = kept.label
-        if len(same) == 1:
-            label += f", best of generation {kept.fitness.shape[1]}"
-        record = _recorder(task, network, episodes)
-        key = _fresh_key(config, repeat)
-        panels[label] = record(key, jnp.asarray(genome)[None], jnp.arange(1))
-        colours[label] = look[name].colour
+    titles = {name: registry.title(method.problem) for name, (method, _) in methods.items()}
+    first, *_ = titles.values()
+    left = [name for name, title in titles.items() if title != first]
+    if left:
+        names = ", ".join(left)
+        say(f"Left out, in other environments: {names}; --method NAME takes them.")
+    look = looks(name for name in methods if name not in left)
+    panels, colours = {}, {}
+    task: Any = None
+    for name in look:
+        method, results = methods[name]
+        task, record = _recorder(method, episodes)
+        genomes = results.reevaluated_genome
+        genome = (results.best_genome if genomes is None else genomes)[repeat]
+        best = f", best of generation {results.fitness.shape[1]}" if len(look) == 1 else ""
+        panels[results.label + best] = record(key, jnp.asarray(genome)[None], jnp.arange(1))
+        colours[results.label + best] = look[name].colour
     return de.drawings.animate_episodes(path, task, panels, colour=colours)
 
 
 def _generations(
     path: Path,
-    method: cfg.Method,
+    method: Method,
     populations: np.ndarray,
     generations: Sequence[int],
     episodes: int,
     key: jax.Array,
 ) -> Path:
     """Animate individuals of some generations, a panel each."""
-    wrong = [number for number in generations if not 1 <= number <= len(populations)]
-    if wrong:
-        raise ConfigError(f"--generation {wrong[0]}: expected 1 to {len(populations)}")
-    task, network = _task(method)
-    record = _recorder(task, network, episodes)
+    for number in generations:
+        if not 1 <= number <= len(populations):
+            raise ConfigError(f"--generation {number}: expected 1 to {len(populations)}")
+    task, record = _recorder(method, episodes)
     who = jnp.arange(min(MOST_ACTORS, populations.shape[1]))
     panels = {
         f"generation {number}": record(key, jnp.asarray(populations[number - 1]), who)
@@ -138,56 +128,34 @@ def _generations(
     return de.drawings.animate_episodes(path, task, panels)
 
 
-def _fresh_key(config: RunConfig, repeat: int) -> jax.Array:
-    """Of episodes that no generation has seen: a run folds in up to 3."""
-    return jax.random.fold_in(_key(config, repeat), 4)
-
-
-def _key(config: RunConfig, repeat: int) -> jax.Array:
-    return de.batch.seed_keys(config.seed, 1, first=repeat)[0]
-
-
-def _task(method: cfg.Method) -> tuple[Any, de.policies.Policy]:
-    """The task of a method, and its network with the scale of its genomes."""
-    problem = method.problem
-    task = de.tasks.make_task(
-        problem.environment,
-        max_steps=problem.max_steps,
-        fast_trig=problem.fast_trig,
-        observations=problem.observations,
-    )
-    shapes = {"num_inputs": task.num_inputs, "num_outputs": task.num_outputs}
-    network = registry.build(
-        "policy", problem.policy, "policy", input_shape=task.input_shape, **shapes
-    )
-    return task, de.policies.scaled(network, problem.scale)
-
-
-def _recorder(task: Any, network: de.policies.Policy, episodes: int) -> Any:
-    return jax.jit(de.tasks.make_trajectories(task, network, num_episodes=episodes))
+def _recorder(method: Method, episodes: int) -> tuple[Any, Callable]:
+    """The task of a method, and the roll-out that keeps the ways of its policies."""
+    policy = partial(registry.build, "policy", method.problem.policy, "policy")
+    task, network = make_task(**dict(method.problem) | {"policy": policy})
+    return task, jax.jit(de.tasks.make_trajectories(task, network, num_episodes=episodes))
 
 
 def _evolve_again(
-    config: RunConfig, name: str, repeat: int, fitness: np.ndarray, say: Callable[[str], Any]
+    method: Method, key: jax.Array, fitness: np.ndarray, say: Callable[[str], Any]
 ) -> np.ndarray:
-    """The populations of all generations of a repeat, `[T, N, D]`, by its seed.
+    """The populations of all generations of a repeat, `[T, N, D]`, by its key.
 
-    fitness: the run's, `[S, T, N]`, which they are held against.
+    fitness: the run's, `[T, N]`, which they are held against.
     """
-    made = program.make_program(config.methods[name])
+    made = make_program(method)
     device = jax.local_devices()[:1]
 
     def alone(function: Callable) -> Callable:
         return jax.jit(de.batch.over_devices(de.batch.by_platform(function), device))
 
     advance = alone(made.advance)
-    carry, keys = alone(made.start)(_key(config, repeat)[None])
+    carry, keys = alone(made.start)(key[None])
     populations, returns = [], []
     for generation in range(made.num_levels):
         populations.append(np.asarray(carry.running.state.population[0]))
         carry, kept = advance(carry, keys[:, generation : generation + 1])
         returns.append(np.asarray(kept["fitness"][0, 0]))
-    same = np.isclose(returns, fitness[repeat], rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
+    same = np.isclose(returns, fitness, rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
     if not same.all():
         say(
             f"note: from generation {int(np.argmin(same)) + 1} on this repeat goes another way "
@@ -196,7 +164,8 @@ def _evolve_again(
     return np.stack(populations)
 
 
-def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path:
+def _population(path: Path, method: Method, populations: np.ndarray) -> Path:
+    """Animate how a population moves, on its landscape where that is of the plane."""
     problem = registry.build("problem", method.problem, "problem")
     scale = float(getattr(method.problem, "scale", 1.0))
     title = registry.title(method.problem)
@@ -204,16 +173,12 @@ def _population(path: Path, method: cfg.Method, populations: np.ndarray) -> Path
         title = f"{method.label}, {title}"
     if problem.num_genes == 1:
         raise ConfigError("expected genomes of two genes or more to draw; seen 1")
-    points = scale * populations[:, :, :2]
-    if problem.num_genes > 2:
-        return de.drawings.animate_population(
-            path, points, title=title, labels=("first gene, scaled", "second gene, scaled")
-        )
 
     def landscape(grid: np.ndarray) -> np.ndarray:
         fitness = jax.jit(problem.fitness_fn)(jnp.asarray(grid / scale))
         return np.asarray(fitness[0] if problem.has_aux else fitness)
 
-    return de.drawings.animate_population(
-        path, points, None if problem.has_key else landscape, title=title
-    )
+    points, plane = scale * populations[:, :, :2], problem.num_genes == 2
+    behind = landscape if plane and not problem.has_key else None
+    labels: Any = {} if plane else {"labels": ("first gene, scaled", "second gene, scaled")}
+    return de.drawings.animate_population(path, points, behind, title=title, **labels)

@@ -5,7 +5,7 @@ a sweep sets.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,19 +26,22 @@ MOST_LINES, MOST_PANELS = 8, 12
 
 @contextmanager
 def panels(
-    paths: Sequence[Path], where: str, count: int, across: int, size: tuple[float, float]
+    paths: Sequence[Path], where: str, count: int, *, size: tuple[float, float] | None = None
 ) -> Iterator[list[Any]]:
     """Give the axes of a figure of panels in rows, and save it. where: begins an error.
 
     size: its width and height, in inches. Raises ConfigError on what can't be saved.
     """
+    across = min(count, 3 if count > 4 else 2)
+    down = math.ceil(count / across)
+    if size is None:
+        size = (6.2 if across == 1 else 4.4 * across, 3.8 if down == 1 else 3.1 * down)
     import matplotlib
     from matplotlib.figure import Figure as Canvas  # not pyplot, whose backend is the caller's
 
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size, layout="constrained")
-        rows = math.ceil(count / across)
-        axes = list(canvas.subplots(rows, across, squeeze=False).ravel())
+        axes = list(canvas.subplots(down, across, squeeze=False).ravel())
         for spare in axes[count:]:
             spare.set_axis_off()
         yield axes[:count]
@@ -59,19 +62,12 @@ def draw(folder: Path) -> list[Path]:
     Quantiles are over all individuals and repeats. Raises ConfigError when the folder holds no
     results.
     """
-    from matplotlib.ticker import MaxNLocator
-
     config, rows = load_summaries(folder)
-    settings = config.figure
     paths = [folder / "figure.png", folder / "figure.pdf"]
-    with panels(paths, f"{folder}: figure", 1, 1, (5.2, 3.6)) as (axes,):
-        look = looks(row.method for row in rows)
-        curves(axes, rows, [look[row.method] for row in rows])
-        _set_scale(axes, settings, [row.curve for row in rows])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("generation")
-        axes.set_ylabel(settings.ylabel or measure(rows))
-        axes.legend(frameon=False, fontsize=9)
+    with panels(paths, f"{folder}: figure", 1, size=(5.2, 3.6)) as (axes,):
+        _curves(axes, rows, evaluations=False)
+        _set_scale(axes, config.figure, [row.curve for row in rows])
+        axes.set_ylabel(config.figure.ylabel or measure(rows))
     return paths
 
 
@@ -80,40 +76,35 @@ def draw_comparison(groups: Sequence[Sequence[Summary]], path: Path) -> Path:
 
     Against evaluations where populations or generations differ. Raises ConfigError.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    across = min(len(groups), 2)
-    size = (6.2 if across == 1 else 10, 3.8 * math.ceil(len(groups) / across))
-    with panels([path], f"--out {path}", len(groups), across, size) as grid:
+    with panels([path], f"--out {path}", len(groups)) as grid:
         for axes, group in zip(grid, groups, strict=True):
-            # A method that comes once more, out of another run, takes the next free colour.
-            methods = [row.method for row in group]
-            names = [m if m not in methods[:i] else f"{i}" for i, m in enumerate(methods)]
-            look = looks(names)
-            curves(axes, group, [look[name] for name in names], evaluations=uneven(group))
-            axes.set_xlabel("evaluations" if uneven(group) else "generation")
+            _curves(axes, group, evaluations=uneven(group))
             axes.set_ylabel(group[0].measure)
             axes.set_title(group[0].title, loc="left", fontsize=11)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-            axes.legend(frameon=False, fontsize=9)
     return path
 
 
-def curves(
-    axes: Any, rows: Sequence[Summary], look: Sequence[Look], *, evaluations: bool = False
-) -> None:
+def _curves(axes: Any, rows: Sequence[Summary], *, evaluations: bool) -> None:
     """Draw a median and the band of its quartiles for each row.
 
     Few generations are marked, by the rows in turn, so that no mark hides another.
     """
+    from matplotlib.ticker import MaxNLocator
+
     marked = all(row.curve.shape[1] <= 30 for row in rows)
-    for i, (row, (colour, marker)) in enumerate(zip(rows, look, strict=True)):
+    # A method that comes once more, out of another run, takes the next free colour.
+    methods = [row.method for row in rows]
+    look = looks(m if m not in methods[:i] else f"{i}" for i, m in enumerate(methods))
+    for i, (row, (colour, marker)) in enumerate(zip(rows, look.values(), strict=True)):
         low, median, high = row.curve
         x = (row.evaluations if evaluations else 1) * np.arange(1, len(median) + 1)
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         turn = (i % len(x), len(rows))
         marker = marker if marked else ""
         axes.plot(x, median, color=colour, marker=marker, markevery=turn, ms=5, label=row.label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8 if evaluations else 10, integer=True))
+    axes.set_xlabel("evaluations" if evaluations else "generation")
+    axes.legend(frameon=False, fontsize=9)
 
 
 def _set_scale(axes: Any, settings: Figure, shown: Sequence[np.ndarray]) -> None:
@@ -147,22 +138,15 @@ def _set_scale(axes: Any, settings: Figure, shown: Sequence[np.ndarray]) -> None
 class Axis(NamedTuple):
     """What a panel has along x.
 
-    places: by the texts of the setting. numeric: whether these are numbers. points: places by the
-    numbers of points, where they are the axis. joined: whether lines join them.
+    places: by the texts of what is on it. place: where a row is.
+    numeric: whether the texts are numbers. joined: whether lines join them.
     """
 
     key: str
     places: dict[str, float]
-    numeric: bool
-    points: dict[int, float] | None = None
+    place: Callable[[Summary], float]
+    numeric: bool = False
     joined: bool = True
-
-    def place(self, row: Summary) -> float:
-        """Where a row is."""
-        if self.points is not None:
-            assert row.point is not None
-            return self.points[row.point]
-        return self.places[text(row.settings[self.key])]
 
 
 class Panel(NamedTuple):
@@ -181,99 +165,84 @@ def draw_sweep(folder: Path, loaded: Experiment, rows: Sequence[Summary]) -> Ite
     if not rows:
         yield "note: no figure; no point has fitness that is a number"
         return
-    assert loaded.sweep is not None
-    drawn = {} if loaded.sweep.random is None else loaded.sweep.random.draw
-    decades = [key for key, each in drawn.items() if each.log_uniform is not None]
     shown = sweep_panels(loaded, rows)
     if len(shown) > MOST_PANELS:
         yield f"note: the figure shows {MOST_PANELS} of {len(shown)} panels"
         shown = shown[:MOST_PANELS]
-    across = min(len(shown), 3 if len(shown) > 4 else 2)
-    down = math.ceil(len(shown) / across)
-    size = (6.2 if across == 1 else 4.4 * across, 3.8 if down == 1 else 3.1 * down)
     paths = [folder / "figure.png", folder / "figure.pdf"]
     names = short(rows[0].settings)
-    with panels(paths, f"{folder}: figure", len(shown), across, size) as grid:
-        for number, (axes, (title, axis, lines)) in enumerate(zip(grid, shown, strict=True)):
-            look = _looks(lines)
+    drawn = loaded.sweep.random.draw if loaded.sweep and loaded.sweep.random else {}
+    with panels(paths, f"{folder}: figure", len(shown)) as grid:
+        for axes, (title, axis, lines) in zip(grid, shown, strict=True):
+            # A method keeps its colour where lines are methods; others take them in order.
+            methods = [line[0].method for line in lines.values()]
+            look = [*looks(methods if len(set(methods)) == len(methods) else lines).values()]
             for k, (label, line) in enumerate(lines.items()):
                 shift = 0 if axis.numeric else 0.08 * (k - (len(lines) - 1) / 2)
-                _line(axes, axis, line, value, look[label], label, shift)
-            _set_ticks(axes, axis, decades=axis.key in decades)
+                _line(axes, axis, line, value, look[k], label, shift)
+            _set_ticks(axes, axis, decades=axis.key in drawn and bool(drawn[axis.key].log_uniform))
             axes.set_xlabel(names.get(axis.key, axis.key))
             axes.set_ylabel("success, %" if rate else f"mean {measure(rows)}")
             axes.set_title(title, loc="left", fontsize=10)
-            if len(lines) > 1 and number == 0:
+            if len(lines) > 1 and axes is grid[0]:
                 axes.legend(frameon=False, fontsize=8.5)
     yield from map(str, paths)
 
 
 def sweep_panels(loaded: Experiment, rows: Sequence[Summary]) -> list[Panel]:
     """Share rows out among panels and lines: other problems are measured otherwise."""
-    settings = list(rows[0].settings)
-    names = short(settings)
+    names = short(rows[0].settings)
+    axes = {key: _axis(key, rows) for key in names}
+    many = len({row.method for row in rows}) > 1
+
+    def lines(keys: list[str], rows: Sequence[Summary]) -> dict[str, list[Summary]]:
+        """Rows by the labels of their lines: of methods, and of settings."""
+        grouped: dict[str, list[Summary]] = {}
+        for row in rows:
+            words = [row.label if many else "", _name(keys, row, names)]
+            grouped.setdefault(", ".join(filter(None, words)), []).append(row)
+        return grouped
+
     assert loaded.sweep is not None
     if loaded.sweep.random is not None:  # each setting that is drawn, over all points
-        axes = [_axis(key, rows)._replace(joined=False) for key in settings]
-        return [Panel("", axis, _lines([], rows, names)) for axis in axes]
+        return [Panel("", axis._replace(joined=False), lines([], rows)) for axis in axes.values()]
     if loaded.sweep.list is not None:  # points need have nothing in common
-        points = {row.point: row for row in rows}
-        labels = [_name(settings, row, names) for row in points.values()]
-        labels = [
-            f"{number}: {label}" if labels.count(label) > 1 else label
-            for number, label in zip(points, labels, strict=True)
-        ]
-        places = {label: float(i) for i, label in enumerate(labels)}
-        axis = Axis("point", places, False, dict(zip(points, places.values(), strict=True)))  # pyright: ignore
-        return [Panel("", axis, _lines([], rows, names))]
-    of_panels = [key for key in settings if _is_another_problem(key, rows)]
-    left = [key for key in settings if key not in of_panels] or of_panels[-1:]
+        points = {row.point: _name(list(names), row, names) for row in rows}
+        labels = list(points.values())
+        places = {
+            f"{point}: {label}" if labels.count(label) > 1 else label: float(i)
+            for i, (point, label) in enumerate(points.items())
+        }
+        numbers = dict(zip(points, places.values(), strict=True))
+        return [Panel("", Axis("point", places, lambda row: numbers[row.point]), lines([], rows))]
+    of_panels = [key for key, axis in axes.items() if _is_another_problem(axis, rows)]
+    left = [key for key in names if key not in of_panels] or of_panels[-1:]
     of_panels = [key for key in of_panels if key not in left]
-    along = max(left, key=lambda key: (_axis(key, rows).numeric, len(_axis(key, rows).places)))
+    along = max(left, key=lambda key: (axes[key].numeric, len(axes[key].places)))
     others = [key for key in left if key != along]
-    while others and len(_lines(others, rows, names)) > MOST_LINES:
-        widest = max(others, key=lambda key: len(_axis(key, rows).places))
+    while others and len(lines(others, rows)) > MOST_LINES:
+        widest = max(others, key=lambda key: len(axes[key].places))
         others.remove(widest)
         of_panels.append(widest)
     grouped: dict[str, list[Summary]] = {}
     for row in rows:
         grouped.setdefault(_name(of_panels, row, names), []).append(row)
-    axis, many = _axis(along, rows), len({row.method for row in rows}) > 1
-    return [
-        Panel(title, axis, _lines(others, each, names, methods=many))
-        for title, each in grouped.items()
-    ]
+    return [Panel(title, axes[along], lines(others, each)) for title, each in grouped.items()]
 
 
-def _is_another_problem(key: str, rows: Sequence[Summary]) -> bool:
+def _is_another_problem(axis: Axis, rows: Sequence[Summary]) -> bool:
     """Whether a setting says what is measured, and not how."""
+    section, _, setting = axis.key.partition(".")
     how = registry.how(rows[0].problem)
-    section, _, setting = key.partition(".")
-    numeric = _axis(key, rows).numeric
-    return section == "problem" and setting.partition(".")[0] not in how and not numeric
+    return section == "problem" and setting.partition(".")[0] not in how and not axis.numeric
 
 
 def _axis(key: str, rows: Sequence[Summary]) -> Axis:
-    values = list({text(row.settings[key]): row.settings[key] for row in rows}.items())
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in values)
-    places = {name: float(v) if numeric else float(i) for i, (name, v) in enumerate(values)}
-    return Axis(key, places, numeric)
-
-
-def _lines(
-    keys: list[str],
-    rows: Sequence[Summary],
-    names: dict[str, str],
-    *,
-    methods: bool | None = None,
-) -> dict[str, list[Summary]]:
-    """Rows by the labels of their lines. methods: whether labels name them; None: if many."""
-    many = len({row.method for row in rows}) > 1 if methods is None else methods
-    lines: dict[str, list[Summary]] = {}
-    for row in rows:
-        label = ", ".join(filter(None, [row.label if many else "", _name(keys, row, names)]))
-        lines.setdefault(label, []).append(row)
-    return lines
+    """The axis of a setting."""
+    values = {text(row.settings[key]): row.settings[key] for row in rows}
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values.values())
+    places = {name: float(v if numeric else i) for i, (name, v) in enumerate(values.items())}
+    return Axis(key, places, lambda row: places[text(row.settings[key])], numeric)
 
 
 def _name(keys: list[str], row: Summary, names: dict[str, str]) -> str:
@@ -282,21 +251,14 @@ def _name(keys: list[str], row: Summary, names: dict[str, str]) -> str:
     return ", ".join(v if isinstance(v, str) else f"{name} {text(v)}" for name, v in values)
 
 
-def _looks(lines: dict[str, list[Summary]]) -> dict[str, Look]:
-    """A method keeps its colour where lines are methods; others take them in order."""
-    names = [line[0].method for line in lines.values()]
-    names = names if len(set(names)) == len(names) else list(lines)
-    return dict(zip(lines, looks(names).values(), strict=True))
-
-
 def _line(
     axes: Any, axis: Axis, rows: list[Summary], column: str, look: Look, label: str, shift: float
 ) -> None:
     """Means with their standard errors, side by side where x is no number."""
     factor = 100 if column == "success_rate" else 1
-    points = sorted(((axis.place(row), row.values[column]) for row in rows), key=lambda p: p[0])
-    x, y = np.array([[place, value] for place, (value, _) in points]).T
-    error = np.array([error or 0 for _, (_, error) in points])
+    points = [(axis.place(row), *row.values[column]) for row in rows]
+    points = sorted(((x, y, error or 0) for x, y, error in points), key=lambda point: point[0])
+    x, y, error = np.array(points).T
     axes.errorbar(
         x + shift,
         factor * y,
@@ -315,16 +277,14 @@ def _set_ticks(axes: Any, axis: Axis, *, decades: bool) -> None:
     """Mark numbers, on a logarithmic axis where they span decades, or the words of a setting."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    places = axis.places.values()
-    if axis.numeric and min(places) > 0 and max(places) / min(places) >= 30:
-        decades = True
-    if decades:
+    low, high = min(axis.places.values()), max(axis.places.values())
+    if decades or (axis.numeric and low > 0 and high / low >= 30):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     if not axis.numeric:
-        axes.set_xticks(list(places), list(axis.places))
+        axes.set_xticks(list(axis.places.values()), list(axis.places))
         axes.set_xlim(-0.5, len(axis.places) - 0.5)
         if max(map(len, axis.places)) * len(axis.places) > 36:
             axes.tick_params(axis="x", labelrotation=30)

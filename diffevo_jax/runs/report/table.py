@@ -67,28 +67,19 @@ def measure(rows: Sequence[Summary]) -> str:
     return measures.pop() if len(measures) == 1 else "fitness"
 
 
-def cell(field: Field, value: Value | None) -> str:
-    """A number ± its standard error; - where there is none."""
+def plus_minus(value: Value | None, style: str) -> str:
+    """A number ± its standard error, which a single repeat has not; - where there is none."""
     if value is None:
         return "-"
-    return percent(value) if field.style == PERCENT else plus_minus(value, field.style)
-
-
-def percent(value: Value) -> str:
-    """A rate ± its standard error in percent."""
-    rate, error = value
-    return plus_minus((100 * rate, None if error is None else 100 * error), ".1f")
-
-
-def plus_minus(value: Value, style: str) -> str:
-    """Value ± standard error; the value alone where a single repeat gives no error."""
     mean, error = value
+    if style == PERCENT:
+        mean, error, style = 100 * mean, error and 100 * error, ".1f"
     return f"{mean:{style}}" if error is None else f"{mean:{style}} ± {error:.2g}"
 
 
 def cells(fields: Sequence[Field], row: Summary) -> list[str]:
     """The cells of some columns in a row."""
-    return [cell(field, row.value(field.column)) for field in fields]
+    return [plus_minus(row.value(field.column), field.style) for field in fields]
 
 
 # A run
@@ -118,17 +109,16 @@ def _span(numbers: Iterable[int]) -> str:
 def of_run(rows: Sequence[Summary]) -> Iterator[Any]:
     """The last generation of each method, beside the reference where there is one, and its best."""
     fields, best = columns(rows, "statistic", "generation"), columns(rows, "episodes")
-    success = SHOWN["success_rate"]
-    referred = [row for row in rows if row.reference and row.value(success.column)]
-    if referred and all(row.value(success.column) for row in rows):
-        fields = [success]  # beside references there is no room for what none of them is of
-    beside = ["reference, %", "apart", "published"] if referred else []
+    referred = [row for row in rows if row.reference and row.value("success_rate")]
+    if referred and all(row.value("success_rate") for row in rows):
+        # Beside references there is no room for what none of them is of.
+        fields = [SHOWN["success_rate"]]
     lines = []
     for row in rows:
         genes = "-" if row.num_genes is None else f"{row.num_genes:,}"
-        lines.append([row.label, genes, *cells(fields, row)])
-        if row in referred:
-            lines[-1] += _beside(row)
+        beside = _beside(row) if row in referred else []
+        lines.append([row.label, genes, *cells(fields, row), *beside])
+    beside = ["reference, %", "apart", "published"] if referred else []
     yield "\nLast generation, mean ± standard error over repeats"
     yield grid(["method"], ["genes", *headings(fields, rows), *beside], lines)
     if referred:
@@ -150,7 +140,7 @@ def _beside(row: Summary) -> list[str]:
     error = math.hypot(value[1] or 0, expected[1])
     errors = f"{(value[0] - expected[0]) / error:+.1f} s.e." if value[1] and error else "-"
     published = "-" if reference.published is None else f"{100 * reference.published:.1f}"
-    return [percent(expected), errors, published]
+    return [plus_minus(expected, PERCENT), errors, published]
 
 
 # A sweep
@@ -159,22 +149,18 @@ def _beside(row: Summary) -> list[str]:
 def of_sweep(description: str, rows: Sequence[Summary], path: Path) -> Iterator[Any]:
     """The points and methods of a sweep. path: its summary.csv, which has every row."""
     settings, methods = short(rows[0].settings), len({row.method for row in rows}) > 1
-    fields = [SHOWN["fitness_mean"], *columns(rows, "generation")]
-    best = columns(rows, "episodes")
+    fields, best = [SHOWN["fitness_mean"], *columns(rows, "generation")], columns(rows, "episodes")
     yield f"\n{description}"
     yield "Last generation, mean ± standard error over repeats" + (
         f"; best: its best individual over {EPISODES} fresh episodes" if best else ""
     )
-    lines = [
-        [
-            *map(text, row.settings.values()),
-            *([row.label] if methods else []),
-            *cells([*fields, *best], row),
-        ]
-        for row in rows[:MOST_ROWS]
-    ]
+    lines = []
+    for row in rows[:MOST_ROWS]:
+        method = [row.label] if methods else []
+        lines.append([*map(text, row.settings.values()), *method, *cells([*fields, *best], row)])
+    words = [*settings.values(), *(["method"] if methods else [])]
     numbers = headings(fields, rows) + [f"best, {heading}" for heading in headings(best, rows)]
-    yield grid([*settings.values(), *(["method"] if methods else [])], numbers, lines)
+    yield grid(words, numbers, lines)
     if len(rows) > MOST_ROWS:
         yield f"{MOST_ROWS} of {len(rows)} rows; all are in {path}"
 
@@ -203,11 +189,7 @@ def load_rows(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Summar
         rows += load_summaries(path, run=run)[1]
     if len(paths) > 1:
         rows = [dataclasses.replace(row, label=f"{row.run}: {row.label}") for row in rows]
-    known = list(dict.fromkeys(row.method for row in rows))
-    for method in methods:
-        if method not in known:
-            hint = nearest(method, known)
-            raise ConfigError(f"--method {method}: no such method{hint} (seen {', '.join(known)})")
+    check_methods(methods, dict.fromkeys(row.method for row in rows))
     rows = [row for row in rows if not methods or row.method in methods]
     if len(rows) < 2:
         raise ConfigError(
@@ -215,6 +197,15 @@ def load_rows(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Summar
             f"{', '.join(row.label for row in rows)} alone"
         )
     return rows
+
+
+def check_methods(methods: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for a method that is not known."""
+    known = list(known)
+    for method in methods:
+        if method not in known:
+            hint = nearest(method, known)
+            raise ConfigError(f"--method {method}: no such method{hint} (seen {', '.join(known)})")
 
 
 def groups(rows: Sequence[Summary]) -> tuple[list[list[Summary]], list[Summary]]:
