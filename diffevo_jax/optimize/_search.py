@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from diffevo_jax.checks import InputError, call_in_jax, check_key, is_traced
 from diffevo_jax.optimize import cma, one, programs, stage
-from diffevo_jax.optimize.arrays import Samples
+from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.evaluate import in_jax
 from diffevo_jax.optimize.result import Optimum
 from diffevo_jax.optimize.space import as_taken, make_space, parameters
@@ -115,7 +115,7 @@ def _explore(
     size: int,
     levels: int,
     num_genes: int,
-) -> tuple[Samples, _Best]:
+) -> tuple[CostSamples, _Best]:
     """The global stage, as far as evaluations last: its samples, those not reached with NaN."""
     key_draw, key_step = jax.random.split(key)
     if levels == 1:
@@ -126,7 +126,9 @@ def _explore(
         algorithm = stage.diffusion(size, levels)
         state, points = algorithm.init(key, genomes), jax.scipy.special.ndtr(genomes)
     shape = levels, size, num_genes
-    samples = Samples(jnp.zeros(shape, points.dtype), jnp.full(shape[:2], jnp.nan, points.dtype))
+    samples = CostSamples(
+        jnp.zeros(shape, points.dtype), jnp.full(shape[:2], jnp.nan, points.dtype)
+    )
 
     def fits(carry: Any) -> jax.Array:
         level, *_, best = carry
@@ -135,7 +137,9 @@ def _explore(
     def generation(carry: Any) -> Any:
         level, state, points, samples, best = carry
         costs = costs_of(points)
-        samples = Samples(samples.points.at[level].set(points), samples.costs.at[level].set(costs))
+        samples = CostSamples(
+            samples.points.at[level].set(points), samples.costs.at[level].set(costs)
+        )
         best = _better(best, points, costs)
         if algorithm is not None:
             state, _ = algorithm.step(jax.random.fold_in(key_step, level), state, -costs)
@@ -144,7 +148,7 @@ def _explore(
 
     carry = jnp.asarray(0), state, points, samples, best
     *_, samples, best = jax.lax.while_loop(fits, generation, carry)
-    return Samples(samples.points.reshape(-1, num_genes), samples.costs.reshape(-1)), best
+    return CostSamples(samples.points.reshape(-1, num_genes), samples.costs.reshape(-1)), best
 
 
 def _polish(

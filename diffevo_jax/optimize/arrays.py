@@ -6,16 +6,16 @@ import jax
 import numpy as np
 
 
-class Samples(NamedTuple):
+class CostSamples(NamedTuple):
     """Points that were evaluated, `[M, D]` in the unit cube, and their costs `[M]`, with NaN."""
 
     points: Any
     costs: Any
 
 
-def joined(*samples: Samples) -> Samples:
+def joined(*samples: CostSamples) -> CostSamples:
     """All of the samples, in their order."""
-    return Samples(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+    return CostSamples(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
 
 
 def finite(costs: np.ndarray) -> np.ndarray:

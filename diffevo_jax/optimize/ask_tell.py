@@ -6,7 +6,7 @@ import numpy as np
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import one, optima
-from diffevo_jax.optimize.arrays import Samples, joined
+from diffevo_jax.optimize.arrays import CostSamples, joined
 from diffevo_jax.optimize.options import OF_THE_LOOP, Options, takes_options
 from diffevo_jax.optimize.result import Optimum, Result
 from diffevo_jax.optimize.space import as_taken, flat, least_deviation, parameters, to_unit
@@ -78,7 +78,7 @@ class Search:
         best = np.fmin.reduce(values, initial=self.lowest)
         self._history.append((self.evaluations, float(best)))
         if self.evaluations < self._evaluations:
-            advance = one.advance if isinstance(self._state, one.State) else optima.advance
+            advance = one.advance if isinstance(self._state, one.SearchForOne) else optima.advance
             self._state = advance(self._random, self._state, values)  # pyright: ignore
         self.waiting = self._next()
 
@@ -100,9 +100,9 @@ class Search:
         known = np.flatnonzero(np.isfinite(costs))
         best = known[np.argsort(costs[known])[:1]]
         x, lowest = population[best], costs[best]
-        if isinstance(self._state, optima.State):
+        if isinstance(self._state, optima.SearchForAll):
             # The best of all is one of the optima, polished to the end or not.
-            units = Samples(np.reshape(to_unit(self._space, x), x.shape), lowest)
+            units = CostSamples(np.reshape(to_unit(self._space, x), x.shape), lowest)
             places = optima.merged(joined(self._state.optima, units))
             x = np.concatenate([parameters(self._space, self._state.optima.points), x])[places]
             lowest = np.concatenate([self._state.optima.costs, lowest])[places]

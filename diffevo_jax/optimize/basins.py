@@ -9,7 +9,7 @@ them share a basin when the samples between them are no worse (as Ursem's hill-v
 import numpy as np
 from scipy.spatial import KDTree
 
-from diffevo_jax.optimize.arrays import Samples
+from diffevo_jax.optimize.arrays import CostSamples
 
 NEIGHBOURS = 6
 BETWEEN = np.linspace(0, 1, 7)[1:-1]
@@ -17,7 +17,7 @@ BESIDE = 3  # samples at each place between, of which one that is no worse will 
 RIVALS = 3  # near ones that a sample is compared with
 
 
-def basins(samples: Samples, optima: Samples, most: int) -> tuple[np.ndarray, np.ndarray]:
+def basins(samples: CostSamples, optima: CostSamples, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Pick the best sample of each basin that has none of the known optima; best first.
 
     most: how many basins at most.

@@ -1,7 +1,7 @@
 """The search for one optimum: rounds of a global stage and CMA-ES, the next of twice the size.
 
-A `State` waits for the costs of its points; `advance` takes them and gives the next. It never ends
-by itself: whoever drives it counts evaluations.
+A `SearchForOne` waits for the costs of its points; `advance` takes them and gives the next. It
+never ends by itself: the caller counts evaluations.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from diffevo_jax.optimize.stage import Stage
 FLAT = 1e-13
 
 
-class State(NamedTuple):
+class SearchForOne(NamedTuple):
     """Where a search stands.
 
     phase: whose points are evaluated: the first point's, the global stage's or CMA-ES'.
@@ -48,12 +48,12 @@ class State(NamedTuple):
         return waiting.points
 
 
-def begin(first: np.ndarray, evaluations: int, least: np.ndarray) -> State:
+def begin(first: np.ndarray, evaluations: int, least: np.ndarray) -> SearchForOne:
     """Begin with a point `[D]` of the unit cube."""
-    return State("first", evaluations, least, first)
+    return SearchForOne("first", evaluations, least, first)
 
 
-def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> State:
+def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray) -> SearchForOne:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
     if state.phase == "first":
         return _explore(random, state._replace(first_cost=costs[0]))
@@ -72,14 +72,14 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
     return _explore(random, state._replace(round=state.round + 1))
 
 
-def _explore(random: np.random.Generator, state: State) -> State:
+def _explore(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     num_genes = len(state.first)
     size, levels = stage.sizes(state.evaluations, num_genes)
     begun = stage.begin(random, size * 2**state.round, levels, num_genes)
     return state._replace(phase="global", stage=begun, polish=None)
 
 
-def _polish(random: np.random.Generator, state: State) -> State:
+def _polish(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     assert state.stage is not None
     points, costs = state.stage.samples
     start, spread = stage.start_of(points, costs, state.stage.levels)

@@ -1,7 +1,7 @@
 """The search for every optimum: sample, pick the basins, polish them side by side.
 
-Rounds of it, until whoever drives the search ends it; a later round samples and polishes away from
-the optima of the earlier ones. A `State` waits for the costs of its points; `advance` takes them
+It goes in rounds, until the caller ends it; a later round samples and polishes away from the
+optima of the earlier ones. A `SearchForAll` waits for the costs of its points; `advance` takes them
 and gives the next.
 """
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from diffevo_jax.optimize import cma, stage
-from diffevo_jax.optimize.arrays import Samples, draw_keys, finite, joined, unit_costs
+from diffevo_jax.optimize.arrays import CostSamples, draw_keys, finite, joined, unit_costs
 from diffevo_jax.optimize.basins import basins, distinct, near_optima
 from diffevo_jax.optimize.stage import Stage
 
@@ -60,7 +60,7 @@ class Niches(NamedTuple):
     scale: float
 
 
-class State(NamedTuple):
+class SearchForAll(NamedTuple):
     """Where a search stands.
 
     phase: whose points are evaluated: the first point's, an even sample's, the evolution's or the
@@ -73,8 +73,8 @@ class State(NamedTuple):
     phase: Literal["first", "even", "global", "local"]
     evaluations: int
     first: np.ndarray
-    samples: Samples
-    optima: Samples
+    samples: CostSamples
+    optima: CostSamples
     even: np.ndarray | None = None
     stage: Stage | None = None
     niches: Niches | None = None
@@ -93,13 +93,13 @@ class State(NamedTuple):
         return self.niches.points[self.niches.slots >= 0].reshape(-1, len(self.first))
 
 
-def begin(first: np.ndarray, evaluations: int) -> State:
+def begin(first: np.ndarray, evaluations: int) -> SearchForAll:
     """Begin with a point `[D]` of the unit cube."""
-    nothing = Samples(np.empty((0, len(first))), np.empty(0))
-    return State("first", evaluations, first, nothing, nothing)
+    nothing = CostSamples(np.empty((0, len(first))), np.empty(0))
+    return SearchForAll("first", evaluations, first, nothing, nothing)
 
 
-def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> State:
+def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray) -> SearchForAll:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
     if state.phase == "local":
         assert state.niches is not None
@@ -114,7 +114,7 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
             return state._replace(stage=after)
         state = state._replace(samples=joined(state.samples, after.samples), stage=None)
         return _go_on(random, state, _niches(state))
-    state = state._replace(samples=joined(state.samples, Samples(state.points, costs)))
+    state = state._replace(samples=joined(state.samples, CostSamples(state.points, costs)))
     if state.phase == "first":
         return _even(random, state)
     size = len(costs) // LEVELS
@@ -122,25 +122,25 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
     return state._replace(phase="global", even=None, stage=begun)
 
 
-def merged(optima: Samples) -> np.ndarray:
+def merged(optima: CostSamples) -> np.ndarray:
     """Indices of the distinct optima, best first."""
     return distinct(optima.points, optima.costs, MERGED)
 
 
-def _even(random: np.random.Generator, state: State) -> State:
+def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
     half = max(2 * LEVELS, int(SAMPLED * state.evaluations / ROUNDS / 2))
     points = random.uniform(size=(half, len(state.first)))
     return state._replace(phase="even", even=points, niches=None)
 
 
-def _go_on(random: np.random.Generator, state: State, niches: Niches | None) -> State:
+def _go_on(random: np.random.Generator, state: SearchForAll, niches: Niches | None) -> SearchForAll:
     """Fill the niches' slots; sample anew where none is left, or all evaluations are made."""
     if niches is None or niches.used >= niches.evaluations or _is_done(niches):
         return _even(random, state)
     return state._replace(phase="local", niches=_filled(random, niches))
 
 
-def _niches(state: State) -> Niches | None:
+def _niches(state: SearchForAll) -> Niches | None:
     """Pick the basins of the samples that have no optimum yet; None where there is none."""
     num_genes = len(state.first)
     size, evaluations = cma.default_size(num_genes), int((1 - SAMPLED) * state.evaluations / ROUNDS)
@@ -199,8 +199,8 @@ def _filled(random: np.random.Generator, niches: Niches) -> Niches:
 
 
 def _learn(
-    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: Samples
-) -> tuple[Niches, Samples]:
+    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: CostSamples
+) -> tuple[Niches, CostSamples]:
     """Take the costs of the busy slots; end runs, or park those that promise little.
 
     After PROBE generations only the PROMISING ones go on; the others wait until all have begun.
@@ -238,7 +238,7 @@ def _learn(
             new.start[niche], new.spread[niche] = new.best[niche], wide[slot]
             new.parked[niche], new.probed[niche] = used + slot / count, True
         new.slots[slot] = -1
-    optima = joined(optima, Samples(new.best[ended], new.cost[ended]))
+    optima = joined(optima, CostSamples(new.best[ended], new.cost[ended]))
     return new._replace(searches=searches, early=np.array(early), used=used), optima
 
 

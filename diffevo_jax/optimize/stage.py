@@ -17,7 +17,7 @@ from diffevo_jax.denoisers import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
 from diffevo_jax.kernels import gaussian
-from diffevo_jax.optimize.arrays import Samples, draw_keys, joined, unit_costs
+from diffevo_jax.optimize.arrays import CostSamples, draw_keys, joined, unit_costs
 from diffevo_jax.samplers import ddim
 
 # Of the first round, measured by experiments/benchmarks/minimize.py; each round doubles the sizes.
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     """
 
     points: np.ndarray | None
-    samples: Samples
+    samples: CostSamples
     key: Any
     evolution: Any
     levels: int
@@ -59,7 +59,7 @@ def begin(
     temperature: float = TEMPERATURE,
 ) -> Stage:
     """Draw the first points of a Diffusion Evolution, or of one level an even sample."""
-    nothing = Samples(np.empty((0, num_genes)), np.empty(0))
+    nothing = CostSamples(np.empty((0, num_genes)), np.empty(0))
     if levels == 1:
         points = latin_hypercube(random.uniform(size=(2, size, num_genes)))
         return Stage(points, nothing, None, None, levels, temperature)
@@ -74,7 +74,7 @@ def advance(stage: Stage, costs: np.ndarray, hidden: Any = False) -> Stage:
     hidden: the points that the evolution is to learn nothing of, `[N]`.
     """
     assert stage.points is not None
-    samples = joined(stage.samples, Samples(stage.points, costs))
+    samples = joined(stage.samples, CostSamples(stage.points, costs))
     if len(samples.costs) == stage.levels * len(costs):
         return stage._replace(points=None, samples=samples)
     fitness = -unit_costs(np.where(hidden, np.nan, costs))
