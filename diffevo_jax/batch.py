@@ -26,16 +26,17 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
+from diffevo_jax.checks import InputError, check_count
+
 Mapping = Callable[[Callable], Callable]
 
 
 def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
     """Keys `[S]` of the runs first, first + 1, ...: run k has the same key in every batch.
 
-    Raises ValueError unless num_seeds is 1 or more.
+    Raises InputError unless num_seeds is 1 or more.
     """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds: expected at least 1; seen {num_seeds}")
+    check_count("num_seeds", num_seeds)
     numbers = jnp.arange(first, first + num_seeds)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
@@ -44,13 +45,13 @@ def individual_keys(key: jax.Array, size: int) -> jax.Array:
     """Keys `[N]` of a population's individuals, from one key or from N, which stay as they are.
 
     Of one key they are `jax.random.split(key, N)`: individual i has the same in any population.
-    Raises ValueError on another number of keys.
+    Raises InputError on another number of keys.
     """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if key.ndim == (0 if typed else 1):  # an old-style key is two numbers
         return jax.random.split(key, size)
     if len(key) != size:
-        raise ValueError(f"key: expected one key or one an individual, {size}; seen {len(key)}")
+        raise InputError("key", f"one key, or {size}, one for each individual", len(key))
     return key
 
 
@@ -58,11 +59,11 @@ def grid(**axes: Sequence | ArrayLike) -> dict[str, jax.Array]:
     """Every combination of the axes' values: name -> `[G, ...]`, the last axis varying fastest.
 
     A value may be an array, a projection `[D, d]` for example.
-    Raises ValueError on an axis without values.
+    Raises InputError on an axis without values.
     """
     for name, values in axes.items():
         if len(np.shape(values)) == 0 or np.shape(values)[0] == 0:
-            raise ValueError(f"{name}: expected a sequence of one or more values; seen {values}")
+            raise InputError(name, "a sequence of one or more values", values)
     picks = np.array(list(itertools.product(*(range(len(np.asarray(v))) for v in axes.values()))))
     return {name: jnp.asarray(values)[picks[:, i]] for i, (name, values) in enumerate(axes.items())}
 
@@ -98,16 +99,14 @@ def run_many(
     devices: share the runs out among these; None leaves them on one.
 
     Returns a pytree of `[S, ...]`, or of `[G, S, ...]` with settings. Plain and pure: jit it.
-    Raises ValueError when the settings' leading axes differ.
+    Raises InputError when the settings' leading axes differ.
     """
     mapped = over_devices(mapping(function), devices or [None])
     if settings is None:
         return mapped(keys)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(
-            f"settings: expected arrays with one leading axis in common; seen {sorted(lengths)}"
-        )
+        raise InputError("settings", "arrays with one leading axis in common", sorted(lengths))
     (num_settings,) = lengths.pop()
     num_seeds = len(keys)
     which, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)

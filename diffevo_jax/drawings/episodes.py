@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.drawings import movie
 from diffevo_jax.drawings.style import GREY, STYLE, X
 from diffevo_jax.drawings.tasks import DRAWINGS, Drawing
@@ -32,7 +33,7 @@ def animate_episodes(
 
     colour: of the actors, or of those of each panel, by its title.
 
-    Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
+    Raises InputError on a task that has no drawing; `DRAWINGS` has those that do.
 
         record = de.tasks.make_trajectories(task, policy)
         de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
@@ -41,13 +42,11 @@ def animate_episodes(
 
     name = task.environment.name
     if name not in DRAWINGS:
-        raise ValueError(
-            f"task: {name} has no drawing; expected one of {', '.join(sorted(DRAWINGS))}"
-        )
+        raise InputError("task", f"one that has a drawing, {', '.join(sorted(DRAWINGS))}", name)
     drawing = DRAWINGS[name]
     panels = {"": panels} if isinstance(panels, Trajectory) else dict(panels)
     if not panels:
-        raise ValueError("panels: expected at least one trajectory")
+        raise InputError("panels", "at least one trajectory", "none")
     columns = 1 if len(panels) == 1 else 2
     rows = math.ceil(len(panels) / columns)
     left, right, bottom, top = drawing.window

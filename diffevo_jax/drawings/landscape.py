@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.drawings import movie
 from diffevo_jax.drawings.style import STYLE, X
 
@@ -35,10 +36,10 @@ def animate_population(
 
     populations = np.asarray(populations)
     if populations.ndim != 3 or populations.shape[-1] != 2:
-        raise ValueError(f"populations: expected shape [T, N, 2]; seen {populations.shape}")
+        raise InputError("populations", "shape [T, N, 2]", populations.shape)
     finite = populations[np.isfinite(populations).all(axis=-1)]
     if not len(finite):
-        raise ValueError("populations: expected finite points; seen none")
+        raise InputError("populations", "finite points", "none")
     if limit is None:
         limit = 1.05 * float(np.quantile(np.abs(finite).max(axis=-1), 0.99)) or 1.0
     with matplotlib.rc_context({**STYLE, **movie.LETTERS}):

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
+
 # Pixels an inch: figures of 8 inches are 880 pixels wide.
 DPI = 110
 LETTERS = {"font.size": 13, "axes.titlesize": 13}
@@ -35,15 +37,15 @@ def save(
 ) -> Path:
     """Draw each frame into the figure and save them all; the last one stays for a while.
 
-    path: NAME.gif, by Pillow, or NAME.mp4, where ffmpeg is installed. Raises ValueError on another
+    path: NAME.gif, by Pillow, or NAME.mp4, where ffmpeg is installed. Raises InputError on another
     ending, and where there is no ffmpeg.
     """
     if path.suffix not in (".gif", ".mp4"):
-        raise ValueError(f"path: expected NAME.gif or NAME.mp4; seen {path}")
+        raise InputError("path", "NAME.gif or NAME.mp4", path)
     from matplotlib.animation import FFMpegWriter
 
     if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
-        raise ValueError(f"path: {path.name} needs ffmpeg, which is not installed; take NAME.gif")
+        raise InputError("path", "NAME.gif where ffmpeg is not installed", path.name)
     draw(frames[-1])
     figure.set_dpi(DPI)
     figure.draw_without_rendering()

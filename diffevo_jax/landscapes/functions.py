@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Positive
+from diffevo_jax.checks import InputError, Positive
 
 LIMIT = 4.0  # the box of every benchmark is [-LIMIT, LIMIT]^D
 
@@ -87,7 +87,7 @@ def rastrigin(
 
 def _plane(name: str, points: jax.Array) -> tuple[jax.Array, jax.Array]:
     if points.shape[-1] != 2:
-        raise ValueError(f"{name}: expected points of shape [N, 2]; seen {points.shape}")
+        raise InputError("points", f"shape [N, 2], for {name} lies in the plane", points.shape)
     return points[..., 0], points[..., 1]
 
 

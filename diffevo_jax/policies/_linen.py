@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.policies._policy import Policy, as_shape, from_apply
 
 
@@ -26,7 +27,7 @@ def linen_policy(
     (from key 0). It is called in evaluation: make it with `Dropout(..., deterministic=True)` and
     `BatchNorm(use_running_average=True)`.
 
-    Raises ValueError when it draws random numbers or changes a collection as it is called, and
+    Raises InputError when it draws random numbers or changes a collection as it is called, and
     when its carry changes its shapes or types.
     """
     shape, key = as_shape(input_shape), jax.random.key(0)
@@ -48,8 +49,10 @@ def linen_policy(
         template = {"params": shapes.get("params", {})}
         return from_apply(apply, template, shape, initial_state=initial_state)
     except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:
-        raise ValueError(
-            "module: expected one that neither draws random numbers nor changes a collection as it "
-            "is called; make it for evaluation, with Dropout(..., deterministic=True) and "
-            f"BatchNorm(use_running_average=True). Flax says: {error}"
+        raise InputError(
+            "module",
+            "one that neither draws random numbers nor changes a collection as it is called",
+            f"one of which Flax says: {error}",
+            "make it for evaluation, with Dropout(..., deterministic=True) and "
+            "BatchNorm(use_running_average=True)",
         ) from None

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.policies._linen import linen_policy
 from diffevo_jax.policies._policy import Batched, Policy
 
@@ -34,12 +35,10 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
     sizes: inputs, hidden layers, outputs. The paper's cart-pole policies are (4, 8, 2) with 58
         parameters and (4, 128, 128, 2) with 17,410, both with ReLU.
 
-    Raises ValueError unless sizes holds at least two numbers of 1 or more.
+    Raises InputError unless sizes holds at least two numbers of 1 or more.
     """
     if isinstance(sizes, int) or len(sizes) < 2 or any(size < 1 for size in sizes):
-        raise ValueError(
-            f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {sizes}"
-        )
+        raise InputError("sizes", "inputs, any hidden layers, outputs, each >= 1", sizes)
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
     batched = _narrow if max(sizes) <= WIDEST_NARROW else _wide
     return policy._replace(batched=batched(policy, sizes, activation))

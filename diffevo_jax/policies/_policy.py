@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax import genome
-from diffevo_jax.checks import Positive, check_number
+from diffevo_jax.checks import InputError, Positive, check_number
 
 
 class Batched(NamedTuple):
@@ -79,7 +79,7 @@ def from_apply(
 
         from_apply(apply, params, num_inputs, initial_state=jnp.zeros(hidden))
 
-    Raises ValueError when the template holds more than parameters, the outputs are no vector, or
+    Raises InputError when the template holds more than parameters, the outputs are no vector, or
     the state changes its structure, shapes or types from one step to the next.
     """
     params = genome.codec(template)
@@ -93,18 +93,14 @@ def from_apply(
     observation = jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype)
     result = jax.eval_shape(step, template, initial_state, observation)
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise ValueError(f"apply: expected (outputs, state); seen {_shapes(result)}")
+        raise InputError("apply", "(outputs, state)", _shapes(result))
     outputs, state = result
     if getattr(outputs, "ndim", None) != 1:
-        raise ValueError(
-            f"apply: expected outputs of shape [A] from an observation of shape {shape}; "
-            f"seen {_shapes(outputs)}"
-        )
-    expected, seen = _shapes(initial_state), _shapes(state)
-    if recurrent and seen != expected:
-        raise ValueError(
-            f"apply: expected a state that stays as the initial one, {expected}; seen {seen}"
-        )
+        expected = f"outputs of shape [A] from an observation of shape {shape}"
+        raise InputError("apply", expected, _shapes(outputs))
+    before, after = _shapes(initial_state), _shapes(state)
+    if recurrent and after != before:
+        raise InputError("apply", f"a state that stays as the initial one, {before}", after)
     return Policy(shape, outputs.shape[0], params.num_genes, params.unflatten, step, initial_state)
 
 
@@ -123,20 +119,18 @@ def scaled(policy: Policy, scale: Positive) -> Policy:
 
 
 def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """A number O as (O,); raise ValueError unless all sizes are 1 or more."""
+    """A number O as (O,); raise InputError unless all sizes are 1 or more."""
     shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if any(size < 1 for size in shape):
-        raise ValueError(f"input_shape: expected sizes of 1 or more; seen {shape}")
+        raise InputError("input_shape", "sizes of 1 or more", shape)
     return shape
 
 
 def check_genomes(policy: Policy, population: jax.Array) -> None:
-    """Raise ValueError unless a population is `[N, D]` with the policy's D."""
+    """Raise InputError unless a population is `[N, D]` with the policy's D."""
     if population.ndim != 2 or population.shape[1] != policy.num_genes:
-        raise ValueError(
-            f"population: expected shape [N, D] with D = {policy.num_genes} genes; "
-            f"seen {population.shape}"
-        )
+        expected = f"shape [N, D] with D = {policy.num_genes} genes"
+        raise InputError("population", expected, population.shape)
 
 
 def _shapes(tree: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.batch import individual_keys
-from diffevo_jax.checks import Count, Number, check_number
+from diffevo_jax.checks import Count, InputError, Number, check_count, check_number
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.problem import Problem
@@ -59,7 +59,7 @@ def make_returns(
         stay in the cache, and elsewhere the whole population. It changes the time, not the results.
 
     A return is the sum of rewards up to and including the step that ends the episode; truncation
-    at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
+    at `task.max_steps` ends it too. Raises InputError when policy and task do not fit.
     """
     return _roll_out(task, policy, num_episodes, chunk, lambda lanes: lanes.total)
 
@@ -105,10 +105,10 @@ def make_fitness(
         None gives each individual episodes of its own.
     mesh: split the individuals over all axes of this mesh; None keeps them where they are.
 
-    Raises ValueError when policy and task do not fit, and on another success.
+    Raises InputError when policy and task do not fit, and on another success.
     """
     if isinstance(success, str) and success != "goal":
-        raise ValueError(f"success: expected a return, 'goal' or None; seen {success!r}")
+        raise InputError("success", "a return, 'goal' or None", repr(success))
     if not isinstance(success, str) and success is not None:
         check_number("success", success, -math.inf, math.inf, closed="()")
 
@@ -120,8 +120,8 @@ def make_fitness(
             return lanes.total, {"success": terminated(lanes.state)}
         return lanes.total, {"success": lanes.total >= success}
 
-    if shared_starts is not None and shared_starts < 1:
-        raise ValueError(f"shared_starts: expected at least 1; seen {shared_starts}")
+    if shared_starts is not None:
+        check_count("shared_starts", shared_starts)
     episodes = _roll_out(task, policy, num_episodes, None, read)
 
     def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
@@ -138,10 +138,8 @@ def make_fitness(
     def relative(key: jax.Array, population: jax.Array):
         size = len(population)
         if 2 * shared_starts > size:
-            raise ValueError(
-                f"shared_starts: expected at most half of the population's {size} individuals; "
-                f"seen {shared_starts}"
-            )
+            expected = f"at most half of the population's {size} individuals"
+            raise InputError("shared_starts", expected, shared_starts)
         start = jnp.arange(size) % shared_starts
         keys = jax.random.split(key, shared_starts)[start]
         returns, aux = run(key, (keys, population))
@@ -180,8 +178,8 @@ def make_problem(
 
 def _roll_out(task, policy, num_episodes, chunk, read):
     check_fit(task, policy, num_episodes)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: expected at least 1; seen {chunk}")
+    if chunk is not None:
+        check_count("chunk", chunk)
     network = policy.batched or _any_batched(policy)
 
     def reset(key: jax.Array):
@@ -206,9 +204,7 @@ def _roll_out(task, policy, num_episodes, chunk, read):
         size = len(population)
         check_genomes(policy, population)
         if chunk is not None and chunk > size:
-            raise ValueError(
-                f"chunk: expected at most the population's {size} individuals; seen {chunk}"
-            )
+            raise InputError("chunk", f"at most the population's {size} individuals", chunk)
         keys = rollout.episode_keys(key, size, num_episodes)
 
         def on(settings: dict[str, Any]):
