@@ -189,9 +189,9 @@ def test_a_start_at_the_first_level_is_a_whole_run():
 
 
 @pytest.mark.parametrize("start", [-1, 12])
-def test_a_start_that_is_no_level_is_refused(start):
+def test_a_start_that_is_no_level_is_refused(start, refuses):
     algorithm = _evolution(COSINE)
-    with pytest.raises(ValueError, match=rf"start: expected a level from 0 to 11; seen {start}"):
+    with refuses("start"):
         de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=start)
 
 
@@ -280,18 +280,17 @@ def test_a_default_argument_does_not_make_a_fitness_keyed():
 
 
 @pytest.mark.parametrize(
-    ("fitness_fn", "has_key", "takes"),
+    ("fitness_fn", "has_key"),
     [
-        (lambda key, population: population[:, 0], False, r"\(population\)"),
-        (lambda population: population[:, 0], True, r"\(key, population\)"),
-        (lambda a, b, c: a, False, r"\(population\)"),
-        (lambda a, b, c: a, True, r"\(key, population\)"),
-        (lambda: 0, False, r"\(population\)"),
+        (lambda key, population: population[:, 0], False),
+        (lambda population: population[:, 0], True),
+        (lambda a, b, c: a, False),
+        (lambda a, b, c: a, True),
+        (lambda: 0, False),
     ],
 )
-def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, takes):
-    message = rf"fitness_fn: expected a function of {takes}, as has_key={has_key} says; seen \("
-    with pytest.raises(ValueError, match=message):
+def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, refuses):
+    with refuses("fitness_fn"):
         _run(fitness_fn=fitness_fn, has_key=has_key)
 
 
@@ -515,30 +514,37 @@ def test_float64_populations_stay_float64():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("path", "settings"),
     [
-        (dict(eta=1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
-        (dict(eta=-0.1), "eta"),
-        (dict(eta=float("nan")), "eta"),
-        (dict(projection=jnp.ones(3)), r"projection: expected shape \[D, d\]; seen \(3,\)"),
-        (dict(projection=jnp.ones((3, 2))), r"with D = 2 genes; seen \(3, 2\)"),
-        (dict(population=jnp.ones((1, 2))), r"N >= 2; seen \(1, 2\)"),
-        (dict(population=jnp.ones(5)), r"population: expected shape \[N, D\]"),
-        (dict(population=jnp.ones((5, 2), int)), "floating-point genomes; seen int32"),
-        (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows with others"),
-        (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
-        (dict(floor=-1.0), "floor: expected a finite number of 0 or more; seen -1.0"),
-        (dict(eta="0.1"), "eta: expected a number; seen '0.1'"),
-        (dict(eta=None), "eta: expected a number; seen None"),
-        (dict(projection=jnp.full((2, 1), jnp.nan)), "projection: expected finite"),
-        (dict(fitness_map=lambda f, valid: f.sum()), r"fitness_map: .* \(64,\); seen \(\)"),
-        (dict(fitness_map=lambda f: f), r"fitness_map: expected .*\(fitness, valid\).*pointwise"),
-        (dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1])), "decreasing"),
+        ("eta", dict(eta=1.5)),
+        ("eta", dict(eta=-0.1)),
+        ("eta", dict(eta=float("nan"))),
+        ("eta", dict(eta="0.1")),
+        ("eta", dict(eta=None)),
+        ("projection", dict(projection=jnp.ones(3))),
+        ("projection", dict(projection=jnp.ones((3, 2)))),
+        ("projection", dict(projection=jnp.full((2, 1), jnp.nan))),
+        ("population", dict(population=jnp.ones((1, 2)))),
+        ("population", dict(population=jnp.ones(5))),
+        ("population", dict(population=jnp.ones((5, 2), int))),
+        ("population", dict(population=POPULATION.at[3].set(jnp.nan))),
+        ("fitness", dict(fitness_fn=lambda x: x)),
+        ("floor", dict(floor=-1.0)),
+        ("fitness_map", dict(fitness_map=lambda f, valid: f.sum())),
+        ("schedule", dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1]))),
     ],
 )
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings_are_named(path, settings, refuses):
+    with refuses(path):
         _run(**settings)
+
+
+def test_a_fitness_map_of_the_fitness_alone_is_refused_with_the_way_out():
+    with pytest.raises(de.InputError) as error:
+        _run(fitness_map=lambda fitness: fitness)
+    assert error.value.path == "fitness_map"
+    assert error.value.expected == "a function of (fitness, valid)"
+    assert "pointwise" in error.value.advice
 
 
 def test_checks_do_not_get_in_the_way_of_tracing():
@@ -698,27 +704,21 @@ def test_positional_arguments_may_have_any_names():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("path", "call"),
     [
         (
+            "schedule",
             lambda: de.diffusion_evolution(de.schedules.Schedule(COSINE[0], COSINE[1][:5])),
-            r"of one shape \[T\]; seen \(12,\) and \(5,\)",
         ),
+        ("schedule", lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3)))),
         (
-            lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3))),
-            r"of one shape \[T\]; seen \(2, 3\)",
-        ),
-        (
+            "population",
             lambda: _evolution(COSINE).init(KEY, POPULATION.at[:2, 0].set(jnp.inf)),
-            "finite genomes; seen 2 rows",
         ),
-        (lambda: _evolution(COSINE).init(KEY, POPULATION[0]), r"seen \(2,\)"),
-        (
-            lambda: _evolution(COSINE).init(KEY, jnp.ones((5, 2), int)),
-            "population: expected floating-point genomes; seen int32",
-        ),
+        ("population", lambda: _evolution(COSINE).init(KEY, POPULATION[0])),
+        ("population", lambda: _evolution(COSINE).init(KEY, jnp.ones((5, 2), int))),
     ],
 )
-def test_what_does_not_fit_is_named_before_the_first_step(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_does_not_fit_is_named_before_the_first_step(path, call, refuses):
+    with refuses(path):
         call()

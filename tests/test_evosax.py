@@ -164,13 +164,13 @@ def test_evosaxs_bbob_problem_and_notebook_run_with_one_line_changed():
     assert best[-1] < 0.1
 
 
-def test_what_does_not_fit_is_named():
-    with pytest.raises(ValueError, match="population_size: expected 2 or more; seen 1"):
+def test_what_does_not_fit_is_named(refuses):
+    with refuses("population_size"):
         ES(1, jnp.zeros(DIM))
-    with pytest.raises(ValueError, match=r"schedule: expected 6 levels.* seen 4"):
+    with refuses("schedule"):
         ES(SIZE, jnp.zeros(DIM), GENERATIONS, schedule=de.schedules.cosine(4))
-    with pytest.raises(ValueError, match="scale: expected a finite number above 0; seen -1"):
+    with refuses("scale"):
         ES(SIZE, jnp.zeros(DIM), scale=-1)
     es = ES(SIZE, jnp.zeros(DIM))
-    with pytest.raises(ValueError, match=r"expected 16 individuals; seen \{3\}"):
+    with refuses("population, fitness"):
         es.init(KEY_INIT, POPULATION[:3], jnp.zeros(3), es.default_params)

@@ -157,25 +157,24 @@ def test_gradients_pass_by_equals_and_by_those_without_a_fitness(make):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_temperatures_and_powers_are_above_zero(value):
-    with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
+def test_temperatures_and_powers_are_above_zero(value, refuses):
+    with refuses("temperature"):
         de.fitness.boltzmann(value)
-    with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
+    with refuses("temperature"):
         de.fitness.standardised(value)
-    with pytest.raises(ValueError, match="sharpness: expected a finite number above 0; seen"):
+    with refuses("sharpness"):
         de.fitness.rank(value)
-    with pytest.raises(ValueError, match="p: expected a finite number above 0; seen"):
+    with refuses("p"):
         de.fitness.power(value)
-    with pytest.raises(ValueError, match="temperature: expected a finite number above 0; seen"):
+    with refuses("temperature"):
         de.fitness.power(1.0, temperature=value)
 
 
-def test_pointwise_makes_a_map_of_a_function_of_the_fitness_alone():
+def test_pointwise_makes_a_map_of_a_function_of_the_fitness_alone(refuses):
     fitness_map = de.fitness.pointwise(lambda fitness: 3 * fitness)
     np.testing.assert_array_equal(fitness_map(FITNESS, FITNESS > 1), 3 * FITNESS)
-    with pytest.raises(de.InputError) as error:
+    with refuses("function"):
         de.fitness.pointwise(3.0)  # pyright: ignore
-    assert error.value.path == "function"
 
 
 def test_a_map_of_the_fitness_alone_says_how_to_make_one():

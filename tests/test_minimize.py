@@ -602,18 +602,18 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_SETTINGS)
-def test_bad_settings_are_named(case):
+def test_bad_settings_are_named(case, refuses):
     settings, path, seen = BAD_SETTINGS[case]
-    with pytest.raises(InputError) as error:
+    with refuses(path) as error:
         de.minimize(sphere, **{"bounds": PLANE, "evaluations": 100} | settings)
-    assert error.value.path == path
     assert error.value.seen == seen
 
 
 @pytest.mark.parametrize("key", [3, jax.random.split(jax.random.key(0))])
 def test_what_is_no_key_is_refused(key):
-    with pytest.raises(ValueError, match="key: expected"):
+    with pytest.raises(InputError) as error:
         de.minimize(sphere, PLANE, evaluations=100, key=key)
+    assert error.value.path == "key"
 
 
 def raises(x):
@@ -656,11 +656,9 @@ def test_few_evaluations_for_all_optima_are_said():
     assert "few for all optima: take 1000 a parameter" in few.message
 
 
-def test_the_pure_search_describes_costs_that_are_no_numbers():
-    with pytest.raises(InputError) as error:
+def test_the_pure_search_describes_costs_that_are_no_numbers(refuses):
+    with refuses("cost_fn") as error:
         de.optimize.search(jax.random.key(0), lambda x: x, PLANE, evaluations=200)
-    assert error.value.path == "cost_fn"
     assert error.value.seen == "shape (2,)"
-    with pytest.raises(InputError) as error:
+    with refuses("evaluations"):
         de.optimize.search(jax.random.key(0), jax_sphere, PLANE, evaluations=5)
-    assert error.value.path == "evaluations"

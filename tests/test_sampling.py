@@ -198,18 +198,18 @@ def test_draws_are_picked_as_often_as_they_weigh():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("setting", "value"),
     [
-        ({"num_genes": 0}, r"num_genes: expected an integer of at least 1; seen 0"),
-        ({"rounds": 1.5}, r"rounds: expected an integer of at least 1; seen 1.5"),
-        ({"scale": 0.0}, r"scale: expected numbers above 0"),
-        ({"loc": jnp.zeros(3)}, r"loc: expected a number or shape \(2,\).*seen \(3,\)"),
-        ({"log_density_fn": jnp.sum}, r"log_density_fn: expected shape \(16,\).*seen \(\)"),
+        ("num_genes", 0),
+        ("rounds", 1.5),
+        ("scale", 0.0),
+        ("loc", jnp.zeros(3)),
+        ("log_density_fn", jnp.sum),
     ],
 )
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        de.presets.sample(KEY, **{"log_density_fn": log_density, **SMALL, **settings})
+def test_bad_settings_are_named(setting, value, refuses):
+    with refuses(setting):
+        de.presets.sample(KEY, **{"log_density_fn": log_density, **SMALL, setting: value})
 
 
 @pytest.mark.slow

@@ -50,9 +50,9 @@ def test_neighbours_of_one_float32_alpha_are_told_apart_by_one_minus_alpha():
 
 
 @pytest.mark.parametrize("alpha", [[0.5, 0.5], [0.25, 0.75], [[0.75, 0.5], [0.5, 0.25]]])
-def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha):
+def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha, refuses):
     alpha = jnp.array(alpha)
-    with pytest.raises(ValueError, match="schedule: expected alpha"):
+    with refuses("schedule"):
         de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))
 
 
@@ -74,19 +74,15 @@ def test_a_clean_end_has_the_last_generation_at_its_estimates():
 
 
 @pytest.mark.parametrize(
-    ("alpha", "message"),
+    "alpha",
     [
-        ([0.1, 0.9], r"strictly decreasing.*alpha\[0\] = 0.1, alpha\[1\] = 0.9"),
-        ([0.9, 0.5, 0.5], r"strictly decreasing.*alpha\[1\] = 0.5, alpha\[2\] = 0.5"),
-        ([1.0, 0.5], "0 < alpha < 1; seen values from 0.5 to 1"),
-        ([0.5, 0.0], "0 < alpha < 1; seen values from 0 to 0.5"),
-        ([0.5], r"T >= 2; seen shape \(1,\)"),
-        ([[0.9, 0.1]], r"seen shape \(1, 2\)"),
-        ([0.9, float("nan")], "0 < alpha < 1"),
+        *([0.1, 0.9], [0.9, 0.5, 0.5], [1.0, 0.5], [0.5, 0.0], [0.5], [[0.9, 0.1]]),
+        *([0.9, float("nan")], 0.5, "cosine"),
     ],
+    ids=str,
 )
-def test_what_is_no_schedule_is_refused(alpha, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_is_no_schedule_is_refused(alpha, refuses):
+    with refuses("schedule"):
         de.schedules.from_alpha(np.array(alpha))
 
 
@@ -97,7 +93,7 @@ def test_an_integer_of_any_kind_counts_levels(schedule, kind):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_fewer_than_two_levels_are_refused(schedule):
+def test_fewer_than_two_levels_are_refused(schedule, refuses):
     for few in (1, 10.0):
-        with pytest.raises(ValueError, match=f"expected an integer of at least 2; seen {few}"):
+        with refuses("num_levels"):
             schedule(few)

@@ -259,7 +259,7 @@ def test_a_device_holds_its_share_of_everything(ring):
     assert size(compiled) < 0.3 * size(_compiled_step(2, n, genes)[0])
 
 
-def test_roll_outs_on_many_devices_draw_what_one_device_draws():
+def test_roll_outs_on_many_devices_draw_what_one_device_draws(refuses):
     task = de.tasks.make_task("CartPole-v1", max_steps=50)
     policy = de.policies.mlp((4, 4, 2))
     returns = de.tasks.make_returns(task, policy, num_episodes=2)
@@ -269,7 +269,7 @@ def test_roll_outs_on_many_devices_draw_what_one_device_draws():
     split = de.sharding.over_individuals(returns, _mesh(4))
     split = jax.jit(split, compiler_options=QUICK)
     np.testing.assert_array_equal(split(KEY, population), expected)
-    with pytest.raises(ValueError, match="key: expected one key or one an individual, 13; seen 12"):
+    with refuses("key"):
         returns(jax.random.split(KEY, 12), population)
 
 
@@ -280,9 +280,9 @@ def test_outside_jit_a_population_moves_to_the_mesh():
     assert state.population.sharding.is_equivalent_to(de.sharding.rows(mesh), 2)
 
 
-def test_what_is_no_mesh_is_named():
-    with pytest.raises(ValueError, match=r"mesh: expected a jax.sharding.Mesh.*; seen 8"):
+def test_what_is_no_mesh_is_named(refuses):
+    with refuses("mesh"):
         de.diffusion_evolution(de.schedules.cosine(5), mesh=8)  # pyright: ignore
     explicit = jax.make_mesh((2,), ("i",), axis_types=(AxisType.Explicit,))
-    with pytest.raises(ValueError, match="mesh: expected axes of type Auto; seen"):
+    with refuses("mesh"):
         de.estimate_x0(jnp.ones((4, 2)), jnp.zeros(4), 0.5, mesh=explicit)

@@ -572,39 +572,39 @@ def _forgets(memory, after):
         ((), lambda memory: jnp.zeros(3)),
     ],
 )
-def test_a_memory_that_does_not_keep_its_shape_is_refused(memory, after):
+def test_a_memory_that_does_not_keep_its_shape_is_refused(memory, after, refuses):
     algorithm = _with(denoiser=_forgets(memory, after))
     state = algorithm.init(KEY, POPULATION)
-    with pytest.raises(ValueError, match="denoiser: expected a memory that keeps its structure"):
+    with refuses("denoiser"):
         algorithm.step(KEY, state, _fitness(POPULATION))
 
 
-def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused():
+def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused(refuses):
     ddim = samplers.ddim()
     algorithm = _with(sampler=ddim._replace(move=lambda *args: (ddim.move(*args)[0], jnp.zeros(1))))
-    with pytest.raises(ValueError, match="sampler: expected a memory that keeps its structure"):
+    with refuses("sampler"):
         algorithm.step(KEY, algorithm.init(KEY, POPULATION), _fitness(POPULATION))
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("path", "call"),
     [
-        (lambda: denoisers.broadened(share=0), r"share: expected a number in \(0, 1\]; seen 0"),
-        (lambda: denoisers.broadened(share=1.5), r"share: expected a number in \(0, 1\]; seen 1.5"),
-        (lambda: kernels.student_t(dof=0.0), "dof: expected a finite number above 0; seen 0"),
-        (lambda: denoisers.archive(generations=0), "generations: expected an integer of at least"),
-        (lambda: denoisers.archive(generations=2.0), "generations: expected an integer"),  # pyright: ignore
-        (lambda: denoisers.posterior_mean(3), "kernel: expected a Kernel"),  # pyright: ignore
-        (lambda: denoisers.broadened(3), "kernel: expected a Kernel"),  # pyright: ignore
-        (lambda: denoisers.archive(3, generations=2), "kernel: expected a Kernel"),  # pyright: ignore
-        (lambda: kernels.gaussian(floor=-1.0), "floor: expected a finite number of 0"),
-        (lambda: kernels.gaussian(implementation="fast"), "implementation: expected one of auto"),
-        (lambda: kernels.log_density(POPULATION, POPULATION, 0.0), "sigma: expected a finite"),
-        (lambda: samplers.ddim(1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
+        ("share", lambda: denoisers.broadened(share=0)),
+        ("share", lambda: denoisers.broadened(share=1.5)),
+        ("dof", lambda: kernels.student_t(dof=0.0)),
+        ("generations", lambda: denoisers.archive(generations=0)),
+        ("generations", lambda: denoisers.archive(generations=2.0)),  # pyright: ignore
+        ("kernel", lambda: denoisers.posterior_mean(3)),  # pyright: ignore
+        ("kernel", lambda: denoisers.broadened(3)),  # pyright: ignore
+        ("kernel", lambda: denoisers.archive(3, generations=2)),  # pyright: ignore
+        ("floor", lambda: kernels.gaussian(floor=-1.0)),
+        ("implementation", lambda: kernels.gaussian(implementation="fast")),
+        ("sigma", lambda: kernels.log_density(POPULATION, POPULATION, 0.0)),
+        ("eta", lambda: samplers.ddim(1.5)),
     ],
 )
-def test_bad_settings_of_variants_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings_of_variants_are_named(path, call, refuses):
+    with refuses(path):
         call()
 
 
