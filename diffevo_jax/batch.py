@@ -12,8 +12,8 @@
 How the axis is walked is a choice of function: `one_by_one` is `lax.map`, `together` is `vmap`,
 and `by_platform`, the default, takes the first on a CPU and the second on an accelerator. On a CPU
 one by one is faster (each run keeps its arrays in the cache and ends its loops on its own), and
-each run gives bit for bit what it gives alone. Together fills an accelerator; sums may round
-otherwise.
+each run gives bit for bit what it gives alone. Together they fill an accelerator, and sums may
+round differently.
 """
 
 import itertools
@@ -44,7 +44,7 @@ def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
 def individual_keys(key: jax.Array, size: int) -> jax.Array:
     """Keys `[N]` of a population's individuals, from one key or from N, which stay as they are.
 
-    Of one key they are `jax.random.split(key, N)`: individual i has the same in any population.
+    From one key they are `jax.random.split(key, N)`: individual i has the same in any population.
     Raises InputError on another number of keys.
     """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -93,7 +93,7 @@ def run_many(
 ) -> Any:
     """Run `function` for every key and setting: (key) or (key, setting) -> pytree.
 
-    keys: `[S]`, of `seed_keys`. settings: pytree of `[G, ...]`, of `grid`; each setting meets every
+    keys: `[S]`, see `seed_keys`. settings: pytree of `[G, ...]`, see `grid`; each is run with every
         key, so that settings are compared on the same random numbers.
     mapping: `one_by_one`, `together` or `by_platform`.
     devices: share the runs out among these; None leaves them on one.
@@ -109,8 +109,8 @@ def run_many(
         raise InputError("settings", "arrays with one leading axis in common", sorted(lengths))
     (num_settings,) = lengths.pop()
     num_seeds = len(keys)
-    which, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
-    flat = mapped(keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings))
+    setting, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
+    flat = mapped(keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[setting], settings))
     return jax.tree.map(lambda x: x.reshape(num_settings, num_seeds, *x.shape[1:]), flat)
 
 
@@ -129,7 +129,7 @@ def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
         size = len(jax.tree.leaves(args)[0])
         if size % len(devices) == 0:
             return mapped(*args)
-        # The last ones again fill up the last device's share.
+        # The last run, repeated, fills up the last device's share.
         index = np.minimum(np.arange(-(-size // len(devices)) * len(devices)), size - 1)
         filled = jax.tree.map(lambda leaf: leaf[index], args)
         return jax.tree.map(lambda leaf: leaf[:size], mapped(*filled))

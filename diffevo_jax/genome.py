@@ -1,4 +1,4 @@
-"""Any pytree of parameters to a flat genome, and back."""
+"""From any pytree of parameters to a flat genome, and back."""
 
 import math
 from collections.abc import Callable
@@ -78,9 +78,9 @@ def codec(template: Any) -> Codec:
 
 
 def _check_no_averages(template: Any) -> None:
-    """Raise InputError on what Flax's BatchNorm measures: as a gene a variance would go below 0."""
+    """Raise InputError on BatchNorm's running averages: as a gene a variance would go below 0."""
 
-    def is_average(node: Any) -> bool:  # of NNX, by name: it takes a second to import
+    def is_average(node: Any) -> bool:  # NNX's, by its name: NNX takes a second to import
         return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
 
     for path, node in jax.tree_util.tree_flatten_with_path(template, is_leaf=is_average)[0]:

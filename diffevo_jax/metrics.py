@@ -1,11 +1,11 @@
-"""What a population achieved: fitness, diversity on a grid, modes found.
+"""What a population achieved: fitness, diversity on a grid, and modes.
 
 The grid is the published one: a coordinate x lies in the cell number round(x / cell), so that cells
 are centred on multiples of their side. All functions take one population; `vmap` them over more.
 
-cell: side of the cells, a number or one a dimension, `[D]`. limit: the box that the grid covers: a
-number is [-limit, limit] in each dimension, as published; a pair (low, high), each a number or
-`[D]`, is any other.
+cell: side of the cells, a number or one for each dimension, `[D]`.
+limit: the box that the grid covers: a number is [-limit, limit] in each dimension, as published; a
+pair (low, high), each a number or `[D]`, is any other.
 """
 
 import math
@@ -141,7 +141,7 @@ def _cells(points: jax.Array, cell) -> jax.Array:
 def _labels(cells: jax.Array) -> jax.Array:
     """Number the distinct rows of `[N, D]` integers: `[N]`, the same label for the same row.
 
-    Rows are told apart by two linear hashes of 32 bits; two different rows share both with a
+    Rows are distinguished by two linear hashes of 32 bits; two different rows share both with a
     probability near 2^-62. Sorting whole rows would be exact and compiles for minutes at D = 256.
     """
     multipliers = np.random.default_rng(0).integers(2**32, size=(cells.shape[1], 2), dtype=np.int64)

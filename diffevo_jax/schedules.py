@@ -13,7 +13,7 @@ import numpy as np
 
 from diffevo_jax.checks import InputError, Interval, check_count, concrete, is_traced
 
-# A schedule of a million levels is a slip.
+# More than a million levels are a slip.
 Levels = Annotated[int, Interval(2, 1_000_000)]
 EXPECTED = "a schedule, such as de.schedules.cosine(25), or alpha [T]"
 
@@ -48,12 +48,12 @@ def from_alpha(alpha) -> Schedule:
 
 
 def check_schedule(schedule: Schedule) -> Schedule:
-    """Take a schedule's arrays as JAX arrays; where they are concrete, see that they are levels.
+    """Return a schedule of JAX arrays; where they are concrete, check that they are levels.
 
     Raises InputError as `from_alpha` does.
     """
     alpha, one_minus_alpha = map(concrete, schedule)
-    # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still tells them apart.
+    # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still differs.
     if alpha is not None and one_minus_alpha is not None and alpha.shape == one_minus_alpha.shape:
         distinct = (np.diff(alpha) < 0) | (np.diff(one_minus_alpha) > 0)
         if not np.all(distinct) or alpha.ndim != 1:
@@ -67,8 +67,8 @@ def _check_alpha(alpha: np.ndarray) -> None:
     if alpha.ndim != 1 or alpha.size < 2:
         raise InputError("schedule", "alpha of shape [T], T >= 2", f"shape {alpha.shape}")
     if not np.all((alpha > 0) & (alpha < 1)):
-        seen = f"values from {alpha.min():g} to {alpha.max():g}"
-        raise InputError("schedule", "0 < alpha < 1", seen)
+        values = f"values from {alpha.min():g} to {alpha.max():g}"
+        raise InputError("schedule", "0 < alpha < 1", values)
     if not np.all(np.diff(alpha) < 0):
         i = int(np.argmax(np.diff(alpha) >= 0))
         raise InputError(

@@ -59,15 +59,15 @@ def animate_population(
 
         def draw(generation: int) -> None:
             points.set_offsets(populations[generation])
-            told = f"generation {generation + 1} of {count}"
-            words.set_text(f"{title}: {told}" if title else told)
+            progress = f"generation {generation + 1} of {count}"
+            words.set_text(f"{title}: {progress}" if title else progress)
 
         per_second = min(max(count / SECONDS, 4.0), 20.0)
         return movie.save(figure, draw, range(count), Path(path), per_second=per_second)
 
 
 def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float) -> None:
-    """Draw a landscape below: shades of grey, the better the darker, of its better half."""
+    """Draw the better half of a landscape below the points, darker grey where it is better."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
     from matplotlib.ticker import MaxNLocator
@@ -79,6 +79,6 @@ def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float)
     # Black is left to letters and points.
     greys = ListedColormap(colormaps["Greys"](np.linspace(0, 0.7, 256)))
     low, high = np.nanmedian(fitness), np.nanmax(fitness)
-    levels = MaxNLocator(20).tick_values(low, high) if low < high else None  # None: a plain
+    levels = MaxNLocator(20).tick_values(low, high) if low < high else None  # None for a plain
     shades = axes.contourf(line, line, fitness, levels, cmap=greys, extend="min", zorder=0)
     figure.colorbar(shades, ax=axes, label="fitness", shrink=0.85)

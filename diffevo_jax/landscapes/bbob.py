@@ -42,7 +42,7 @@ def make_instance(
         result = minimize(sphere.cost_fn, sphere.bounds, evaluations=2000)
         evolve(key, algorithm, lambda x: -jax.vmap(sphere.cost_fn)(2.5 * x), population)
 
-    f_opt is 0; BBOB's target of 1e-8 wants `jax_enable_x64`.
+    f_opt is 0; BBOB's target of 1e-8 needs `jax_enable_x64`.
     Raises InputError on another function or dimension, ModuleNotFoundError without bbobax:
     `pip install "diffevo-jax[bbob]"`.
     """

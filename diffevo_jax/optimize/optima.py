@@ -15,12 +15,12 @@ from diffevo_jax.optimize.arrays import CostSamples, draw_keys, finite, joined, 
 from diffevo_jax.optimize.basins import basins, distinct, near_optima
 from diffevo_jax.optimize.stage import Stage
 
-# Rounds that share the evaluations; more of the same size follow where basins were few.
+# Rounds that share the evaluations; more of the same size follow where there were few basins.
 ROUNDS = 2
 SAMPLED = 0.5
 LEVELS = 10
 TEMPERATURE = 1.0
-# A polished optimum: of the cube's side, and of the range of all sampled costs.
+# An optimum is polished below this share of the cube's side, or of the range of sampled costs.
 PRECISE = 1e-9
 FLAT = 1e-9
 MERGED = 1e-3
@@ -33,14 +33,14 @@ PROBED = 0.3
 class Niches(NamedTuple):
     """M basins, and a CMA-ES in some of them, in K slots side by side.
 
-    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: of its run,
-        `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
+    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: the best point of
+        its run and its cost, `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
     parked: when it was put back to wait, `[M]`; NaN where it was not. probed: whether it ever was.
-    begun: how many have had a slot; they come in their order.
-    slots: which niche each slot runs, `[K]`; -1 for none.
-    points: of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
+    begun: how many have had a slot; they take them in order.
+    slots: the niche that each slot runs, `[K]`; -1 for none.
+    points: those of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
     early: costs of all runs after PROBE generations.
-    used, evaluations: how many were made, and are to be made. scale: the range of all costs.
+    used, evaluations: evaluations so far, and in all. scale: the range of all costs.
     """
 
     start: np.ndarray
@@ -63,10 +63,9 @@ class Niches(NamedTuple):
 class SearchForAll(NamedTuple):
     """Where a search stands.
 
-    phase: whose points are evaluated: the first point's, an even sample's, the evolution's or the
-        niches'.
+    phase: what the points belong to: the first point, an even sample, the evolution or the niches.
     evaluations: the budget. first: a point to begin with, `[D]`.
-    samples: all but those of niches. optima: those that were polished to the end.
+    samples: all points but those of niches. optima: those that were polished to the end.
     even: the even sample, `[N, D]`. stage, niches: what waits for costs in their phases.
     """
 
@@ -118,12 +117,12 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
     if state.phase == "first":
         return _even(random, state)
     size = len(costs) // LEVELS
-    begun = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
-    return state._replace(phase="global", even=None, stage=begun)
+    first = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
+    return state._replace(phase="global", even=None, stage=first)
 
 
 def merged(optima: CostSamples) -> np.ndarray:
-    """Indices of the distinct optima, best first."""
+    """Return the indices of the distinct optima, best first."""
     return distinct(optima.points, optima.costs, MERGED)
 
 
@@ -191,7 +190,7 @@ def _filled(random: np.random.Generator, niches: Niches) -> Niches:
     keys = draw_keys(random, count)
     searches = cma.renew(keys, anew, niches.searches, size=size, num_genes=num_genes)
     draws = np.asarray(searches.population, float)
-    # A slot without a niche draws around one all the same; nobody evaluates it.
+    # A slot without a niche draws around one too; its points are not evaluated.
     start, spread = new.start[new.slots], new.spread[new.slots]
     points = cma.reflect(start[:, None] + spread[:, None, None] * draws)
     begun = max(niches.begun, int(chosen.max(initial=-1)) + 1)

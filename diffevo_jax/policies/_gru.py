@@ -39,5 +39,5 @@ def gru(num_inputs: int, num_outputs: int, *, hidden: Count = 8) -> Policy:
     """
     sizes = (num_inputs, hidden, num_outputs)
     if min(sizes) < 1:
-        raise InputError("num_inputs, hidden, num_outputs", "each >= 1", sizes)
+        raise InputError("num_inputs, hidden, num_outputs", "sizes of 1 or more", sizes)
     return linen_policy(GRU(hidden, num_outputs), num_inputs)

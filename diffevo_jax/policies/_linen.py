@@ -1,4 +1,4 @@
-"""Any Flax Linen module as a policy."""
+"""How any Flax Linen module becomes a policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ def linen_policy(
 
     A recurrent one is called as Flax's cells are: (carry, observation) -> (carry, outputs).
 
-    input_shape: of an observation; a number O stands for (O,).
-    initial_state: carry of a recurrent module as an episode begins. None takes that of the module's
+    input_shape: shape of an observation; a number O stands for (O,).
+    initial_state: carry of a recurrent module as an episode begins. None calls the module's
         `initialize_carry`, which Flax's cells have; a module without it carries nothing.
 
     Its collection `params` becomes the genome; others, such as `batch_stats`, stay as initialised

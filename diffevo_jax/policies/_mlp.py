@@ -1,4 +1,4 @@
-"""A feed-forward policy: a multilayer perceptron, with forms of its own for many at once."""
+"""A feed-forward policy: a multilayer perceptron, with forms for many genomes at once."""
 
 from collections.abc import Callable, Sequence
 
@@ -60,7 +60,7 @@ def _layers(policy: Policy, genomes: jax.Array) -> Layers:
 
 
 def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
-    """Lanes as the last axis throughout: a step is a few vector operations of length L."""
+    """Keep the lanes as the last axis: a step is a few vector operations of length L."""
 
     def load(genomes: jax.Array) -> Layers:
         layers = _layers(policy, genomes)
@@ -76,7 +76,7 @@ def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batch
 
 
 def _wide(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
-    """Lanes first: a matrix product by lane, which reads each lane's weights once in order."""
+    """Keep the lanes first: a matrix product by lane reads each lane's weights once in order."""
     few = 8  # inputs that are summed written out, and outputs whose kernel is kept transposed
 
     def load(genomes: jax.Array) -> Layers:

@@ -1,4 +1,4 @@
-"""What a policy is, and any pure function as one."""
+"""What a policy is, and how any pure function becomes one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def from_apply(
     apply: (parameters, observation) -> outputs `[A]`, or with an initial state
         (parameters, state, observation) -> (outputs `[A]`, state).
     template: parameters, or their shapes, as `genome.codec` takes them.
-    input_shape: of an observation; a number O stands for (O,).
+    input_shape: shape of an observation; a number O stands for (O,).
     initial_state: state of a recurrent network as an episode begins, a pytree of arrays.
 
     For Flax NNX, where `rest` holds what is not evolved, such as the averages of BatchNorm and the
@@ -119,7 +119,7 @@ def scaled(policy: Policy, scale: Positive) -> Policy:
 
 
 def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """A number O as (O,); raise InputError unless all sizes are 1 or more."""
+    """Return a shape, a number O as (O,); raise InputError unless all sizes are 1 or more."""
     shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if any(size < 1 for size in shape):
         raise InputError("input_shape", "sizes of 1 or more", shape)
@@ -134,5 +134,5 @@ def check_genomes(policy: Policy, population: jax.Array) -> None:
 
 
 def _shapes(tree: Any) -> Any:
-    """A pytree with types and shapes for leaves, to compare and to print."""
+    """Put its type and shape in the place of each leaf, to compare and to print."""
     return jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)

@@ -132,7 +132,7 @@ def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
 
 
 def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], Callable]:
-    """Shape of what a policy sees of a space's observations, and how it sees them."""
+    """Return the shape of what a policy sees of a space's observations, and how it sees them."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -157,7 +157,7 @@ def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], C
 
 
 def _act(name: str, space: Any) -> tuple[int, Callable[[jax.Array], jax.Array]]:
-    """Outputs that a space's actions take, and how they become an action."""
+    """Return how many outputs a space's actions take, and how they become an action."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
