@@ -3,7 +3,7 @@
 valid marks the individuals whose fitness counts; the others have a number in its place that a map
 has to leave out. A log weight of -inf is a weight of zero. NaN says that the fitness has
 no weight under this map (a negative one under `identity`); the step leaves such individuals out and
-counts them. `pointwise` makes a map of a function that does not compare individuals.
+counts them. `pointwise` takes a function that does not compare individuals.
 """
 
 import math
@@ -134,7 +134,7 @@ def weigh(
             "fitness_map",
             "a function of (fitness, valid)",
             f"another: {error}",
-            FACTORY + "; de.fitness.pointwise makes one of a function of the fitness alone",
+            FACTORY + "; de.fitness.pointwise takes a function of the fitness alone",
         ) from error
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
     if shape != fitness.shape:

@@ -130,11 +130,11 @@ def test_a_problem_says_itself_how_its_fitness_is_called(refuses):
 
     problem = de.Problem(2, fitness_fn, has_key=True, has_aux=True, repair=jnp.tanh)
     keep = lambda info, aux: (info.population, aux["norm"])  # noqa: E731
-    seen = de.evolve(KEY, EVOLUTION, problem, POPULATION, keep=keep)
+    evolved = de.evolve(KEY, EVOLUTION, problem, POPULATION, keep=keep)
     settings: dict[str, Any] = {"has_key": True, "has_aux": True, "repair": jnp.tanh}
     expected = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION, keep=keep, **settings)
-    np.testing.assert_array_equal(seen.kept[0], expected.kept[0])
-    np.testing.assert_array_equal(seen.kept[1], expected.kept[1])
+    np.testing.assert_array_equal(evolved.kept[0], expected.kept[0])
+    np.testing.assert_array_equal(evolved.kept[1], expected.kept[1])
     for name, value in settings.items():
         with pytest.raises(de.InputError) as error:  # what was seen of `repair` has an address
             de.evolve(KEY, EVOLUTION, problem, POPULATION, **{name: value})
@@ -192,9 +192,11 @@ def test_a_fitness_without_a_hash_evolves_as_well():
         __hash__ = None  # pyright: ignore
 
     fitness_fn = Unhashable()
-    seen = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept
+    actual = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept
     assert fitness_fn.traces
-    np.testing.assert_allclose(seen, de.evolve(KEY, EVOLUTION, height, POPULATION).kept, rtol=1e-5)
+    np.testing.assert_allclose(
+        actual, de.evolve(KEY, EVOLUTION, height, POPULATION).kept, rtol=1e-5
+    )
 
 
 def test_the_least_recently_used_program_leaves():

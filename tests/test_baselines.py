@@ -59,8 +59,8 @@ def test_a_run_starts_at_the_population_given_and_a_finished_one_is_a_fixed_poin
     np.testing.assert_array_equal(info.population[-1], state.population)
     np.testing.assert_allclose(best.fitness, info.fitness.max(), rtol=1e-6)
     assert int(state.t) == 0
-    again, _ = step(jax.random.key(9), state, info.fitness[-1])
-    chex.assert_trees_all_equal(again, state)
+    repeated, _ = step(jax.random.key(9), state, info.fitness[-1])
+    chex.assert_trees_all_equal(repeated, state)
 
 
 @every_baseline
@@ -117,12 +117,12 @@ def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothin
     state = algorithm.init(KEY, POPULATION)
     fitness = sphere(state.population)
     bad = fitness.at[:3].set(jnp.array([jnp.nan, jnp.inf, -jnp.inf]))
-    told, info = step(KEY, state, bad)
+    new, info = step(KEY, state, bad)
     assert int(info.num_invalid) == 3
     if name != "map_elites":  # which leaves them out
         worst, _ = step(KEY, state, fitness.at[:3].set(fitness[3:].min()))
-        chex.assert_trees_all_close(told, worst, atol=1e-5)
-    for before in (state, told):
+        chex.assert_trees_all_close(new, worst, atol=1e-5)
+    for before in (state, new):
         after, _ = step(jax.random.key(9), before, jnp.full(16, jnp.nan))
         assert bool(jnp.all(jnp.isfinite(after.population)))
         assert not np.array_equal(before.population, after.population)
@@ -134,15 +134,15 @@ def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothin
 
 
 @every_baseline
-def test_what_is_told_is_what_was_evaluated(name, refuses):
+def test_a_step_learns_from_what_was_evaluated(name, refuses):
     algorithm, step, _ = compiled(name)
     state = algorithm.init(KEY, POPULATION)
     clipped = jnp.clip(POPULATION, -0.5, 0.5)
-    told, info = step(KEY, state, sphere(clipped), clipped)
+    new, info = step(KEY, state, sphere(clipped), clipped)
     np.testing.assert_array_equal(info.population, clipped)
     plain, _ = step(KEY, algorithm.init(KEY, clipped), sphere(clipped))
     if name != "pepg":  # which would have mirrored them
-        chex.assert_trees_all_close(told, plain, atol=1e-5)
+        chex.assert_trees_all_close(new, plain, atol=1e-5)
     with refuses("population"):
         algorithm.step(KEY, state, sphere(clipped), clipped[:8])
     with refuses("fitness"):
@@ -219,7 +219,7 @@ def test_the_tutorials_constants_are_evosaxs():
     assert abs(stepped[1] / stepped[0] - 1) > 1e-3
 
 
-def test_an_elitist_is_told_again_only_where_a_generation_has_none_as_good():
+def test_an_elitist_brings_back_its_best_only_where_a_generation_has_none_as_good():
     sizes: dict[str, Any] = {"population_size": 32, "num_genes": 3, "num_generations": 3}
 
     def runs(elitist):
@@ -267,7 +267,7 @@ def test_open_es_follows_the_mean_of_fitness_times_noise_with_momentum():
         np.testing.assert_allclose(state.strategy.mean, mean, rtol=1e-4, atol=1e-5)  # float32
 
 
-def test_pepg_updates_as_evosaxs_pgpe_told_the_elite():
+def test_pepg_updates_as_evosaxs_pgpe_with_the_elite():
     """PGPE follows a gradient; an elite's fitness of -16 / 4 at rate 1 makes that its mean."""
 
     def elite(population, loss, state, params):

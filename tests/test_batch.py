@@ -64,13 +64,13 @@ def test_every_setting_of_a_grid_meets_every_seed():
     settings = de.batch.grid(**SETTINGS, projection=projections, scaling=[0.5, 1.0])
     assert settings["projection"].shape == (36, 2, 2)
     keys = de.batch.seed_keys(1, 2)
-    seen = jax.jit(lambda: de.batch.run_many(_final_fitness, keys, settings))()
+    results = jax.jit(lambda: de.batch.run_many(_final_fitness, keys, settings))()
     one = jax.jit(_final_fitness)
     for g in (0, 17, 35):
         setting = {name: values[g] for name, values in settings.items()}
         for s in range(2):
             np.testing.assert_allclose(
-                seen[1][g, s], one(keys[s], setting)[1], rtol=1e-4, atol=1e-5
+                results[1][g, s], one(keys[s], setting)[1], rtol=1e-4, atol=1e-5
             )
     order = [
         (float(e), float(t)) for e, t in zip(settings["eta"], settings["temperature"], strict=True)

@@ -54,9 +54,9 @@ def test_separable_functions_are_as_the_report_defines_them(number, function):
     x_opt = np.asarray(instance.x_opt, np.float64)
     points = np.random.default_rng(0).uniform(-5, 5, (20, 5))
     expected = [function(point - x_opt) for point in points]
-    seen = jax.vmap(instance.cost_fn)(jnp.asarray(points)) - instance.f_opt
+    actual = jax.vmap(instance.cost_fn)(jnp.asarray(points)) - instance.f_opt
     # cos(2 pi z) at z of 30 and a sum of 1e7, both in float32.
-    np.testing.assert_allclose(seen, expected, rtol=2e-5)
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
 def check_optimum(number, dim, seed):
@@ -120,8 +120,8 @@ def test_what_is_no_function_is_refused(refuses):
 @pytest.mark.slow
 def test_minimize_and_search_take_an_instance():
     sphere = make_instance("sphere", num_genes=3, instance=1)
-    found = de.optimize.search(jax.random.key(0), sphere.cost_fn, sphere.bounds, evaluations=600)
-    np.testing.assert_allclose(found.x, sphere.x_opt, atol=1e-2)
+    result = de.optimize.search(jax.random.key(0), sphere.cost_fn, sphere.bounds, evaluations=600)
+    np.testing.assert_allclose(result.x, sphere.x_opt, atol=1e-2)
     result = de.minimize(sphere.cost_fn, sphere.bounds, evaluations=600, seed=0)
     np.testing.assert_allclose(result.x, sphere.x_opt, atol=1e-2)
 

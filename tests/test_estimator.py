@@ -217,7 +217,7 @@ def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one(implementation):
 
 
 @EVERY
-def test_where_nobody_has_weight_the_estimate_is_the_individual(implementation):
+def test_without_weights_the_estimate_is_the_individual(implementation):
     x, _ = _case()
     nobody = jnp.full(len(x), -jnp.inf)
     posterior = de.estimate_posterior(x, nobody, 0.5, implementation=implementation)
@@ -596,8 +596,8 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     def sums(problem, shift=None):
         return tiled.part(problem, blocks=blocks, shift=shift)
 
-    found = sums(problem)
-    for result in (found, sums(problem, found.shift)):
+    first = sums(problem)
+    for result in (first, sums(problem, first.shift)):
         bits = jnp.log2(result.weight) + (result.shift - result.offset)
         np.testing.assert_allclose(bits * np.log(2), evidence, rtol=1e-5, atol=1e-4)
         x0 = problem.frame.centre + result.total / result.weight[:, None]

@@ -73,8 +73,8 @@ def test_a_finished_run_is_a_fixed_point_of_step():
     state, _ = _run()
     assert int(state.t) == 0
     for key in jax.random.split(KEY, 3):
-        again, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
-        chex.assert_trees_all_equal(again, state)
+        repeated, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
+        chex.assert_trees_all_equal(repeated, state)
         assert bool(jnp.all(jnp.isfinite(info.x0)))
 
 
@@ -125,15 +125,15 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
     algorithm = _evolution(COSINE, eta=0.5)
     evaluated = jnp.clip(POPULATION, -1, 1)
     fitness = de.landscapes.two_peaks(evaluated)
-    seen = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness, evaluated)
+    actual = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness, evaluated)
     expected = algorithm.step(KEY, algorithm.init(KEY, evaluated), fitness)
-    chex.assert_trees_all_equal(seen, expected)
+    chex.assert_trees_all_equal(actual, expected)
 
 
 # What `evolve` keeps, and how it is told to start
 
 
-def test_fitness_is_kept_unless_something_else_is_asked_for():
+def test_fitness_is_kept_unless_keep_says_otherwise():
     algorithm = _evolution(COSINE)
     fitness = _run()[1].fitness
     evolve = partial(de.evolve, KEY, algorithm, de.landscapes.two_peaks, POPULATION)
@@ -172,20 +172,22 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     running = de.begin(KEY, algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
-    again = de.begin(KEY, algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
-    assert int(again.state.t) == 4
+    repeated = de.begin(KEY, algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
+    assert int(repeated.state.t) == 4
     running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
-    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything)
-    np.testing.assert_array_equal(seen.kept.t, np.arange(4, -1, -1))
-    np.testing.assert_array_equal(seen.kept.alpha, COSINE.alpha[4::-1])
-    chex.assert_trees_all_close(seen.state, running.state, atol=1e-5)
-    assert int(seen.state.t) == 0
+    evolved = de.evolve(
+        KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything
+    )
+    np.testing.assert_array_equal(evolved.kept.t, np.arange(4, -1, -1))
+    np.testing.assert_array_equal(evolved.kept.alpha, COSINE.alpha[4::-1])
+    chex.assert_trees_all_close(evolved.state, running.state, atol=1e-5)
+    assert int(evolved.state.t) == 0
 
 
 def test_a_start_at_the_first_level_is_a_whole_run():
     algorithm = _evolution(COSINE)
-    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
-    chex.assert_trees_all_close(seen.state, _run()[0], atol=1e-5)
+    evolved = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
+    chex.assert_trees_all_close(evolved.state, _run()[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("start", [-1, 12])
@@ -240,10 +242,10 @@ def test_what_a_fitness_tells_beside_is_there_to_be_kept():
 
 def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
     """The move splits the step's key among individuals, which is folding in their numbers."""
-    seen = []
+    key_data = []
 
     def estimate(key, memory, x_t, weights, level):
-        seen.append(jax.random.key_data(key))
+        key_data.append(jax.random.key_data(key))
         return posterior_mean.estimate(key, memory, x_t, weights, level)
 
     posterior_mean = de.denoisers.posterior_mean()
@@ -257,8 +259,8 @@ def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
     for key in jax.random.split(KEY):
         algorithm.step(key, algorithm.init(KEY, POPULATION), fitness)
         individuals = jax.random.key_data(jax.random.split(key, 2**16)).tolist()
-        assert seen[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
-    assert seen[0].tolist() != seen[1].tolist()  # fresh in each generation
+        assert key_data[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
+    assert key_data[0].tolist() != key_data[1].tolist()  # fresh in each generation
 
 
 # Fitness functions
@@ -349,10 +351,10 @@ def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
 def _warned(**settings) -> list[str]:
     """What a run of costs, in units of 1e6, says outside jit."""
     algorithm = de.diffusion_evolution(COSINE, **settings)
-    with warnings.catch_warnings(record=True) as seen:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         de.evolve(KEY, algorithm, lambda x: -1e6 * (x**2).sum(1), POPULATION)
-    return [str(warning.message) for warning in seen]
+    return [str(warning.message) for warning in caught]
 
 
 def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():

@@ -34,7 +34,7 @@ def test_boltzmann_weighs_by_the_exponential_with_the_best_at_one():
     np.testing.assert_allclose(moved, log_weight, atol=1e-4)  # float32's digits at 100
 
 
-def test_the_temperature_is_one_unless_said():
+def test_the_default_temperature_is_one():
     np.testing.assert_allclose(_weigh(de.fitness.boltzmann(), FITNESS), FITNESS - 3, rtol=1e-6)
     np.testing.assert_allclose(
         jnp.exp(_weigh(de.fitness.power(2.0), FITNESS)), FITNESS**2, rtol=1e-6
@@ -52,10 +52,10 @@ def test_a_negative_fitness_has_no_weight_under_identity_and_power():
 
 
 def test_standardised_weighs_by_standard_deviations_below_the_best():
-    seen = _weigh(de.fitness.standardised(0.5), FITNESS)
-    np.testing.assert_allclose(seen, (FITNESS - 3) / (0.5 * np.std(FITNESS)), rtol=1e-5)
+    log_weight = _weigh(de.fitness.standardised(0.5), FITNESS)
+    np.testing.assert_allclose(log_weight, (FITNESS - 3) / (0.5 * np.std(FITNESS)), rtol=1e-5)
     assert _weigh(de.fitness.standardised(), FITNESS) == pytest.approx(
-        np.asarray(5 * seen), rel=1e-5
+        np.asarray(5 * log_weight), rel=1e-5
     )
 
 
@@ -92,8 +92,10 @@ def test_equals_and_a_single_one_weigh_the_same(make, value):
 
 def test_the_widest_gap_of_floats_keeps_its_shape():
     for make in COMPARING:
-        seen = _weigh(make(1.0), jnp.array([3e38, -3e38, 0.0]))
-        np.testing.assert_allclose(seen, _weigh(make(1.0), jnp.array([3.0, -3.0, 0.0])), rtol=1e-5)
+        log_weight = _weigh(make(1.0), jnp.array([3e38, -3e38, 0.0]))
+        np.testing.assert_allclose(
+            log_weight, _weigh(make(1.0), jnp.array([3.0, -3.0, 0.0])), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("make", COMPARING)

@@ -68,7 +68,7 @@ def test_elites_are_the_first_of_equals_and_never_without_fitness():
     assert metrics.elites(twice[:1], fitness[2:3]).tolist() == [False]
 
 
-def test_elites_are_of_cells_of_side_one_unless_said_and_beyond_the_limit_of_the_border():
+def test_elites_are_of_cells_of_side_one_by_default_and_beyond_the_limit_of_the_border():
     line = jnp.array([[-9.0, 0.0], [-7.0, 0.0], [0.0, 0.0], [1.0, 0.0], [7.0, 0.0], [9.0, 0.0]])
     fitness = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, jnp.nan])
     assert metrics.elites(line, fitness).tolist() == [True, True, True, True, True, False]
@@ -83,11 +83,11 @@ def test_coverage_counts_occupied_cells_inside_the_box_only():
     assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
-def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_told_apart():
+def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_distinct():
     np.testing.assert_allclose(metrics.grid_entropy(jnp.eye(256), cell=1.0), 8, rtol=1e-6)
 
 
-def test_coverage_counts_cells_of_the_side_asked_for():
+def test_coverage_counts_cells_of_any_side():
     points = jnp.array([[0.6, 0.0], [-0.6, 0.0], [2.4, 0.0]])  # two in one cell of side 2
     np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
 

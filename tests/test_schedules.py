@@ -39,7 +39,7 @@ def test_a_traced_alpha_is_taken_as_it_is():
     np.testing.assert_array_equal(one_minus_alpha, [0.25, 0.75])
 
 
-def test_neighbours_of_one_float32_alpha_are_told_apart_by_one_minus_alpha():
+def test_neighbours_of_one_float32_alpha_differ_by_one_minus_alpha():
     schedule = de.schedules.Schedule(jnp.array([1, 1, 0.5]), jnp.array([1e-9, 1e-8, 0.5]))
     for levels in (schedule, de.schedules.cosine(3)):
         checked = de.schedules.check_schedule(levels)
@@ -62,15 +62,15 @@ def test_a_clean_end_has_the_last_generation_at_its_estimates():
     assert float(clean.one_minus_alpha[0]) == pytest.approx(1e-9)
     population = jax.random.normal(jax.random.key(0), (16, 2))
 
-    def apart(schedule):
+    def distance(schedule):
         algorithm, fitness_fn = de.diffusion_evolution(schedule), de.landscapes.two_peaks
         info = de.evolve(
             jax.random.key(1), algorithm, fitness_fn, population, keep=lambda i: i
         ).kept
         return float(jnp.max(jnp.abs(info.population[-1] - info.x0[-2])))
 
-    assert apart(clean) < 1e-3  # noise of 3e-5, times what 32 draws come to
-    assert apart(noisy) > 0.01
+    assert distance(clean) < 1e-3  # noise of 3e-5, times what 32 draws come to
+    assert distance(noisy) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def sample(
     leaves no trace in these numbers: one much smaller than its distance to the others, outside
     N(loc, scale^2), or thin in many dimensions. Other keys and a larger scale may show it.
 
-    log_density_fn: population `[N, D]` -> log density `[N]` up to a constant; `jax.vmap` makes one
-        of a function of one point. What is NaN or infinite weighs nothing.
+    log_density_fn: population `[N, D]` -> log density `[N]` up to a constant; `jax.vmap` maps
+        a function of one point. What is NaN or infinite weighs nothing.
     num_genes: D. population_size: N.
     num_levels, adaptations, rounds: generations of the evolution, and of N draws after it.
     loc, scale: the evolution starts from N(loc, scale^2), numbers or `[D]`, which may be traced:
