@@ -20,7 +20,6 @@ from diffevo_jax.kernels.types import Operands
 from diffevo_jax.runs.run import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PROMISED_NUMBERS = ("test_estimator", "test_golden", "test_kernels", "test_sharded", "test_batch")
 # XLA's older generator of loops, which its version in jax 0.11 no longer has: a flag that XLA does
 # not know ends the process without a word.
 QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
@@ -112,11 +111,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _optimisation(request):
-    """Every pass where numbers are tested that the library promises; otherwise as above."""
+    """Every pass where a test is of numbers that the library promises; otherwise as above."""
     few = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1"
-    few = few and request.module.__name__ not in PROMISED_NUMBERS
+    few = few and request.node.get_closest_marker("promised") is None
     jax.config.update("jax_disable_most_optimizations", few)
 
 

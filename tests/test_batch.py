@@ -9,6 +9,8 @@ import pytest
 
 import diffevo_jax as de
 
+pytestmark = pytest.mark.promised
+
 SETTINGS = {"eta": [0.0, 1.0], "temperature": [0.1, 0.5, 1.0]}
 
 

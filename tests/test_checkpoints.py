@@ -499,7 +499,7 @@ def kill_at_every_step(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)  # the kernel keeps what it was given
         patch.setattr(results, "environment", lambda: record)
-        patch.setattr(run, "Method", MadeUp)
+        patch.setattr(run, "MethodRunner", MadeUp)
         patch.setattr(jobs.program, "build", lambda _: None)
         patch.setattr(
             jobs, "run_points", lambda points, **_: (jobs.PointResult(p, [], {}) for p in points)

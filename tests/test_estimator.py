@@ -28,6 +28,7 @@ def _case(n=65, dim=2, key=KEY):
     return jax.random.normal(key_x, (n, dim)), 3 * jax.random.normal(key_w, (n,))
 
 
+@pytest.mark.promised
 @EVERY
 @pytest.mark.parametrize("floor", [0.0, 1e-9])
 @pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
@@ -56,6 +57,7 @@ def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
             np.testing.assert_allclose(x0, expected, rtol=0, atol=bound)
 
 
+@pytest.mark.promised
 @pytest.mark.parametrize("dim", [2, 1100])
 @pytest.mark.parametrize("n", [2, 7, 513])
 def test_tiles_of_any_size_agree_with_the_loop(n, dim):
@@ -69,6 +71,7 @@ def test_tiles_of_any_size_agree_with_the_loop(n, dim):
         np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.promised
 @EVERY
 def test_log_weights_may_span_sixty_decades(implementation):
     """Wide weights take the running shift, narrow ones the single shift: both are exact."""
@@ -137,6 +140,7 @@ def test_the_sample_size_may_be_left_out():
         np.testing.assert_allclose(less.log_evidence, whole.log_evidence, rtol=0, atol=1e-6)
 
 
+@pytest.mark.promised
 @EVERY
 def test_an_offset_of_the_log_weights_changes_nothing(implementation):
     """Up to 1e5, where float32 holds steps of 1/128: these log weights bear it without rounding."""
@@ -154,6 +158,7 @@ def test_an_offset_of_the_log_weights_changes_nothing(implementation):
         )
 
 
+@pytest.mark.promised
 def test_latent_runs_keep_their_digits_late():
     """Genomes that are no function of the places: what neighbours weigh shows in full."""
     n, spread = 513, 1e-3
@@ -174,6 +179,7 @@ def test_permuted_individuals_give_permuted_estimates():
     np.testing.assert_allclose(permuted, x0[order], rtol=0, atol=1e-5)
 
 
+@pytest.mark.promised
 def test_an_offset_of_population_and_latents_keeps_its_digits():
     x, log_weight = _case()
     z = x
@@ -249,6 +255,7 @@ def test_gradients_agree_with_finite_differences_and_stay_finite(dim, implementa
         np.testing.assert_allclose(gradient, numeric, rtol=1e-6)
 
 
+@pytest.mark.promised
 @pytest.mark.parametrize("dim", [2, 1100])
 def test_float32_gradients_of_tiles_are_those_of_the_formula(dim):
     x, log_weight = _case(n=40, dim=dim)
@@ -304,6 +311,7 @@ def test_genomes_of_any_size_stay_finite_under_jit(size, implementation):
     assert bool(jnp.all(jnp.isfinite(estimate(x))))
 
 
+@pytest.mark.promised
 @EVERY
 def test_half_precision_keeps_the_best_and_the_floor(implementation):
     x, log_weight = _case(n=16)
@@ -328,6 +336,7 @@ def test_the_floors_gradient_passes_by_a_missing_weight(implementation):
     assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes)
 
 
+@pytest.mark.promised
 def test_exp2_is_exact_to_float32_and_stays_between_0_and_1():
     x = jnp.linspace(-126, 0, 100_001)
     np.testing.assert_allclose(exp2(x), 2.0 ** np.asarray(x, np.float64), rtol=3e-7)
@@ -511,6 +520,7 @@ def _rounding(dim: int) -> float:
     return 3e-6 if dim <= tiled.CPU.direct else 1e-5
 
 
+@pytest.mark.promised
 @pytest.mark.parametrize(
     "dim", [2, 16, 58, *(pytest.param(d, marks=pytest.mark.slow) for d in (1, 3, 256))]
 )
@@ -523,6 +533,7 @@ def test_float32_is_exact_for_log_weights_off_by_their_last_digits(dim):
                 assert worst <= _rounding(dim), (n, population, weights, worst)
 
 
+@pytest.mark.promised
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
 def test_float32_keeps_the_contract_in_a_large_population(dim):
@@ -532,6 +543,7 @@ def test_float32_keeps_the_contract_in_a_large_population(dim):
             assert worst <= _rounding(dim), (population, weights, worst)
 
 
+@pytest.mark.promised
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 @hypothesis.given(
     n=st.sampled_from([2, 3, 17]),
@@ -611,6 +623,7 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
         assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
 
 
+@pytest.mark.promised
 @pytest.mark.parametrize(
     ("blocks", "dtype", "precision"),
     [

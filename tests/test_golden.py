@@ -7,6 +7,8 @@ import pytest
 
 import diffevo_jax as de
 
+pytestmark = pytest.mark.promised
+
 FLOOR = 1e-9  # the constant of the published code
 SOURCE = {"E": "D", "F": "C", "I": "B"}  # groups that share x and fitness with another
 

@@ -23,6 +23,8 @@ from diffevo_jax.kernels.posterior import normalised
 from diffevo_jax.kernels.types import Operands
 from diffevo_jax.parts import Posterior
 
+pytestmark = pytest.mark.promised
+
 LEVELS = (0.999, 0.5, 1e-2, 1e-4, 1e-6)  # 1 - alpha
 # In interpreters blocks so small that every case has several, and several parts, the last one with
 # padding; and few supports at once, for what is unrolled takes its time to compile.

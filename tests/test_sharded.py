@@ -114,6 +114,7 @@ def test_in_float64_any_number_of_devices_computes_the_formula(choose, way, n, g
     _check(n, genes, dim, devices, dtype=jnp.float64, rms=1e-11, most=1e-10)
 
 
+@pytest.mark.promised
 @pytest.mark.parametrize(("n", "genes", "dim", "most"), [(97, 2, 2, 1e-5), (49, 1200, 1200, 5e-5)])
 def test_in_float32_devices_agree_to_1e_6_of_the_spread(ring, n, genes, dim, most):
     # Root of the mean square. The largest of all numbers, by rounding of float32's exponents, which

@@ -56,7 +56,7 @@ def new_times() -> dict[str, float]:
     return dict.fromkeys(("trace_seconds", "compile_seconds", "run_seconds"), 0)
 
 
-class Method:
+class MethodRunner:
     """A method of points of one shape: its compiled functions, and how its runs are shared out.
 
     points: their configs; a point's repeats follow each other. times: `new_times`, to add to.
@@ -197,7 +197,7 @@ def _stops(num_levels: int, every: int | None, longest: int) -> list[int]:
 
 
 def _per_call(total: int, num_devices: int, runs_per_call: int | None = None) -> int:
-    """Runs a call, a multiple of the devices; see `Method`."""
+    """Runs a call, a multiple of the devices; see `MethodRunner`."""
     each = math.ceil(total / num_devices)
     on_cpu = jax.default_backend() == "cpu"
     most = REPEATS_PER_CALL if runs_per_call is None or on_cpu else runs_per_call
@@ -346,7 +346,7 @@ class _Run:
         times = self.environment["methods"].setdefault(name, new)
         self.record = record = on_first(Record.load, self.saved_repeats, self.say)
         if len(record) < config.repeats:
-            method = Method(name, program, [config], times, every=config.checkpoint.every)
+            method = MethodRunner(name, program, [config], times, every=config.checkpoint.every)
             self.progress(name, len(record), 0, True)
             saved = on_first(self.restore, len(record))
             call = None if saved is None else method.restored(saved)

@@ -113,7 +113,7 @@ def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Point
     repeats, total, done, finished = configs[0].repeats, len(points) * configs[0].repeats, 0, 0
     times = {name: engine.new_times() for name in configs[0].methods}
     methods = {
-        name: engine.Method(
+        name: engine.MethodRunner(
             name, program.with_data(method), configs, times[name], runs_per_call=runs_per_call
         )
         for name, method in configs[0].methods.items()
