@@ -31,7 +31,7 @@ def strategies() -> None:
 
     sizes = {"population_size": 16, "num_genes": 8, "num_generations": 3}
     population = jax.random.normal(jax.random.key(0), (16, 8))
-    options = {"SV_CMA_ES": {"num_populations": 4}, "SV_OpenES": {"num_populations": 4}}
+    options = {"SV_CMA_ES": {"num_populations": 4}, "SV_Open_ES": {"num_populations": 4}}
     for name in algorithms:
         algorithm = de.evosax.strategy(name, **sizes, options=options.get(name))
         evolved = de.evolve(jax.random.key(1), algorithm, lambda x: -(x**2).sum(1), population)

@@ -1,4 +1,4 @@
-"""What every optimiser is, and the loop around it: Algorithm, make_algorithm, evolve."""
+"""What an optimiser is, and the loop around it: Algorithm, make_algorithm, evolve."""
 
 import inspect
 import warnings
@@ -36,7 +36,7 @@ INIT = 2**32 - 2
 ENDLESS = 2**31 - 1
 # Programs that `evolve` keeps compiled, the least recently used leaves first.
 COMPILED = 32
-_OUTSIDE = get_opaque_trace_state()  # of every transformation of JAX
+_OUTSIDE = get_opaque_trace_state()  # the state outside every transformation of JAX
 
 
 class Algorithm(NamedTuple):
@@ -47,8 +47,8 @@ class Algorithm(NamedTuple):
     step: (key, state, fitness `[N]`, population=None) -> (state, info). population: the genomes
         that were really evaluated, `[N, D]`, where they are not those of the state: repaired,
         rounded, clipped. info: a NamedTuple with `population` and `fitness`, as evaluated, and
-        whatever else the optimiser says of a generation. A finished run, t = 0, is a fixed point:
-        it stays at the population that was evaluated.
+        whatever else the optimiser reports of a generation. A finished run, t = 0, is a fixed
+        point: it stays at the population that was evaluated.
     num_generations: T: evaluated generations of a whole run, which makes T - 1 updates; None has no
         end.
     """
@@ -73,7 +73,7 @@ class Running(NamedTuple):
 
 
 class Evolved(NamedTuple):
-    """What a run leaves: the final state, what was kept of each generation `[T, ...]`, the best."""
+    """What a run returns: its final state, what `keep` kept `[T, ...]`, the best individual."""
 
     state: Any
     kept: Any
@@ -93,7 +93,7 @@ def make_algorithm(
     init: (key, population `[N, D]`, t) -> state, a NamedTuple with both and whatever else the
         optimiser remembers: fields that keep their structure, shapes and dtypes.
     step: (key, state, fitness `[N]`, population `[N, D]`) -> (state, info), of the population that
-        was evaluated. Its new t, and its whole new state in a finished run, are left aside.
+        was evaluated. Its new t, and its whole new state in a finished run, are discarded.
     num_generations: T, or None for no end. shape: (N, D), where the optimiser is made for one.
     mesh: split the state's leaves `[N, ...]` over all axes of this mesh.
 
@@ -192,8 +192,8 @@ def evolve(
     running = begin(key, algorithm, population, start=start)
     keys = jax.random.split(key, _length(algorithm, start, num_generations))
     running, (kept, generations) = run(running, keys)
-    known = [known for value in generations if (known := concrete(value)) is not None]
-    message = advice(*known) if len(known) == 2 and start is None else None
+    values = [value for each in generations if (value := concrete(each)) is not None]
+    message = advice(*values) if len(values) == 2 and start is None else None
     if message is not None:
         warnings.warn(message, stacklevel=2)
     return Evolved(running.state, kept, running.best)
@@ -213,7 +213,7 @@ def begin(
 
 
 def no_best(population: jax.Array) -> Best:
-    """The best of nobody yet, of genomes like those of the population, `[N, D]`."""
+    """Make the best individual before any, for genomes like those of a population, `[N, D]`."""
     return Best(jnp.zeros_like(population[0]), jnp.asarray(-jnp.inf, float))
 
 
@@ -262,7 +262,7 @@ def _generation(
                 "fitness_fn",
                 "fitness [N]",
                 "a tuple",
-                "where it is (fitness, aux), as make_fitness returns, pass has_aux=True",
+                "for a function that returns (fitness, aux), as make_fitness's, pass has_aux=True",
             )
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
@@ -289,7 +289,7 @@ def _make_run(algorithm: Algorithm, keep: Callable[..., Any], *settings: Any) ->
     try:
         if get_opaque_trace_state() == _OUTSIDE:
             return _compiled_run(algorithm, keep, *settings)
-    except TypeError:  # of what has no hash
+    except TypeError:  # something here has no hash
         pass
     return _plain_run(algorithm, keep, *settings)
 
@@ -308,7 +308,7 @@ def _compiled_run(*arguments: Any) -> Callable[..., Any]:
 
 
 def _length(algorithm: Algorithm, start: int | None, num_generations: int | None) -> int:
-    """How many generations to run."""
+    """Return how many generations to run."""
     left = algorithm.num_generations if start is None else start + 1
     if num_generations is None:
         if left is None:
@@ -321,7 +321,7 @@ def _length(algorithm: Algorithm, start: int | None, num_generations: int | None
 
 
 def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
-    """The best so far and of this generation; what is not finite is no candidate."""
+    """Return the better of the best so far and this generation's, among finite fitness."""
     fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).astype(best.fitness.dtype)
     first = jnp.argmax(fitness)
     better = fitness[first] > best.fitness
@@ -388,7 +388,7 @@ def _check_fitness(fitness: Any, size: int) -> jax.Array:
             "fitness",
             f"shape {(size,)}, one per individual",
             fitness.shape,
-            "jax.vmap(fn) makes one of a population of a function of one genome",
+            "jax.vmap(fn) takes a population where fn takes one genome",
         )
     return fitness
 
@@ -399,14 +399,14 @@ def _check_evaluated(population: Any, state: Any) -> jax.Array:
     if population.shape != shape:
         raise InputError(
             "population",
-            f"what was evaluated in place of the state's, of its shape {shape}",
+            f"the genomes that were evaluated, of the state's shape {shape}",
             population.shape,
         )
     return population.astype(state.population.dtype)
 
 
 def _check_structure(before: Any, after: Any) -> None:
-    """Raise InputError where a field of the state comes back as something else."""
+    """Raise InputError where a field of the state changes its structure, shapes or dtypes."""
 
     def shapes(memory: Any) -> Any:
         return jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", memory)
@@ -415,6 +415,6 @@ def _check_structure(before: Any, after: Any) -> None:
         if jax.tree.structure(old) != jax.tree.structure(new) or shapes(old) != shapes(new):
             raise InputError(
                 name,
-                f"a memory that keeps its structure, shapes and dtypes, {shapes(old)} of its init",
+                f"a memory that keeps its structure, shapes and dtypes, {shapes(old)}",
                 shapes(new),
             )

@@ -12,8 +12,8 @@
 How the axis is walked is a choice of function: `one_by_one` is `lax.map`, `together` is `vmap`,
 and `by_platform`, the default, takes the first on a CPU and the second on an accelerator. On a CPU
 one by one is faster (each run keeps its arrays in the cache and ends its loops on its own), and
-each run gives bit for bit what it gives alone. Together fills an accelerator; sums may round
-otherwise.
+each run gives bit for bit what it gives alone. Together they fill an accelerator, and sums may
+round differently.
 """
 
 import itertools
@@ -26,16 +26,17 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
+from diffevo_jax.checks import InputError, check_count
+
 Mapping = Callable[[Callable], Callable]
 
 
 def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
     """Keys `[S]` of the runs first, first + 1, ...: run k has the same key in every batch.
 
-    Raises ValueError unless num_seeds is 1 or more.
+    Raises InputError unless num_seeds is 1 or more.
     """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds: expected at least 1; seen {num_seeds}")
+    check_count("num_seeds", num_seeds)
     numbers = jnp.arange(first, first + num_seeds)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
@@ -43,14 +44,14 @@ def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
 def individual_keys(key: jax.Array, size: int) -> jax.Array:
     """Keys `[N]` of a population's individuals, from one key or from N, which stay as they are.
 
-    Of one key they are `jax.random.split(key, N)`: individual i has the same in any population.
-    Raises ValueError on another number of keys.
+    From one key they are `jax.random.split(key, N)`: individual i has the same in any population.
+    Raises InputError on another number of keys.
     """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if key.ndim == (0 if typed else 1):  # an old-style key is two numbers
         return jax.random.split(key, size)
     if len(key) != size:
-        raise ValueError(f"key: expected one key or one an individual, {size}; seen {len(key)}")
+        raise InputError("key", f"one key, or {size}, one for each individual", len(key))
     return key
 
 
@@ -58,11 +59,11 @@ def grid(**axes: Sequence | ArrayLike) -> dict[str, jax.Array]:
     """Every combination of the axes' values: name -> `[G, ...]`, the last axis varying fastest.
 
     A value may be an array, a projection `[D, d]` for example.
-    Raises ValueError on an axis without values.
+    Raises InputError on an axis without values.
     """
     for name, values in axes.items():
         if len(np.shape(values)) == 0 or np.shape(values)[0] == 0:
-            raise ValueError(f"{name}: expected a sequence of one or more values; seen {values}")
+            raise InputError(name, "a sequence of one or more values", values)
     picks = np.array(list(itertools.product(*(range(len(np.asarray(v))) for v in axes.values()))))
     return {name: jnp.asarray(values)[picks[:, i]] for i, (name, values) in enumerate(axes.items())}
 
@@ -92,26 +93,24 @@ def run_many(
 ) -> Any:
     """Run `function` for every key and setting: (key) or (key, setting) -> pytree.
 
-    keys: `[S]`, of `seed_keys`. settings: pytree of `[G, ...]`, of `grid`; each setting meets every
+    keys: `[S]`, see `seed_keys`. settings: pytree of `[G, ...]`, see `grid`; each is run with every
         key, so that settings are compared on the same random numbers.
     mapping: `one_by_one`, `together` or `by_platform`.
     devices: share the runs out among these; None leaves them on one.
 
     Returns a pytree of `[S, ...]`, or of `[G, S, ...]` with settings. Plain and pure: jit it.
-    Raises ValueError when the settings' leading axes differ.
+    Raises InputError when the settings' leading axes differ.
     """
     mapped = over_devices(mapping(function), devices or [None])
     if settings is None:
         return mapped(keys)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(
-            f"settings: expected arrays with one leading axis in common; seen {sorted(lengths)}"
-        )
+        raise InputError("settings", "arrays with one leading axis in common", sorted(lengths))
     (num_settings,) = lengths.pop()
     num_seeds = len(keys)
-    which, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
-    flat = mapped(keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], settings))
+    setting, seed = np.divmod(np.arange(num_settings * num_seeds), num_seeds)
+    flat = mapped(keys[seed], jax.tree.map(lambda leaf: jnp.asarray(leaf)[setting], settings))
     return jax.tree.map(lambda x: x.reshape(num_settings, num_seeds, *x.shape[1:]), flat)
 
 
@@ -130,7 +129,7 @@ def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
         size = len(jax.tree.leaves(args)[0])
         if size % len(devices) == 0:
             return mapped(*args)
-        # The last ones again fill up the last device's share.
+        # The last run, repeated, fills up the last device's share.
         index = np.minimum(np.arange(-(-size // len(devices)) * len(devices)), size - 1)
         filled = jax.tree.map(lambda leaf: leaf[index], args)
         return jax.tree.map(lambda leaf: leaf[:size], mapped(*filled))

@@ -1,4 +1,4 @@
-"""Types of settings, and checks that look at values only where they are known, for tracing."""
+"""Types of settings, and checks; they look at values only where these are not traced."""
 
 import difflib
 import math
@@ -14,10 +14,10 @@ from jax.core import Tracer
 
 
 class InputError(ValueError):
-    """What a caller gave in the place of what was expected.
+    """A value that an argument or a setting does not take.
 
     path: the argument, or a setting by its dotted place, "algorithm.eta". expected: what it may be.
-    seen: what came in its place. advice: what to do, where more is to be said.
+    seen: the value in its place. advice: what to do, where that does not follow.
     """
 
     def __init__(self, path: str, expected: str, seen: Any, advice: str = ""):
@@ -25,13 +25,13 @@ class InputError(ValueError):
         self.path, self.expected, self.seen, self.advice = self.args
 
     def __str__(self) -> str:
-        """Say it on one line."""
+        """Put the fields on one line."""
         ending = f"; {self.advice}" if self.advice else ""
         return f"{self.path}: expected {self.expected}; seen {self.seen}{ending}"
 
 
 class Interval(NamedTuple):
-    """Which numbers a setting takes, for whoever reads its signature: the configs do.
+    """The numbers that a setting takes, as its signature states them for the configs.
 
     closed: "[]", "()", "[)" or "(]": which of the ends belong to the interval.
     """
@@ -41,13 +41,13 @@ class Interval(NamedTuple):
     closed: str = "[]"
 
 
-# Settings of factories, as their signatures state them; a jax.Array is a number that is traced.
+# Settings of factories, as their signatures state them; a jax.Array is a traced number.
 Number = float | jax.Array
 Positive = Annotated[Number, Interval(0, math.inf, "()")]
 NonNegative = Annotated[Number, Interval(0, math.inf, "[)")]
 Fraction = Annotated[Number, Interval(0, 1)]
 Share = Annotated[Number, Interval(0, 1, "(]")]
-# Sizes are counted in 32 bits.
+# Sizes have 32 bits.
 Count = Annotated[int, Interval(1, 2**31, "[)")]
 
 
@@ -74,7 +74,9 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
     if not np.issubdtype(number.dtype, np.number):
         raise InputError(name, "a number", repr(value))
     expected = f"a number in {closed[0]}{low:g}, {high:g}{closed[1]}"
-    if not math.isfinite(high):
+    if not math.isfinite(low):
+        expected = "a finite number"
+    elif not math.isfinite(high):
         expected = f"a finite number above {low:g}"
         if closed == "[)":
             expected = f"a finite number of {low:g} or more"
@@ -104,17 +106,17 @@ def check_key(key: Any) -> jax.Array:
         raise InputError("key", f"a PRNG key, {example}", f"{key!r:.60}")
     if len(shape) != (0 if typed else 1):
         raise InputError(
-            "key", "one PRNG key", f"an array of them, {shape}", "jax.vmap runs once for each"
+            "key", "one PRNG key", f"an array of keys, {shape}", "jax.vmap makes a run of each"
         )
     return key
 
 
 def check_population(population) -> jax.Array:
-    """Raise InputError unless it is finite genomes, `[N, D]` with N >= 2; return it as an array.
+    """Return a population as an array; raise InputError unless it is finite, `[N, D]`, N >= 2.
 
-    Warns of float64 from NumPy that JAX rounds.
+    Warns where JAX rounds NumPy's float64.
     """
-    known = not is_traced(population)
+    traced = is_traced(population)
     try:
         original, population = population, jnp.asarray(population)
     except (TypeError, ValueError):
@@ -135,19 +137,18 @@ def check_population(population) -> jax.Array:
         raise InputError("population", "shape [N, D] with N >= 2", population.shape)
     if not jnp.issubdtype(population.dtype, jnp.floating):
         raise InputError("population", "floating-point genomes", population.dtype)
-    if known:
+    if not traced:
         with jax.ensure_compile_time_eval():
             bad = int(jnp.sum(~jnp.all(jnp.isfinite(population), axis=1)))
         if bad:
-            raise InputError("population", "finite genomes", f"{bad} rows with others")
+            raise InputError("population", "finite genomes", f"{bad} rows with NaN or infinity")
     return population
 
 
 def call_in_jax(name: str, function: Callable, *args: Any, otherwise: str = "") -> Any:
-    """Call a user's function while tracing; say so where it needs values that are not known yet.
+    """Call a user's function while tracing, and raise InputError where it needs values for that.
 
-    otherwise: what else can be done with a function in NumPy or Python, after "; or".
-    Raises InputError in place of JAX's errors about tracers.
+    otherwise: what else can be done with a function in NumPy or Python, beginning with "; or".
     """
     try:
         return function(*args)

@@ -22,12 +22,12 @@ from diffevo_jax.parts import Denoiser, Level, Move, Posterior, Sampler, Weights
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 
-# The parts unless said: the fitness map that takes any unit and sign, and the paper's two.
+# The default parts: a fitness map that takes any unit and sign, and the paper's other two.
 STANDARDISED = standardised()
 POSTERIOR_MEAN = posterior_mean()
 DDIM = ddim()
-# What a denoiser's key is folded with: beyond every individual, whose keys are the sampler's; and
-# a sampler's in `init`, where the denoiser draws with the key itself.
+# In `step` the denoiser's key is folded with a number beyond every individual, for the keys of the
+# individuals are the sampler's. In `init` the sampler's is, for the denoiser draws with the key.
 DENOISER = 2**32 - 1
 SAMPLER = 2**32 - 1
 
@@ -54,10 +54,10 @@ class Info(NamedTuple):
     t: index of their level. alpha: its signal level.
     x0: their clean estimate, `[N, D]`.
     log_weight: log g, `[N]`; NaN for an individual left out.
-    log_evidence, effective_sample_size: of the estimate, `[N]` (`Posterior`).
+    log_evidence, effective_sample_size: see `Posterior`, `[N]`.
     num_invalid: individuals whose fitness or genes are not finite, or whose fitness has no weight
         under the fitness map.
-    selected: False when nobody had a valid weight, so that the step went on without selection.
+    selected: False when no individual had a valid weight, so that the step did not select.
     """
 
     population: jax.Array
@@ -197,8 +197,11 @@ def denoising_evolution(
 def _weigh(
     fitness_map: FitnessMap, fitness: jax.Array, x_t: jax.Array
 ) -> tuple[jax.Array, Weights]:
-    """Log weights, NaN for those left out, and what denoisers get: where nobody has any, all do."""
-    # Genes that are not finite stay where they are: their individual takes no part.
+    """Return log weights, NaN for those left out, and the denoisers' `Weights`.
+
+    In the latter all individuals weigh the same where none has a weight.
+    """
+    # An individual with genes that are not finite takes no part.
     usable = jnp.all(jnp.isfinite(x_t), axis=1)
     log_weight = weigh(fitness_map, fitness, usable)
     selected = jnp.any(log_weight > -jnp.inf)
@@ -209,18 +212,18 @@ def _weigh(
 def _checked(
     name: str, function: Callable[..., Any], kind: type, genomes: str
 ) -> Callable[..., Any]:
-    """A part's function, which must return memory, and something with genomes like x_t."""
+    """Wrap a part's function, which must return memory, and something with genomes like x_t."""
 
     def checked(key: jax.Array, memory: Any, x_t: jax.Array, *rest: Any) -> tuple[Any, Any]:
         result = function(key, memory, x_t, *rest)
         expected = f"to return (memory, {kind.__name__}), its {genomes} of shape {x_t.shape}"
         try:
-            memory, made = result
-            shape = jnp.shape(getattr(made, genomes))
+            memory, output = result
+            shape = jnp.shape(getattr(output, genomes))
         except (TypeError, ValueError, AttributeError):
             raise InputError(name, expected, f"{result!r:.80}") from None
         if shape != x_t.shape:
             raise InputError(name, expected, f"{genomes} of shape {shape}")
-        return memory, made
+        return memory, output
 
     return checked

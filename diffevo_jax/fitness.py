@@ -1,9 +1,9 @@
 """Fitness maps, the paper's g: (fitness [N], valid [N]) to log weight [N]; higher is better.
 
-valid says which individuals have a fitness to compare; in the place of the others stands a number
-that a map has to leave out. A log weight of -inf is a weight of zero. NaN says that the fitness has
+valid marks the individuals whose fitness counts; the others have a number in its place that a map
+has to leave out. A log weight of -inf is a weight of zero. NaN says that the fitness has
 no weight under this map (a negative one under `identity`); the step leaves such individuals out and
-counts them. `pointwise` makes a map of a function that does not compare individuals.
+counts them. `pointwise` takes a function that does not compare individuals.
 """
 
 import math
@@ -56,7 +56,7 @@ def standardised(temperature: Positive = 0.1) -> FitnessMap:
 def rank(sharpness: Positive = 50.0) -> FitnessMap:
     """Weight = exp(sharpness r / (N - 1)), r the rank from 0, the worst: only the order matters.
 
-    Ties share their mean rank; N and r are of the valid individuals of a generation.
+    Ties share their mean rank; N and r count the valid individuals of a generation.
     sharpness: log of the best one's weight over the worst one's; a number above 0, or traced.
     Raises InputError when it is not.
     """
@@ -104,7 +104,7 @@ def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
 
     def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
         best = jnp.max(fitness, where=valid, initial=-jnp.inf)
-        # Where nobody is valid the gradient stays finite.
+        # Without a valid individual the gradient stays finite.
         return (fitness - jnp.where(jnp.any(valid), best, 0)) / temperature
 
     return log_weight
@@ -113,7 +113,7 @@ def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
 def weigh(
     fitness_map: FitnessMap, fitness: jax.Array, usable: jax.Array | bool = True
 ) -> jax.Array:
-    """Log weight `[N]`: NaN wherever the fitness, or its weight, is no usable number.
+    """Compute log weights `[N]`, NaN wherever the fitness, or its weight, is no usable number.
 
     usable: `[N]`, which individuals may take part. Raises InputError on a map that does not take
     (fitness, valid) or returns another shape.
@@ -128,13 +128,13 @@ def weigh(
         log_weight = fitness_map(jnp.where(valid, fitness, stand_in), valid)
     except TypeError as error:
         inside = error.__traceback__
-        if inside is not None and inside.tb_next is not None:  # in the map, not of calling it
+        if inside is not None and inside.tb_next is not None:  # inside the map, not in calling it
             raise
         raise InputError(
             "fitness_map",
             "a function of (fitness, valid)",
             f"another: {error}",
-            FACTORY + "; de.fitness.pointwise makes one of a function of the fitness alone",
+            FACTORY + "; de.fitness.pointwise takes a function of the fitness alone",
         ) from error
     shape = getattr(log_weight, "shape", type(log_weight).__name__)
     if shape != fitness.shape:

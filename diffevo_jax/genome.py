@@ -1,4 +1,4 @@
-"""Any pytree of parameters to a flat genome, and back."""
+"""From any pytree of parameters to a flat genome, and back."""
 
 import math
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from diffevo_jax.checks import InputError
 
 
 class Codec(NamedTuple):
@@ -29,7 +31,7 @@ def codec(template: Any) -> Codec:
         `jax.ShapeDtypeStruct` (from `jax.eval_shape`, which allocates nothing). For Flax Linen pass
         the collection `params`; for Flax NNX the first state of `nnx.split(model, nnx.Param, ...)`.
 
-    Raises ValueError on leaves that are not floating-point arrays, on running averages of Flax's
+    Raises InputError on leaves that are not floating-point arrays, on running averages of Flax's
     BatchNorm, and in the functions on pytrees and genomes that do not fit the template.
     """
     _check_no_averages(template)
@@ -37,32 +39,35 @@ def codec(template: Any) -> Codec:
     shapes, dtypes = [], []
     for path, leaf in paths_and_leaves:
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
-            raise ValueError(
-                f"template{jax.tree_util.keystr(path)}: expected a floating-point array; seen "
-                f"{getattr(leaf, 'dtype', type(leaf).__name__)}. Take what is evolved alone: of a "
-                "Flax NNX model `nnx.split(model, nnx.Param, ...)`, as policies.from_apply shows"
+            raise InputError(
+                f"template{jax.tree_util.keystr(path)}",
+                "a floating-point array",
+                getattr(leaf, "dtype", type(leaf).__name__),
+                "take only what is to evolve: of a Flax NNX model "
+                "`nnx.split(model, nnx.Param, ...)`, as policies.from_apply shows",
             )
         shapes.append(tuple(leaf.shape))
         dtypes.append(leaf.dtype)
     if not shapes:
-        raise ValueError("template: expected at least one array of parameters; seen none")
+        raise InputError("template", "at least one array of parameters", "none")
     sizes = [math.prod(shape) for shape in shapes]
     num_genes = sum(sizes)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
 
     def flatten(params: Any) -> jax.Array:
-        leaves, seen = jax.tree_util.tree_flatten(params)
-        seen_shapes = [jnp.shape(leaf) for leaf in leaves]
-        if seen != treedef or seen_shapes != shapes:
-            raise ValueError(
-                f"params: expected the template's structure {treedef} with shapes {shapes}; "
-                f"seen {seen} with shapes {seen_shapes}"
+        leaves, structure = jax.tree_util.tree_flatten(params)
+        leaf_shapes = [jnp.shape(leaf) for leaf in leaves]
+        if structure != treedef or leaf_shapes != shapes:
+            raise InputError(
+                "params",
+                f"the template's structure {treedef} with shapes {shapes}",
+                f"{structure} with shapes {leaf_shapes}",
             )
         return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
     def unflatten(genome: jax.Array) -> Any:
         if genome.shape != (num_genes,):
-            raise ValueError(f"genome: expected shape ({num_genes},); seen {genome.shape}")
+            raise InputError("genome", f"shape ({num_genes},)", genome.shape)
         leaves = [
             genome[start : start + size].reshape(shape).astype(dtype)
             for start, size, shape, dtype in zip(starts, sizes, shapes, dtypes, strict=True)
@@ -73,16 +78,18 @@ def codec(template: Any) -> Codec:
 
 
 def _check_no_averages(template: Any) -> None:
-    """Raise ValueError on what Flax's BatchNorm measures: as a gene a variance would go below 0."""
+    """Raise InputError on BatchNorm's running averages: as a gene a variance would go below 0."""
 
-    def is_average(node: Any) -> bool:  # of NNX, by name: it takes a second to import
+    def is_average(node: Any) -> bool:  # NNX's, by its name: NNX takes a second to import
         return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
 
     for path, node in jax.tree_util.tree_flatten_with_path(template, is_leaf=is_average)[0]:
         if is_average(node) or jax.tree_util.DictKey("batch_stats") in path:
-            raise ValueError(
-                f"template{jax.tree_util.keystr(path)}: expected a parameter; seen an average "
-                "that BatchNorm keeps. Take what is evolved alone: of a Flax Linen module the "
-                "collection `params`, as policies.linen_policy does; of a Flax NNX model "
-                "`nnx.split(model, nnx.Param, ...)`, as policies.from_apply shows"
+            raise InputError(
+                f"template{jax.tree_util.keystr(path)}",
+                "a parameter",
+                "an average that BatchNorm keeps",
+                "take only what is to evolve: of a Flax Linen module the collection `params`, as "
+                "policies.linen_policy does; of a Flax NNX model `nnx.split(model, nnx.Param, "
+                "...)`, as policies.from_apply shows",
             )

@@ -29,7 +29,7 @@ def random_projection(key: jax.Array, num_genes: int, latent_dim: int) -> jax.Ar
 
 
 def project(population: jax.Array, projection: jax.Array) -> jax.Array:
-    """Take genomes to latents, z = x @ projection, `[N, D]` to `[N, d]`, at full precision."""
+    """Project genomes to latents, z = x @ projection, `[N, D]` to `[N, d]`, at full precision."""
     return jnp.matmul(population, projection, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -44,9 +44,9 @@ def check_latent(projection: jax.Array | None, latent_dim: int | None) -> None:
     shape = jnp.shape(projection)
     if len(shape) != 2:
         raise InputError("projection", "shape [D, d]", shape)
-    known = concrete(projection)
-    if known is not None and not np.isfinite(known).all():
-        raise InputError("projection", "finite numbers", "others")
+    values = concrete(projection)
+    if values is not None and not np.isfinite(values).all():
+        raise InputError("projection", "finite numbers", "NaN or infinity")
 
 
 def check_genes(projection: jax.Array | None, num_genes: int) -> None:

@@ -1,11 +1,11 @@
-"""What a population achieved: fitness, diversity on a grid, modes found.
+"""What a population achieved: fitness, diversity on a grid, and modes.
 
 The grid is the published one: a coordinate x lies in the cell number round(x / cell), so that cells
 are centred on multiples of their side. All functions take one population; `vmap` them over more.
 
-cell: side of the cells, a number or one a dimension, `[D]`. limit: the box that the grid covers: a
-number is [-limit, limit] in each dimension, as published; a pair (low, high), each a number or
-`[D]`, is any other.
+cell: side of the cells, a number or one for each dimension, `[D]`.
+limit: the box that the grid covers: a number is [-limit, limit] in each dimension, as published; a
+pair (low, high), each a number or `[D]`, is any other.
 """
 
 import math
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import concrete
+from diffevo_jax.checks import InputError, concrete
 
 Limit = ArrayLike | tuple[ArrayLike, ArrayLike]  # a number, or the corners of a box
 
@@ -32,11 +32,11 @@ def success_rate(fitness: ArrayLike, threshold: float) -> jax.Array:
 def best(points: jax.Array, fitness: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     """Take the `num` fittest of `[N, D]`, best first: points `[num, D]` and fitness `[num]`.
 
-    NaN ranks last. Raises ValueError unless 1 <= num <= N.
+    NaN ranks last. Raises InputError unless 1 <= num <= N.
     """
     points, fitness = _check(points, fitness)
     if not 1 <= num <= len(points):
-        raise ValueError(f"num: expected 1 to N = {len(points)}; seen {num}")
+        raise InputError("num", f"1 to N = {len(points)}", num)
     order = jax.lax.top_k(jnp.where(jnp.isnan(fitness), -jnp.inf, fitness), num)[1]
     return points[order], fitness[order]
 
@@ -58,7 +58,7 @@ def elites(
     """Mark the fittest point of each occupied cell, `[N, D]` and `[N]` to a boolean `[N]`.
 
     Points outside the box count for the cell at the border. The first of equals is the elite; a
-    fitness of -inf or NaN never is. Raises ValueError unless low < high in each dimension.
+    fitness of -inf or NaN never is. Raises InputError unless low < high in each dimension.
     """
     points, fitness = _check(points, fitness)
     n = len(points)
@@ -76,7 +76,7 @@ def qd_score(
     """Quality-diversity score: the sum over occupied cells of the best fitness inside.
 
     points: `[N, D]`, clamped to the box as published. fitness: `[N]`, 0 or more, or else an
-    occupied cell can lower the score; NaN is left out. Raises ValueError unless low < high.
+    occupied cell can lower the score; NaN is left out. Raises InputError unless low < high.
     """
     chosen = elites(points, fitness, cell=cell, limit=limit)
     return jnp.sum(jnp.where(chosen, fitness, 0))
@@ -87,7 +87,7 @@ def coverage(points: jax.Array, *, cell: ArrayLike = 1.0, limit: Limit = 4.0) ->
 
     Points outside the box do not count. A dimension has round(high / cell) - round(low / cell) + 1
     cells, so that in many dimensions the share is next to 0 whatever the population. Raises
-    ValueError unless low < high, both finite.
+    InputError unless low < high, both finite.
     """
     points = _check(points)[0]
     low, high = _box(points, limit, finite=True)
@@ -101,9 +101,7 @@ def modes_found(points: jax.Array, modes: ArrayLike, *, radius, at_least=1) -> j
     """Count the modes `[M, D]` with `at_least` points of `[N, D]` within `radius` (Euclidean)."""
     points, modes = _check(points)[0], jnp.asarray(modes)
     if modes.ndim != 2 or modes.shape[1] != points.shape[1]:
-        raise ValueError(
-            f"modes: expected shape [M, D] with D = {points.shape[1]}; seen {modes.shape}"
-        )
+        raise InputError("modes", f"shape [M, D] with D = {points.shape[1]}", modes.shape)
     near = jnp.linalg.norm(points[:, None] - modes, axis=-1) <= radius
     return jnp.sum(jnp.sum(near, axis=0) >= at_least)
 
@@ -112,29 +110,27 @@ def _check(points, fitness=None) -> tuple[jax.Array, jax.Array]:
     points = jnp.asarray(points)
     fitness = jnp.zeros(points.shape[:1]) if fitness is None else jnp.asarray(fitness)
     if points.ndim != 2 or len(points) == 0:
-        raise ValueError(f"points: expected shape [N, D] with N >= 1; seen {points.shape}")
+        raise InputError("points", "shape [N, D] with N >= 1", points.shape)
     if fitness.shape != points.shape[:1]:
-        raise ValueError(f"fitness: expected shape {points.shape[:1]}; seen {fitness.shape}")
+        raise InputError("fitness", f"shape {points.shape[:1]}", fitness.shape)
     return points, fitness
 
 
 def _box(points: jax.Array, limit: Any, *, finite: bool = False) -> list[jax.Array]:
-    """Lower and upper corner `[D]`; raise ValueError where they are known and enclose nothing."""
+    """Lower and upper corner `[D]`; raise InputError where they are known and enclose nothing."""
     pair = isinstance(limit, tuple | list)
     corners = list(limit) if pair else [-limit, limit]
     dim = points.shape[1]
     shapes = [jnp.shape(corner) for corner in corners]
     if len(shapes) != 2 or not {*shapes} <= ({(), (dim,)} if pair else {()}):
-        raise ValueError(
-            f"limit: expected a number, or (low, high), each a number or of shape ({dim},); "
-            f"seen {limit}"
-        )
+        expected = f"a number, or (low, high), each a number or of shape ({dim},)"
+        raise InputError("limit", expected, limit)
     low, high = (concrete(corner) for corner in corners)
     if low is not None and high is not None:
         ends = np.isinf(low) | np.isinf(high)
         if not np.all(low < high) or (finite and np.any(ends)):
             kind = "a finite box" if finite else "a box"
-            raise ValueError(f"limit: expected {kind}, low < high; seen {limit}")
+            raise InputError("limit", f"{kind}, low < high", limit)
     return [jnp.broadcast_to(jnp.asarray(corner, points.dtype), (dim,)) for corner in corners]
 
 
@@ -145,7 +141,7 @@ def _cells(points: jax.Array, cell) -> jax.Array:
 def _labels(cells: jax.Array) -> jax.Array:
     """Number the distinct rows of `[N, D]` integers: `[N]`, the same label for the same row.
 
-    Rows are told apart by two linear hashes of 32 bits; two different rows share both with a
+    Rows are distinguished by two linear hashes of 32 bits; two different rows share both with a
     probability near 2^-62. Sorting whole rows would be exact and compiles for minutes at D = 256.
     """
     multipliers = np.random.default_rng(0).integers(2**32, size=(cells.shape[1], 2), dtype=np.int64)

@@ -37,10 +37,10 @@ class Level:
 class Weights(NamedTuple):
     """What the fitness map makes of a generation.
 
-    log_weight: log g, `[N]`: -inf weighs zero, NaN takes no part; all 0 where nobody had a weight.
+    log_weight: log g, `[N]`: -inf weighs zero, NaN takes no part; all 0 where none has a weight.
     fitness: as evaluated, `[N]`; may be NaN.
     weigh: the fitness map itself, fitness `[M]` -> log weight `[M]`, for supports that are not this
-        generation alone: maps that compare individuals have to see all of them at once.
+        generation alone: a map that compares individuals has to see all of them at once.
     """
 
     log_weight: jax.Array

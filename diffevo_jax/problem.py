@@ -21,7 +21,7 @@ class Problem(NamedTuple):
     repair: population -> the population to evaluate in its place; None takes it as it is.
     reevaluate: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode
         of each individual's own, by which runs evaluate the best individual of the last generation
-        again; None where the fitness needs no second look.
+        once more; None where the fitness has no luck in it.
     """
 
     num_genes: int
@@ -37,8 +37,8 @@ def reevaluate(
 ) -> jax.Array:
     """Evaluate one individual, `[D]`, over fresh episodes: what it is worth, luck aside.
 
-    Returns the episodes' returns, `[num_episodes]`. Raises InputError for a problem whose fitness
-    needs no second look.
+    Returns the episodes' returns, `[num_episodes]`. Raises InputError for a problem without
+    `reevaluate`.
     """
     if problem.reevaluate is None:
         raise InputError("problem", "one with episodes, as tasks.make_problem makes it", problem)

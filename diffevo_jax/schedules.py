@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import Interval, check_count, concrete, is_traced
+from diffevo_jax.checks import InputError, Interval, check_count, concrete, is_traced
 
-# A schedule of a million levels is a slip.
+# More than a million levels are a slip.
 Levels = Annotated[int, Interval(2, 1_000_000)]
+EXPECTED = "a schedule, such as de.schedules.cosine(25), or alpha [T]"
 
 
 class Schedule(NamedTuple):
@@ -34,28 +35,25 @@ def from_alpha(alpha) -> Schedule:
     alpha: `[T]`, strictly decreasing inside (0, 1), T >= 2. Concrete values are read in float64:
         pass a float64 NumPy array to keep 1 - alpha exact. A traced array keeps its own precision.
 
-    Raises ValueError when concrete values are not such a schedule.
+    Raises InputError when concrete values are not such a schedule.
     """
     if is_traced(alpha):
         return Schedule(alpha, 1 - alpha)
     try:
         alpha = np.asarray(alpha, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            "schedule: expected a schedule, such as de.schedules.cosine(25), or alpha [T]; seen "
-            f"{alpha!r:.80}"
-        ) from None
+        raise InputError("schedule", EXPECTED, f"{alpha!r:.80}") from None
     _check_alpha(alpha)
     return Schedule(jnp.asarray(alpha, float), jnp.asarray(1 - alpha, float))
 
 
 def check_schedule(schedule: Schedule) -> Schedule:
-    """Take a schedule's arrays as JAX arrays; where they are concrete, see that they are levels.
+    """Return a schedule of JAX arrays; where they are concrete, check that they are levels.
 
-    Raises ValueError as `from_alpha` does.
+    Raises InputError as `from_alpha` does.
     """
     alpha, one_minus_alpha = map(concrete, schedule)
-    # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still tells them apart.
+    # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still differs.
     if alpha is not None and one_minus_alpha is not None and alpha.shape == one_minus_alpha.shape:
         distinct = (np.diff(alpha) < 0) | (np.diff(one_minus_alpha) > 0)
         if not np.all(distinct) or alpha.ndim != 1:
@@ -65,20 +63,18 @@ def check_schedule(schedule: Schedule) -> Schedule:
 
 def _check_alpha(alpha: np.ndarray) -> None:
     if alpha.ndim == 0:
-        raise ValueError(
-            "schedule: expected a schedule, such as de.schedules.cosine(25), or alpha [T]; seen "
-            f"the number {alpha:g}"
-        )
+        raise InputError("schedule", EXPECTED, f"the number {alpha:g}")
     if alpha.ndim != 1 or alpha.size < 2:
-        raise ValueError(f"schedule: expected alpha of shape [T], T >= 2; seen shape {alpha.shape}")
+        raise InputError("schedule", "alpha of shape [T], T >= 2", f"shape {alpha.shape}")
     if not np.all((alpha > 0) & (alpha < 1)):
-        seen = f"values from {alpha.min():g} to {alpha.max():g}"
-        raise ValueError(f"schedule: expected 0 < alpha < 1; seen {seen}")
+        values = f"values from {alpha.min():g} to {alpha.max():g}"
+        raise InputError("schedule", "0 < alpha < 1", values)
     if not np.all(np.diff(alpha) < 0):
         i = int(np.argmax(np.diff(alpha) >= 0))
-        raise ValueError(
-            "schedule: expected alpha strictly decreasing (index 0 is the cleanest level); "
-            f"seen alpha[{i}] = {alpha[i]:g}, alpha[{i + 1}] = {alpha[i + 1]:g}"
+        raise InputError(
+            "schedule",
+            "alpha strictly decreasing (index 0 is the cleanest level)",
+            f"alpha[{i}] = {alpha[i]:g}, alpha[{i + 1}] = {alpha[i + 1]:g}",
         )
 
 

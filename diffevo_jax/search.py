@@ -1,4 +1,4 @@
-"""What optimisers with a search distribution share: their state, their info, bad fitness."""
+"""What optimisers with a search distribution share: their state, info, and way with bad fitness."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class SearchInfo(NamedTuple):
     population: the genomes that `fitness` belongs to, `[N, D]`.
     fitness: as evaluated, `[N]`.
     num_invalid: individuals whose fitness is not finite, which counts as the generation's worst.
-    strategy: what the generation was drawn from, such as mean and std; of MAP-Elites the archive
+    strategy: what the generation was drawn from, such as mean and std; MAP-Elites has the archive
         that it went into.
     """
 
@@ -41,7 +41,7 @@ def search_info(population: jax.Array, fitness: jax.Array, strategy: Any) -> Sea
 
 
 def usable(fitness: jax.Array) -> jax.Array:
-    """Fitness `[N]` with the worst finite one in place of any that is not; 0 where none is."""
+    """Put the worst finite fitness in the place of any that is not, `[N]`; 0 where none is."""
     fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
     finite = jnp.isfinite(fitness)
     worst = jnp.min(fitness, where=finite, initial=jnp.inf)

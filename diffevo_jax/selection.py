@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A mean effective sample size below this is that of individuals that see nobody but themselves, or
-# the best one alone.
+# Below this mean effective sample size individuals average themselves alone, or the best one.
 ALONE = 1.05
 
 NOBODY_SELECTED = (
@@ -21,13 +20,12 @@ NOBODY_SHARED = (
     "kernel: a projection (latent_dim), or denoisers.broadened()"
 )
 
-
-# Of a generation's info, what `advice` needs; of the second the mean.
+# The fields of a generation's info that `advice` needs; of the second the mean.
 SIGNS = ("selected", "effective_sample_size")
 
 
 def signs(info: Any) -> tuple[jax.Array, ...]:
-    """Take from a generation's info what `advice` needs, numbers `[]`; () where it tells none."""
+    """Take from a generation's info what `advice` needs, numbers `[]`; () where it has none."""
     if not all(hasattr(info, name) for name in SIGNS):
         return ()
     return info.selected, jnp.mean(info.effective_sample_size)

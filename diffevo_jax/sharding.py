@@ -39,8 +39,8 @@ def over_individuals(
 ) -> Callable[[jax.Array, Any], Any]:
     """Let each device call `function` for its own individuals: (key, population) -> `[N, ...]`.
 
-    function: (keys `[n]`, population `[n, D]`) -> pytree of `[n, ...]`, each row a matter of its
-        own key and genome. It gets `jax.random.split(key, N)`, whatever the mesh. The population
+    function: (keys `[n]`, population `[n, D]`) -> pytree of `[n, ...]`, each row of its own key and
+        genome alone. It gets `jax.random.split(key, N)`, whatever the mesh. The population
         may be a pytree of `[N, ...]`.
 
     For what the compiler can't split by itself: loops whose length depends on the individuals, such
@@ -55,7 +55,7 @@ def over_individuals(
 
     def split_function(key: jax.Array, population: Any) -> Any:
         size = len(jax.tree.leaves(population)[0])
-        # The last individuals stand in for those missing in the last devices' share.
+        # The last individual stands in for those missing in the last devices' share.
         index = jnp.minimum(jnp.arange(padded(size, mesh)), size - 1)
         keys = jax.random.split(key, size)
         if len(index) > size:

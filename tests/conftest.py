@@ -1,8 +1,11 @@
 """What tests share: compiled programs, golden vectors, a float64 loop over the paper's Eq. 8."""
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import jax
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.kernels import tiled
 from diffevo_jax.kernels.geometry import make_frame
 from diffevo_jax.kernels.types import Operands
@@ -21,8 +25,67 @@ PROMISED_NUMBERS = ("test_estimator", "test_golden", "test_kernels", "test_shard
 # not know ends the process without a word.
 QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
 
+# The wording of errors, by test: `pytest -n 0 --update-messages` writes it anew.
+MESSAGES = Path(__file__).parent / "data" / "messages.json"
+EXPECTED, RAISED = pytest.StashKey[set[str]](), pytest.StashKey[dict[str, list[str]]]()
+
 # Before JAX starts: tests of many devices have virtual ones; all others run on the first.
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-messages", action="store_true", help=f"rewrite {MESSAGES.name}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[RAISED] = {}
+    config.stash[EXPECTED] = {
+        item.nodeid for item in items if "refuses" in getattr(item, "fixturenames", ())
+    }
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if config.getoption("update_messages"):
+        messages = json.loads(MESSAGES.read_text()) | config.stash[RAISED]
+        kept = {test: messages[test] for test in sorted(messages.keys() - unused_messages(config))}
+        MESSAGES.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
+def unused_messages(config: pytest.Config) -> set[str]:
+    """The tests of messages.json that are gone from the files of this session."""
+    expected = config.stash[EXPECTED]
+    if any("::" in argument for argument in config.args):
+        return set()  # parts of files
+    files = {Path(argument).name for argument in config.args if argument.endswith(".py")}
+    stored = json.loads(MESSAGES.read_text())
+    return {
+        test
+        for test in stored
+        if test not in expected and (not files or Path(test.split("::")[0]).name in files)
+    }
+
+
+@pytest.fixture
+def refuses(
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[[str], AbstractContextManager[pytest.ExceptionInfo[InputError]]]]:
+    """Expect an InputError of a path, with the wording that messages.json has of this test."""
+    test, update = request.node.nodeid, request.config.getoption("update_messages")
+    stored = json.loads(MESSAGES.read_text()).get(test, [])
+    raised = request.config.stash[RAISED].setdefault(test, []) if update else []
+
+    @contextmanager
+    def refused(path: str) -> Iterator[pytest.ExceptionInfo[InputError]]:
+        with pytest.raises(InputError) as error:
+            yield error
+        assert error.value.path == path
+        raised.append(str(error.value))
+        assert update or raised == stored[: len(raised)]
+
+    yield refused
+    assert update or len(raised) == len(stored)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
     passes takes a fifth of the default's over the same graph: 0.5 for 3 s of CPU time for `evolve`.
     Whoever sets either variable keeps it; the slow studies compute for longer than they compile.
     """
+    if config.getoption("update_messages") and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("--update-messages takes one process: -n 0")
     if hasattr(config, "workerinput"):  # a worker inherits the environment
         return
     folder = tempfile.mkdtemp(prefix="compiled-")

@@ -74,20 +74,18 @@ def test_an_algorithm_counts_down_and_a_finished_run_stays_at_what_was_evaluated
     assert algorithm.num_generations == 3
 
 
-def test_one_without_an_end_runs_as_long_as_it_is_told():
+def test_one_without_an_end_runs_as_long_as_the_call_says(refuses):
     algorithm = walk(None)
     assert algorithm.num_generations is None
     run = partial(de.evolve, KEY, algorithm, height, POPULATION)
-    with pytest.raises(de.InputError) as error:
+    with refuses("num_generations"):
         run()
-    assert error.value.path == "num_generations"
     assert run(num_generations=4).kept.shape == (4, 8)
     first = de.evolve(KEY, EVOLUTION, height, POPULATION, num_generations=2)
     assert first.kept.shape == (2, 8)
     assert int(first.state.t) == 0
-    with pytest.raises(de.InputError) as error:
+    with refuses("num_generations"):
         de.evolve(KEY, EVOLUTION, height, POPULATION, num_generations=4)
-    assert error.value.expected == "at most the 3 that are left"
 
 
 def test_init_draws_with_a_key_of_the_run_beyond_those_of_its_generations():
@@ -99,25 +97,24 @@ def test_init_draws_with_a_key_of_the_run_beyond_those_of_its_generations():
 
 
 @pytest.mark.parametrize(
-    ("call", "path"),
+    ("path", "call"),
     [
-        (lambda: walk(0), "num_generations"),
-        (lambda: walk(3, mesh=8), "mesh"),
-        (lambda: walk(3).init(jax.random.split(KEY), POPULATION), "key"),
-        (lambda: walk(3).init(KEY, POPULATION[0]), "population"),
-        (lambda: walk(3, shape=(4, 2)).init(KEY, POPULATION), "population"),
-        (lambda: _stepped(walk(3), jnp.zeros(7)), "fitness"),
-        (lambda: _stepped(walk(3), jnp.zeros(8) + 1j), "fitness"),
-        (lambda: _stepped(walk(3), None), "fitness"),
-        (lambda: _stepped(walk(3), jnp.zeros(8), POPULATION[:7]), "population"),
-        (lambda: _stepped(walk(3, total=lambda *_: jnp.zeros(2)), jnp.zeros(8)), "total"),
-        (lambda: _stepped(walk(3, total=lambda *_: 1), jnp.zeros(8)), "total"),
+        ("num_generations", lambda: walk(0)),
+        ("mesh", lambda: walk(3, mesh=8)),
+        ("key", lambda: walk(3).init(jax.random.split(KEY), POPULATION)),
+        ("population", lambda: walk(3).init(KEY, POPULATION[0])),
+        ("population", lambda: walk(3, shape=(4, 2)).init(KEY, POPULATION)),
+        ("fitness", lambda: _stepped(walk(3), jnp.zeros(7))),
+        ("fitness", lambda: _stepped(walk(3), jnp.zeros(8) + 1j)),
+        ("fitness", lambda: _stepped(walk(3), None)),
+        ("population", lambda: _stepped(walk(3), jnp.zeros(8), POPULATION[:7])),
+        ("total", lambda: _stepped(walk(3, total=lambda *_: jnp.zeros(2)), jnp.zeros(8))),
+        ("total", lambda: _stepped(walk(3, total=lambda *_: 1), jnp.zeros(8))),
     ],
 )
-def test_what_does_not_fit_any_algorithm_is_named(call, path):
-    with pytest.raises(de.InputError) as error:
+def test_what_does_not_fit_any_algorithm_is_named(path, call, refuses):
+    with refuses(path):
         call()
-    assert error.value.path == path
 
 
 def _stepped(algorithm, *arguments):
@@ -127,24 +124,23 @@ def _stepped(algorithm, *arguments):
 # Problems
 
 
-def test_a_problem_says_itself_how_its_fitness_is_called():
+def test_a_problem_says_itself_how_its_fitness_is_called(refuses):
     def fitness_fn(key, population):
         return height(population) + jax.random.normal(key), {"norm": -height(population)}
 
     problem = de.Problem(2, fitness_fn, has_key=True, has_aux=True, repair=jnp.tanh)
     keep = lambda info, aux: (info.population, aux["norm"])  # noqa: E731
-    seen = de.evolve(KEY, EVOLUTION, problem, POPULATION, keep=keep)
+    evolved = de.evolve(KEY, EVOLUTION, problem, POPULATION, keep=keep)
     settings: dict[str, Any] = {"has_key": True, "has_aux": True, "repair": jnp.tanh}
     expected = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION, keep=keep, **settings)
-    np.testing.assert_array_equal(seen.kept[0], expected.kept[0])
-    np.testing.assert_array_equal(seen.kept[1], expected.kept[1])
+    np.testing.assert_array_equal(evolved.kept[0], expected.kept[0])
+    np.testing.assert_array_equal(evolved.kept[1], expected.kept[1])
     for name, value in settings.items():
-        with pytest.raises(de.InputError) as error:
+        with pytest.raises(de.InputError) as error:  # what was seen of `repair` has an address
             de.evolve(KEY, EVOLUTION, problem, POPULATION, **{name: value})
         assert error.value.path == name
-    with pytest.raises(de.InputError) as error:
+    with refuses("population"):
         de.evolve(KEY, EVOLUTION, problem._replace(num_genes=3), POPULATION)
-    assert error.value.path == "population"
 
 
 # What is compiled
@@ -196,9 +192,11 @@ def test_a_fitness_without_a_hash_evolves_as_well():
         __hash__ = None  # pyright: ignore
 
     fitness_fn = Unhashable()
-    seen = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept
+    actual = de.evolve(KEY, EVOLUTION, fitness_fn, POPULATION).kept
     assert fitness_fn.traces
-    np.testing.assert_allclose(seen, de.evolve(KEY, EVOLUTION, height, POPULATION).kept, rtol=1e-5)
+    np.testing.assert_allclose(
+        actual, de.evolve(KEY, EVOLUTION, height, POPULATION).kept, rtol=1e-5
+    )
 
 
 def test_the_least_recently_used_program_leaves():

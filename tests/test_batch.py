@@ -64,13 +64,13 @@ def test_every_setting_of_a_grid_meets_every_seed():
     settings = de.batch.grid(**SETTINGS, projection=projections, scaling=[0.5, 1.0])
     assert settings["projection"].shape == (36, 2, 2)
     keys = de.batch.seed_keys(1, 2)
-    seen = jax.jit(lambda: de.batch.run_many(_final_fitness, keys, settings))()
+    results = jax.jit(lambda: de.batch.run_many(_final_fitness, keys, settings))()
     one = jax.jit(_final_fitness)
     for g in (0, 17, 35):
         setting = {name: values[g] for name, values in settings.items()}
         for s in range(2):
             np.testing.assert_allclose(
-                seen[1][g, s], one(keys[s], setting)[1], rtol=1e-4, atol=1e-5
+                results[1][g, s], one(keys[s], setting)[1], rtol=1e-4, atol=1e-5
             )
     order = [
         (float(e), float(t)) for e, t in zip(settings["eta"], settings["temperature"], strict=True)
@@ -80,19 +80,19 @@ def test_every_setting_of_a_grid_meets_every_seed():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("path", "call"),
     [
-        (lambda: de.batch.seed_keys(0, 0), "num_seeds: expected at least 1; seen 0"),
-        (lambda: de.batch.grid(eta=[]), "eta: expected a sequence of one or more values"),
-        (lambda: de.batch.grid(eta=0.5), "eta: expected a sequence"),
+        ("num_seeds", lambda: de.batch.seed_keys(0, 0)),
+        ("eta", lambda: de.batch.grid(eta=[])),
+        ("eta", lambda: de.batch.grid(eta=0.5)),
         (
+            "settings",
             lambda: de.batch.run_many(
                 _final_fitness, de.batch.seed_keys(0, 2), {"a": np.ones(2), "b": np.ones(3)}
             ),
-            r"settings: expected .* one leading axis .* seen \[\(2,\), \(3,\)\]",
         ),
     ],
 )
-def test_what_is_no_batch_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_is_no_batch_is_named(path, call, refuses):
+    with refuses(path):
         call()

@@ -28,6 +28,7 @@ from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
+from diffevo_jax.runs.results.record import Record
 from diffevo_jax.runs.run import checkpoints, jobs
 from diffevo_jax.runs.run import engine as run
 from experiments import reproduce
@@ -304,6 +305,19 @@ def test_a_checkpoint_of_other_arrays_is_said_to_be_of_its_version(
     assert results.read_environment(out)["status"].startswith("stopped: methods.latent")
 
 
+def test_repeats_of_many_files_are_read_each_once(tmp_path):
+    record, numbers = Record(), np.arange(5)
+    for first, end, kept in ((0, 2, 2), (2, 4, 3), (4, 5, 3)):  # populations of the first three
+        record.add({"best_fitness": numbers[first:end]}, {"final_population": numbers[first:kept]})
+        record.save(tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f"{first:06}.npz" for first in (0, 2, 4)
+    ]
+    repeats, populations = Record.load(tmp_path, print).stacked()
+    np.testing.assert_array_equal(repeats["best_fitness"], numbers)
+    np.testing.assert_array_equal(populations["final_population"], numbers[:3])
+
+
 # Refused
 
 
@@ -445,6 +459,7 @@ description: a run whose evolution is made up
 population_size: 4
 problem: {name: function, function: two_peaks}
 algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+checkpoint: {every: 1}
 """
 # Python's C functions that change files or locks. What is within a file counts only once the file
 # is renamed, so that writing into it is no step of its own.
@@ -462,12 +477,18 @@ def kill_at_every_step(folder: Path) -> None:
     kept = {name: np.ones((1, 2), int) for name in ("num_invalid", "selected")}
     kept |= {name: np.ones((1, 2)) for name in ("alpha", "effective_sample_size")}
 
-    def made_up(points, programs, sink, **_):
-        for name in programs:
-            if sink.begin(name)[0] == 0:
-                sink.record.add({"fitness": np.ones((1, 2, 4)), **kept}, {})
-                sink.save()
-            yield name
+    class MadeUp:
+        def __init__(self, name, *_, **__):
+            self.name = name
+
+        def begin(self, first):
+            return checkpoints.Call(self.name, first, 1, 0, None, [])
+
+        def advanced(self, call):
+            return call._replace(generation=4, kept=[{"fitness": np.ones((1, 2, 4))}])
+
+        def ending(self, call):
+            return call.kept[0] | kept, {}
 
     part = SimpleNamespace(
         TITLE="made up",
@@ -478,7 +499,7 @@ def kill_at_every_step(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)  # the kernel keeps what it was given
         patch.setattr(results, "environment", lambda: record)
-        patch.setattr(run, "advance", made_up)
+        patch.setattr(run, "Method", MadeUp)
         patch.setattr(jobs.program, "build", lambda _: None)
         patch.setattr(
             jobs, "run_points", lambda points, **_: (jobs.PointResult(p, [], {}) for p in points)

@@ -26,8 +26,8 @@ def test_the_step_is_the_formula_in_float64(levels):
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
     noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
     a, b = np.array(levels)
-    known = dict(one_minus_alpha_t=np.float32(1 - a), one_minus_alpha_prev=np.float32(1 - b))
-    for exact in ({}, known) if a == 0.3 else (known,):
+    rounded = dict(one_minus_alpha_t=np.float32(1 - a), one_minus_alpha_prev=np.float32(1 - b))
+    for exact in ({}, rounded) if a == 0.3 else (rounded,):
         for eta in (0.0, 0.5, 1.0):
             x_prev = de.ddim_step(
                 KEY, x_t, x0, alpha_t=np.float32(a), alpha_prev=np.float32(b), eta=eta, **exact

@@ -49,10 +49,10 @@ def _run_page(text: str, name: str) -> None:
     # Words exactly; numbers to 0.03, as another platform rounds another way.
     number = re.compile(r"-?\d+\.?\d*")
     assert number.sub("#", printed.getvalue()) == number.sub("#", outputs)
-    seen, said = (
+    actual, expected = (
         [float(value) for value in number.findall(text)] for text in (printed.getvalue(), outputs)
     )
-    assert seen == pytest.approx(said, rel=0.03)
+    assert actual == pytest.approx(expected, rel=0.03)
 
 
 def test_the_readmes_code_runs_and_prints_what_it_says():
@@ -195,13 +195,13 @@ def _documented() -> list[str]:
 
 def _look_up(name: str):
     """What a dotted name stands for; AttributeError where it stands for nothing."""
-    found = importlib.import_module("diffevo_jax")
+    value = importlib.import_module("diffevo_jax")
     for part in name.split(".")[1:]:
         try:
-            found = getattr(found, part)
+            value = getattr(value, part)
         except AttributeError:
-            found = importlib.import_module(f"{found.__name__}.{part}")
-    return found
+            value = importlib.import_module(f"{value.__name__}.{part}")
+    return value
 
 
 def test_every_name_in_the_reference_exists_once():
@@ -217,16 +217,16 @@ def test_every_public_name_is_in_the_reference():
     missing = []
     face = (REPOSITORY / "diffevo_jax" / "__init__.py").read_text()
     for name in re.findall(r"import (\w+) as \1$", face, re.M):
-        known = getattr(package, name)
-        if not hasattr(known, "__path__") and not hasattr(known, "__file__"):
-            missing += [name] if id(known) not in documented else []
+        member = getattr(package, name)
+        if not hasattr(member, "__path__") and not hasattr(member, "__file__"):
+            missing += [name] if id(member) not in documented else []
             continue
         # Of a room what it exports, `X as X`; of a module all that it defines.
-        source = Path(known.__file__).read_text()
+        source = Path(member.__file__).read_text()
         exported = re.findall(r"import (\w+) as \1$", source, re.M)
         defined = re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", source, re.M)
         for inner in exported or defined:
-            value = getattr(known, inner)
+            value = getattr(member, inner)
             if callable(value) and id(value) not in documented:
                 missing.append(f"{name}.{inner}")
     assert not missing
@@ -297,15 +297,15 @@ class _Links(html.parser.HTMLParser):
         self.ids, self.links, self.fetched = set(), [], []
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
-        if tag == "a" and given.get("href"):
-            self.links.append(given["href"])
-        # "canonical" and the like are told, not fetched.
-        if tag == "link" and "stylesheet" in (given.get("rel") or ""):
-            self.fetched.append(given["href"])
-        if tag in ("script", "img", "iframe", "video", "source") and given.get("src"):
-            self.fetched.append(given["src"])
+        attributes = dict(attrs)
+        self.ids |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        # Links such as "canonical" are not fetched.
+        if tag == "link" and "stylesheet" in (attributes.get("rel") or ""):
+            self.fetched.append(attributes["href"])
+        if tag in ("script", "img", "iframe", "video", "source") and attributes.get("src"):
+            self.fetched.append(attributes["src"])
 
 
 @pytest.mark.slow

@@ -91,15 +91,21 @@ def test_a_population_of_the_plane_becomes_a_wide_gif(tmp_path):
         assert picture.n_frames == 4
 
 
-def test_what_cannot_be_drawn_is_named(tmp_path, monkeypatch):
+def test_what_cannot_be_drawn_is_named(tmp_path, monkeypatch, refuses):
     task = de.tasks.make_task("Breakout-MinAtar")
     nothing = Trajectory(*(np.zeros((1, 1, 2)),) * 3, np.ones((1, 1)))  # pyright: ignore
-    with pytest.raises(ValueError, match=r"Breakout-MinAtar has no drawing; expected one of Acro"):
+    with refuses("task"):
         de.drawings.animate_episodes(tmp_path / "a.gif", task, nothing)
-    with pytest.raises(ValueError, match=r"expected shape \[T, N, 2\]; seen \(4, 20, 3\)"):
+    with refuses("panels"):
+        de.drawings.animate_episodes(tmp_path / "a.gif", de.tasks.make_task("CartPole-v1"), {})
+    with refuses("populations"):
         de.drawings.animate_population(tmp_path / "a.gif", np.zeros((4, 20, 3)))
-    with pytest.raises(ValueError, match=r"expected NAME\.gif or NAME\.mp4; seen .*a\.avi"):
+    with refuses("populations"):
+        de.drawings.animate_population(tmp_path / "a.gif", np.full((4, 20, 2), np.nan))
+    with pytest.raises(de.InputError) as error:
         de.drawings.animate_population(tmp_path / "a.avi", np.zeros((4, 20, 2)))
+    assert error.value.path == "path"
+    assert error.value.seen == str(tmp_path / "a.avi")
     monkeypatch.setattr(animation.FFMpegWriter, "isAvailable", lambda: False)
-    with pytest.raises(ValueError, match=r"needs ffmpeg, which is not installed; take NAME\.gif"):
+    with refuses("path"):
         de.drawings.animate_population(tmp_path / "a.mp4", np.zeros((4, 20, 2)))

@@ -51,19 +51,21 @@ def test_every_environments_observations_have_the_shape_that_tasks_state(name):
     for observations in ("scaled", "raw"):
         task = de.tasks.make_task(name, observations=observations)
 
-        def seen(key, task=task):
+        def observe_twice(key, task=task):
             observation, state = task.environment.reset_env(key, task.params)
             action = task.act(jnp.zeros(task.num_outputs))
             return task.observe(observation), task.observe(task.step(key, state, action)[0])
 
-        for each in jax.eval_shape(seen, KEY):
+        for each in jax.eval_shape(observe_twice, KEY):
             assert (each.shape, each.dtype) == (task.input_shape, jnp.float32)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_environment_that_cannot_run_is_refused_with_the_reason(monkeypatch, name):
-    with pytest.raises(ValueError, match=f"{name} cannot be a task: .*{REFUSED[name][:20]}"):
+    with pytest.raises(de.InputError) as error:
         de.tasks.make_task(name)
+    assert error.value.path == "environment"
+    assert (error.value.seen, error.value.advice) == (repr(name), REFUSED[name])
 
     # Without the table: no network, and none of MNIST's files.
     def unreachable(*_):

@@ -4,7 +4,7 @@ import re
 import warnings
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, unused_messages
 
 PAGE = (REPOSITORY / "docs" / "errors.md").read_text()
 ROWS = re.findall(r"^\| `(.+?)` \| (.+) \|$", PAGE, re.M)
@@ -20,12 +20,16 @@ def namespace():
 
 @pytest.mark.parametrize(("call", "message"), ROWS, ids=[call[:60] for call, _ in ROWS])
 def test_a_mistake_says_what_to_do(namespace, call, message):
-    with warnings.catch_warnings(record=True) as seen:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             eval(call, namespace)
         except ValueError as error:
-            said = [str(error)]
+            texts = [str(error)]
         else:
-            said = [str(warning.message) for warning in seen]
-    assert any(words.startswith(message) for words in said), said
+            texts = [str(warning.message) for warning in caught]
+    assert any(text.startswith(message) for text in texts), texts
+
+
+def test_every_stored_message_is_that_of_a_test(request):
+    assert unused_messages(request.config) == set()

@@ -217,7 +217,7 @@ def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one(implementation):
 
 
 @EVERY
-def test_where_nobody_has_weight_the_estimate_is_the_individual(implementation):
+def test_without_weights_the_estimate_is_the_individual(implementation):
     x, _ = _case()
     nobody = jnp.full(len(x), -jnp.inf)
     posterior = de.estimate_posterior(x, nobody, 0.5, implementation=implementation)
@@ -337,29 +337,29 @@ def test_exp2_is_exact_to_float32_and_stays_between_0_and_1():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("path", "change"),
     [
-        (dict(x_t=jnp.ones(4)), r"x_t: expected shape \[N, D\].*seen \(4,\)"),
-        (dict(x_t=jnp.ones((1, 2))), "N >= 2"),
-        (dict(x_t=jnp.ones((4, 2), int)), "x_t: expected floating-point.*int32"),
-        (dict(log_weight=jnp.ones(5)), r"log_weight: expected shape \(4,\).*seen \(5,\)"),
-        (dict(alpha_t=1.0), r"alpha_t: expected a number in \(0, 1\); seen 1.0"),
-        (dict(alpha_t=-0.1), "alpha_t"),
-        (dict(alpha_t=float("nan")), "alpha_t"),
-        (dict(z_t=jnp.ones((5, 2))), r"z_t: .* N = 4; seen \(5, 2\)"),
-        (dict(floor=-1.0), "floor: expected a finite number of 0 or more; seen -1.0"),
-        (dict(implementation="fast"), "expected one of auto, dense, gpu, tiled, tpu; seen 'fast'"),
-        (dict(one_minus_alpha=0.0), "one_minus_alpha"),
-        (dict(support=jnp.ones((4, 3))), r"support: .* D = 2; seen \(4, 3\)"),
-        (dict(support=jnp.ones((5, 2))), r"log_weight: expected shape \(5,\)"),
-        (dict(z_support=jnp.ones((4, 2))), "z_support: expected exactly when both"),
-        (dict(z_t=jnp.ones((4, 1)), support=jnp.ones((4, 2))), "z_support: expected exactly"),
+        ("x_t", dict(x_t=jnp.ones(4))),
+        ("x_t", dict(x_t=jnp.ones((1, 2)))),
+        ("x_t", dict(x_t=jnp.ones((4, 2), int))),
+        ("log_weight", dict(log_weight=jnp.ones(5))),
+        ("alpha_t", dict(alpha_t=1.0)),
+        ("alpha_t", dict(alpha_t=-0.1)),
+        ("alpha_t", dict(alpha_t=float("nan"))),
+        ("z_t", dict(z_t=jnp.ones((5, 2)))),
+        ("floor", dict(floor=-1.0)),
+        ("implementation", dict(implementation="fast")),
+        ("one_minus_alpha", dict(one_minus_alpha=0.0)),
+        ("support", dict(support=jnp.ones((4, 3)))),
+        ("log_weight", dict(support=jnp.ones((5, 2)))),
+        ("z_support", dict(z_support=jnp.ones((4, 2)))),
+        ("z_support", dict(z_t=jnp.ones((4, 1)), support=jnp.ones((4, 2)))),
     ],
 )
-def test_bad_arguments_are_named(change, message):
+def test_bad_arguments_are_named(path, change, refuses):
     arguments = dict(x_t=jnp.ones((4, 2)), log_weight=jnp.zeros(4), alpha_t=0.5) | change
     positional = [arguments.pop(name) for name in ("x_t", "log_weight", "alpha_t")]
-    with pytest.raises(ValueError, match=message):
+    with refuses(path):
         de.estimate_x0(*positional, **arguments)
 
 
@@ -399,11 +399,11 @@ def test_bad_genes_among_many_stay_with_their_individual_and_out_of_gradients(fl
     assert bool(jnp.all(jnp.isfinite(slope[good])))
 
 
-def test_bad_genes_are_named_where_they_are_known():
+def test_bad_genes_are_named_where_they_are_known(refuses):
     x, log_weight = _case(n=30, dim=3)
-    with pytest.raises(ValueError, match=r"x_t: expected finite genomes; seen 1 rows.*row 4"):
+    with refuses("x_t"):
         de.estimate_x0(x.at[4, 1].set(jnp.nan), log_weight, 0.5)
-    with pytest.raises(ValueError, match=r"z_t: expected finite genomes; seen 2 rows.*row 3"):
+    with refuses("z_t"):
         de.estimate_x0(x, log_weight, 0.5, z_t=x.at[3:5].set(jnp.inf))
 
 
@@ -458,12 +458,12 @@ def test_a_kernel_on_another_machine_says_what_to_take(name):
         jax.jit(jax.vmap(generations))(x[None])
 
 
-def test_a_kernel_names_what_it_does_not_take():
+def test_a_kernel_names_what_it_does_not_take(refuses):
     x = jnp.ones((8, 20))
-    for name, most in (("gpu", "16 dimensions and 64 genes"), ("tpu", "64 dimensions and 512")):
-        with pytest.raises(ValueError, match=f"implementation: expected .*{most}.*'{name}'"):
+    for name in ("gpu", "tpu"):
+        with refuses("implementation"):
             de.estimate_x0(jnp.ones((8, 600)), jnp.zeros(8), 0.5, implementation=name)
-    with pytest.raises(ValueError, match="seen float32, 20 and 20; 'auto' takes any"):
+    with refuses("implementation"):
         de.estimate_x0(x, jnp.zeros(8), 0.5, implementation="gpu")
 
 
@@ -596,8 +596,8 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
     def sums(problem, shift=None):
         return tiled.part(problem, blocks=blocks, shift=shift)
 
-    found = sums(problem)
-    for result in (found, sums(problem, found.shift)):
+    first = sums(problem)
+    for result in (first, sums(problem, first.shift)):
         bits = jnp.log2(result.weight) + (result.shift - result.offset)
         np.testing.assert_allclose(bits * np.log(2), evidence, rtol=1e-5, atol=1e-4)
         x0 = problem.frame.centre + result.total / result.weight[:, None]

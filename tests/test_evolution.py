@@ -73,8 +73,8 @@ def test_a_finished_run_is_a_fixed_point_of_step():
     state, _ = _run()
     assert int(state.t) == 0
     for key in jax.random.split(KEY, 3):
-        again, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
-        chex.assert_trees_all_equal(again, state)
+        repeated, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
+        chex.assert_trees_all_equal(repeated, state)
         assert bool(jnp.all(jnp.isfinite(info.x0)))
 
 
@@ -125,15 +125,15 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
     algorithm = _evolution(COSINE, eta=0.5)
     evaluated = jnp.clip(POPULATION, -1, 1)
     fitness = de.landscapes.two_peaks(evaluated)
-    seen = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness, evaluated)
+    actual = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness, evaluated)
     expected = algorithm.step(KEY, algorithm.init(KEY, evaluated), fitness)
-    chex.assert_trees_all_equal(seen, expected)
+    chex.assert_trees_all_equal(actual, expected)
 
 
 # What `evolve` keeps, and how it is told to start
 
 
-def test_fitness_is_kept_unless_something_else_is_asked_for():
+def test_fitness_is_kept_unless_keep_says_otherwise():
     algorithm = _evolution(COSINE)
     fitness = _run()[1].fitness
     evolve = partial(de.evolve, KEY, algorithm, de.landscapes.two_peaks, POPULATION)
@@ -172,26 +172,28 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     running = de.begin(KEY, algorithm, POPULATION, start=4)
     assert int(running.state.t) == 4
-    again = de.begin(KEY, algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
-    assert int(again.state.t) == 4
+    repeated = de.begin(KEY, algorithm, POPULATION, start=np.int64(4))  # pyright: ignore
+    assert int(repeated.state.t) == 4
     running, _ = jax.lax.scan(generation, running, jax.random.split(KEY, 5))
-    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything)
-    np.testing.assert_array_equal(seen.kept.t, np.arange(4, -1, -1))
-    np.testing.assert_array_equal(seen.kept.alpha, COSINE.alpha[4::-1])
-    chex.assert_trees_all_close(seen.state, running.state, atol=1e-5)
-    assert int(seen.state.t) == 0
+    evolved = de.evolve(
+        KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=4, keep=_everything
+    )
+    np.testing.assert_array_equal(evolved.kept.t, np.arange(4, -1, -1))
+    np.testing.assert_array_equal(evolved.kept.alpha, COSINE.alpha[4::-1])
+    chex.assert_trees_all_close(evolved.state, running.state, atol=1e-5)
+    assert int(evolved.state.t) == 0
 
 
 def test_a_start_at_the_first_level_is_a_whole_run():
     algorithm = _evolution(COSINE)
-    seen = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
-    chex.assert_trees_all_close(seen.state, _run()[0], atol=1e-5)
+    evolved = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
+    chex.assert_trees_all_close(evolved.state, _run()[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("start", [-1, 12])
-def test_a_start_that_is_no_level_is_refused(start):
+def test_a_start_that_is_no_level_is_refused(start, refuses):
     algorithm = _evolution(COSINE)
-    with pytest.raises(ValueError, match=rf"start: expected a level from 0 to 11; seen {start}"):
+    with refuses("start"):
         de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=start)
 
 
@@ -240,10 +242,10 @@ def test_what_a_fitness_tells_beside_is_there_to_be_kept():
 
 def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
     """The move splits the step's key among individuals, which is folding in their numbers."""
-    seen = []
+    key_data = []
 
     def estimate(key, memory, x_t, weights, level):
-        seen.append(jax.random.key_data(key))
+        key_data.append(jax.random.key_data(key))
         return posterior_mean.estimate(key, memory, x_t, weights, level)
 
     posterior_mean = de.denoisers.posterior_mean()
@@ -257,8 +259,8 @@ def test_what_draws_an_individuals_noise_is_no_key_of_the_denoisers():
     for key in jax.random.split(KEY):
         algorithm.step(key, algorithm.init(KEY, POPULATION), fitness)
         individuals = jax.random.key_data(jax.random.split(key, 2**16)).tolist()
-        assert seen[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
-    assert seen[0].tolist() != seen[1].tolist()  # fresh in each generation
+        assert key_data[-1].tolist() not in [*individuals, jax.random.key_data(key).tolist()]
+    assert key_data[0].tolist() != key_data[1].tolist()  # fresh in each generation
 
 
 # Fitness functions
@@ -280,18 +282,17 @@ def test_a_default_argument_does_not_make_a_fitness_keyed():
 
 
 @pytest.mark.parametrize(
-    ("fitness_fn", "has_key", "takes"),
+    ("fitness_fn", "has_key"),
     [
-        (lambda key, population: population[:, 0], False, r"\(population\)"),
-        (lambda population: population[:, 0], True, r"\(key, population\)"),
-        (lambda a, b, c: a, False, r"\(population\)"),
-        (lambda a, b, c: a, True, r"\(key, population\)"),
-        (lambda: 0, False, r"\(population\)"),
+        (lambda key, population: population[:, 0], False),
+        (lambda population: population[:, 0], True),
+        (lambda a, b, c: a, False),
+        (lambda a, b, c: a, True),
+        (lambda: 0, False),
     ],
 )
-def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, takes):
-    message = rf"fitness_fn: expected a function of {takes}, as has_key={has_key} says; seen \("
-    with pytest.raises(ValueError, match=message):
+def test_a_fitness_function_of_other_arguments_is_refused(fitness_fn, has_key, refuses):
+    with refuses("fitness_fn"):
         _run(fitness_fn=fitness_fn, has_key=has_key)
 
 
@@ -350,10 +351,10 @@ def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
 def _warned(**settings) -> list[str]:
     """What a run of costs, in units of 1e6, says outside jit."""
     algorithm = de.diffusion_evolution(COSINE, **settings)
-    with warnings.catch_warnings(record=True) as seen:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         de.evolve(KEY, algorithm, lambda x: -1e6 * (x**2).sum(1), POPULATION)
-    return [str(warning.message) for warning in seen]
+    return [str(warning.message) for warning in caught]
 
 
 def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
@@ -515,30 +516,37 @@ def test_float64_populations_stay_float64():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("path", "settings"),
     [
-        (dict(eta=1.5), r"eta: expected a number in \[0, 1\]; seen 1.5"),
-        (dict(eta=-0.1), "eta"),
-        (dict(eta=float("nan")), "eta"),
-        (dict(projection=jnp.ones(3)), r"projection: expected shape \[D, d\]; seen \(3,\)"),
-        (dict(projection=jnp.ones((3, 2))), r"with D = 2 genes; seen \(3, 2\)"),
-        (dict(population=jnp.ones((1, 2))), r"N >= 2; seen \(1, 2\)"),
-        (dict(population=jnp.ones(5)), r"population: expected shape \[N, D\]"),
-        (dict(population=jnp.ones((5, 2), int)), "floating-point genomes; seen int32"),
-        (dict(population=POPULATION.at[3].set(jnp.nan)), "finite genomes; seen 1 rows with others"),
-        (dict(fitness_fn=lambda x: x), r"fitness: expected shape \(64,\).*seen \(64, 2\)"),
-        (dict(floor=-1.0), "floor: expected a finite number of 0 or more; seen -1.0"),
-        (dict(eta="0.1"), "eta: expected a number; seen '0.1'"),
-        (dict(eta=None), "eta: expected a number; seen None"),
-        (dict(projection=jnp.full((2, 1), jnp.nan)), "projection: expected finite"),
-        (dict(fitness_map=lambda f, valid: f.sum()), r"fitness_map: .* \(64,\); seen \(\)"),
-        (dict(fitness_map=lambda f: f), r"fitness_map: expected .*\(fitness, valid\).*pointwise"),
-        (dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1])), "decreasing"),
+        ("eta", dict(eta=1.5)),
+        ("eta", dict(eta=-0.1)),
+        ("eta", dict(eta=float("nan"))),
+        ("eta", dict(eta="0.1")),
+        ("eta", dict(eta=None)),
+        ("projection", dict(projection=jnp.ones(3))),
+        ("projection", dict(projection=jnp.ones((3, 2)))),
+        ("projection", dict(projection=jnp.full((2, 1), jnp.nan))),
+        ("population", dict(population=jnp.ones((1, 2)))),
+        ("population", dict(population=jnp.ones(5))),
+        ("population", dict(population=jnp.ones((5, 2), int))),
+        ("population", dict(population=POPULATION.at[3].set(jnp.nan))),
+        ("fitness", dict(fitness_fn=lambda x: x)),
+        ("floor", dict(floor=-1.0)),
+        ("fitness_map", dict(fitness_map=lambda f, valid: f.sum())),
+        ("schedule", dict(schedule=de.schedules.Schedule(COSINE[0][::-1], COSINE[1][::-1]))),
     ],
 )
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings_are_named(path, settings, refuses):
+    with refuses(path):
         _run(**settings)
+
+
+def test_a_fitness_map_of_the_fitness_alone_is_refused_with_the_way_out():
+    with pytest.raises(de.InputError) as error:
+        _run(fitness_map=lambda fitness: fitness)
+    assert error.value.path == "fitness_map"
+    assert error.value.expected == "a function of (fitness, valid)"
+    assert "pointwise" in error.value.advice
 
 
 def test_checks_do_not_get_in_the_way_of_tracing():
@@ -698,27 +706,21 @@ def test_positional_arguments_may_have_any_names():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("path", "call"),
     [
         (
+            "schedule",
             lambda: de.diffusion_evolution(de.schedules.Schedule(COSINE[0], COSINE[1][:5])),
-            r"of one shape \[T\]; seen \(12,\) and \(5,\)",
         ),
+        ("schedule", lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3)))),
         (
-            lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3))),
-            r"of one shape \[T\]; seen \(2, 3\)",
-        ),
-        (
+            "population",
             lambda: _evolution(COSINE).init(KEY, POPULATION.at[:2, 0].set(jnp.inf)),
-            "finite genomes; seen 2 rows",
         ),
-        (lambda: _evolution(COSINE).init(KEY, POPULATION[0]), r"seen \(2,\)"),
-        (
-            lambda: _evolution(COSINE).init(KEY, jnp.ones((5, 2), int)),
-            "population: expected floating-point genomes; seen int32",
-        ),
+        ("population", lambda: _evolution(COSINE).init(KEY, POPULATION[0])),
+        ("population", lambda: _evolution(COSINE).init(KEY, jnp.ones((5, 2), int))),
     ],
 )
-def test_what_does_not_fit_is_named_before_the_first_step(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_does_not_fit_is_named_before_the_first_step(path, call, refuses):
+    with refuses(path):
         call()

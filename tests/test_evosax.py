@@ -71,8 +71,8 @@ def test_a_fresh_state_tells_its_best_its_population_and_metrics():
     assert es.get_population(state).shape == (SIZE, DIM)
     assert bool(jnp.all(jnp.isfinite(es.ask(KEY_RUN, state, params)[0])))
     metrics = es.metrics_fn(KEY_RUN, zeros, zeros[:, 0], state, params)
-    wanted = {"best_fitness", "best_solution"}
-    assert wanted | {f"{name}_in_generation" for name in wanted} <= metrics.keys()
+    fields = {"best_fitness", "best_solution"}
+    assert fields | {f"{name}_in_generation" for name in fields} <= metrics.keys()
 
 
 def test_it_is_evolve_with_the_sign_turned():
@@ -88,8 +88,8 @@ def test_it_is_evolve_with_the_sign_turned():
         clipped = jnp.clip(population, -1, 1)  # what was evaluated counts
         state, _ = es.tell(key, clipped, cost(clipped), state, es.default_params)
         ours, _ = evolution.step(key, ours, -cost(clipped), clipped / 2)
-    again, _ = es.ask(KEY_RUN, state, es.default_params)  # the levels are over
-    np.testing.assert_array_equal(again, population)
+    last, _ = es.ask(KEY_RUN, state, es.default_params)  # the levels are over
+    np.testing.assert_array_equal(last, population)
 
 
 def test_units_of_solutions_do_not_matter():
@@ -164,13 +164,13 @@ def test_evosaxs_bbob_problem_and_notebook_run_with_one_line_changed():
     assert best[-1] < 0.1
 
 
-def test_what_does_not_fit_is_named():
-    with pytest.raises(ValueError, match="population_size: expected 2 or more; seen 1"):
+def test_what_does_not_fit_is_named(refuses):
+    with refuses("population_size"):
         ES(1, jnp.zeros(DIM))
-    with pytest.raises(ValueError, match=r"schedule: expected 6 levels.* seen 4"):
+    with refuses("schedule"):
         ES(SIZE, jnp.zeros(DIM), GENERATIONS, schedule=de.schedules.cosine(4))
-    with pytest.raises(ValueError, match="scale: expected a finite number above 0; seen -1"):
+    with refuses("scale"):
         ES(SIZE, jnp.zeros(DIM), scale=-1)
     es = ES(SIZE, jnp.zeros(DIM))
-    with pytest.raises(ValueError, match=r"expected 16 individuals; seen \{3\}"):
+    with refuses("population, fitness"):
         es.init(KEY_INIT, POPULATION[:3], jnp.zeros(3), es.default_params)

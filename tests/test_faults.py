@@ -198,9 +198,8 @@ def whole(tmp_path_factory) -> Path:
     results.write_config(made, config, "tiny.yaml")
     record = {"status": "complete", "methods": {"diffusion_evolution": {"finished_repeats": 2}}}
     results.write_environment(made, record)
-    rows = [{"method": "diffusion_evolution", "repeat": 0, "generation": 1, "alpha": 0.5}]
     arrays = {"fitness": np.random.default_rng(0).uniform(size=(2, 3, 6))}
-    results.write_method(made, "diffusion_evolution", rows, arrays)
+    results.write_method(made, "diffusion_evolution", arrays, {})
     path.write_text(TINY.replace("repeats: 2\n", "") + "sweep: {grid: {seed: [1, 2, 3]}}\n")
     with pytest.MonkeyPatch.context() as patch:
         row = {"method": "diffusion_evolution", "repeat": 0}

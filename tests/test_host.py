@@ -107,11 +107,13 @@ def test_an_evolution_completes_and_counts_evaluations_that_raise():
 def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():
     with (
         host.pool(evaluate, num_workers=1, stop_on_error=True, chunk=3) as fitness_of,
-        pytest.raises(host.HostError, match="individual 1: ZeroDivisionError: no such lab") as seen,
+        pytest.raises(
+            host.HostError, match="individual 1: ZeroDivisionError: no such lab"
+        ) as error,
     ):
         fitness_of(BAD)
-    assert seen.value.failure.individual == 1
-    assert re.search(r"test_host.py.*in evaluate", str(seen.value))
+    assert error.value.failure.individual == 1
+    assert re.search(r"test_host.py.*in evaluate", str(error.value))
 
 
 def test_a_worker_that_dies_is_an_error_and_no_hang():
@@ -145,16 +147,16 @@ def test_a_lambda_is_sent_whole_and_what_cannot_be_sent_is_named():
     assert "lock" in error.value.seen
 
 
-def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard_ends_with_the_reason(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from diffevo_jax.optimize import host\n"
         "with host.pool(abs, num_workers=1) as fitness_of:\n"
         "    pass\n"
     )
-    seen = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert seen.returncode == 1
-    last = seen.stderr.strip().splitlines()[-1]
+    process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert process.returncode == 1
+    last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("RuntimeError: the worker processes do not start")
     assert last.endswith('belongs under `if __name__ == "__main__":`')
 
@@ -167,9 +169,9 @@ def test_a_population_of_another_shape_is_refused():
 
 def test_the_example_evolves_a_policy_in_gymnasium():
     command = [sys.executable, str(REPOSITORY / "experiments" / "host_fitness.py")]
-    seen = subprocess.run(
+    output = subprocess.run(
         [*command, "--workers", "1"], capture_output=True, text=True, check=True
     ).stdout
-    means = [float(mean) for mean in re.findall(r"mean return (\d+)", seen)]
+    means = [float(mean) for mean in re.findall(r"mean return (\d+)", output)]
     assert len(means) == 10
     assert means[-1] > 2 * means[0]

@@ -54,9 +54,9 @@ def _population(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _need_card(kernel: str) -> None:
-    seen = platforms._compute_capability()
-    if kernel == "gpu, compiled" and seen < platforms.LEAST_COMPUTE_CAPABILITY:
-        pytest.skip(f"needs a card of compute capability 9.0 (Hopper) or higher; seen {seen}")
+    capability = platforms._compute_capability()
+    if kernel == "gpu, compiled" and capability < platforms.LEAST_COMPUTE_CAPABILITY:
+        pytest.skip(f"needs a card of compute capability 9.0 (Hopper) or higher; seen {capability}")
 
 
 def _solve(kernel: str, operands: Operands) -> Posterior:
@@ -157,7 +157,7 @@ def test_genes_beyond_a_gpus_registers_are_averaged_in_chunks(kernel):
 
 
 @EVERY
-def test_where_nobody_has_weight_there_is_no_evidence(kernel):
+def test_without_weights_there_is_no_evidence(kernel):
     x, _ = _population(24, 2)
     posterior = _solve(kernel, _operands(x, np.full(len(x), -np.inf, np.float32)))
     np.testing.assert_array_equal(posterior.log_evidence, -jnp.inf)

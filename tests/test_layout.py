@@ -54,9 +54,9 @@ def test_the_library_imports_nothing_of_the_runs_and_nobody_imports_the_experime
 def test_imports_have_no_circles():
     graph = {}
     for name, tree in MODULES.items():
-        seen = set(_imports(_when_loaded(tree))) & set(MODULES)
+        imported = set(_imports(_when_loaded(tree))) & set(MODULES)
         # The face imports every room, and is imported by the runs alone.
-        graph[name] = seen - {"diffevo_jax"}
+        graph[name] = imported - {"diffevo_jax"}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

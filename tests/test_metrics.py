@@ -68,7 +68,7 @@ def test_elites_are_the_first_of_equals_and_never_without_fitness():
     assert metrics.elites(twice[:1], fitness[2:3]).tolist() == [False]
 
 
-def test_elites_are_of_cells_of_side_one_unless_said_and_beyond_the_limit_of_the_border():
+def test_elites_are_of_cells_of_side_one_by_default_and_beyond_the_limit_of_the_border():
     line = jnp.array([[-9.0, 0.0], [-7.0, 0.0], [0.0, 0.0], [1.0, 0.0], [7.0, 0.0], [9.0, 0.0]])
     fitness = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, jnp.nan])
     assert metrics.elites(line, fitness).tolist() == [True, True, True, True, True, False]
@@ -83,18 +83,18 @@ def test_coverage_counts_occupied_cells_inside_the_box_only():
     assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
-def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_told_apart():
+def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_distinct():
     np.testing.assert_allclose(metrics.grid_entropy(jnp.eye(256), cell=1.0), 8, rtol=1e-6)
 
 
-def test_coverage_counts_cells_of_the_side_asked_for():
+def test_coverage_counts_cells_of_any_side():
     points = jnp.array([[0.6, 0.0], [-0.6, 0.0], [2.4, 0.0]])  # two in one cell of side 2
     np.testing.assert_allclose(metrics.coverage(points, cell=2.0), 2 / 25, rtol=1e-6)
 
 
-def test_a_box_without_cells_to_count_is_refused_and_one_corner_may_be_traced():
+def test_a_box_without_cells_to_count_is_refused_and_one_corner_may_be_traced(refuses):
     for limit in ((1.0, 1.0), (0.0, float("inf")), (-float("inf"), 0.0)):
-        with pytest.raises(ValueError, match="limit: expected a finite box, low < high"):
+        with refuses("limit"):
             metrics.coverage(POINTS, limit=limit)
     half_known = jax.jit(lambda high: metrics.coverage(POINTS, limit=(-4.0, high)))
     np.testing.assert_allclose(half_known(4.0), metrics.coverage(POINTS), rtol=1e-6)
@@ -154,19 +154,19 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("path", "call"),
     [
-        (lambda: metrics.grid_entropy(jnp.ones(3)), r"points: expected shape \[N, D\].*\(3,\)"),
-        (lambda: metrics.qd_score(POINTS, jnp.ones(3)), r"fitness: expected shape \(4,\); seen"),
-        (lambda: metrics.grid_entropy(jnp.ones((0, 2))), r"N >= 1; seen \(0, 2\)"),
-        (lambda: metrics.best(POINTS, FITNESS, 0), "num: expected 1 to N = 4; seen 0"),
-        (lambda: metrics.best(POINTS, FITNESS, 5), "num: expected 1 to N = 4; seen 5"),
-        (lambda: metrics.modes_found(POINTS, jnp.ones(2), radius=1.0), r"modes: .* seen \(2,\)"),
-        (lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0), "modes: expected"),
+        ("points", lambda: metrics.grid_entropy(jnp.ones(3))),
+        ("fitness", lambda: metrics.qd_score(POINTS, jnp.ones(3))),
+        ("points", lambda: metrics.grid_entropy(jnp.ones((0, 2)))),
+        ("num", lambda: metrics.best(POINTS, FITNESS, 0)),
+        ("num", lambda: metrics.best(POINTS, FITNESS, 5)),
+        ("modes", lambda: metrics.modes_found(POINTS, jnp.ones(2), radius=1.0)),
+        ("modes", lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0)),
     ],
 )
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_input_is_named(path, call, refuses):
+    with refuses(path):
         call()
 
 
@@ -194,15 +194,8 @@ def test_a_limit_may_be_traced():
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"),
-    [
-        ((2.0, 1.0), r"low < high; seen \(2.0, 1.0\)"),
-        (-1.0, "low < high; seen -1.0"),
-        (np.array([3.0, 4.0]), "expected a number, or"),
-        ((np.zeros(3), 1.0), r"of shape \(2,\)"),
-        (np.inf, "low < high"),
-    ],
+    "limit", [(2.0, 1.0), -1.0, np.array([3.0, 4.0]), (np.zeros(3), 1.0), np.inf], ids=str
 )
-def test_what_is_no_box_is_named(limit, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_is_no_box_is_named(limit, refuses):
+    with refuses("limit"):
         metrics.coverage(POINTS, limit=limit)

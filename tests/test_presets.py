@@ -62,8 +62,9 @@ def test_an_environments_name_is_a_task_of_500_steps_at_most():
     control = de.presets.control(KEY, "MountainCarContinuous-v0", **SMALL)
     returns = de.reevaluate(KEY, control.problem, jnp.zeros(control.policy.num_genes))
     assert returns.shape == (100,)
-    with pytest.raises(ValueError, match=r"environment: expected one of .*; seen 'CartPole'"):
+    with pytest.raises(InputError) as error:
         de.presets.control(KEY, "CartPole")
+    assert (error.value.path, error.value.seen) == ("environment", "'CartPole'")
 
 
 def test_the_config_has_the_presets_settings():

@@ -22,8 +22,8 @@ def _step(key, state, outputs):
 def _apply(weights, memory, observations):
     """Outputs `[1, ...]` of a policy that remembers what it has seen, fading."""
     outputs = jnp.sum(weights * observations, axis=0) + memory["seen"][0]
-    seen = 0.5 * memory["seen"] + 0.2 * jnp.stack([observations[0], outputs])
-    return {"seen": seen}, outputs[None]
+    trace = 0.5 * memory["seen"] + 0.2 * jnp.stack([observations[0], outputs])
+    return {"seen": trace}, outputs[None]
 
 
 EPISODES = Episodes(
@@ -42,7 +42,7 @@ KEYS = jax.random.split(jax.random.key(1), (13, 2))
 def loop():
     """Total, steps and last state of each individual's episodes."""
     one_step, one_apply = jax.jit(_step), jax.jit(_apply)
-    told = np.zeros((3, 13, 2))
+    results = np.zeros((3, 13, 2))
     for i, e in np.ndindex(13, 2):
         key_reset, key_steps = jax.random.split(KEYS[i, e])
         observation, state = _reset(key_reset)
@@ -53,17 +53,17 @@ def loop():
             observation, state, reward, ended = one_step(key, state, outputs)
             total, steps = total + float(reward), steps + 1
         assert int(state[1]) == steps
-        told[:, i, e] = total, steps, state[0]
-    assert len(np.unique(told[1])) > 4  # or the lanes would all end at once
-    return told
+        results[:, i, e] = total, steps, state[0]
+    assert len(np.unique(results[1])) > 4  # or the lanes would all end at once
+    return results
 
 
 @pytest.mark.parametrize(
     ("lanes", "narrower", "steps"), [(13, (), 1), (5, (3, 1), 1), (4, (2,), 3), (1, (), 1)]
 )
-def test_any_number_of_lanes_tells_what_a_loop_does(loop, lanes, narrower, steps):
+def test_any_number_of_lanes_gives_what_a_loop_gives(loop, lanes, narrower, steps):
     @jax.jit
-    def told(keys, population):
+    def run(keys, population):
         return rollout(
             EPISODES,
             keys,
@@ -74,7 +74,7 @@ def test_any_number_of_lanes_tells_what_a_loop_does(loop, lanes, narrower, steps
             read=lambda lane: (lane.total, lane.length, lane.state[0], lane.state[1]),
         )
 
-    total, length, x, count = told(KEYS, POPULATION)
+    total, length, x, count = run(KEYS, POPULATION)
     np.testing.assert_array_equal(length, loop[1])
     np.testing.assert_array_equal(count, loop[1])
     np.testing.assert_allclose(total, loop[0], rtol=1e-5)  # sums of nine float32 numbers

@@ -60,10 +60,10 @@ def runs():
     return jax.jit(lambda keys: jax.lax.map(both, keys))(de.batch.seed_keys(5, 8))
 
 
-def is_right(seen) -> bool:
+def is_right(estimates) -> bool:
     """Within four standard errors of eight runs: .025 of a mass, .011 and .021 of the widths."""
     expected, errors = np.array([0.75, WIDTH, WIDTH]), np.array([0.025, 0.011, 0.021])
-    return bool(np.all(np.abs(np.mean(seen, axis=0) - expected) < 4 * errors / 8**0.5))
+    return bool(np.all(np.abs(np.mean(estimates, axis=0) - expected) < 4 * errors / 8**0.5))
 
 
 @pytest.mark.slow
@@ -137,9 +137,9 @@ def test_a_projection_of_full_rank_keeps_the_distances_and_another_does_not(full
     frame = jnp.array([[0.6, 0.8], [-0.8, 0.6]])
     plain = small()(KEY, jnp.zeros(2), jnp.ones(2))
     run = partial(de.presets.sample, log_density_fn=log_density, **SMALL)
-    seen = jax.jit(partial(run, projection=frame if full else frame[:, :1]))(KEY)
-    assert np.allclose(seen.population, plain.population, atol=1e-3) == full
-    assert bool(jnp.isfinite(seen.log_normaliser))
+    samples = jax.jit(partial(run, projection=frame if full else frame[:, :1]))(KEY)
+    assert np.allclose(samples.population, plain.population, atol=1e-3) == full
+    assert bool(jnp.isfinite(samples.log_normaliser))
 
 
 @pytest.mark.slow
@@ -159,8 +159,8 @@ def test_too_small_a_sample_warns_and_one_that_will_do_does_not(genes, trusted):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         de.presets.sample(KEY, lambda x: log_density(x, 0.5), num_genes=genes, population_size=size)
-    told = [str(warning.message) for warning in caught]
-    assert any(re.search(r"draws are worth \d+ of equal weight", t) for t in told) != trusted
+    texts = [str(warning.message) for warning in caught]
+    assert any(re.search(r"draws are worth \d+ of equal weight", t) for t in texts) != trusted
 
 
 def test_where_no_density_is_above_0_the_sample_is_worth_nothing():
@@ -198,18 +198,18 @@ def test_draws_are_picked_as_often_as_they_weigh():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("setting", "value"),
     [
-        ({"num_genes": 0}, r"num_genes: expected an integer of at least 1; seen 0"),
-        ({"rounds": 1.5}, r"rounds: expected an integer of at least 1; seen 1.5"),
-        ({"scale": 0.0}, r"scale: expected numbers above 0"),
-        ({"loc": jnp.zeros(3)}, r"loc: expected a number or shape \(2,\).*seen \(3,\)"),
-        ({"log_density_fn": jnp.sum}, r"log_density_fn: expected shape \(16,\).*seen \(\)"),
+        ("num_genes", 0),
+        ("rounds", 1.5),
+        ("scale", 0.0),
+        ("loc", jnp.zeros(3)),
+        ("log_density_fn", jnp.sum),
     ],
 )
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        de.presets.sample(KEY, **{"log_density_fn": log_density, **SMALL, **settings})
+def test_bad_settings_are_named(setting, value, refuses):
+    with refuses(setting):
+        de.presets.sample(KEY, **{"log_density_fn": log_density, **SMALL, setting: value})
 
 
 @pytest.mark.slow

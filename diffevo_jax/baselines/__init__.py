@@ -9,7 +9,7 @@ genomes u,
     learning rate of OpenES         divided by 16: one 4 for the slope, one for the step
     PEPG's learning rate of sigma, decays, momentum, elite's share: as they are
 
-and the runs are the same but for rounding. These are the defaults; only CMA-ES's, of the control
+and the runs are the same up to rounding. These are the defaults; only CMA-ES's, of the control
 tasks, differ from Fig. 3's penalty=0.016, elitist=False.
 """
 

@@ -42,8 +42,8 @@ def cma_es(
     elitist: learn from the best so far once more, in place of the worst, whenever a generation has
         none as good. As in the `cma` package it keeps its direction from the mean and takes the
         length of a sample. (There it comes on top of the others.)
-    constants: of the step size. evosax's are the "tutorial"'s; with those of "cma-4.5" updates are
-        the `cma` package's, in float32 where that has float64.
+    constants: those of the step size. evosax's are the "tutorial"'s; with those of "cma-4.5"
+        updates are the `cma` package's, in float32 where that has float64.
 
     Info.strategy has mean, std and C: the generation was drawn from N(mean, std^2 C).
     Raises as `evosax.strategy`, and InputError on settings out of range.
@@ -92,15 +92,15 @@ def cma_es(
 
 
 def _redrawn(key: jax.Array, strategy: Any, best: jax.Array) -> jax.Array:
-    """The best genome `[D]` as the distribution would have drawn it: of a sample's length."""
-    away = best - strategy.mean
-    length = jnp.linalg.norm(strategy.B.T @ away / strategy.D) / strategy.std
-    drawn = jnp.linalg.norm(jax.random.normal(key, best.shape))
-    return strategy.mean + away * drawn / jnp.maximum(length, 1e-12)
+    """Scale the best genome `[D]` to the length of a draw from the distribution."""
+    direction = best - strategy.mean
+    length = jnp.linalg.norm(strategy.B.T @ direction / strategy.D) / strategy.std
+    new_length = jnp.linalg.norm(jax.random.normal(key, best.shape))
+    return strategy.mean + direction * new_length / jnp.maximum(length, 1e-12)
 
 
 def _cma_package(population_size: int, num_genes: int) -> dict[str, float]:
-    """Step-size constants of version 4.5 of the `cma` package.
+    """Compute the step-size constants of version 4.5 of the `cma` package.
 
     Its rate c_sigma stops at 0.5, which 512 in the plane pass (0.96 by the tutorial's Eq. 55), and
     its damping is up to three times larger where a population is large for many dimensions.

@@ -16,7 +16,8 @@ class EliteArchive(NamedTuple):
     """Every genome that was evaluated, generation by generation.
 
     points: `[M, D]`, M = num_generations * population_size; zeros where none has come yet.
-    fitness: `[M]`; -inf for a point that is none of the archive's: not yet, beaten, or invalid.
+    fitness: `[M]`; -inf for a point that is not in the archive: not evaluated yet, beaten, or
+        invalid.
     """
 
     points: jax.Array
@@ -28,7 +29,7 @@ class EliteState(NamedTuple):
 
     population: the children to evaluate next, `[N, D]`.
     t: generations that follow this one, from T - 1 to 0 (finished).
-    archive: of a finished run it holds the last generation too.
+    archive: the elites; in a finished run the last generation is among them.
     """
 
     population: jax.Array
@@ -64,8 +65,8 @@ def map_elites(
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> EliteState:
         fitness_type = jnp.promote_types(population.dtype, jnp.float32)
         points = jnp.zeros((size, num_genes), population.dtype)
-        nobody = jnp.full(size, -jnp.inf, fitness_type)
-        return EliteState(population, t, EliteArchive(points, nobody))
+        fitness = jnp.full(size, -jnp.inf, fitness_type)
+        return EliteState(population, t, EliteArchive(points, fitness))
 
     def insert(archive: EliteArchive, info: SearchInfo, place: jax.Array) -> EliteArchive:
         finite = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
@@ -84,7 +85,7 @@ def map_elites(
         archive = insert(state.archive, info, (num_generations - 1 - state.t) * population_size)
         alive = archive.fitness > -jnp.inf
         rank = jax.random.randint(key_parent, (population_size,), 1, jnp.sum(alive) + 1)
-        places = jnp.searchsorted(jnp.cumsum(alive), rank)  # the rank-th of the archive
+        places = jnp.searchsorted(jnp.cumsum(alive), rank)  # the rank-th in the archive
         parents = jnp.where(jnp.any(alive), archive.points[places], population)
         noise = jax.random.normal(key_child, shape)
         state = EliteState(parents + sigma * noise, state.t, archive)

@@ -10,7 +10,7 @@ from diffevo_jax.algorithm import Algorithm, make_algorithm
 from diffevo_jax.checks import Count, NonNegative, Positive, Share, check_count, check_number
 from diffevo_jax.search import SearchInfo, SearchState, choose, search_info, usable
 
-LARGEST_CHANGE = 0.2  # of sigma in one generation, as a share of it; before its decay
+LARGEST_CHANGE = 0.2  # change of sigma in one generation, as a share of it; before its decay
 
 
 class Distribution(NamedTuple):
@@ -40,9 +40,9 @@ def pepg(
 
     sigma: initial standard deviation; the initial population is drawn from N(0, sigma^2 I).
     sigma_decay: the factor over all generations together, reached evenly.
-    sigma_learning_rate: of sigma's gradient. It sees the elite, fitness 1 / elite_share and 0 for
-        the others, where the published one sees all ranks: 0.0333 for its 0.2, as the elite's
-        fitness has 6 times the spread of ranks.
+    sigma_learning_rate: factor on sigma's gradient, which sees the elite, fitness 1 / elite_share
+        and 0 for the others, where the published one sees all ranks: 0.0333 for its 0.2, as the
+        elite's fitness has 6 times the spread of ranks.
     elite_share: in (0, 1]; at least one individual.
 
     Info.strategy has mean and std. Raises InputError on settings out of range.
@@ -65,33 +65,32 @@ def pepg(
         half = noise[: (population_size + 1) // 2]
         return jnp.concatenate([half, -half])[:population_size]
 
-    def update(drawn: Distribution, population: jax.Array, fitness: jax.Array) -> Distribution:
+    def update(old: Distribution, population: jax.Array, fitness: jax.Array) -> Distribution:
         score = _ranks(fitness) / (population_size - 1) - 0.5
         score -= penalty * jnp.mean(population**2, axis=1)
         elite = (_ranks(-score) < num_elite)[:, None]
-        away = population - drawn.mean
+        offset = population - old.mean
         # The gradient of sigma for a fitness of N / n in the elite of n and 0 in the others.
-        squares = jnp.mean(away**2, axis=0, where=elite) - jnp.mean(away**2, axis=0)
-        change = sigma_learning_rate * squares / drawn.std
-        most = LARGEST_CHANGE * drawn.std
+        squares = jnp.mean(offset**2, axis=0, where=elite) - jnp.mean(offset**2, axis=0)
+        change = sigma_learning_rate * squares / old.std
+        most = LARGEST_CHANGE * old.std
         return Distribution(
-            drawn.mean + jnp.mean(away, axis=0, where=elite),
-            decay * (drawn.std + jnp.clip(change, -most, most)),
+            old.mean + jnp.mean(offset, axis=0, where=elite),
+            decay * (old.std + jnp.clip(change, -most, most)),
         )
 
     def step(
         key: jax.Array, state: SearchState, fitness: jax.Array, population: jax.Array
     ) -> tuple[SearchState, SearchInfo]:
         info = search_info(population, fitness, state.strategy)
-        learnt = update(state.strategy, population, usable(fitness))
-        learnt = choose(info.num_invalid < population_size, learnt, state.strategy)
+        new = update(state.strategy, population, usable(fitness))
+        new = choose(info.num_invalid < population_size, new, state.strategy)
         noise = mirrored(jax.random.normal(key, shape))
-        drawn = learnt.mean + learnt.std * noise
-        return state._replace(population=drawn, strategy=learnt), info
+        return state._replace(population=new.mean + new.std * noise, strategy=new), info
 
     return make_algorithm(init, step, num_generations, shape=shape)
 
 
 def _ranks(values: jax.Array) -> jax.Array:
-    """Places `[N]` in ascending order, from 0; equals in the order they come."""
+    """Rank values in ascending order from 0, `[N]`; equal ones in the order of their places."""
     return jnp.argsort(jnp.argsort(values))

@@ -1,4 +1,4 @@
-"""Denoisers: from a weighted population to clean targets. A file each; `parts` says what one is."""
+"""Denoisers: from a weighted population to clean targets; see `parts.Denoiser`."""
 
 from diffevo_jax.denoisers._archive import archive as archive
 from diffevo_jax.denoisers._broadened import broadened as broadened

@@ -39,7 +39,7 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
     Repaired individuals (`step(population=...)`) keep the density of what they were repaired from.
 
     kernel: see `posterior_mean`.
-    generations: K, how many, the present one included; T or more keeps all. Memory is `[N, K, D]`.
+    generations: K, the present one included; T or more keeps all. Memory is `[N, K, D]`.
 
     The fitness map weighs all generations at once. Raises InputError, naming the argument.
     """
@@ -65,7 +65,7 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
             population=memory.population.at[:, 0].set(x_t),
             fitness=memory.fitness.at[:, 0].set(weights.fitness.astype(memory.fitness.dtype)),
         )
-        # Maps that compare individuals see the present ones where there are none yet.
+        # Maps that compare individuals see the present generation in the place of empty ones.
         empty = jnp.isnan(memory.log_density)
         fitness = jnp.where(empty, memory.fitness[:, :1], memory.fitness)
         log_weight = weights.weigh(fitness.ravel())
@@ -81,11 +81,11 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
 
     def moved(memory: Generations, move: Move, level: Level) -> Generations:
         sigma = jnp.where(move.sigma > 0, move.sigma, 1)
-        drawn = log_density(move.population, move.mean, sigma, mesh=level.mesh)
+        newest = log_density(move.population, move.mean, sigma, mesh=level.mesh)
         rows = memory.population, memory.fitness, memory.log_density
-        population, fitness, known = (jnp.roll(leaf, 1, axis=1) for leaf in rows)
-        known = known.at[:, 0].set(drawn.astype(known.dtype))
-        known = jnp.where(move.sigma > 0, known, 0 * known)  # NaN stays
-        return Generations(population, fitness, known, memory.kernel)
+        population, fitness, log_q = (jnp.roll(leaf, 1, axis=1) for leaf in rows)
+        log_q = log_q.at[:, 0].set(newest.astype(log_q.dtype))
+        log_q = jnp.where(move.sigma > 0, log_q, 0 * log_q)  # NaN stays
+        return Generations(population, fitness, log_q, memory.kernel)
 
     return Denoiser(init, estimate, moved)

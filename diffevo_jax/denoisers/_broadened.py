@@ -24,7 +24,7 @@ def broadened(kernel: Kernel = GAUSSIAN, *, share: Share = 0.3) -> Denoiser:
 
     beta is the largest in (0, 1] for which the individuals' mean effective sample size is at least
     `share` of that of the weights alone, (sum g)^2 / sum g^2; where the kernel is broad enough, 1.
-    In many dimensions it keeps each individual from seeing nobody but itself.
+    In many dimensions it keeps individuals from averaging themselves alone.
 
     kernel: see `posterior_mean`; beta is its `inverse_temperature`.
     share: in (0, 1], or traced; gradients take beta as constant.
@@ -35,9 +35,9 @@ def broadened(kernel: Kernel = GAUSSIAN, *, share: Share = 0.3) -> Denoiser:
     check_number("share", share, 0, 1, closed="(]")
 
     def find_log_beta(memory: Any, x_t: jax.Array, log_weight: jax.Array, level: Level):
-        known = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+        log_g = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
         logsumexp = jax.nn.logsumexp
-        enough = share * jnp.exp(2 * logsumexp(known) - logsumexp(2 * known))
+        enough = share * jnp.exp(2 * logsumexp(log_g) - logsumexp(2 * log_g))
 
         def halve(_, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             low, high = ends

@@ -8,7 +8,7 @@ from diffevo_jax.checks import InputError
 from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.parts import Denoiser, Kernel, Level, Posterior, Weights
 
-GAUSSIAN = gaussian()  # what distances are weighed by unless said
+GAUSSIAN = gaussian()  # the default kernel
 
 
 def posterior_mean(kernel: Kernel = GAUSSIAN) -> Denoiser:

@@ -1,6 +1,6 @@
 """Moving pictures: episodes of control tasks, and populations on a landscape.
 
-They need matplotlib, of the extra `run`.
+They need matplotlib, which is in the extra `run`.
 """
 
 from diffevo_jax.drawings.episodes import animate_episodes as animate_episodes

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.drawings import movie
 from diffevo_jax.drawings.style import GREY, STYLE, X
 from diffevo_jax.drawings.tasks import DRAWINGS, Drawing
 from diffevo_jax.tasks.task import Task
 from diffevo_jax.tasks.trajectories import Trajectory
 
-# Pictures of a movie at most, and a second: longer episodes skip steps.
+# The most pictures in a movie, and the most in a second of it: longer episodes skip steps.
 MOST_FRAMES = 150
 MOST_PER_SECOND = 25
 
@@ -27,12 +28,12 @@ def animate_episodes(
 ) -> Path:
     """Draw episodes as they go, NAME.gif or NAME.mp4; returns the path.
 
-    panels: of `tasks.make_trajectories`; by their titles, a panel each. The individuals
-        and episodes of one, `[K, E]`, are drawn over each other; those that have ended turn pale.
+    panels: a Trajectory of `tasks.make_trajectories`, or several by their titles, each in a panel
+        of its own. The individuals and episodes of a panel, `[K, E]`, are drawn over each other;
+        those that have ended turn pale.
+    colour: the actors' colour, or each panel's by its title.
 
-    colour: of the actors, or of those of each panel, by its title.
-
-    Raises ValueError on a task that has no drawing; `DRAWINGS` has those that do.
+    Raises InputError on a task that has no drawing; `DRAWINGS` has those that do.
 
         record = de.tasks.make_trajectories(task, policy)
         de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
@@ -41,13 +42,11 @@ def animate_episodes(
 
     name = task.environment.name
     if name not in DRAWINGS:
-        raise ValueError(
-            f"task: {name} has no drawing; expected one of {', '.join(sorted(DRAWINGS))}"
-        )
+        raise InputError("task", f"one that has a drawing, {', '.join(sorted(DRAWINGS))}", name)
     drawing = DRAWINGS[name]
     panels = {"": panels} if isinstance(panels, Trajectory) else dict(panels)
     if not panels:
-        raise ValueError("panels: expected at least one trajectory")
+        raise InputError("panels", "at least one trajectory", "none")
     columns = 1 if len(panels) == 1 else 2
     rows = math.ceil(len(panels) / columns)
     left, right, bottom, top = drawing.window
@@ -59,7 +58,7 @@ def animate_episodes(
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         moves = [
-            _stage(axes, drawing, task, title, trajectory, _of(colour, title))
+            _stage(axes, drawing, task, title, trajectory, _colour_of(title, colour))
             for axes, (title, trajectory) in zip(grid, panels.items(), strict=False)
         ]
         last = max(int(np.max(trajectory.length)) for trajectory in panels.values())
@@ -77,14 +76,14 @@ def animate_episodes(
         )
 
 
-def _of(colour: str | Mapping[str, str], title: str) -> str:
+def _colour_of(title: str, colour: str | Mapping[str, str]) -> str:
     return colour if isinstance(colour, str) else colour[title]
 
 
 def _stage(
     axes: Any, drawing: Drawing, task: Task, title: str, trajectory: Trajectory, colour: str
 ) -> Any:
-    """Set up one panel; returns step -> None, which moves its actors there.
+    """Set up one panel, and return the function of a step that moves its actors there.
 
     The actors are collections that only move: drawing each anew takes ten times as long.
     """
@@ -94,7 +93,7 @@ def _stage(
     observations = np.asarray(trajectory.observations)
     observations = observations.reshape(-1, *observations.shape[2:])  # actors, T + 1, O
     length = np.asarray(trajectory.length).ravel()
-    # What an actor has earned after so many steps.
+    # The return of each actor after so many steps.
     earned = np.cumsum(np.asarray(trajectory.rewards).reshape(len(length), -1), axis=1)
     earned = np.concatenate([np.zeros((len(length), 1)), earned], axis=1)
     most = earned.shape[1] - 1
@@ -126,9 +125,9 @@ def _stage(
         dots.set_facecolor(np.repeat(dark, shown.dots.shape[1], axis=0))
         now = earned[:, min(step, most)].mean()
         mean = "return" if len(length) == 1 else "mean return"
-        told = f"step {min(step, int(length.max()))}, {mean} {now:.0f}"
+        progress = f"step {min(step, int(length.max()))}, {mean} {now:.0f}"
         if len(length) > 1:
-            told += f", {going.sum()} of {len(length)} going on"
-        words.set_text(f"{title}\n{told}" if title else told)
+            progress += f", {going.sum()} of {len(length)} going on"
+        words.set_text(f"{title}\n{progress}" if title else progress)
 
     return move

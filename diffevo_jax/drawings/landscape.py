@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.drawings import movie
 from diffevo_jax.drawings.style import STYLE, X
 
@@ -35,10 +36,10 @@ def animate_population(
 
     populations = np.asarray(populations)
     if populations.ndim != 3 or populations.shape[-1] != 2:
-        raise ValueError(f"populations: expected shape [T, N, 2]; seen {populations.shape}")
+        raise InputError("populations", "shape [T, N, 2]", populations.shape)
     finite = populations[np.isfinite(populations).all(axis=-1)]
     if not len(finite):
-        raise ValueError("populations: expected finite points; seen none")
+        raise InputError("populations", "finite points", "none")
     if limit is None:
         limit = 1.05 * float(np.quantile(np.abs(finite).max(axis=-1), 0.99)) or 1.0
     with matplotlib.rc_context({**STYLE, **movie.LETTERS}):
@@ -58,15 +59,15 @@ def animate_population(
 
         def draw(generation: int) -> None:
             points.set_offsets(populations[generation])
-            told = f"generation {generation + 1} of {count}"
-            words.set_text(f"{title}: {told}" if title else told)
+            progress = f"generation {generation + 1} of {count}"
+            words.set_text(f"{title}: {progress}" if title else progress)
 
         per_second = min(max(count / SECONDS, 4.0), 20.0)
         return movie.save(figure, draw, range(count), Path(path), per_second=per_second)
 
 
 def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float) -> None:
-    """Draw a landscape below: shades of grey, the better the darker, of its better half."""
+    """Draw the better half of a landscape below the points, darker grey where it is better."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
     from matplotlib.ticker import MaxNLocator
@@ -78,6 +79,6 @@ def _shade(figure: Any, axes: Any, function: Callable[[Any], Any], limit: float)
     # Black is left to letters and points.
     greys = ListedColormap(colormaps["Greys"](np.linspace(0, 0.7, 256)))
     low, high = np.nanmedian(fitness), np.nanmax(fitness)
-    levels = MaxNLocator(20).tick_values(low, high) if low < high else None  # None: a plain
+    levels = MaxNLocator(20).tick_values(low, high) if low < high else None  # None for a plain
     shades = axes.contourf(line, line, fitness, levels, cmap=greys, extend="min", zorder=0)
     figure.colorbar(shades, ax=axes, label="fitness", shrink=0.85)

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-# Pixels an inch: figures of 8 inches are 880 pixels wide.
+from diffevo_jax.checks import InputError
+
+# Pixels per inch: figures of 8 inches are 880 pixels wide.
 DPI = 110
 LETTERS = {"font.size": 13, "axes.titlesize": 13}
 HOLD = 1.5  # seconds that the last picture stays
-COLOURS = 128  # of a GIF
+COLOURS = 128  # in a GIF
 
 
 def matplotlib() -> Any:
-    """The package, imported where something is drawn."""
+    """Import the package, where something is drawn."""
     try:
         import matplotlib
         import matplotlib.figure
@@ -35,19 +37,19 @@ def save(
 ) -> Path:
     """Draw each frame into the figure and save them all; the last one stays for a while.
 
-    path: NAME.gif, by Pillow, or NAME.mp4, where ffmpeg is installed. Raises ValueError on another
+    path: NAME.gif, by Pillow, or NAME.mp4, where ffmpeg is installed. Raises InputError on another
     ending, and where there is no ffmpeg.
     """
     if path.suffix not in (".gif", ".mp4"):
-        raise ValueError(f"path: expected NAME.gif or NAME.mp4; seen {path}")
+        raise InputError("path", "NAME.gif or NAME.mp4", path)
     from matplotlib.animation import FFMpegWriter
 
     if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
-        raise ValueError(f"path: {path.name} needs ffmpeg, which is not installed; take NAME.gif")
+        raise InputError("path", "NAME.gif where ffmpeg is not installed", path.name)
     draw(frames[-1])
     figure.set_dpi(DPI)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once; again for every picture is slow
+    figure.set_layout_engine("none")  # laying out every picture is slow
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
         _save_gif(figure, draw, frames, path, per_second)
@@ -61,7 +63,7 @@ def save(
 
 
 def _save_gif(figure: Any, draw: Any, frames: Sequence[int], path: Path, per_second: float):
-    """By Pillow itself, a picture after the other: any number of them takes the room of one."""
+    """Save with Pillow, one picture after the other, in the memory of one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import GifImagePlugin, Image
 
@@ -73,13 +75,13 @@ def _save_gif(figure: Any, draw: Any, frames: Sequence[int], path: Path, per_sec
         size = canvas.get_width_height()
         return Image.frombytes("RGBA", size, bytes(canvas.buffer_rgba())).convert("RGB")
 
-    # One palette for all: with one each, what stands still is stored again and again.
+    # One palette for all: with a palette each, what stands still would be stored every time.
     some = [picture(frame) for frame in frames[:: math.ceil(len(frames) / 8)]]
     width, height = some[0].size
-    beside = Image.new("RGB", (width, height * len(some)))
+    samples = Image.new("RGB", (width, height * len(some)))
     for i, each in enumerate(some):
-        beside.paste(each, (0, height * i))
-    palette = beside.quantize(COLOURS, dither=Image.Dither.NONE)
+        samples.paste(each, (0, height * i))
+    palette = samples.quantize(COLOURS, dither=Image.Dither.NONE)
     colours = (palette.getpalette() or [])[: 3 * COLOURS]
     ground = np.asarray(some[0].quantize(palette=palette, dither=Image.Dither.NONE))[0, 0]
     colours[3 * ground : 3 * ground + 3] = [255] * 3  # Pillow's nearest to white is not white
@@ -87,18 +89,18 @@ def _save_gif(figure: Any, draw: Any, frames: Sequence[int], path: Path, per_sec
     before = None
     with path.open("wb") as file:
         for number, frame in enumerate(frames):
-            few = np.asarray(picture(frame).quantize(palette=palette, dither=Image.Dither.NONE))
+            indices = np.asarray(picture(frame).quantize(palette=palette, dither=Image.Dither.NONE))
             left, top, right, bottom = 0, 0, width, height
-            shown = few
+            shown = indices
             if before is not None:  # only what moves is stored, at least a point
-                moved = few != before
+                moved = indices != before
                 left, top, right, bottom = Image.fromarray(moved).getbbox() or (0, 0, 1, 1)
-                shown = np.where(moved, few, np.uint8(COLOURS))[top:bottom, left:right]
+                shown = np.where(moved, indices, np.uint8(COLOURS))[top:bottom, left:right]
             image = Image.fromarray(shown, "P")
             image.putpalette(colours)
             if before is None:
                 file.writelines(GifImagePlugin.getheader(image, info={"loop": 0})[0])
-            before = few
+            before = indices
             hold = HOLD if number == len(frames) - 1 else 0
             duration = round(1000 / per_second) + round(1000 * hold)
             settings = {"duration": duration, "transparency": COLOURS, "disposal": 1}

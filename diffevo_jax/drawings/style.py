@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-# Drawn in by `matplotlib.rc_context(STYLE)`, which leaves the caller's settings alone.
+# For `matplotlib.rc_context(STYLE)`, which leaves the caller's settings alone.
 STYLE: Any = {
     "font.family": "serif",
     "font.serif": ["STIXGeneral", "DejaVu Serif"],
@@ -36,7 +36,7 @@ ORDER = (
     Look("#66BFF0", "X"),
     Look("#3A1C5E", "*"),
 )
-# Other people's methods look the same beside whatever they stand.
+# Other people's methods look the same in every figure.
 BASELINES = {
     "cma_es": ORDER[3],
     "cmaes": ORDER[3],
@@ -45,9 +45,9 @@ BASELINES = {
     "map_elites": ORDER[6],
 }
 
-# Of a process: individuals on their way, their estimates of the origin, where they end.
+# Colours of a denoising process: individuals, their estimates of the origin, the last ones.
 X, X0, FINAL = "#2E7EBB", "#E0435C", "#1A1A1A"
-GREY, PALE = "#6F6E6E", "#E3E3E3"  # guides and labels; what stands behind
+GREY, PALE = "#6F6E6E", "#E3E3E3"  # guides and labels; the background
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

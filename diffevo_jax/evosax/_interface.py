@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 
 @struct.dataclass
 class EvosaxState(base.State):
-    """evosax's state of a population-based algorithm, its population the last evaluated, and ours.
+    """evosax's state of a population-based algorithm, with the last evaluated population, and ours.
 
     mean `[D]`, deviation `[]`: genomes are (solutions - mean) / deviation.
     inner: the algorithm's own state, whose population is the one to ask for.
@@ -49,12 +49,12 @@ class AsEvosax(base.PopulationBasedAlgorithm):
 
         es = AsEvosax(256, solution, de.baselines.map_elites(population_size=256, ...))
 
-    algorithm: one of `num_generations` generations, or a function of evosax's params that makes
-        it. The population of `init` is the first, T - 1 more are to ask for. It learns in `init`
+    algorithm: an Algorithm of T generations, or a function of evosax's params that makes one. The
+        population of `init` is the first generation, T - 1 more are to ask for. It learns in `init`
         and `tell`, with their keys; `ask` reads what is next, and needs none. After the last
         generation it asks for the same population.
-    default_params: what evosax's loops hand on to that function.
-    scale: genomes are solutions / scale, as N(0, I) where algorithms want their first one so. None
+    default_params: what evosax's loops pass to that function.
+    scale: genomes are solutions / scale, for algorithms whose first population is N(0, I). None
         takes the first population's own mean and root mean square deviation.
     Other arguments are evosax's.
     """
@@ -151,7 +151,7 @@ def diffusion_evolution(
 
         from diffevo_jax.evosax import diffusion_evolution as ES
 
-    num_generations: T - 1, those to ask for.
+    num_generations: T - 1, the generations to ask for.
     schedule: of num_generations + 1 levels; `schedules.cosine` by default.
     fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
     latent_dim: d of a random projection, drawn with the key of `init`.

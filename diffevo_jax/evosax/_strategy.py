@@ -28,7 +28,7 @@ def strategy(
 ) -> Algorithm:
     """Configure one of evosax's algorithms: it learns from a generation, then draws the next.
 
-    name: of the strategy in evosax, such as "CMA_ES", "SNES" or "DifferentialEvolution".
+    name: the strategy's name in evosax, such as "CMA_ES", "SNES" or "DifferentialEvolution".
     num_generations: T; None has no end.
     params: numbers that replace those of its default parameters, such as std_init; may be traced.
     options: arguments of its constructor, such as use_antithetic_sampling or an optax optimizer.
@@ -37,7 +37,7 @@ def strategy(
     strategy's own std, 1 in most: draw the initial population from that. A strategy that mirrors
     its draws takes the two halves of any generation for mirror images; one that remembers their
     noise (NOISE) learns from that noise, also where other genomes were evaluated in their place.
-    A generation without any finite fitness teaches nothing. A population that is split over a mesh
+    A generation without any finite fitness changes nothing. A population that is split over a mesh
     gives the same; XLA gathers what evosax sums and sorts.
 
     State.strategy and Info.strategy hold evosax's state, in units where it minimises -fitness; its
@@ -75,13 +75,13 @@ def strategy(
         zeros = jnp.zeros(shape)
         return algorithm.ask(key, start(key, zeros, zeros[:, 0]), settings)[0]
 
-    made = jax.eval_shape(first_population, jax.random.key(0)).shape
-    if made != shape:
+    first_shape = jax.eval_shape(first_population, jax.random.key(0)).shape
+    if first_shape != shape:
         raise InputError(
             "population_size",
             f"a size that {name} keeps, an even one in most",
             population_size,
-            f"it makes {made[0]} individuals of that",
+            f"it makes {first_shape[0]} individuals",
         )
 
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> SearchState:
@@ -96,16 +96,16 @@ def strategy(
         info = search_info(population, fitness, state.strategy)
         loss = -usable(fitness)
         first = jnp.all(state.strategy.generation_counter < 0)
-        drawn = choose(first, start(key_start, population, loss), state.strategy)
-        learnt, _ = algorithm.tell(key_tell, population, loss, drawn, settings)
+        old = choose(first, start(key_start, population, loss), state.strategy)
+        new, _ = algorithm.tell(key_tell, population, loss, old, settings)
         if from_population:  # the first generation is its start
-            learnt = choose(first, drawn, learnt)
+            new = choose(first, old, new)
         valid = info.num_invalid < population_size
-        learnt = choose(valid, learnt, drawn)
-        population, after = algorithm.ask(key_ask, learnt, settings)
+        new = choose(valid, new, old)
+        population, after = algorithm.ask(key_ask, new, settings)
         after = choose(valid | ~first, after, state.strategy)
         state = state._replace(population=population, strategy=after)
-        return state, info._replace(strategy=drawn)
+        return state, info._replace(strategy=old)
 
     return make_algorithm(init, step, num_generations, shape=shape)
 
@@ -118,27 +118,27 @@ def _construct(
     num_generations: int | None,
     options: dict[str, Any],
 ) -> Any:
-    """Call the constructor with what it needs of us, and the options."""
+    """Call the constructor with the sizes that it takes, and the options."""
     takes = inspect.signature(constructor).parameters
-    known = {
+    ours = {
         "solution": jnp.zeros(num_genes),
         "population_size": population_size // options.get("num_populations", 1),
         "sampling_fn": lambda key: jax.random.normal(key, (num_genes,)),
     }
     if num_generations is not None:
-        known["num_generations"] = num_generations
+        ours["num_generations"] = num_generations
     if name == "LM_MA_ES" and population_size > 2 * num_genes:
         raise InputError(
             "population_size",
             f"at most 2 num_genes = {2 * num_genes}, up to which LM_MA_ES is defined",
             population_size,
         )
-    _check_names("options", [each for each in takes if each != "solution"], options)
-    arguments = {each: value for each, value in known.items() if each in takes} | options
+    _check_names("options", [option for option in takes if option != "solution"], options)
+    arguments = {option: value for option, value in ours.items() if option in takes} | options
     missing = [
-        each
-        for each, parameter in takes.items()
-        if parameter.default is parameter.empty and each not in arguments
+        option
+        for option, parameter in takes.items()
+        if parameter.default is parameter.empty and option not in arguments
     ]
     if missing:
         raise InputError("options", f"those that {name} needs, {', '.join(missing)}", options)

@@ -50,8 +50,8 @@ def estimate_x0(
     implementation: "auto" takes the fastest for the shapes and the platform that the function is
         compiled for: "gpu" (Hopper and newer) or "tpu", kernels for few dimensions and genes, or
         "tiled" (XLA, everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
-    precision: of the matmul with the genomes where there are 1024 or more, as `jax.lax.dot` takes
-        it. None is float32 to all digits, on NVIDIA cards by three passes of TF32;
+    precision: that of the matmul with genomes of 1024 genes or more, as `jax.lax.dot` takes it.
+        None is float32 to all digits, on NVIDIA cards by three passes of TF32;
         `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` is one, which rounds genomes and weights to 11
         bits.
     mesh: split individuals, and supports, over all axes of this mesh; None keeps them where they
@@ -60,7 +60,7 @@ def estimate_x0(
     Returns x0, `[N, D]`, inside the convex hull of the support: what exact arithmetic gives for log
     weights L_ij that are off by 4 eps max_j |L_ij|, eps the dtype's, the promise of a softmax. In
     float32 that is 1e-5 of the population's spread where those that count are within 1e2 of each
-    other. Where nobody has weight, x0_i = x_i. Raises InputError on shapes that do not fit and,
+    other. Where no support has weight, x0_i = x_i. Raises InputError on shapes that do not fit and,
     outside jit, on values out of range, genomes that are not finite and kernels of other machines.
     """
     return estimate_posterior(
@@ -133,7 +133,7 @@ def log_density(
     """
     check_number("sigma", sigma, 0, math.inf, closed="()")
     size, genes = jnp.shape(centres)
-    # Averages of one gene, for the sake of their evidence.
+    # Averages of one gene, of which only the evidence is needed.
     rows = make_rows(points[:, :1], jnp.zeros(size), points, centres[:, :1], centres, mesh)
     dtype = rows.value.dtype
     evidence = gaussian(
@@ -152,10 +152,10 @@ def log_density(
 
 
 def check_implementation(implementation: str) -> None:
-    """Raise InputError on what is none of the implementations' names."""
+    """Raise InputError unless it is the name of an implementation."""
     if implementation not in IMPLEMENTATIONS:
-        known = ", ".join(IMPLEMENTATIONS)
-        raise InputError("implementation", f"one of {known}", repr(implementation))
+        names = ", ".join(IMPLEMENTATIONS)
+        raise InputError("implementation", f"one of {names}", repr(implementation))
 
 
 def make_rows(
@@ -172,8 +172,8 @@ def make_rows(
     if not jnp.issubdtype(x_t.dtype, jnp.floating):
         raise InputError("x_t", "floating-point genomes", x_t.dtype)
     if (z_support is None) != (support is None or z_t is None):
-        seen = "none" if z_support is None else f"shape {jnp.shape(z_support)}"
-        raise InputError("z_support", "exactly when both support and z_t are set", seen)
+        shape = "none" if z_support is None else f"shape {jnp.shape(z_support)}"
+        raise InputError("z_support", "exactly when both support and z_t are set", shape)
     # Half precision loses the best, and the floor.
     dtype = jnp.promote_types(x_t.dtype, jnp.float32)
     rows = Rows(
@@ -228,5 +228,5 @@ def _check_finite(name: str, array) -> None:
         bad = ~jnp.all(jnp.isfinite(jnp.asarray(array)), axis=1)
         count, first = int(jnp.sum(bad)), int(jnp.argmax(bad))
     if count:
-        seen = f"{count} rows with NaN or infinity, the first in row {first}"
-        raise InputError(name, "finite genomes", seen)
+        rows = f"{count} rows with NaN or infinity, the first in row {first}"
+        raise InputError(name, "finite genomes", rows)

@@ -1,4 +1,4 @@
-"""Kernels of the distance as they are written: Student's t, and any of one's own."""
+"""Kernels that are functions of the distance: Student's t, and your own."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def isotropic(
         gradients are needed. It may close over numbers that are traced.
     projection, latent_dim: see `gaussian`.
 
-    Sums are plain ones, term by term over blocks of queries: 2 N M d operations, O(N + M) memory.
+    Its sums are taken term by term, over blocks of queries: 2 N M d operations, O(N + M) memory.
     Raises InputError, here or in `init`, naming the argument.
     """
     init, places = make_places(projection, latent_dim)
@@ -43,11 +43,11 @@ def isotropic(
         alpha, one_minus_alpha = (
             jnp.asarray(number, dtype) for number in (level.alpha, level.one_minus_alpha)
         )
-        here = replace(level, alpha=alpha, one_minus_alpha=one_minus_alpha)
+        level = replace(level, alpha=alpha, one_minus_alpha=one_minus_alpha)
 
         def make_log_kernel(operands: Operands) -> dense.LogKernel:
             dim = operands.query.shape[1]
-            return lambda squares: (inverse_temperature * log_kernel(squares, here, dim)).astype(
+            return lambda squares: (inverse_temperature * log_kernel(squares, level, dim)).astype(
                 dtype
             )
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from diffevo_jax.kernels.exp2 import LOG2E
 from diffevo_jax.kernels.types import Operands, Sums
 
-# Numbers in memory at a time in blocks, at most: 16 MiB of differences.
+# The most numbers in memory at a time in blocks: 16 MiB of differences.
 BLOCK = 2**22
 
 LogKernel = Callable[[jax.Array], jax.Array]

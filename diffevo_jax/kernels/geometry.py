@@ -42,7 +42,7 @@ class Geometry(NamedTuple):
 
 
 def make_frame(place: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
-    """Frame of the places and genomes of all supports."""
+    """Measure the frame of the places and genomes of all supports."""
     place, value = jax.lax.stop_gradient((place, value))
     middle = _middle(place)
     squares = (place - middle) ** 2
@@ -55,9 +55,9 @@ def make_frame(place: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
 
 
 def _middle(rows: jax.Array) -> jax.Array:
-    """The middle of rows that are far from 0 beside their spread, `[d]`; 0 where they are not.
+    """Return the middle of rows that are far from 0 beside their spread, `[d]`; else 0.
 
-    Of two extremes, which other numbers of devices find alike.
+    It is that of the extremes, which do not depend on the number of devices.
     """
     lowest, highest = jnp.min(rows, axis=0), jnp.max(rows, axis=0)
     middle = (lowest + highest) / 2
@@ -65,7 +65,7 @@ def _middle(rows: jax.Array) -> jax.Array:
 
 
 def direct(operands: Operands) -> Geometry:
-    """Squared differences, summed term by term."""
+    """Sum squared differences term by term."""
     if operands.still:
         return Geometry(
             query=operands.query,
@@ -82,7 +82,7 @@ def direct(operands: Operands) -> Geometry:
     middle = operands.frame.middle
 
     def half_square(places: jax.Array) -> jax.Array:
-        """|z|^2 / 2 less |middle|^2 / 2, over 1 + a."""
+        """Compute (|z|^2 - |middle|^2) / 2, over 1 + a."""
         y = places - middle
         return jnp.sum(y * (y / 2 + middle), axis=1) * (1 / (1 + root))
 
@@ -122,7 +122,7 @@ def _add_squares(sums: jax.Array, place: jax.Array, query: jax.Array) -> jax.Arr
 
 
 def expanded(operands: Operands) -> Geometry:
-    """|z_i|^2 + |z_j|^2 - 2 z_i z_j about the middle: a matmul, for many dimensions.
+    """Expand |z_i|^2 + |z_j|^2 - 2 z_i z_j about the middle: a matmul, for many dimensions.
 
     |z_i|^2 and the mean of |z_j|^2 are the same for all supports and join the offset. What is left
     is of size sqrt(d), not d, and so are its rounding errors. The mean is that of the frame: where

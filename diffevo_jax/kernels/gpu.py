@@ -50,13 +50,13 @@ def fits(dim: int, genes: int, dtype) -> bool:
 
 
 def split_genes(dim: int, genes: int) -> tuple[int, int]:
-    """Into how many chunks genes are cut, and how many are in each, the last one padded."""
+    """Return how many chunks genes are cut into, and how many are in each, the last one padded."""
     chunks = -(-genes // (MOST_IN_REGISTERS - dim))
     return chunks, -(-genes // chunks)
 
 
 def supports_in_flight(dim: int, genes_at_once: int) -> int:
-    """Keys whose exponents are taken together; the shift is renewed once for all of them."""
+    """Return how many supports' exponents are taken together, with one renewal of the shift."""
     return 8 if dim + genes_at_once <= MOST_IN_REGISTERS // 2 else 4
 
 
@@ -68,9 +68,9 @@ def part(
     parts: int | None = None,
     interpret: Any = None,
 ) -> Sums:
-    """Sums over the supports at every query of `operands`.
+    """Sum over the supports at every query of `operands`.
 
-    supports_at_once: as `supports_in_flight`, what None takes.
+    supports_at_once: None takes `supports_in_flight`.
     parts: blocks that share the supports; None fills the GPU.
     interpret: Pallas' parameters for a run without a GPU.
     """
@@ -137,7 +137,9 @@ def part(
 
 
 def _kernel(*, dim, genes, squared, queries_per_thread, supports_at_once, rounds, grid, interpret):
-    """(queries `[d + 2, n]`, flags `[blocks]`, supports `[chunks, m, d + 1 + D...]`, slope `[1]`).
+    """Make the kernel of (queries, flags, supports, slope).
+
+    queries `[d + 2, n]`, flags `[blocks]`, supports `[chunks, m, d + 1 + D...]`, slope `[1]`.
 
     Below a query's place stand its shift in the units of squares and its shift; beside a support's,
     its bits and a chunk of its genomes. A flag says that one shift serves for the block of queries.

@@ -15,10 +15,10 @@ LEAST_TENSOR_CAPABILITY = 8.0
 
 
 def fastest(operands: Operands) -> Sums:
-    """The fastest for the platform that the function is lowered for.
+    """Sum with the fastest implementation for the platform that the function is lowered for.
 
-    A CUDA card is known only where it is present: lowering for one elsewhere (`jax.export`) takes
-    the tiles, which run on all.
+    What a CUDA card can do is known only where it is present: lowering for one elsewhere
+    (`jax.export`) takes the tiles, which run on all.
     """
     shape = operands.query.shape[1], operands.value.shape[1], operands.value.dtype
     branches = _tiles()
@@ -30,12 +30,12 @@ def fastest(operands: Operands) -> Sums:
 
 
 def on_xla(operands: Operands, shift: jax.Array | None = None) -> Sums:
-    """XLA's tiles, in the sizes of the platform that the function is lowered for."""
+    """Sum with XLA's tiles, in the sizes of the platform that the function is lowered for."""
     return jax.lax.platform_dependent(operands, shift, **_tiles())
 
 
 def _tiles() -> dict[str, Callable[[Operands, jax.Array | None], Sums]]:
-    """XLA's tiles by platform."""
+    """Make the sums by XLA's tiles for each platform."""
 
     def tiles(blocks: tiled.Blocks):
         return lambda operands, shift: tiled.part(operands, blocks=blocks, shift=shift)
@@ -53,12 +53,12 @@ def _tiles() -> dict[str, Callable[[Operands, jax.Array | None], Sums]]:
 
 
 def on_gpu(operands: Operands) -> Sums:
-    """The Mosaic GPU kernel; lowering it for anything but CUDA is an error of JAX's."""
+    """Sum with the Mosaic GPU kernel; lowering it for anything but CUDA is an error of JAX's."""
     return jax.lax.platform_dependent(operands, cuda=_gpu().part)
 
 
 def on_tpu(operands: Operands) -> Sums:
-    """The Pallas TPU kernel; lowering it for anything but a TPU is an error of JAX's."""
+    """Sum with the Pallas TPU kernel; lowering it for anything but a TPU is an error of JAX's."""
     return jax.lax.platform_dependent(operands, tpu=_tpu().part)
 
 
@@ -77,9 +77,9 @@ def check_machine(implementation: str) -> None:
 
 
 def check(implementation: str, dim: int, genes: int, dtype) -> None:
-    """Raise InputError where a kernel does not take such arrays, or this machine's card not it.
+    """Raise InputError where a kernel does not take such arrays, or the card cannot run it.
 
-    Without a card nothing is known of it: lowering for one elsewhere is allowed.
+    A machine without a card may lower for one elsewhere.
     """
     capability = _compute_capability() if implementation == "gpu" else 0
     if 0 < capability < LEAST_COMPUTE_CAPABILITY:
@@ -102,7 +102,7 @@ def check(implementation: str, dim: int, genes: int, dtype) -> None:
 
 
 def explain() -> str:
-    """Which implementation "auto" takes on this machine's default device, and why, in one line."""
+    """Say in one line what "auto" takes on this machine's default device, and why."""
     platform = jax.default_backend()
     tiles = "tiled: XLA in tiles, exact with O(N) memory"
     if platform == "tpu":
@@ -120,7 +120,7 @@ def explain() -> str:
 
 
 def _compute_capability() -> float:
-    """The least of this machine's CUDA cards; 0 without one."""
+    """Return the least compute capability of this machine's CUDA cards; 0 without one."""
     try:
         devices = jax.local_devices(backend="cuda")
     except RuntimeError:

@@ -32,8 +32,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., Sums]] = {
 class Rows(NamedTuple):
     """What is averaged, of one dtype of float32 or wider, not cleaned yet.
 
-    x_t: `[N, D]`, what x0 is where nobody has weight. query: places, `[N, d]`.
-    place, value, log_weight: of the supports, as in `Operands`.
+    x_t: `[N, D]`, what x0 is where no support has weight. query: places, `[N, d]`.
+    place, value, log_weight: those of the supports, as in `Operands`.
     """
 
     x_t: jax.Array
@@ -61,7 +61,7 @@ def gaussian(
     mesh: Mesh | None,
     **settings,
 ) -> Posterior:
-    """Average under a Gaussian, of a floor `[]` or None; settings as for `posterior`."""
+    """Average under a Gaussian, with a floor `[]` or None; settings as for `posterior`."""
     log_floor = None if floor is None else jnp.log(floor)
     add_up = partial(_add_up, log_floor=log_floor, implementation=implementation, mesh=mesh)
     return posterior(rows, alpha, one_minus_alpha, add_up, log_floor=log_floor, **settings)
@@ -83,7 +83,7 @@ def posterior(
     """Average the supports for each query, by the weights that `add_up` sums.
 
     add_up: operands, cleaned -> sums over all supports at every query.
-    log_floor: of the fitness weights, `[]`; None is a floor of 0.
+    log_floor: log of the floor under the fitness weights, `[]`; None is a floor of 0.
     among_supports: whether the queries are the supports. Other settings as in `Operands`.
     """
     x_t, query, place, value, log_weight = rows
@@ -91,7 +91,7 @@ def posterior(
     usable, good = _finite(query), _finite(place) & _finite(value)
     if among_supports:
         usable &= good
-    # NaN is "no fitness": out of the average altogether, whatever the floor.
+    # NaN stands for no fitness: it is left out of the average, whatever the floor.
     missing = jnp.isnan(log_weight) | ~good
     log_g = jnp.where(missing, -jnp.inf, log_weight)
     if log_floor is not None:
@@ -152,7 +152,7 @@ def _without(bad: jax.Array, rows: jax.Array) -> jax.Array:
 def _add_up(
     operands: Operands, log_floor: jax.Array | None, implementation: str, mesh: Mesh | None
 ) -> Sums:
-    """Sums by an implementation, over a mesh, with a floor."""
+    """Sum with an implementation, over a mesh, with a floor."""
     if implementation == "dense":  # has the floor inside
         return by_formula(operands, partial(dense.gaussian, log_floor=log_floor), dense.part, mesh)
     part, summed = _differentiable(implementation), operands
@@ -179,7 +179,7 @@ def by_formula(
     part: Callable[[Operands, dense.LogKernel], Sums],
     mesh: Mesh | None,
 ) -> Sums:
-    """Sums of a kernel as it is written, by `dense.part` or `dense.in_blocks`, over a mesh."""
+    """Sum a kernel's formula over a mesh, by `dense.part` or `dense.in_blocks`."""
 
     def whole(operands: Operands) -> Sums:
         return part(operands, log_kernel(operands))
@@ -188,9 +188,9 @@ def by_formula(
 
 
 def _differentiable(implementation: str) -> Callable[..., Sums]:
-    """An implementation with derivatives, of any order, forwards and backwards.
+    """Give an implementation derivatives, of any order, forwards and backwards.
 
-    They are those of XLA's sums at the same shift: nothing is searched for there.
+    They are those of XLA's sums at the same shift, which need not look for a maximum.
     """
 
     @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -221,16 +221,16 @@ def _add_floor(sums: Sums, operands: Operands, log_floor: jax.Array) -> Sums:
     g, value = jnp.exp(operands.log_weight), operands.value
     total = jnp.matmul(g, value - operands.frame.centre, precision=jax.lax.Precision.HIGHEST)
     n, genes = len(sums.weight), value.shape[1]
-    everybody = Sums(
+    constant = Sums(
         shift=LOG2E * log_floor + sums.offset,
         offset=sums.offset,
         weight=jnp.broadcast_to(jnp.sum(g), (n,)),
         squares=jnp.broadcast_to(jnp.sum(g**2), (n,)),
         total=jnp.broadcast_to(total, (n, genes)),
     )
-    both = merge(sums._replace(total=sums.total[:, :genes]), everybody)
+    both = merge(sums._replace(total=sums.total[:, :genes]), constant)
     if both.squares is None:
         return both
     # (a + b)^2 = a^2 + b^2 + 2 a b, where sum_j a_ij b_j = floor sum_j w_ij g_j
-    product = jnp.exp2(sums.shift - both.shift) * jnp.exp2(everybody.shift - both.shift)
+    product = jnp.exp2(sums.shift - both.shift) * jnp.exp2(constant.shift - both.shift)
     return both._replace(squares=both.squares + 2 * product * sums.total[:, genes])

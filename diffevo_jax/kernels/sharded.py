@@ -32,7 +32,7 @@ def is_large(operands: Operands) -> bool:
 
 
 def sums(part: Callable[..., Sums], operands: Operands, mesh: Mesh, *, ring: bool) -> Sums:
-    """Sums over all supports at every query, each device taking its share of the queries.
+    """Sum over all supports at every query, each device taking its share of the queries.
 
     part: (operands) -> Sums, and with a ring (operands, axes) -> Sums.
     """
@@ -72,7 +72,7 @@ def sums(part: Callable[..., Sums], operands: Operands, mesh: Mesh, *, ring: boo
 def over_all(
     part: Callable[[Operands], Sums], operands: Operands, axes: tuple[str, ...] = ()
 ) -> Sums:
-    """Sums over the supports of this device and, with axes, those that the ring brings."""
+    """Sum over the supports of this device and, with axes, those that the ring brings."""
     if not axes:
         return part(operands)
     devices = jax.lax.axis_size(axes)
@@ -97,6 +97,6 @@ def _with_supports(operands: Operands, place, value, log_weight) -> Operands:
 
 
 def _fill(array: jax.Array, mesh: Mesh) -> jax.Array:
-    """Rows up to a multiple of the devices; the new ones weigh nothing."""
+    """Add rows up to a multiple of the devices; they weigh nothing."""
     missing = [(0, padded(len(array), mesh) - len(array))] + [(0, 0)] * (array.ndim - 1)
     return jnp.pad(array, missing, constant_values=NO_WEIGHT if array.ndim == 1 else 0)

@@ -7,11 +7,11 @@ few genes   queries in blocks, supports in blocks inside them: a tile of weights
             `[D + 1, supports] @ [supports, queries]`.
 many genes  a block of queries against all supports: a softmax, then one matmul with the genomes.
 
-Weights are powers of two, w_ij = 2^(slope (|z_i - z_j|^2 + handicap_j) - shift_i), where handicaps
-say in squared distance how much less than others a support weighs. The shift is a query's largest
-exponent, that of the support nearest with its handicap. In few dimensions a pass of its own
-finds it, for a fifth of the time; in many the distances are kept from one pass to the next, and the
-sums so far fade when a tile has a nearer one.
+Weights are powers of two, w_ij = 2^(slope (|z_i - z_j|^2 + handicap_j) - shift_i), where a handicap
+is the squared distance that makes a support weigh as little as its log weight does. The shift is a
+query's largest exponent, that of the support nearest with its handicap. In few dimensions a pass of
+its own looks for it, in a fifth of the time; in many the distances are kept from one pass to the
+next, and the sums so far fade when a tile has a nearer one.
 """
 
 from collections.abc import Callable
@@ -63,9 +63,9 @@ NVIDIA = ACCELERATOR._replace(precision=jax.lax.DotAlgorithmPreset.TF32_TF32_F32
 
 
 def part(operands: Operands, *, blocks: Blocks, shift: jax.Array | None = None) -> Sums:
-    """Sums over the supports at every query.
+    """Sum over the supports at every query.
 
-    shift: `[N]`, known before; for derivatives, which need no maximum then. None computes it.
+    shift: `[N]`, for derivatives, which then look for no maximum. None computes it.
     """
     solve = _by_softmax if has_many_genes(operands) else _by_tiles
     if operands.query.shape[1] <= blocks.direct:
@@ -84,7 +84,7 @@ def has_many_genes(operands: Operands) -> bool:
 
 
 def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> Sums:
-    """Few genes: sums over tiles of supports and queries."""
+    """Sum few genes over tiles of supports and queries."""
     n, dim = geometry.query.shape
     genes, dtype = operands.value.shape[1], operands.value.dtype
     query_block = min(blocks.query, n)
@@ -140,18 +140,17 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
         return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
     def block(args):
-        query, *known = args
-        if known:
-            return with_nearest(query, *known)
+        query, *nearest = args
+        if nearest:
+            return with_nearest(query, *nearest)
         if dim <= CPU.direct:
             return with_nearest(query, find_nearest(query))
         return with_running_shift(query)
 
-    known = ()
+    arrays = [_query_blocks(geometry.query, query_block)]
     if shift is not None:
-        known = (_blocks(shift * (1 / geometry.slope), query_block, mode="edge"),)
-    results = jax.lax.map(block, (_query_blocks(geometry.query, query_block), *known))
-    total, squares, shift = results
+        arrays.append(_blocks(shift * (1 / geometry.slope), query_block, mode="edge"))
+    total, squares, shift = jax.lax.map(block, arrays)
     total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
     return Sums(
         shift=shift.ravel()[:n],
@@ -163,7 +162,7 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
 
 
 def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> Sums:
-    """Many genes: a block of queries against all supports, then one matmul with the genomes."""
+    """Sum many genes for a block of queries at a time, with one matmul with all genomes."""
     n = len(geometry.query)
     query_block = min(max(1, blocks.softmax // len(geometry.place)), n)
     handicap = geometry.bits * (1 / geometry.slope)
@@ -172,10 +171,10 @@ def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -
         precision = blocks.precision if operands.value.dtype == jnp.float32 else _HIGHEST
 
     def block(args):
-        query, *known = args
+        query, *shifts = args
         # [queries, supports]: the matmul with the genomes is slower by a third the other way round.
         distances = geometry.add_squares(handicap, geometry.place, query).T
-        (nearest,) = known or (jnp.min(distances, axis=1, initial=_FURTHEST),)
+        (nearest,) = shifts or (jnp.min(distances, axis=1, initial=_FURTHEST),)
         w = exp2(geometry.slope * (distances - nearest[:, None]))
         total = jnp.matmul(w, operands.value, precision=precision)
         return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
@@ -203,7 +202,7 @@ def _fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array
 
 
 def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """`lax.cond` whose branches do not all run under `vmap`: one that nobody takes is skipped."""
+    """Choose as `lax.cond` does, but skip a branch that no element takes under `vmap` too."""
 
     def once(take, run, result):
         def body(_):
@@ -216,7 +215,7 @@ def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any])
 
 
 def _query_blocks(query: jax.Array, size: int) -> jax.Array:
-    """`[N, d]` as `[blocks, d, size]`: queries along the lanes."""
+    """Cut `[N, d]` into `[blocks, d, size]`: queries along the lanes."""
     return jnp.swapaxes(_blocks(query, size, mode="edge"), 1, 2)
 
 

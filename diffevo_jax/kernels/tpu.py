@@ -46,7 +46,7 @@ def part(
     support_block: int = SUPPORT_BLOCK,
     interpret: Any = False,
 ) -> Sums:
-    """Sums over the supports at every query of `operands`.
+    """Sum over the supports at every query of `operands`.
 
     query_block, support_block: sizes of a grid step, multiples of 128; cut to N and M.
     interpret: True, or Pallas' parameters, runs without a TPU.
@@ -93,7 +93,7 @@ def part(
 
 
 def _body(slope_ref, query_ref, support_ref, value_ref, shift_ref, squares_ref, sums_ref):
-    """One block of queries and one of supports.
+    """Add one block of supports to the sums of one block of queries.
 
     slope_ref: `[1, 1]`. query_ref: `[d, queries]`. support_ref: `[supports, d + 1]`, place and
     bits. value_ref: `[D + 1, supports]`. shift_ref, squares_ref: `[1, queries]`.

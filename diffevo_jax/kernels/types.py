@@ -12,9 +12,9 @@ NO_WEIGHT = -1e25
 
 
 class Frame(NamedTuple):
-    """Where all supports are, for sums that keep their digits; nothing depends on its values.
+    """Where all supports are, for sums that keep their digits; no exact result depends on it.
 
-    middle: of the places, `[d]`. squares: mean squared distance from it by dimension, `[d]`.
+    middle: that of the places, `[d]`. squares: mean squared distance from it by dimension, `[d]`.
     longest: largest squared distance from it, `[]`. centre: middle of the genomes, `[D]`; 0, `[]`,
     where there are so many genes that a pass over them would cost.
     """
@@ -35,8 +35,8 @@ class Operands:
     log_weight: log g of the supports, `[M]`, the largest 0; `NO_WEIGHT` weighs zero.
     alpha, one_minus_alpha: the level, `[]`.
     own: log g of the queries, `[N]`, where they are among the supports; None where they are not.
-    frame: of all supports, where these are a share of them.
-    precision: of the matmul with many genes, as `jax.lax.dot` takes it; None keeps all digits.
+    frame: that of all supports, where these are a share of them.
+    precision: that of the matmul with many genes, as `jax.lax.dot` takes it; None keeps all digits.
     latent: whether places are coordinates of their own; else they are a genome's first columns.
     still: whether supports stay where they are, |z_i - z_j|^2, rather than shrink by sqrt(alpha).
     sample_size: whether the sums of squared weights are needed.
@@ -60,7 +60,7 @@ class Sums(NamedTuple):
     """What an implementation returns: sums over the supports, in units of 2^(shift - offset).
 
     shift: `[N]`, finite, near the largest weight's bits. offset: `[N]`, bits that all weights of a
-    query have in common; apart, since it may be so large that the shift would lose its digits.
+    query have in common; it may be so large that the shift would lose its digits in their sum.
     weight: sum_j w_ij, `[N]`; 0 where no support has weight. squares: sum_j w_ij^2, `[N]`, None
     where not needed. total: sum_j w_ij (x_j - centre), `[N, D]`.
     """
@@ -73,8 +73,8 @@ class Sums(NamedTuple):
 
 
 def merge(a: Sums, b: Sums) -> Sums:
-    """The sums over the supports of both, which have one offset."""
-    # A shift without weight says nothing.
+    """Merge sums over two shares of the supports, which have one offset."""
+    # A shift without weight does not count.
     shift_a, shift_b = (jnp.where(sums.weight == 0, -1e30, sums.shift) for sums in (a, b))
     shift = jax.lax.stop_gradient(jnp.maximum(shift_a, shift_b))
     fade_a, fade_b = jnp.exp2(shift_a - shift), jnp.exp2(shift_b - shift)

@@ -29,7 +29,7 @@ def moving_peaks(
     v is uniform in direction; what would leave [0, 100]^D, [30, 70] or [1, 12] is reflected.
 
     Returns the fitness, (change [], points `[N, D]`) -> `[N]`, where change counts from 0 to
-    num_changes, and the best fitness there is at each change, `[num_changes + 1]`.
+    num_changes, and the highest fitness after each change, `[num_changes + 1]`.
     """
     key_place, key_move = jax.random.split(key)
     middle = jnp.full(num_peaks, 50.0), jnp.full(num_peaks, 6.0)
@@ -55,8 +55,8 @@ def moving_peaks(
     )
 
     def fitness_fn(change: jax.Array, points: jax.Array) -> jax.Array:
-        away = jnp.linalg.norm(points[:, None] - places[change], axis=2)
-        return jnp.max(heights[change] - widths[change] * away, axis=1)
+        distance = jnp.linalg.norm(points[:, None] - places[change], axis=2)
+        return jnp.max(heights[change] - widths[change] * distance, axis=1)
 
     return fitness_fn, jnp.max(heights, axis=1)
 

@@ -44,8 +44,8 @@ def make_instance(
         result = minimize(sphere.cost_fn, sphere.bounds, evaluations=2000)
         evolve(key, algorithm, lambda x: -jax.vmap(sphere.cost_fn)(2.5 * x), population)
 
-    f_opt is 0; BBOB's target of 1e-8 wants `jax_enable_x64`.
-    Raises ValueError on another function or dimension, ModuleNotFoundError without bbobax:
+    f_opt is 0; BBOB's target of 1e-8 needs `jax_enable_x64`.
+    Raises InputError on another function or dimension, ModuleNotFoundError without bbobax:
     `pip install "diffevo-jax[bbob]"`.
     """
     try:
@@ -59,9 +59,9 @@ def make_instance(
     numbers = {f"{f}{i}": name for i, name in enumerate(names, 1) for f in ("", "f")}
     name = numbers.get(str(function), str(function))
     if name not in names:
-        raise ValueError(
-            f"function: expected 1 to 24 or one of {', '.join(names)}; seen {function!r}"
-            f"{nearest(name, names)}"
+        advice = nearest(name, names).removeprefix("; ")
+        raise InputError(
+            "function", f"1 to 24 or one of {', '.join(names)}", repr(function), advice
         )
     problem = BBOB_PROBLEMS[name](num_dims=num_genes)
     key = jax.random.key(instance)

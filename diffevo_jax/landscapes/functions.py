@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Positive
+from diffevo_jax.checks import InputError, Positive
 
 LIMIT = 4.0  # the box of every benchmark is [-LIMIT, LIMIT]^D
 
@@ -75,24 +75,24 @@ def rastrigin(
     and 256, and 15 D elsewhere.
 
     target_dim: dimension whose target and scale the fitness has; None is D. The published script
-        for D = 4, 32 and 256 gives points of the plane those of the named dimension.
+        for D = 4, 32 and 256 takes that dimension's for points of the plane.
     """
     dim = points.shape[-1]
     value = 10 * dim + jnp.sum(points**2 - 10 * jnp.cos(2 * jnp.pi * points), axis=-1)
-    named = dim if target_dim is None else target_dim
-    target = 64.6249 / 2 * named
-    scale = {2: 30.0, 4: 60.0, 32: 500.0, 256: 4000.0}.get(named, 15.0 * named)
+    target_dim = dim if target_dim is None else target_dim
+    target = 64.6249 / 2 * target_dim
+    scale = {2: 30.0, 4: 60.0, 32: 500.0, 256: 4000.0}.get(target_dim, 15.0 * target_dim)
     return _fitness(points, value, 0.0, target, scale, target, temperature)
 
 
 def _plane(name: str, points: jax.Array) -> tuple[jax.Array, jax.Array]:
     if points.shape[-1] != 2:
-        raise ValueError(f"{name}: expected points of shape [N, 2]; seen {points.shape}")
+        raise InputError("points", f"shape [N, 2], for {name} lies in the plane", points.shape)
     return points[..., 0], points[..., 1]
 
 
 def _fitness(points, value, outside, target, scale, max_distance, temperature) -> jax.Array:
-    """Published mapping of a raw value to a fitness in [0, 1], 1 at the target.
+    """Map a raw value to a fitness in [0, 1], 1 at the target, as published.
 
     F = (exp(-|v - target| / (T s)) - m) / (1 - m), m = exp(-d_max / (T s)); v is `outside`
     wherever a coordinate leaves the box.

@@ -28,8 +28,8 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
     `pip install "diffevo-jax[minimize]"`.
 
     cost_fn: parameters -> cost, lower is better. In NumPy, or anything else that Python calls, or
-        in JAX: see jit. Evaluations that raise, or give NaN or an infinite number, count and are
-        survived: `Result.failures`.
+        in JAX: see jit. Evaluations that raise, or give NaN or an infinite number, count, and the
+        search goes on: `Result.failures`.
     bounds: `[D, 2]`, a (low, high) for each parameter, for a cost_fn of an array `[D]`; or a
         pytree, a dict for example, whose leaves are (low, high), numbers or arrays of one shape,
         for a cost_fn of the same pytree.
@@ -43,8 +43,8 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
         parameter or more; for the best alone "one" is much quicker.
     initial: parameters to evaluate first, as cost_fn takes them; at random by default.
     batched: cost_fn takes a whole generation, `[N, D]` or leaves `[N, ...]`, and returns `[N]`.
-    workers: processes that evaluate side by side, see `optimize.host.pool`; a script calls below
-        `if __name__ == "__main__":`, and they take some seconds to start.
+    workers: processes that evaluate side by side, see `optimize.host.pool`. A script calls
+        `minimize` below `if __name__ == "__main__":`; they take some seconds to start.
     jit: True compiles cost_fn with JAX, as jax.jit does: what it prints, logs or draws in Python
         happens while it is traced, not at each point. False never traces it. None compiles it when
         it has answered with a JAX array at every point of the first generation, and two traces of
@@ -70,9 +70,9 @@ def _search(
     function: Callable[..., Any],
     options: Options,
     sign: float,
-    shown: Callable[[Result], Any],
+    convert: Callable[[Result], Any],
 ) -> Any:
-    """Minimise sign * function; `shown` makes what the caller sees of a Result."""
+    """Minimise sign * function; `convert` makes what the caller gets of a Result."""
     if not callable(function):
         raise InputError("cost_fn", "a function of the parameters", repr(function))
     search = Search(options.bounds, **options.of_search())
@@ -93,7 +93,7 @@ def _search(
                 if options.target is not None and best <= sign * options.target:
                     message = f"the target {options.target:g} is reached"
                 elif options.callback is not None and _is_true(
-                    options.callback(shown(search.result))
+                    options.callback(convert(search.result))
                 ):
                     message = "the callback ended it"
     except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def _search(
         message = "interrupted"
     except Exception as error:
         with suppress(Exception):  # some exceptions take no attribute
-            error.result = shown(search.result)  # pyright: ignore[reportAttributeAccessIssue]
+            error.result = convert(search.result)  # pyright: ignore[reportAttributeAccessIssue]
         raise
     result = search.result
     if message is None:
@@ -110,11 +110,11 @@ def _search(
         if first_error is not None:
             raised = f"{type(first_error).__name__}: {first_error}"
             message = f"{message}; the first failure raised {raised}"
-    return shown(result._replace(message=message))
+    return convert(result._replace(message=message))
 
 
 def _enough(evaluations: int) -> int:
-    """How many failures without any cost say that there will be none."""
+    """Return after how many failures, without any cost, a search ends."""
     return min(evaluations, max(10, int(np.ceil(SHARE * evaluations))))
 
 

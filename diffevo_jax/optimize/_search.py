@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 from diffevo_jax.checks import InputError, call_in_jax, check_key, is_traced
 from diffevo_jax.optimize import cma, one, programs, stage
-from diffevo_jax.optimize.arrays import Samples
+from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.evaluate import in_jax
 from diffevo_jax.optimize.result import Optimum
 from diffevo_jax.optimize.space import as_taken, make_space, parameters
 
 
 class _Best(NamedTuple):
-    """The best point so far, `[D]` in the unit cube; its cost, NaN for none; evaluations."""
+    """The best point so far, `[D]` in the unit cube; its cost, NaN for none; evaluations used."""
 
     point: jax.Array
     cost: jax.Array
@@ -33,7 +33,7 @@ def search(
 ) -> Optimum:
     """Minimise a JAX function inside a compiled program, in the rounds of `minimize`.
 
-    cost_fn: parameters -> cost `[]`, lower is better, mapped over the population; NaN is survived.
+    cost_fn: parameters -> cost `[]`, lower is better, mapped over the population; it may be NaN.
     evaluations: at most so many; a generation that does not fit is left out.
     Other arguments as for `minimize`. Outside jit and vmap it is compiled here, once for a cost_fn.
 
@@ -64,17 +64,17 @@ def search(
     traced = programs.trace(costs_of, shape)
     if is_traced(key) or not traced.is_closed:
         return run(key)
-    program = programs.remembered(cost_fn, (space.key, evaluations), traced, lambda: jax.jit(run))
+    program = programs.compiled(cost_fn, (space.key, evaluations), traced, lambda: jax.jit(run))
     return program(key)
 
 
 def _rounds(
     key: jax.Array, costs_of: Callable[[jax.Array], jax.Array], evaluations: int, num_genes: int
 ) -> _Best:
-    """Rounds of a global stage and CMA-ES, until no generation fits.
+    """Repeat a global stage and CMA-ES, until no generation fits.
 
-    The second has twice the size of the first; so have those that follow, for every size is a
-    program of its own, which compiles for seconds.
+    The second round has twice the size of the first; so have those that follow, for every size is
+    a program of its own, which compiles for seconds.
     """
     size, levels = stage.sizes(evaluations, num_genes)
     local_size = cma.default_size(num_genes)
@@ -93,18 +93,18 @@ def _rounds(
     nothing = jnp.asarray(jnp.nan, float)
     best = _Best(jnp.full(num_genes, 0.5), nothing, jnp.asarray(0))
     best = whole_round(0, jax.random.fold_in(key, 0), best)
-    watched = one.window(local_size, num_genes) * local_size
-    if size * (levels + 2) + watched > evaluations:
+    window = one.window(local_size, num_genes) * local_size
+    if size * (levels + 2) + window > evaluations:
         return best  # before CMA-ES can say that it has converged, no other round fits
 
     def fits(carry: tuple[jax.Array, _Best]) -> jax.Array:
         return carry[1].used + 2 * size <= evaluations
 
-    def another(carry: tuple[jax.Array, _Best]) -> tuple[jax.Array, _Best]:
+    def next_round(carry: tuple[jax.Array, _Best]) -> tuple[jax.Array, _Best]:
         number, best = carry
         return number + 1, whole_round(1, jax.random.fold_in(key, number), best)
 
-    return jax.lax.while_loop(fits, another, (jnp.asarray(1), best))[1]
+    return jax.lax.while_loop(fits, next_round, (jnp.asarray(1), best))[1]
 
 
 def _explore(
@@ -115,8 +115,8 @@ def _explore(
     size: int,
     levels: int,
     num_genes: int,
-) -> tuple[Samples, _Best]:
-    """The global stage, as far as evaluations last: its samples, those not reached with NaN."""
+) -> tuple[CostSamples, _Best]:
+    """Run the global stage as far as evaluations last; samples that it does not reach have NaN."""
     key_draw, key_step = jax.random.split(key)
     if levels == 1:
         points = stage.latin_hypercube(jax.random.uniform(key_draw, (2, size, num_genes)))
@@ -126,7 +126,9 @@ def _explore(
         algorithm = stage.diffusion(size, levels)
         state, points = algorithm.init(key, genomes), jax.scipy.special.ndtr(genomes)
     shape = levels, size, num_genes
-    samples = Samples(jnp.zeros(shape, points.dtype), jnp.full(shape[:2], jnp.nan, points.dtype))
+    samples = CostSamples(
+        jnp.zeros(shape, points.dtype), jnp.full(shape[:2], jnp.nan, points.dtype)
+    )
 
     def fits(carry: Any) -> jax.Array:
         level, *_, best = carry
@@ -135,7 +137,9 @@ def _explore(
     def generation(carry: Any) -> Any:
         level, state, points, samples, best = carry
         costs = costs_of(points)
-        samples = Samples(samples.points.at[level].set(points), samples.costs.at[level].set(costs))
+        samples = CostSamples(
+            samples.points.at[level].set(points), samples.costs.at[level].set(costs)
+        )
         best = _better(best, points, costs)
         if algorithm is not None:
             state, _ = algorithm.step(jax.random.fold_in(key_step, level), state, -costs)
@@ -144,7 +148,7 @@ def _explore(
 
     carry = jnp.asarray(0), state, points, samples, best
     *_, samples, best = jax.lax.while_loop(fits, generation, carry)
-    return Samples(samples.points.reshape(-1, num_genes), samples.costs.reshape(-1)), best
+    return CostSamples(samples.points.reshape(-1, num_genes), samples.costs.reshape(-1)), best
 
 
 def _polish(
@@ -157,7 +161,7 @@ def _polish(
     spread: jax.Array,
     scale: jax.Array,
 ) -> _Best:
-    """CMA-ES from a start, until it has converged or no generation fits."""
+    """Run CMA-ES from a start, until it has converged or no generation fits."""
     num_genes = len(start)
     bests = jnp.full(one.window(size, num_genes), jnp.nan, start.dtype)
     least = jnp.finfo(start.dtype).eps / jnp.max(spread)
@@ -172,9 +176,9 @@ def _polish(
         key, key_step = jax.random.split(key)
         points = cma.reflect(start + spread * state.population)
         costs = costs_of(points)
-        known = jnp.isfinite(costs)
-        lowest = jnp.min(costs, where=known, initial=jnp.inf)
-        bests = one.watched(bests, jnp.where(jnp.any(known), lowest, 0))
+        finite = jnp.isfinite(costs)
+        lowest = jnp.min(costs, where=finite, initial=jnp.inf)
+        bests = one.append(bests, jnp.where(jnp.any(finite), lowest, 0))
         state = cma.tell(key_step, state, costs)
         return key, state, bests, _better(best, points, costs)
 
@@ -184,7 +188,7 @@ def _polish(
 
 
 def _better(best: _Best, points: jax.Array, costs: jax.Array) -> _Best:
-    """The best so far and of a generation; what is NaN is no candidate."""
+    """Return the better of the best so far and a generation's; a cost of NaN does not count."""
     place = jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
     is_better = (costs[place] < best.cost) | (jnp.isnan(best.cost) & ~jnp.isnan(costs[place]))
     return _Best(

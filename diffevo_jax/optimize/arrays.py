@@ -6,32 +6,32 @@ import jax
 import numpy as np
 
 
-class Samples(NamedTuple):
+class CostSamples(NamedTuple):
     """Points that were evaluated, `[M, D]` in the unit cube, and their costs `[M]`, with NaN."""
 
     points: Any
     costs: Any
 
 
-def joined(*samples: Samples) -> Samples:
-    """All of the samples, in their order."""
-    return Samples(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+def joined(*samples: CostSamples) -> CostSamples:
+    """Join samples in their order."""
+    return CostSamples(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
 
 
 def finite(costs: np.ndarray) -> np.ndarray:
-    """The costs that are numbers; 0 where none is."""
+    """Take the costs that are finite; 0 where none is."""
     costs = costs[np.isfinite(costs)]
     return costs if len(costs) else np.zeros(1)
 
 
 def unit_costs(costs: np.ndarray) -> np.ndarray:
-    """Costs in [0, 1], so that float32 holds their differences whatever their unit and offset."""
-    known = finite(costs)
-    scale = np.ptp(known)
-    return (costs - known.min()) / (scale if scale > 0 else 1.0)
+    """Scale costs to [0, 1]: float32 holds their differences, whatever their unit and offset."""
+    numbers = finite(costs)
+    scale = np.ptp(numbers)
+    return (costs - numbers.min()) / (scale if scale > 0 else 1.0)
 
 
 def draw_keys(random: np.random.Generator, *shape: int) -> jax.Array:
-    """Keys for JAX `[*shape]`, of one kind whatever JAX's default, without a program to compile."""
+    """Draw keys `[*shape]`, of one kind whatever JAX's default, without a program to compile."""
     words: Any = random.integers(2**32, size=(*shape, 2), dtype=np.uint32)
     return jax.random.wrap_key_data(jax.numpy.asarray(words), impl="threefry2x32")

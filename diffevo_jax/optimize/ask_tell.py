@@ -6,7 +6,7 @@ import numpy as np
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import one, optima
-from diffevo_jax.optimize.arrays import Samples, joined
+from diffevo_jax.optimize.arrays import CostSamples, joined
 from diffevo_jax.optimize.options import OF_THE_LOOP, Options, takes_options
 from diffevo_jax.optimize.result import Optimum, Result
 from diffevo_jax.optimize.space import as_taken, flat, least_deviation, parameters, to_unit
@@ -23,9 +23,9 @@ class Search:
         print(search.result)
 
     The arguments are those of `minimize` that do not say how the function is called. Points come
-    from where the costs of earlier ones have led; with those of a function in NumPy it does what
-    `minimize` does. It is data, arrays and numbers and a generator: it pickles and copies at any
-    moment, and goes on bit for bit, in another process too. Raises InputError as `minimize`.
+    from where the costs of earlier ones have led, as in `minimize` with a function in NumPy. It
+    holds arrays, numbers and a generator: it pickles and copies at any moment, and goes on bit for
+    bit, in another process too. Raises InputError as `minimize`.
     """
 
     @takes_options(Options)
@@ -50,12 +50,12 @@ class Search:
             self._state = one.begin(first, options.evaluations, least_deviation(self._space))
         # Generations `[N, D]` and their costs `[N]`; evaluations and the best cost after each.
         self._points, self._costs, self._history = [], [], []
-        self.waiting = self._next()  # x `[N, D]`, whatever the template
+        self.waiting = self._next()  # x `[N, D]`, also with a template
 
     def ask(self) -> Any:
         """The points to evaluate next, `[N, D]`, or the template's structure, leaves `[N, ...]`.
 
-        N changes. They are the same until their costs are given; None once all evaluations are
+        N changes. They are the same until `tell` has their costs; None once all evaluations are
         spent.
         """
         return None if self.waiting is None else as_taken(self._space, self.waiting)
@@ -78,7 +78,7 @@ class Search:
         best = np.fmin.reduce(values, initial=self.lowest)
         self._history.append((self.evaluations, float(best)))
         if self.evaluations < self._evaluations:
-            advance = one.advance if isinstance(self._state, one.State) else optima.advance
+            advance = one.advance if isinstance(self._state, one.SearchForOne) else optima.advance
             self._state = advance(self._random, self._state, values)  # pyright: ignore
         self.waiting = self._next()
 
@@ -97,12 +97,12 @@ class Search:
         """The Result so far."""
         population = np.concatenate([*self._points, np.empty((0, len(self._space.low)))])
         costs = np.concatenate([*self._costs, np.empty(0)])
-        known = np.flatnonzero(np.isfinite(costs))
-        best = known[np.argsort(costs[known])[:1]]
+        valid = np.flatnonzero(np.isfinite(costs))
+        best = valid[np.argsort(costs[valid])[:1]]
         x, lowest = population[best], costs[best]
-        if isinstance(self._state, optima.State):
+        if isinstance(self._state, optima.SearchForAll):
             # The best of all is one of the optima, polished to the end or not.
-            units = Samples(np.reshape(to_unit(self._space, x), x.shape), lowest)
+            units = CostSamples(np.reshape(to_unit(self._space, x), x.shape), lowest)
             places = optima.merged(joined(self._state.optima, units))
             x = np.concatenate([parameters(self._space, self._state.optima.points), x])[places]
             lowest = np.concatenate([self._state.optima.costs, lowest])[places]

@@ -9,18 +9,18 @@ them share a basin when the samples between them are no worse (as Ursem's hill-v
 import numpy as np
 from scipy.spatial import KDTree
 
-from diffevo_jax.optimize.arrays import Samples
+from diffevo_jax.optimize.arrays import CostSamples
 
 NEIGHBOURS = 6
 BETWEEN = np.linspace(0, 1, 7)[1:-1]
 BESIDE = 3  # samples at each place between, of which one that is no worse will do
-RIVALS = 3  # near ones that a sample is compared with
+RIVALS = 3  # nearest centres that a sample is compared with
 
 
-def basins(samples: Samples, optima: Samples, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pick the best sample of each basin that has none of the known optima; best first.
+def basins(samples: CostSamples, optima: CostSamples, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the best sample of each basin that has none of `optima`, best first.
 
-    most: how many basins at most.
+    most: the most basins to pick.
 
     Returns their points `[M, D]`, and the distance of each to its last neighbour, `[M]`.
     """
@@ -37,15 +37,15 @@ def basins(samples: Samples, optima: Samples, most: int) -> tuple[np.ndarray, np
     for place in order:
         if len(chosen) == most:
             break
-        point, known = samples.points[place], len(optima.costs) + len(chosen)
-        if known:
-            near = np.argsort(np.sum((centres[:known] - point) ** 2, axis=1))[:RIVALS]
+        point, count = samples.points[place], len(optima.costs) + len(chosen)
+        if count:
+            near = np.argsort(np.sum((centres[:count] - point) ** 2, axis=1))[:RIVALS]
             way = point + BETWEEN[:, None] * (centres[near] - point)[:, None]
             between = costs[tree.query(way, BESIDE)[1]].min(axis=-1).max(axis=1)
             highest = np.maximum(costs[place], heights[near])
             if np.any(between <= highest):
                 continue
-        centres[known], heights[known] = point, costs[place]
+        centres[count], heights[count] = point, costs[place]
         chosen.append(place)
     return samples.points[chosen], distances[chosen, -1]
 
@@ -61,7 +61,7 @@ def near_optima(points: np.ndarray, optima: np.ndarray) -> np.ndarray:
 
 
 def distinct(points: np.ndarray, costs: np.ndarray, tolerance: float) -> np.ndarray:
-    """Indices of optima, best first, without those within `tolerance` of a better one."""
+    """Return indices of optima, best first, without those within `tolerance` of a better one."""
     kept: list[int] = []
     for place in np.argsort(costs):
         distance = np.abs(points[kept] - points[place])

@@ -18,7 +18,7 @@ from diffevo_jax.optimize.arrays import draw_keys, finite, unit_costs
 
 
 def default_size(num_genes: int) -> int:
-    """CMA-ES's own choice of its population (Hansen, https://arxiv.org/abs/1604.00772)."""
+    """Return the population size of CMA-ES's default (Hansen, https://arxiv.org/abs/1604.00772)."""
     return 4 + int(3 * np.log(num_genes))
 
 
@@ -45,7 +45,7 @@ def tell(key: jax.Array, state: Any, costs: jax.Array) -> Any:
 
 @jax.jit
 def reach(state: Any) -> jax.Array:
-    """The largest deviation of a gene in the frame, `[]`."""
+    """Return the largest deviation of a gene in the frame, `[]`."""
     distribution = state.strategy  # evosax's: N(mean, std^2 C)
     return distribution.std * jnp.sqrt(jnp.max(jnp.diag(distribution.C)))
 
@@ -56,7 +56,7 @@ def _algorithm(size: int, num_genes: int) -> Any:
 
 @lru_cache(maxsize=64)
 def _configured(size: int, num_genes: int, dtype: Any) -> Any:
-    """The algorithm; its constants are made at once, so that what is kept holds no tracer."""
+    """Make the algorithm; its constants are made at once, so that what is kept holds no tracer."""
     from diffevo_jax.baselines import cma_es
 
     with jax.ensure_compile_time_eval():
@@ -67,15 +67,15 @@ def _configured(size: int, num_genes: int, dtype: Any) -> Any:
 
 @partial(jax.jit, static_argnames=("size", "num_genes"))
 def renew(keys: jax.Array, anew: Any, states: Any, *, size: int, num_genes: int) -> Any:
-    """Start those of several searches that are to begin `anew`, `[K]`; all where none is yet."""
+    """Start those of K searches that `anew` marks, `[K]`; all of them where there are none yet."""
     new = jax.vmap(partial(init, size=size, num_genes=num_genes))(keys)
     if states is None:
         return new
 
-    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(anew.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return jax.tree.map(chosen, new, states)
+    return jax.tree.map(choose, new, states)
 
 
 tell_all, reach_all = jax.jit(jax.vmap(tell)), jax.jit(jax.vmap(reach))
@@ -112,7 +112,7 @@ def begin(
 ) -> Polish:
     """Start at a place `[D]` with a deviation `[D]`: pycma's where it is installed, else evosax's.
 
-    least: deviation `[D]` that whole numbers keep, 0 for others; pycma's alone knows it.
+    least: deviation `[D]` that whole numbers keep, 0 for others; evosax's ignores it.
     """
     if len(start) > 1 and find_spec("cma") is not None:  # pycma takes two parameters or more
         strategy = _pycma(random, size, np.broadcast_to(least / spread, start.shape))
@@ -127,12 +127,12 @@ def advance(random: np.random.Generator, polish: Polish, costs: np.ndarray) -> P
     assert polish.draws is not None
     if hasattr(strategy, "ask"):
         # Those without a cost count as this generation's worst.
-        known = np.where(np.isfinite(costs), costs, finite(costs).max())
+        values = np.where(np.isfinite(costs), costs, finite(costs).max())
         for draw in polish.draws:
             # pycma knows its points by hashes that are others in a process that loads the search.
             if draw not in strategy.sent_solutions:
                 strategy.sent_solutions.insert(draw, geno=draw, iteration=strategy.countiter)
-        strategy.tell(list(polish.draws), known)
+        strategy.tell(list(polish.draws), values)
         draws = None if strategy.stop() else np.asarray(strategy.ask())
         return replace(polish, draws=draws)
     state = jax.device_get(tell(draw_keys(random), strategy, unit_costs(costs)))
@@ -143,7 +143,7 @@ def advance(random: np.random.Generator, polish: Polish, costs: np.ndarray) -> P
 
 
 class _Normal:
-    """Standard normal draws as pycma calls for them, of a generator that is saved with it."""
+    """The function of normal draws that pycma calls, whose generator is saved with it."""
 
     def __init__(self, random: np.random.Generator):
         self.random = random

@@ -1,4 +1,4 @@
-"""From a cost function of the user's, in NumPy or JAX, to costs of a generation."""
+"""From a user's cost function, in NumPy or JAX, to the costs of a generation."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ Evaluate = Callable[[np.ndarray], tuple[np.ndarray, BaseException | None]]
 
 
 class NoCost(InputError):
-    """The cost function returned what is no cost."""
+    """The cost function returned something that is no cost."""
 
 
 @contextmanager
@@ -61,24 +61,24 @@ def _in_python(cost_fn: Callable, options: Options) -> Evaluate:
 
 
 def _compiled(cost_fn: Callable, options: Options) -> tuple[Evaluate | None, str]:
-    """The compiled function, or None and the reason why it cannot be."""
+    """Compile the function, or return None and the reason why it cannot be."""
     space = options.space
     mapped = in_jax(cost_fn, space, options.batched)
     if np.any(space.integer & (np.maximum(abs(space.low), abs(space.high)) > 2**24)):
         return None, "whole numbers beyond 2**24, which float32 does not hold"
     shape = jax.ShapeDtypeStruct((2, len(space.low)), jnp.result_type(float))
     try:
-        seen = programs.trace(mapped, shape)
-        if not seen.is_same(programs.trace(mapped, shape)):
+        trace = programs.trace(mapped, shape)
+        if not trace.is_same(programs.trace(mapped, shape)):
             return None, "one that is another program each time it is traced"
     except Exception as error:
         return None, f"{type(error).__name__}: {error}".split("\n", 1)[0]
-    run = programs.remembered(cost_fn, (space.key, options.batched), seen, lambda: jax.jit(mapped))
+    run = programs.compiled(cost_fn, (space.key, options.batched), trace, lambda: jax.jit(mapped))
     return lambda x: (np.asarray(run(x), float), None), ""
 
 
 def in_jax(cost_fn: Callable, space: Space, batched: bool = False) -> Callable[[Any], jax.Array]:
-    """The costs `[N]` of x `[N, D]`, as a function that JAX can trace."""
+    """Make the function of x `[N, D]` that gives costs `[N]`, for JAX to trace."""
 
     def one(x: jax.Array) -> jax.Array:
         return cost_fn(as_taken(space, x))
@@ -123,7 +123,7 @@ def _cost(cost_fn: Callable, space: Space, x: np.ndarray) -> float:
 
 
 def _each(cost_fn: Callable, space: Space, x: np.ndarray) -> tuple[list, BaseException | None]:
-    """What the function returns for each point, NaN where it raises; and the first it raised."""
+    """Call the function at each point: values, NaN where it raises; and the first error."""
     values, first = [], None
     for point in x:
         try:
@@ -135,7 +135,7 @@ def _each(cost_fn: Callable, space: Space, x: np.ndarray) -> tuple[list, BaseExc
 
 
 def _together(cost_fn: Callable, space: Space, x: np.ndarray) -> tuple[list, BaseException | None]:
-    """The same of a function of all points at once."""
+    """Call a function of all points at once: values, NaN where it raises; and the error."""
     try:
         values = cost_fn(as_taken(space, x))
     except Exception as error:
@@ -147,7 +147,7 @@ def _together(cost_fn: Callable, space: Space, x: np.ndarray) -> tuple[list, Bas
 
 
 def _number(value: Any) -> float:
-    """The cost as a Python number: of a number, or an array of one."""
+    """Convert a cost, a number or an array of one, to a Python number."""
     if isinstance(value, Real):
         return float(value)
     array = np.asarray(value)

@@ -66,7 +66,7 @@ def pool(
         (spawned, because a fork of a process that runs JAX may hang), so the own code of a script
         belongs under `if __name__ == "__main__":`. A notebook's functions, and lambdas, are sent
         whole (cloudpickle); what is imported is imported there again.
-    num_workers: processes; None takes one a core.
+    num_workers: processes; None takes one for each core.
     stop_on_error: raise HostError at the first failure instead of giving it NaN. The traceback is
         the worker's.
     chunk: individuals handed to a worker at a time; more where an evaluation takes under 1 ms.
@@ -91,13 +91,13 @@ def pool(
         results = executor.map(_evaluate, genomes, chunksize=chunk)
         for individual in range(len(genomes)):
             try:
-                value, failed = next(results)
+                value, failure = next(results)
             except BrokenProcessPool as error:
                 raise HostError(Failure(individual, error, "a worker process died")) from error
-            if failed is None:
+            if failure is None:
                 fitness[individual] = value
                 continue
-            failure = Failure(individual, *failed)
+            failure = Failure(individual, *failure)
             if stop_on_error:
                 raise HostError(failure) from failure.error
             failures.append(failure)
@@ -124,13 +124,13 @@ class _Worker(NamedTuple):
     error: Exception | None
 
 
-# Of this process, where it is a worker: `_start` sets it, once, before the first evaluation. A
-# pool's tasks reach what its initializer has loaded by a variable of the module alone.
+# What this process evaluates, where it is a worker: `_start` sets it, once, before the first
+# evaluation. Only a variable of the module passes it from a pool's initializer to its tasks.
 _worker = _Worker(None, None)
 
 
 def packed(function: Callable) -> bytes:
-    """A function as bytes, for another process; raise InputError where that cannot be done."""
+    """Pack a function into bytes for another process; raise InputError where that fails."""
     try:
         return cloudpickle.dumps(function)
     except Exception as error:
@@ -143,7 +143,7 @@ def packed(function: Callable) -> bytes:
 
 
 def _start(function: bytes) -> None:
-    """Load what this process, a new worker, is to evaluate."""
+    """Load the function that this process, a new worker, evaluates."""
     global _worker
     try:
         _worker = _Worker(cloudpickle.loads(function), None)
@@ -157,7 +157,7 @@ def _check() -> None:
 
 
 def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
-    """Fitness, or NaN with the exception and its traceback."""
+    """Return the fitness, or NaN with the exception and its traceback."""
     try:
         assert _worker.function is not None
         return float(_worker.function(genome)), None
@@ -167,7 +167,7 @@ def _evaluate(genome: np.ndarray) -> tuple[float, tuple[Exception, str] | None]:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The exception itself if it survives the way back, else its text in a RuntimeError."""
+    """Return the exception if it can be sent back, else a RuntimeError with its text."""
     try:
         return cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:

@@ -1,7 +1,7 @@
 """The search for one optimum: rounds of a global stage and CMA-ES, the next of twice the size.
 
-A `State` waits for the costs of its points; `advance` takes them and gives the next. It never ends
-by itself: whoever drives it counts evaluations.
+A `SearchForOne` waits for the costs of its points; `advance` takes them and gives the next. It
+never ends by itself: the caller counts evaluations.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -17,14 +17,14 @@ from diffevo_jax.optimize.stage import Stage
 FLAT = 1e-13
 
 
-class State(NamedTuple):
+class SearchForOne(NamedTuple):
     """Where a search stands.
 
-    phase: whose points are evaluated: the first point's, the global stage's or CMA-ES'.
+    phase: what the points belong to: the first point, the global stage or CMA-ES.
     evaluations, least: the budget, and the deviation `[D]` that whole numbers keep.
     first, first_cost: a point to begin with, `[D]`, and its cost.
-    round: from 0 on. stage, polish: what waits for costs in their phases.
-    bests, scale: what says that CMA-ES has converged, see `is_flat`.
+    round: number of the round, from 0. stage, polish: what waits for costs in their phases.
+    bests, scale: by which CMA-ES has converged, see `is_flat`.
     """
 
     phase: Literal["first", "global", "local"]
@@ -48,12 +48,12 @@ class State(NamedTuple):
         return waiting.points
 
 
-def begin(first: np.ndarray, evaluations: int, least: np.ndarray) -> State:
+def begin(first: np.ndarray, evaluations: int, least: np.ndarray) -> SearchForOne:
     """Begin with a point `[D]` of the unit cube."""
-    return State("first", evaluations, least, first)
+    return SearchForOne("first", evaluations, least, first)
 
 
-def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> State:
+def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray) -> SearchForOne:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
     if state.phase == "first":
         return _explore(random, state._replace(first_cost=costs[0]))
@@ -64,7 +64,7 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
         return _polish(random, state) if after.points is None else state
     assert state.polish is not None
     assert state.bests is not None
-    bests = watched(state.bests, np.min(finite(costs)))
+    bests = append(state.bests, np.min(finite(costs)))
     if not is_flat(bests, state.scale):
         polish = cma.advance(random, state.polish, costs)
         if polish.draws is not None:
@@ -72,14 +72,14 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
     return _explore(random, state._replace(round=state.round + 1))
 
 
-def _explore(random: np.random.Generator, state: State) -> State:
+def _explore(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     num_genes = len(state.first)
     size, levels = stage.sizes(state.evaluations, num_genes)
-    begun = stage.begin(random, size * 2**state.round, levels, num_genes)
-    return state._replace(phase="global", stage=begun, polish=None)
+    first = stage.begin(random, size * 2**state.round, levels, num_genes)
+    return state._replace(phase="global", stage=first, polish=None)
 
 
-def _polish(random: np.random.Generator, state: State) -> State:
+def _polish(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     assert state.stage is not None
     points, costs = state.stage.samples
     start, spread = stage.start_of(points, costs, state.stage.levels)
@@ -93,17 +93,17 @@ def _polish(random: np.random.Generator, state: State) -> State:
 
 
 def window(size: int, num_genes: int) -> int:
-    """How many generations of CMA-ES are watched for progress, and the one before them."""
+    """Return how many generations of CMA-ES must show progress, and the one before them."""
     return 11 + 30 * num_genes // size
 
 
-def watched(bests: Any, best: Any) -> Any:
-    """The best costs of the last generations `[W]`, with the newest, in NumPy or JAX."""
+def append(bests: Any, best: Any) -> Any:
+    """Append a cost to the best ones of the last generations, `[W]`, in NumPy or JAX."""
     xp = bests.__array_namespace__()
     return xp.concatenate([bests[1:], xp.reshape(best, 1)])
 
 
 def is_flat(bests: Any, scale: Any) -> Any:
-    """Whether all of W generations stayed within a small share of `scale`; NaN: not yet W."""
+    """Whether W generations stayed within a small share of `scale`; not before there are W."""
     xp = bests.__array_namespace__()
     return xp.isfinite(bests[0]) & (xp.ptp(bests[1:]) <= FLAT * scale)

@@ -1,7 +1,7 @@
 """The search for every optimum: sample, pick the basins, polish them side by side.
 
-Rounds of it, until whoever drives the search ends it; a later round samples and polishes away from
-the optima of the earlier ones. A `State` waits for the costs of its points; `advance` takes them
+It goes in rounds, until the caller ends it; a later round samples and polishes away from the
+optima of the earlier ones. A `SearchForAll` waits for the costs of its points; `advance` takes them
 and gives the next.
 """
 
@@ -11,16 +11,16 @@ import jax
 import numpy as np
 
 from diffevo_jax.optimize import cma, stage
-from diffevo_jax.optimize.arrays import Samples, draw_keys, finite, joined, unit_costs
+from diffevo_jax.optimize.arrays import CostSamples, draw_keys, finite, joined, unit_costs
 from diffevo_jax.optimize.basins import basins, distinct, near_optima
 from diffevo_jax.optimize.stage import Stage
 
-# Rounds that share the evaluations; more of the same size follow where basins were few.
+# Rounds that share the evaluations; more of the same size follow where there were few basins.
 ROUNDS = 2
 SAMPLED = 0.5
 LEVELS = 10
 TEMPERATURE = 1.0
-# A polished optimum: of the cube's side, and of the range of all sampled costs.
+# An optimum is polished below this share of the cube's side, or of the range of sampled costs.
 PRECISE = 1e-9
 FLAT = 1e-9
 MERGED = 1e-3
@@ -33,14 +33,14 @@ PROBED = 0.3
 class Niches(NamedTuple):
     """M basins, and a CMA-ES in some of them, in K slots side by side.
 
-    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: of its run,
-        `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
+    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: the best point of
+        its run and its cost, `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
     parked: when it was put back to wait, `[M]`; NaN where it was not. probed: whether it ever was.
-    begun: how many have had a slot; they come in their order.
-    slots: which niche each slot runs, `[K]`; -1 for none.
-    points: of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
+    begun: how many have had a slot; they take them in order.
+    slots: the niche that each slot runs, `[K]`; -1 for none.
+    points: those of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
     early: costs of all runs after PROBE generations.
-    used, evaluations: how many were made, and are to be made. scale: the range of all costs.
+    used, evaluations: evaluations so far, and in all. scale: the range of all costs.
     """
 
     start: np.ndarray
@@ -60,21 +60,20 @@ class Niches(NamedTuple):
     scale: float
 
 
-class State(NamedTuple):
+class SearchForAll(NamedTuple):
     """Where a search stands.
 
-    phase: whose points are evaluated: the first point's, an even sample's, the evolution's or the
-        niches'.
+    phase: what the points belong to: the first point, an even sample, the evolution or the niches.
     evaluations: the budget. first: a point to begin with, `[D]`.
-    samples: all but those of niches. optima: those that were polished to the end.
+    samples: all points but those of niches. optima: those that were polished to the end.
     even: the even sample, `[N, D]`. stage, niches: what waits for costs in their phases.
     """
 
     phase: Literal["first", "even", "global", "local"]
     evaluations: int
     first: np.ndarray
-    samples: Samples
-    optima: Samples
+    samples: CostSamples
+    optima: CostSamples
     even: np.ndarray | None = None
     stage: Stage | None = None
     niches: Niches | None = None
@@ -93,13 +92,13 @@ class State(NamedTuple):
         return self.niches.points[self.niches.slots >= 0].reshape(-1, len(self.first))
 
 
-def begin(first: np.ndarray, evaluations: int) -> State:
+def begin(first: np.ndarray, evaluations: int) -> SearchForAll:
     """Begin with a point `[D]` of the unit cube."""
-    nothing = Samples(np.empty((0, len(first))), np.empty(0))
-    return State("first", evaluations, first, nothing, nothing)
+    nothing = CostSamples(np.empty((0, len(first))), np.empty(0))
+    return SearchForAll("first", evaluations, first, nothing, nothing)
 
 
-def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> State:
+def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray) -> SearchForAll:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
     if state.phase == "local":
         assert state.niches is not None
@@ -114,33 +113,33 @@ def advance(random: np.random.Generator, state: State, costs: np.ndarray) -> Sta
             return state._replace(stage=after)
         state = state._replace(samples=joined(state.samples, after.samples), stage=None)
         return _go_on(random, state, _niches(state))
-    state = state._replace(samples=joined(state.samples, Samples(state.points, costs)))
+    state = state._replace(samples=joined(state.samples, CostSamples(state.points, costs)))
     if state.phase == "first":
         return _even(random, state)
     size = len(costs) // LEVELS
-    begun = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
-    return state._replace(phase="global", even=None, stage=begun)
+    first = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
+    return state._replace(phase="global", even=None, stage=first)
 
 
-def merged(optima: Samples) -> np.ndarray:
-    """Indices of the distinct optima, best first."""
+def merged(optima: CostSamples) -> np.ndarray:
+    """Return the indices of the distinct optima, best first."""
     return distinct(optima.points, optima.costs, MERGED)
 
 
-def _even(random: np.random.Generator, state: State) -> State:
+def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
     half = max(2 * LEVELS, int(SAMPLED * state.evaluations / ROUNDS / 2))
     points = random.uniform(size=(half, len(state.first)))
     return state._replace(phase="even", even=points, niches=None)
 
 
-def _go_on(random: np.random.Generator, state: State, niches: Niches | None) -> State:
+def _go_on(random: np.random.Generator, state: SearchForAll, niches: Niches | None) -> SearchForAll:
     """Fill the niches' slots; sample anew where none is left, or all evaluations are made."""
     if niches is None or niches.used >= niches.evaluations or _is_done(niches):
         return _even(random, state)
     return state._replace(phase="local", niches=_filled(random, niches))
 
 
-def _niches(state: State) -> Niches | None:
+def _niches(state: SearchForAll) -> Niches | None:
     """Pick the basins of the samples that have no optimum yet; None where there is none."""
     num_genes = len(state.first)
     size, evaluations = cma.default_size(num_genes), int((1 - SAMPLED) * state.evaluations / ROUNDS)
@@ -191,7 +190,7 @@ def _filled(random: np.random.Generator, niches: Niches) -> Niches:
     keys = draw_keys(random, count)
     searches = cma.renew(keys, anew, niches.searches, size=size, num_genes=num_genes)
     draws = np.asarray(searches.population, float)
-    # A slot without a niche draws around one all the same; nobody evaluates it.
+    # A slot without a niche draws around one too; its points are not evaluated.
     start, spread = new.start[new.slots], new.spread[new.slots]
     points = cma.reflect(start[:, None] + spread[:, None, None] * draws)
     begun = max(niches.begun, int(chosen.max(initial=-1)) + 1)
@@ -199,8 +198,8 @@ def _filled(random: np.random.Generator, niches: Niches) -> Niches:
 
 
 def _learn(
-    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: Samples
-) -> tuple[Niches, Samples]:
+    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: CostSamples
+) -> tuple[Niches, CostSamples]:
     """Take the costs of the busy slots; end runs, or park those that promise little.
 
     After PROBE generations only the PROMISING ones go on; the others wait until all have begun.
@@ -238,7 +237,7 @@ def _learn(
             new.start[niche], new.spread[niche] = new.best[niche], wide[slot]
             new.parked[niche], new.probed[niche] = used + slot / count, True
         new.slots[slot] = -1
-    optima = joined(optima, Samples(new.best[ended], new.cost[ended]))
+    optima = joined(optima, CostSamples(new.best[ended], new.cost[ended]))
     return new._replace(searches=searches, early=np.array(early), used=used), optima
 
 

@@ -15,7 +15,7 @@ from diffevo_jax.optimize.cma import default_size
 from diffevo_jax.optimize.space import Space, make_space
 
 Optima = Literal["one", "all"]
-# What is for the loop that calls the function, and nothing to a search.
+# The options of the loop that calls the function; a search has none of them.
 OF_THE_LOOP = ("batched", "workers", "jit", "target", "callback", "progress")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Options:
-    """Bounds and keywords of `minimize`, which says what they mean, checked.
+    """The bounds and keywords of `minimize`, checked; their meaning: see `minimize`.
 
     Raises InputError naming the argument, expected and seen.
     """
@@ -82,13 +82,13 @@ class Options:
         return make_space(self.bounds, self.integers, self.log)
 
     def random(self) -> np.random.Generator:
-        """The generator of the search's draws."""
+        """Make the generator of the search's draws."""
         if self.key is None:
             return np.random.default_rng(self.seed or 0)
         return np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
 
     def of_search(self) -> dict[str, Any]:
-        """The keywords that `Search` takes: not those of the loop that calls the function."""
+        """Return the keywords that `Search` takes: all but those of the loop."""
         names = [field.name for field in fields(self) if field.name not in ("bounds", *OF_THE_LOOP)]
         return {name: getattr(self, name) for name in names}
 
@@ -96,7 +96,7 @@ class Options:
 def takes_options(
     make: Callable[P, Options],
 ) -> Callable[[Callable[[T, Options], R]], Callable[Concatenate[T, P], R]]:
-    """Let a function of (anything, Options) be called with what makes the Options."""
+    """Let a function of (anything, Options) take the arguments that make the Options."""
 
     def decorated(function: Callable[[T, Options], R]) -> Callable[Concatenate[T, P], R]:
         @wraps(function)

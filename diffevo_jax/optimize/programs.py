@@ -1,7 +1,7 @@
-"""Compiled functions of the user's that are kept, so that a second call compiles nothing.
+"""A store of users' compiled functions, so that a second call compiles nothing.
 
-A function is known by itself, as jax.jit knows it, and by what it is when it is traced: one that
-reads something else by now, a variable of a notebook for example, is compiled anew.
+A function is looked up by its identity, as in jax.jit, and compared by its trace: one that reads
+another value by now, a variable of a notebook for example, is compiled anew.
 """
 
 from collections import OrderedDict
@@ -13,18 +13,18 @@ import numpy as np
 
 from diffevo_jax.checks import is_traced
 
-MOST = 16  # programs that are kept, the last used
+MOST = 16  # programs that are kept, those used last
 
 
 class Trace(NamedTuple):
-    """What a function is when it is traced: its equations, and the arrays that it closes over."""
+    """The trace of a function: its equations, and the arrays that it closes over."""
 
     text: str
     constants: tuple[Any, ...]
 
     @property
     def is_closed(self) -> bool:
-        """Whether it closes over nothing that another trace is working on."""
+        """Whether it closes over no tracer of another trace."""
         return not any(map(is_traced, self.constants))
 
     def is_same(self, other: "Trace") -> bool:
@@ -46,19 +46,19 @@ def trace(function: Callable, *shapes: jax.ShapeDtypeStruct) -> Trace:
 _programs: OrderedDict[Hashable, tuple[Trace, Callable]] = OrderedDict()
 
 
-def remembered(
-    function: Callable, settings: Hashable, seen: Trace, make: Callable[[], Callable]
+def compiled(
+    function: Callable, settings: Hashable, trace: Trace, make: Callable[[], Callable]
 ) -> Callable:
-    """The compiled program of a function and settings, made anew where its trace has changed."""
+    """Return the program of a function and settings, made anew where its trace has changed."""
     try:
         key = (function, settings)
         hash(key)
     except TypeError:
         return make()
-    known = _programs.pop(key, None)
-    if known is None or not known[0].is_same(seen):
-        known = seen, make()
-    _programs[key] = known
+    entry = _programs.pop(key, None)
+    if entry is None or not entry[0].is_same(trace):
+        entry = trace, make()
+    _programs[key] = entry
     if len(_programs) > MOST:
         _programs.popitem(last=False)
-    return known[1]
+    return entry[1]

@@ -1,4 +1,4 @@
-"""How far a minimisation is, for who asks: a bar of rich, or lines without it."""
+"""The progress of a minimisation: rich's bar, or lines of text without rich."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a minimisation or a maximisation leaves, and how it prints."""
+"""What a minimisation or a maximisation returns, and how it prints."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Result(NamedTuple):
     """The best of a minimisation, and everything that was evaluated.
 
     x: the best parameters, as the cost function takes them: `[D]`, or the template's structure.
-    cost: theirs, a number; NaN where no evaluation has given one.
+    cost: their cost, a number; NaN where no evaluation gave one.
     evaluations: M, how often the cost function was called.
     population: all that was evaluated, `[M, D]`, or in the template's structure, leaves `[M, ...]`.
     costs: `[M]`, in the same order; NaN for failures.
@@ -68,7 +68,7 @@ class MaximizeResult(NamedTuple):
 
 
 def in_values(result: Result) -> MaximizeResult:
-    """The result of a maximisation, from that of minimising the negative."""
+    """Turn the result of minimising the negative into that of a maximisation."""
     optima = tuple(Maximum(optimum.x, -optimum.cost) for optimum in result.optima)
     return MaximizeResult(
         x=result.x,
@@ -97,7 +97,7 @@ def _lines(result: Result | MaximizeResult, name: str, best: float, optima: list
 
 
 def _short(x: Any) -> str:
-    """Parameters on one line: a plain array, or name=value for those of a template."""
+    """Put parameters on one line: a plain array, or name=value for those of a template."""
     if isinstance(x, np.ndarray):
         return np.array2string(x, precision=5, threshold=12, edgeitems=3).replace("\n", "")
     leaves, _ = jax.tree_util.tree_flatten_with_path(x)

@@ -17,7 +17,7 @@ class Space(NamedTuple):
     """Bounds of D parameters.
 
     low, high: `[D]`. integer, log: `[D]`, bool: which are whole numbers, on a log scale.
-    tree: the structure of the parameters, None for a plain array `[D]`. shapes: of its leaves.
+    tree: the structure of the parameters, None for a plain array `[D]`. shapes: its leaves' shapes.
     """
 
     low: np.ndarray
@@ -29,7 +29,7 @@ class Space(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What makes it another space, to look things up by."""
+        """A hashable form of the space, to look programs up by."""
         return *(array.tobytes() for array in self[:4]), self.tree, self.shapes
 
 
@@ -71,7 +71,7 @@ def make_space(
 
 
 def parameters(space: Space, unit: Any) -> Any:
-    """From the unit cube to the box, `[..., D]`, whole numbers rounded; in NumPy or JAX."""
+    """Map the unit cube to the box, `[..., D]`, whole numbers rounded; in NumPy or JAX."""
     xp = unit.__array_namespace__()
     low, high = _edges(space)
     x = low + (high - low) * unit
@@ -81,7 +81,7 @@ def parameters(space: Space, unit: Any) -> Any:
 
 
 def as_taken(space: Space, x: Any) -> Any:
-    """What the cost function takes for x `[..., D]`: x itself, or the template's structure.
+    """Turn x `[..., D]` into what the cost function takes: x, or the template's structure.
 
     Whole numbers are ints in a template's leaves of their own, and where all parameters are.
     """
@@ -98,7 +98,7 @@ def as_taken(space: Space, x: Any) -> Any:
 
 
 def flat(space: Space, initial: Any) -> np.ndarray:
-    """The array `[D]` of one point as the cost function takes it, checked."""
+    """Flatten one point, as the cost function takes it, to a checked array `[D]`."""
     leaves, tree = jax.tree.flatten(initial)
     if space.tree is None:
         leaves, tree = [initial], None
@@ -114,20 +114,20 @@ def flat(space: Space, initial: Any) -> np.ndarray:
 
 
 def to_unit(space: Space, x: np.ndarray) -> np.ndarray:
-    """From the box to the unit cube, `[..., D]`."""
+    """Map the box to the unit cube, `[..., D]`."""
     low, high = _edges(space)
     return (np.where(space.log, np.log(np.where(space.log, x, 1)), x) - low) / (high - low)
 
 
 def least_deviation(space: Space) -> np.ndarray:
-    """Deviation `[D]` below which a search of the unit cube sees one whole number alone; else 0."""
+    """Return the deviation `[D]` below which a search draws one whole number alone; else 0."""
     low, high = _edges(space)
     next_to_best = np.where(space.log, np.log1p(1 / np.maximum(space.high, 1)), 1)
     return np.where(space.integer, 0.3 * next_to_best / (high - low), 0)
 
 
 def _edges(space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the unit interval, in logarithms where the scale is logarithmic."""
+    """Return the box's ends, `[D]` each, in logarithms where the scale is logarithmic."""
     ends = space.low - 0.5 * space.integer, space.high + 0.5 * space.integer
     low, high = (np.where(space.log, np.log(np.where(space.log, end, 1)), end) for end in ends)
     return low, high
@@ -145,7 +145,7 @@ def _numbers(name: str, values: Any) -> np.ndarray:
 
 
 def _leaf(name: str, leaf: Any) -> np.ndarray:
-    """Bounds `[..., 2]` of a leaf: (low, high), numbers or arrays of its shape, or stacked."""
+    """Read the bounds `[..., 2]` of a leaf: (low, high), numbers or arrays, or stacked."""
     try:
         ends = (
             np.broadcast_arrays(*leaf) if _is_pair(leaf) else np.moveaxis(np.asarray(leaf), -1, 0)
@@ -160,12 +160,12 @@ def _leaf(name: str, leaf: Any) -> np.ndarray:
 def _chosen(
     argument: str, chosen: Sequence[int | str], names: Any, places: np.ndarray
 ) -> np.ndarray:
-    """Which of the D parameters are named: by index in an array, by path in a template."""
-    known: dict[Hashable, int] = {name: place for place, name in enumerate(names)}
+    """Mark the parameters that are named, `[D]`: by index in an array, by path in a template."""
+    place_of: dict[Hashable, int] = {name: place for place, name in enumerate(names)}
     is_list = isinstance(chosen, Sequence | set | np.ndarray) and not isinstance(chosen, str)
-    if not is_list or any(isinstance(name, bool) or name not in known for name in chosen):
-        raise InputError(argument, f"a list of {_listed(list(known))}", repr(chosen))
-    return np.isin(places, [known[name] for name in chosen])
+    if not is_list or any(isinstance(name, bool) or name not in place_of for name in chosen):
+        raise InputError(argument, f"a list of {_listed(list(place_of))}", repr(chosen))
+    return np.isin(places, [place_of[name] for name in chosen])
 
 
 def _listed(names: list) -> str:

@@ -17,19 +17,19 @@ from diffevo_jax.denoisers import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
 from diffevo_jax.kernels import gaussian
-from diffevo_jax.optimize.arrays import Samples, draw_keys, joined, unit_costs
+from diffevo_jax.optimize.arrays import CostSamples, draw_keys, joined, unit_costs
 from diffevo_jax.samplers import ddim
 
-# Of the first round, measured by experiments/benchmarks/minimize.py; each round doubles the sizes.
+# For the first round, measured by experiments/benchmarks/minimize.py; each round doubles the sizes.
 SHARE = 0.2
-MOST = 20  # evaluations a parameter
+MOST = 20  # evaluations for each parameter
 LEVELS = 15
 LEAST_SIZE = 5
 SMALL = 512  # individuals, up to which a step's compilation takes longer than its runs
 TEMPERATURE = 0.1
 SPREAD = 0.2
-# Up to FEW evaluations a parameter the global stage is one even sample: a Diffusion Evolution of a
-# few levels ends in one place, whose deviation is no step to go on with.
+# With up to FEW evaluations for each parameter the global stage is one even sample: an evolution of
+# few levels ends in one place, whose deviation is too small a step to go on with.
 FEW = 50
 FEW_SPREAD = 0.1  # of the cube's side
 
@@ -39,12 +39,12 @@ class Stage(NamedTuple):
 
     points: to evaluate next, `[N, D]`; None once all levels are evaluated.
     samples: what has been evaluated.
-    key, evolution: of the Diffusion Evolution, whose genomes are y with points Phi(y); None of an
-        even sample. levels, temperature: its settings.
+    key, evolution: key and state of the Diffusion Evolution, whose genomes are y with points
+        Phi(y); None for an even sample. levels, temperature: its settings.
     """
 
     points: np.ndarray | None
-    samples: Samples
+    samples: CostSamples
     key: Any
     evolution: Any
     levels: int
@@ -58,8 +58,8 @@ def begin(
     num_genes: int,
     temperature: float = TEMPERATURE,
 ) -> Stage:
-    """Draw the first points of a Diffusion Evolution, or of one level an even sample."""
-    nothing = Samples(np.empty((0, num_genes)), np.empty(0))
+    """Draw the first points of a Diffusion Evolution; for one level, an even sample."""
+    nothing = CostSamples(np.empty((0, num_genes)), np.empty(0))
     if levels == 1:
         points = latin_hypercube(random.uniform(size=(2, size, num_genes)))
         return Stage(points, nothing, None, None, levels, temperature)
@@ -71,10 +71,10 @@ def begin(
 def advance(stage: Stage, costs: np.ndarray, hidden: Any = False) -> Stage:
     """Take the costs `[N]`, NaN for those without one, and draw the next level's points.
 
-    hidden: the points that the evolution is to learn nothing of, `[N]`.
+    hidden: the points that the evolution does not learn from, `[N]`.
     """
     assert stage.points is not None
-    samples = joined(stage.samples, Samples(stage.points, costs))
+    samples = joined(stage.samples, CostSamples(stage.points, costs))
     if len(samples.costs) == stage.levels * len(costs):
         return stage._replace(points=None, samples=samples)
     fitness = -unit_costs(np.where(hidden, np.nan, costs))
@@ -119,7 +119,7 @@ _step_large = jax.jit(_step, static_argnums=4)
 
 
 def sizes(evaluations: int, num_genes: int) -> tuple[int, int]:
-    """Individuals and levels of the first global stage; one level is a sample, no evolution."""
+    """Return individuals and levels of the first global stage; one level is an even sample."""
     if evaluations <= FEW * num_genes:
         return max(LEAST_SIZE, round(SHARE * evaluations)), 1
     share = min(SHARE * evaluations, MOST * num_genes)
@@ -128,16 +128,16 @@ def sizes(evaluations: int, num_genes: int) -> tuple[int, int]:
 
 
 def latin_hypercube(draws: Any) -> Any:
-    """Points `[N, D]`, one in each of N slices of every side, of even draws `[2, N, D]`."""
+    """Make points `[N, D]`, one in each of N slices of every side, of even draws `[2, N, D]`."""
     return (draws[0].argsort(axis=0) + draws[1]) / draws.shape[1]
 
 
 def start_of(points: Any, costs: Any, levels: int) -> tuple[Any, Any]:
-    """Where CMA-ES starts, `[D]`, and how far it looks, `[D]`: at the stage's best.
+    """Return where CMA-ES starts, `[D]`, and its first deviation, `[D]`: around the stage's best.
 
-    Their mean, weighted as CMA-ES weighs ranks, sees past single basins to where they lead. After
-    an evolution: of the best fifth, a share of whose deviation is enough to go on from there; after
-    a sample (one level): of the best third. In NumPy or JAX as the points come.
+    The mean of the best, weighted as CMA-ES weighs ranks, lies beyond single basins, where they
+    lead. After an evolution it is that of the best fifth, with a share of their deviation; after a
+    sample (one level) that of the best third. In NumPy or JAX, as the points are.
     """
     xp = points.__array_namespace__()
     number = max(3, round(len(costs) / 3)) if levels == 1 else max(2, len(costs) // 5)

@@ -1,4 +1,4 @@
-"""Policies: networks whose parameters are a flat genome. A file each; `policy` says what one is."""
+"""Policies: networks whose parameters are a flat genome; see `Policy`."""
 
 from diffevo_jax.policies._gru import GRU as GRU
 from diffevo_jax.policies._gru import gru as gru

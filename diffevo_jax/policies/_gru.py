@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count
+from diffevo_jax.checks import Count, InputError
 from diffevo_jax.policies._linen import linen_policy
 from diffevo_jax.policies._policy import Policy
 
@@ -35,9 +35,9 @@ def gru(num_inputs: int, num_outputs: int, *, hidden: Count = 8) -> Policy:
 
     hidden: size of the state, which is 0 as an episode begins.
 
-    Raises ValueError on sizes below 1. Source: Cho et al., 1406.1078, as Flax's `GRUCell` has it.
+    Raises InputError on sizes below 1. Source: Cho et al., 1406.1078, as Flax's `GRUCell` has it.
     """
     sizes = (num_inputs, hidden, num_outputs)
     if min(sizes) < 1:
-        raise ValueError(f"num_inputs, hidden, num_outputs: expected each >= 1; seen {sizes}")
+        raise InputError("num_inputs, hidden, num_outputs", "sizes of 1 or more", sizes)
     return linen_policy(GRU(hidden, num_outputs), num_inputs)

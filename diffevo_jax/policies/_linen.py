@@ -1,4 +1,4 @@
-"""Any Flax Linen module as a policy."""
+"""How any Flax Linen module becomes a policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.policies._policy import Policy, as_shape, from_apply
 
 
@@ -18,15 +19,15 @@ def linen_policy(
 
     A recurrent one is called as Flax's cells are: (carry, observation) -> (carry, outputs).
 
-    input_shape: of an observation; a number O stands for (O,).
-    initial_state: carry of a recurrent module as an episode begins. None takes that of the module's
+    input_shape: shape of an observation; a number O stands for (O,).
+    initial_state: carry of a recurrent module as an episode begins. None calls the module's
         `initialize_carry`, which Flax's cells have; a module without it carries nothing.
 
     Its collection `params` becomes the genome; others, such as `batch_stats`, stay as initialised
     (from key 0). It is called in evaluation: make it with `Dropout(..., deterministic=True)` and
     `BatchNorm(use_running_average=True)`.
 
-    Raises ValueError when it draws random numbers or changes a collection as it is called, and
+    Raises InputError when it draws random numbers or changes a collection as it is called, and
     when its carry changes its shapes or types.
     """
     shape, key = as_shape(input_shape), jax.random.key(0)
@@ -47,8 +48,10 @@ def linen_policy(
         template = {"params": shapes.get("params", {})}
         return from_apply(apply, template, shape, initial_state=initial_state)
     except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:
-        raise ValueError(
-            "module: expected one that neither draws random numbers nor changes a collection as it "
-            "is called; make it for evaluation, with Dropout(..., deterministic=True) and "
-            f"BatchNorm(use_running_average=True). Flax says: {error}"
+        raise InputError(
+            "module",
+            "one that neither draws random numbers nor changes a collection as it is called",
+            f"one of which Flax says: {error}",
+            "make it for evaluation, with Dropout(..., deterministic=True) and "
+            "BatchNorm(use_running_average=True)",
         ) from None

@@ -1,4 +1,4 @@
-"""A feed-forward policy: a multilayer perceptron, with forms of its own for many at once."""
+"""A feed-forward policy: a multilayer perceptron, with forms for many genomes at once."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.policies._linen import linen_policy
 from diffevo_jax.policies._policy import Batched, Policy
 
@@ -34,12 +35,10 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
     sizes: inputs, hidden layers, outputs. The paper's cart-pole policies are (4, 8, 2) with 58
         parameters and (4, 128, 128, 2) with 17,410, both with ReLU.
 
-    Raises ValueError unless sizes holds at least two numbers of 1 or more.
+    Raises InputError unless sizes holds at least two numbers of 1 or more.
     """
     if isinstance(sizes, int) or len(sizes) < 2 or any(size < 1 for size in sizes):
-        raise ValueError(
-            f"sizes: expected inputs, any hidden layers, outputs, each >= 1; seen {sizes}"
-        )
+        raise InputError("sizes", "inputs, any hidden layers, outputs, each >= 1", sizes)
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
     batched = _narrow if max(sizes) <= WIDEST_NARROW else _wide
     return policy._replace(batched=batched(policy, sizes, activation))
@@ -61,7 +60,7 @@ def _layers(policy: Policy, genomes: jax.Array) -> Layers:
 
 
 def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
-    """Lanes as the last axis throughout: a step is a few vector operations of length L."""
+    """Keep the lanes as the last axis: a step is a few vector operations of length L."""
 
     def load(genomes: jax.Array) -> Layers:
         layers = _layers(policy, genomes)
@@ -77,7 +76,7 @@ def _narrow(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batch
 
 
 def _wide(policy: Policy, sizes: Sequence[int], activation: Callable) -> Batched:
-    """Lanes first: a matrix product by lane, which reads each lane's weights once in order."""
+    """Keep the lanes first: a matrix product by lane reads each lane's weights once in order."""
     few = 8  # inputs that are summed written out, and outputs whose kernel is kept transposed
 
     def load(genomes: jax.Array) -> Layers:

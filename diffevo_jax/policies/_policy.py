@@ -1,4 +1,4 @@
-"""What a policy is, and any pure function as one."""
+"""What a policy is, and how any pure function becomes one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax import genome
-from diffevo_jax.checks import Positive, check_number
+from diffevo_jax.checks import InputError, Positive, check_number
 
 
 class Batched(NamedTuple):
@@ -61,7 +61,7 @@ def from_apply(
     apply: (parameters, observation) -> outputs `[A]`, or with an initial state
         (parameters, state, observation) -> (state, outputs `[A]`).
     template: parameters, or their shapes, as `genome.codec` takes them.
-    input_shape: of an observation; a number O stands for (O,).
+    input_shape: shape of an observation; a number O stands for (O,).
     initial_state: state of a recurrent network as an episode begins, a pytree of arrays.
 
     For Flax NNX, where `rest` holds what is not evolved, such as the averages of BatchNorm and the
@@ -76,7 +76,7 @@ def from_apply(
         from_apply(lambda params, state, obs: nnx.merge(graphdef, params, rest)(state, obs),
                    params, num_inputs, initial_state=jnp.zeros(hidden))
 
-    Raises ValueError when the template holds more than parameters, the outputs are no vector, or
+    Raises InputError when the template holds more than parameters, the outputs are no vector, or
     the state changes its structure, shapes or types from one step to the next.
     """
     params = genome.codec(template)
@@ -90,18 +90,14 @@ def from_apply(
     observation = jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype)
     result = jax.eval_shape(step, template, initial_state, observation)
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise ValueError(f"apply: expected (state, outputs); seen {_shapes(result)}")
+        raise InputError("apply", "(state, outputs)", _shapes(result))
     state, outputs = result
     if getattr(outputs, "ndim", None) != 1:
-        raise ValueError(
-            f"apply: expected outputs of shape [A] from an observation of shape {shape}; "
-            f"seen {_shapes(outputs)}"
-        )
-    expected, seen = _shapes(initial_state), _shapes(state)
-    if recurrent and seen != expected:
-        raise ValueError(
-            f"apply: expected a state that stays as the initial one, {expected}; seen {seen}"
-        )
+        expected = f"outputs of shape [A] from an observation of shape {shape}"
+        raise InputError("apply", expected, _shapes(outputs))
+    before, after = _shapes(initial_state), _shapes(state)
+    if recurrent and after != before:
+        raise InputError("apply", f"a state that stays as the initial one, {before}", after)
     return Policy(shape, outputs.shape[0], params.num_genes, params.unflatten, step, initial_state)
 
 
@@ -120,22 +116,20 @@ def scaled(policy: Policy, scale: Positive) -> Policy:
 
 
 def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """A number O as (O,); raise ValueError unless all sizes are 1 or more."""
+    """Return a shape, a number O as (O,); raise InputError unless all sizes are 1 or more."""
     shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if any(size < 1 for size in shape):
-        raise ValueError(f"input_shape: expected sizes of 1 or more; seen {shape}")
+        raise InputError("input_shape", "sizes of 1 or more", shape)
     return shape
 
 
 def check_genomes(policy: Policy, population: jax.Array) -> None:
-    """Raise ValueError unless a population is `[N, D]` with the policy's D."""
+    """Raise InputError unless a population is `[N, D]` with the policy's D."""
     if population.ndim != 2 or population.shape[1] != policy.num_genes:
-        raise ValueError(
-            f"population: expected shape [N, D] with D = {policy.num_genes} genes; "
-            f"seen {population.shape}"
-        )
+        expected = f"shape [N, D] with D = {policy.num_genes} genes"
+        raise InputError("population", expected, population.shape)
 
 
 def _shapes(tree: Any) -> Any:
-    """A pytree with types and shapes for leaves, to compare and to print."""
+    """Put its type and shape in the place of each leaf, to compare and to print."""
     return jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)

@@ -45,7 +45,7 @@ def control(
     temperature: Positive = 0.1,
     success: Number | Literal["goal"] | None = None,
 ) -> Control:
-    """Make ready to evolve a network for a control task; the defaults are 2,560 episodes.
+    """Configure the evolution of a network for a control task; by default of 2,560 episodes.
 
         control = de.presets.control(key, "CartPole-v1")
         evolved = de.evolve(key_run, control.algorithm, control.problem, control.population)
@@ -58,7 +58,7 @@ def control(
     of that one is worth more than `evolved.best`, which may owe its place to luck.
 
     key: draws the projection and the initial population. task: see `tasks.make_task`; or an
-        environment's name. hidden: layers of the network.
+        environment's name. hidden: sizes of the network's hidden layers.
     policy: a network in its place, from `policies`, for the task's inputs and outputs.
     scale: factor on the genome before it fills the network, see `policies.scaled`.
     success, shared_starts: see `tasks.make_fitness`.

@@ -1,4 +1,4 @@
-"""Preset for landscapes that move: noise again, at the end of a run or when its best changed."""
+"""Preset for landscapes that move: noise a population that has converged, or whose best moved."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Restarting(NamedTuple):
 
     population: `[N, D]`; the first row is the best of the last generation, to be reevaluated.
     t: generations that follow this one. run: state of the evolution within.
-    best: fitness that the first row had; NaN before any.
+    best: fitness that the first row had in the last generation; NaN before any.
     """
 
     population: jax.Array
@@ -33,7 +33,8 @@ class RestartInfo(NamedTuple):
     """What a figure shows of a generation.
 
     population `[N, D]`, fitness `[N]`: as evaluated. level: where the evolution within stood.
-    moved: the first row's fitness is another than it was. restarted: the next generation is noised.
+    moved: whether the first row's fitness has changed. restarted: whether the next generation is
+        noised.
     """
 
     population: jax.Array
@@ -73,10 +74,10 @@ def restart(
 
     A first run goes through all levels of `cosine`. When it has ended, or the best individual, that
     every generation evaluates again, has another fitness than it had, the population is noised to
-    `level` and evolves from there. Only fitness without luck tells that it has moved.
+    `level` and evolves from there. This needs a fitness without noise.
 
     num_generations: evaluated generations in all. num_levels: T of the first run.
-    level: 0 to T - 1. A low one keeps near what is known, T - 1 starts afresh.
+    level: 0 to T - 1. A low one stays near the population, T - 1 starts from noise.
     tolerance: relative change of the best one's fitness that counts as moved, a number of 0 or
         more; infinity restarts at the end of a run only.
     fitness_map, denoiser, sampler, mesh: see `denoising_evolution`.
@@ -109,10 +110,10 @@ def restart(
         noised = within.init(jax.random.fold_in(key, INIT), clean)
         noised = noised._replace(t=jnp.full_like(noised.t, level))
         run = jax.tree.map(lambda new, old: jnp.where(restarted, new, old), noised, run)
-        known = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)
-        first = jnp.argmax(known)
+        finite = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)
+        first = jnp.argmax(finite)
         genomes = run.population.at[0].set(info.population[first[None]][0])
-        state = Restarting(genomes, state.t, run._replace(population=genomes), known[first])
+        state = Restarting(genomes, state.t, run._replace(population=genomes), finite[first])
         return state, RestartInfo(info.population, info.fitness, info.t, moved, restarted)
 
     return make_algorithm(init, step, num_generations, mesh=mesh)

@@ -20,8 +20,8 @@ from diffevo_jax.kernels._estimate import log_density
 from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.sharding import split
 
-# Widths of the kernels, in standard deviations of the population: wide ones for ends that nobody
-# has found yet and for few individuals in many dimensions, narrow ones for thin ridges.
+# Widths of the kernels, in standard deviations of the population: wide ones for what it has not
+# reached yet and for few individuals in many dimensions, narrow ones for thin ridges.
 WIDTHS = tuple(2 * 0.6**k for k in range(9))
 LEAST_SHARE = 0.04  # of the draws to each width, so that no density q is without wide tails
 # Effective draws below this share of N are too few to speak for a density.
@@ -31,15 +31,15 @@ ENOUGH = 0.5
 class Samples(NamedTuple):
     """A draw from a density, and what it is worth.
 
-    population: `[N, D]`, all of one weight. log_density: of each, `[N]`.
+    population: `[N, D]`, all of one weight. log_density: theirs, `[N]`.
     draws: the M = N rounds points that the population was picked from, `[M, D]`, for averages with
-        less noise. log_weight: log g / q of each, `[M]`; their mean weight estimates the
+        less noise. log_weight: their log g / q, `[M]`; the mean weight estimates the
         normaliser.
     log_normaliser: log of the integral of exp(log_density), `[]`. log_normaliser_error: its
         standard error, `[]`.
-    effective_sample_size: (sum w)^2 / sum w^2 of the draws, from 1 to M, `[]`: how many equal ones
-        they are worth; 0 where no density was above 0.
-    evaluated: the evaluations of the density.
+    effective_sample_size: (sum w)^2 / sum w^2 of the draws, from 1 to M, `[]`: how many draws of
+        equal weight they are worth; 0 where no density was above 0.
+    evaluated: how many points the density was evaluated at.
     """
 
     population: jax.Array
@@ -81,12 +81,12 @@ def sample(
     are the population. Where a draw weighs more than 1/N it is there more than once.
 
     When not to trust it. An effective sample size below N / 2, which warns outside jit, says that
-    few draws carry the result: take more individuals or adaptations. What nobody has found is not
-    missed: a peak much smaller than its distance to the others, outside N(loc, scale^2), or thin in
-    many dimensions. No number here can show that; other keys and a larger scale may.
+    few draws carry the result: take more individuals or adaptations. A peak that no draw reaches
+    leaves no trace in these numbers: one much smaller than its distance to the others, outside
+    N(loc, scale^2), or thin in many dimensions. Other keys and a larger scale may show it.
 
-    log_density_fn: population `[N, D]` -> log density `[N]` up to a constant; `jax.vmap` makes one
-        of a function of one point. What is NaN or infinite weighs nothing.
+    log_density_fn: population `[N, D]` -> log density `[N]` up to a constant; `jax.vmap` maps
+        a function of one point. What is NaN or infinite weighs nothing.
     num_genes: D. population_size: N.
     num_levels, adaptations, rounds: generations of the evolution, and of N draws after it.
     loc, scale: the evolution starts from N(loc, scale^2), numbers or `[D]`, which may be traced:
@@ -103,9 +103,9 @@ def sample(
     adaptations = check_count("adaptations", adaptations)
     rounds = check_count("rounds", rounds)
     loc, scale = _per_gene("loc", loc, num_genes), _per_gene("scale", scale, num_genes)
-    known = concrete(scale)
-    if known is not None and not (known > 0).all():
-        raise InputError("scale", "numbers above 0", known)
+    widths = concrete(scale)
+    if widths is not None and not (widths > 0).all():
+        raise InputError("scale", "numbers above 0", widths)
 
     def log_g(z: jax.Array) -> jax.Array:
         values = jnp.asarray(call_in_jax("log_density_fn", log_density_fn, loc + scale * z))
@@ -114,7 +114,7 @@ def sample(
                 "log_density_fn",
                 f"shape {(size,)} for a population {z.shape}",
                 values.shape,
-                "jax.vmap makes one of a function of one point",
+                "jax.vmap(fn) takes a population where fn takes one point",
             )
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
@@ -129,14 +129,14 @@ def sample(
     )
     key_init, key_evolve, key_adapt, key_draw, key_pick = jax.random.split(key, 5)
     start = rows(jax.random.normal(key_init, (size, num_genes)))
-    # Its functions are new in each call: nothing for `evolve` to store.
+    # A jit of its own, for the functions are new in each call: `evolve` would store them in vain.
     evolution = jax.jit(lambda *both: evolve(both[0], algorithm, log_g, both[1], keep=_nothing))
     evolved = evolution(key_evolve, start).state.population
     spread = jnp.sqrt(jnp.mean(jnp.var(evolved, axis=0)))
     sigmas = jnp.where(spread > 0, spread, 1) * jnp.array(WIDTHS)
 
     def draw(key: jax.Array, proposal: tuple[jax.Array, jax.Array]):
-        """N draws from the mixture, their log densities, and log q by width, `[K, N]`."""
+        """Take N draws from the mixture, their log densities, and log q by width, `[K, N]`."""
         centres, shares = proposal
         key_width, key_noise = jax.random.split(key)
         width = jax.random.choice(key_width, sigmas, (size, 1), p=shares)
@@ -164,8 +164,8 @@ def sample(
     z, log_p, log_weight = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in drawn)
 
     weight, count = _normalised(log_weight), size * rounds
-    anybody = jnp.any(log_weight > -jnp.inf)
-    sample_size = jnp.where(anybody, 1 / jnp.sum(weight**2), 0)
+    any_weight = jnp.any(log_weight > -jnp.inf)
+    sample_size = jnp.where(any_weight, 1 / jnp.sum(weight**2), 0)
     picked = pick(key_pick, log_weight, size)
     draws = loc + scale * z
     samples = Samples(
@@ -174,7 +174,7 @@ def sample(
         draws=draws,
         log_weight=log_weight,
         log_normaliser=jax.nn.logsumexp(log_weight) - math.log(count),
-        # Of the mean of independent weights, by the delta method.
+        # The error of the mean of independent weights, by the delta method.
         log_normaliser_error=jnp.sqrt(jnp.maximum(1 / sample_size - 1 / count, 0)),
         effective_sample_size=sample_size,
         evaluated=size * (num_levels + adaptations + rounds),
@@ -204,9 +204,9 @@ def pick(key: jax.Array, log_weight: jax.Array, size: int) -> jax.Array:
 
 
 def _normalised(log_weight: jax.Array) -> jax.Array:
-    """Weights of sum 1; all the same where nobody has any."""
-    anybody = jnp.any(log_weight > -jnp.inf)
-    return jax.nn.softmax(jnp.where(anybody, log_weight, 0))
+    """Scale weights to sum 1; all are the same where none is above 0."""
+    any_weight = jnp.any(log_weight > -jnp.inf)
+    return jax.nn.softmax(jnp.where(any_weight, log_weight, 0))
 
 
 def _per_gene(name: str, value: ArrayLike, num_genes: int) -> jax.Array:

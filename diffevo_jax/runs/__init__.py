@@ -22,6 +22,9 @@ def load_run(folder: str | Path) -> "Run":
     """Read a run folder, which `diffevo-jax run` made, into arrays.
 
     Raises ValueError where it is none, or holds no results, and says what to do.
+
+        run = load_run("runs/fig4_cartpole-20260101-120000")
+        run.methods["latent"].fitness.mean(axis=(0, 2))  # of each generation
     """
     from diffevo_jax.runs.results import loading
 
@@ -32,6 +35,9 @@ def load_sweep(folder: str | Path) -> "list[PointResult]":
     """Read the finished points of a sweep's folder, which `diffevo-jax sweep` made.
 
     Raises ValueError where it is none.
+
+        for result in load_sweep("runs/sweep_cartpole"):
+            print(result.point.settings, result.rows[0]["fitness_mean"], list(result.arrays))
     """
     from diffevo_jax.runs.results import loading
 

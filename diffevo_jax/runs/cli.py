@@ -215,7 +215,7 @@ def _run_into(folder: Path, settings, programs, log: bool, **origin: Any) -> Non
         goes_on = f"`diffevo-jax run {quoted(folder)} --resume` goes on."
         return f"Interrupted. {_kept(folder)}\n{goes_on}" if is_first() else ""
 
-    logging = nullcontext(scalars.nowhere)
+    logging = nullcontext()
     if log and is_first():
         logging = scalars.tensorboard(folder)
         console.print(f"tensorboard --logdir {quoted(folder / scalars.FOLDER)}", style="dim")

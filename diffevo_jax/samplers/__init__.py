@@ -1,4 +1,4 @@
-"""Samplers: from clean targets to the next population. A file each; `parts` says what one is."""
+"""Samplers: from clean targets to the next population; see `parts.Sampler`."""
 
 from diffevo_jax.samplers._ddim import ddim as ddim
 from diffevo_jax.samplers._ddim import ddim_mean as ddim_mean

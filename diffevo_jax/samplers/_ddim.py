@@ -11,7 +11,7 @@ from diffevo_jax.checks import Fraction, check_number
 from diffevo_jax.parts import Level, Move, Sampler, no_memory
 from diffevo_jax.sharding import over_individuals
 
-# Genes moved at a time on a CPU, at most: 1 to 2 MiB, a core's second-level cache, through which
+# The most genes moved at a time on a CPU: 1 to 2 MiB, a core's second-level cache, through which
 # random bits pass many times on their way to normal numbers. Twice as fast as all at once at
 # N = 256, D = 17410.
 CPU_BLOCK = 2**19
@@ -42,7 +42,7 @@ def ddim(eta: Fraction = 1.0) -> Sampler:
 
         split_step = step if level.mesh is None else over_individuals(step, level.mesh)
         moved = split_step(key, (x_t, x0))
-        # Computed where somebody asks for them.
+        # The mean and sigma are computed only where a denoiser reads them.
         return memory, Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings))
 
     return Sampler(no_memory, move)
@@ -57,7 +57,7 @@ def ddim_sigma(
 
     alpha_t, alpha_prev: signal level before and after the step, alpha_t < alpha_prev.
     eta: in [0, 1]; 0 is deterministic, 1 is DDPM's noise.
-    one_minus_alpha_t, one_minus_alpha_prev: exact 1 - alpha where at hand (`schedules.Schedule`).
+    one_minus_alpha_t, one_minus_alpha_prev: 1 - alpha to full precision; None subtracts.
     """
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
@@ -77,7 +77,7 @@ def ddim_mean(
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
-    """Where a step goes without its noise, `[N, D]`; arguments as for `ddim_step`."""
+    """Compute where a step goes without its noise, `[N, D]`; arguments as for `ddim_step`."""
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
     # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept), which never cancels.
@@ -103,7 +103,7 @@ def ddim_step(
     eps    = (x_t - sqrt(alpha_t) x0) / sqrt(1 - alpha_t)
     x_prev = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - sigma^2) eps + sigma N(0, I)
 
-    key: one PRNG key, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+    key: one PRNG key, or keys `[N]`; `jax.random.split(key, N)` gives what key gives.
         Not used when eta is the Python number 0.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
@@ -125,7 +125,7 @@ def ddim_step(
         return ddim_mean(x_t, x0, **levels) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
 
     population = individual_keys(key, len(x_t)), x_t, x0
-    # A power of two, as most populations are: what is left over costs a copy of the rest.
+    # A power of two, as most populations are: a remainder would cost a copy of the rest.
     rows = 2 ** max(0, (CPU_BLOCK // x_t.shape[1]).bit_length() - 1)
     if rows >= len(x_t):
         return jax.vmap(individual)(population)

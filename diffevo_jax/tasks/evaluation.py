@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.batch import individual_keys
-from diffevo_jax.checks import Count, Number, check_number
+from diffevo_jax.checks import Count, InputError, Number, check_count, check_number
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.problem import Problem
@@ -43,7 +43,7 @@ def make_returns(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
 
-    key: one for all, or one an individual, `[N]`: `jax.random.split(key, N)` does the same as key.
+    key: one key, or keys `[N]` of the individuals; `jax.random.split(key, N)` gives what key gives.
 
     The fitness of an individual is the mean over its episodes:
 
@@ -59,7 +59,7 @@ def make_returns(
         stay in the cache, and elsewhere the whole population. It changes the time, not the results.
 
     A return is the sum of rewards up to and including the step that ends the episode; truncation
-    at `task.max_steps` ends it too. Raises ValueError when policy and task do not fit.
+    at `task.max_steps` ends it too. Raises InputError when policy and task do not fit.
     """
     return _roll_out(task, policy, num_episodes, chunk, lambda lanes: lanes.total)
 
@@ -71,7 +71,7 @@ def make_outcomes(
     num_episodes: Count = 1,
     chunk: Count | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outcome]:
-    """Make the roll-out that also tells how episodes ended: (key, population) -> Outcome.
+    """Make the roll-out that also says how episodes ended: (key, population) -> Outcome.
 
     Arguments and episodes are those of `make_returns`: the same key gives the same returns.
     """
@@ -91,24 +91,24 @@ def make_fitness(
     shared_starts: Count | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-    """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that tells who succeeded.
+    """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that says who succeeded.
 
     It is (key, population `[N, D]`) -> (mean return `[N]`, {"success": share of an individual's
     episodes, `[N]`}). Keys and episodes are those of `make_returns`.
 
     success: an episode succeeds with at least this return, or with "goal" where the task's own rule
         ends it, `task.terminated`, by its last step: for tasks that end at a goal, not at a fall.
-        None tells nothing, {}.
+        None leaves it out: the dict is {}.
     shared_starts: M; individual i has the episodes, starts and noise, of i mod M, fresh in each
         call. Its fitness is its mean return less the median of those with the same episodes, plus
         that of all: luck at the start does not select. The mean return itself is aux "returns".
         None gives each individual episodes of its own.
     mesh: split the individuals over all axes of this mesh; None keeps them where they are.
 
-    Raises ValueError when policy and task do not fit, and on another success.
+    Raises InputError when policy and task do not fit, and on another success.
     """
     if isinstance(success, str) and success != "goal":
-        raise ValueError(f"success: expected a return, 'goal' or None; seen {success!r}")
+        raise InputError("success", "a return, 'goal' or None", repr(success))
     if not isinstance(success, str) and success is not None:
         check_number("success", success, -math.inf, math.inf, closed="()")
 
@@ -120,8 +120,8 @@ def make_fitness(
             return lanes.total, {"success": terminated(lanes.state)}
         return lanes.total, {"success": lanes.total >= success}
 
-    if shared_starts is not None and shared_starts < 1:
-        raise ValueError(f"shared_starts: expected at least 1; seen {shared_starts}")
+    if shared_starts is not None:
+        check_count("shared_starts", shared_starts)
     episodes = _roll_out(task, policy, num_episodes, None, read)
 
     def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
@@ -138,14 +138,12 @@ def make_fitness(
     def relative(key: jax.Array, population: jax.Array):
         size = len(population)
         if 2 * shared_starts > size:
-            raise ValueError(
-                f"shared_starts: expected at most half of the population's {size} individuals; "
-                f"seen {shared_starts}"
-            )
+            expected = f"at most half of the population's {size} individuals"
+            raise InputError("shared_starts", expected, shared_starts)
         start = jnp.arange(size) % shared_starts
         keys = jax.random.split(key, shared_starts)[start]
         returns, aux = run(key, (keys, population))
-        # A column a start; NaN fills up the last row.
+        # One column for each start; NaN fills up the last row.
         rows = jnp.pad(returns, (0, -size % shared_starts), constant_values=jnp.nan)
         baseline = jnp.nanmedian(rows.reshape(-1, shared_starts), axis=0)[start]
         return returns - baseline + jnp.nanmedian(returns), {**aux, "returns": returns}
@@ -164,7 +162,7 @@ def make_problem(
 ) -> Problem:
     """Make the problem of a task and a policy; arguments are those of `make_fitness`.
 
-    It is reevaluated by single episodes of each individual's own.
+    Its `reevaluate` gives each individual an episode of its own.
     """
     fitness_fn = make_fitness(
         task,
@@ -174,14 +172,14 @@ def make_problem(
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    alone = make_fitness(task, policy, success=success)
-    return Problem(policy.num_genes, fitness_fn, has_key=True, has_aux=True, reevaluate=alone)
+    reevaluate = make_fitness(task, policy, success=success)
+    return Problem(policy.num_genes, fitness_fn, has_key=True, has_aux=True, reevaluate=reevaluate)
 
 
 def _roll_out(task, policy, num_episodes, chunk, read):
     check_fit(task, policy, num_episodes)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: expected at least 1; seen {chunk}")
+    if chunk is not None:
+        check_count("chunk", chunk)
     network = policy.batched or _any_batched(policy)
 
     def reset(key: jax.Array):
@@ -206,12 +204,10 @@ def _roll_out(task, policy, num_episodes, chunk, read):
         size = len(population)
         check_genomes(policy, population)
         if chunk is not None and chunk > size:
-            raise ValueError(
-                f"chunk: expected at most the population's {size} individuals; seen {chunk}"
-            )
+            raise InputError("chunk", f"at most the population's {size} individuals", chunk)
         keys = rollout.episode_keys(key, size, num_episodes)
 
-        def on(settings: dict[str, Any]):
+        def with_settings(settings: dict[str, Any]):
             return lambda keys, population: rollout.rollout(
                 episodes, keys, population, read=read, **settings
             )
@@ -219,17 +215,18 @@ def _roll_out(task, policy, num_episodes, chunk, read):
         return jax.lax.platform_dependent(
             keys,
             population,
-            cpu=on(_cpu_settings(policy, size, chunk)),
-            default=on(_accelerator_settings(size, chunk)),
+            cpu=with_settings(_cpu_settings(policy, size, chunk)),
+            default=with_settings(_accelerator_settings(size, chunk)),
         )
 
     return run
 
 
-# Weights that roll out together on a CPU: about what a core's caches hold beside the rest.
+# Size of the weights that roll out together on a CPU: a core's caches hold about as much beside
+# the rest.
 CACHE_BYTES = 1024 * 1024
 
-# An accelerator takes as long for a step of fewer lanes. No card has been timed.
+# A step of fewer lanes takes an accelerator as long. No card has been timed.
 LEAST_LANES = 2**14
 
 # Steps between two waits of an accelerator's host. No card has been timed.
@@ -237,7 +234,7 @@ STEPS = 8
 
 
 def _cpu_settings(policy: Policy, size: int, chunk: int | None) -> dict[str, Any]:
-    """As many lanes as stay in the cache.
+    """Take as many lanes as stay in the cache.
 
     Fewer lanes for the last individuals would be a second loop: they make an untrained population a
     third faster, and take half a second to compile.
@@ -248,7 +245,7 @@ def _cpu_settings(policy: Policy, size: int, chunk: int | None) -> dict[str, Any
 
 
 def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
-    """All at once, to fill the device; half as many lanes each time that half have ended."""
+    """Take all lanes at once, to fill the device, and half as many when half have ended."""
     lanes = size if chunk is None else chunk
     narrower = []
     while (narrower or [lanes])[-1] // 2 >= LEAST_LANES:
@@ -257,6 +254,6 @@ def _accelerator_settings(size: int, chunk: int | None) -> dict[str, Any]:
 
 
 def _any_batched(policy: Policy) -> Batched:
-    """Any network for many genomes at once, by `vmap` over lanes and episodes."""
+    """Apply any network to many genomes at once, by `vmap` over lanes and episodes."""
     over_episodes = jax.vmap(policy.apply, (None, -1, -1), -1)
     return Batched(jax.vmap(policy.unflatten), jax.vmap(over_episodes, (0, -1, -1), -1))

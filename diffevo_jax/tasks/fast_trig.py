@@ -45,7 +45,7 @@ def with_fast_trig(function: Callable) -> Callable:
 
 
 def _rewrite(value):
-    """A parameter of an equation, or a program, with every sine and cosine in it replaced."""
+    """Replace every sine and cosine in a program, or in a parameter of an equation."""
     if isinstance(value, ClosedJaxpr):
         return value.map_jaxpr(_rewrite_equations)
     if isinstance(value, Jaxpr):
@@ -94,7 +94,7 @@ def _cos_polynomial(x: jax.Array) -> jax.Array:
 
 
 def _sin_near(x: jax.Array, n: jax.Array, sign: jax.Array) -> jax.Array:
-    """sin(x - n pi), its sign turned where `sign` is set."""
+    """Compute sin(x - n pi), its sign turned where `sign` is set."""
     r = ((x - n * PI[0]) - n * PI[1]) - n * PI[2]
     r = jnp.clip(r, -WIDEST, WIDEST)  # holds huge x, whose n is not exact, to [-1, 1]
     square = r * r
@@ -106,7 +106,7 @@ def _sin_near(x: jax.Array, n: jax.Array, sign: jax.Array) -> jax.Array:
 
 
 def _lowest_bit(whole: jax.Array) -> jax.Array:
-    """Whether a float32 is odd, as its sign bit."""
+    """Put the lowest bit of a whole float32, set where it is odd, in the place of the sign."""
     return _bits(whole + UNITS) << 31
 
 

@@ -41,8 +41,8 @@ class Episodes(NamedTuple):
 class Lanes(NamedTuple):
     """Episodes under way; E and L are the last axes of all but `individual`, `[L]`.
 
-    individual: its index; N in a lane that has none. memory: of the policy.
-    started: clock at which the episode began. length: steps that it has taken, once it has ended.
+    individual: its index; N in a lane that has none. memory: the policy's.
+    started: the clock as the episode began. length: steps that it has taken, once it has ended.
     """
 
     individual: jax.Array
@@ -66,11 +66,11 @@ def rollout(
     steps: int = 1,
     read: Callable[[Lanes], Any],
 ) -> Any:
-    """Roll out every individual for every episode, and read what is asked for off the lanes.
+    """Roll out every individual for every episode, and read the results off the lanes.
 
-    keys: one an episode, `[N, E]`. population: `[N, D]`.
-    lanes: L, at most N. narrower: lanes for the last individuals, each fewer than before.
-    steps: between two looks at how many lanes are running, for which an accelerator's host waits.
+    keys: one for each episode, `[N, E]`. population: `[N, D]`.
+    lanes: L, at most N. narrower: numbers of lanes for the last individuals, ever fewer.
+    steps: steps between two counts of the running lanes, for which an accelerator's host waits.
     read: ended lanes -> pytree of `[..., E, L]`; returned as a pytree of `[N, E, ...]`.
     """
     num_individuals = len(population)
@@ -79,12 +79,12 @@ def rollout(
     key_reset, key_steps = jnp.moveaxis(jax.vmap(jax.vmap(jax.random.split))(keys), -1, 0)
     starts = (key_steps.T, *over_lanes(episodes.reset)(key_reset.T))
 
-    def known(individual: jax.Array) -> jax.Array:
+    def place(individual: jax.Array) -> jax.Array:
         return jnp.minimum(individual, num_individuals - 1)
 
     def begin(individual: jax.Array, clock: jax.Array) -> Lanes:
-        found = known(individual)
-        key, observation, state = jax.tree.map(lambda x: x[..., found], starts)
+        places = place(individual)
+        key, observation, state = jax.tree.map(lambda x: x[..., places], starts)
         zeros = jnp.zeros(key.shape)
         return Lanes(
             individual=individual,
@@ -121,7 +121,7 @@ def rollout(
 
     def run(lane: Lanes, clock: jax.Array, until: jax.Array | int) -> tuple[Lanes, jax.Array]:
         """Step until at most `until` lanes are running."""
-        weights = episodes.load(population[known(lane.individual)])
+        weights = episodes.load(population[place(lane.individual)])
 
         def one(carry):
             lane, clock = carry
@@ -137,11 +137,11 @@ def rollout(
         )
 
     def write(results: Any, lane: Lanes) -> Any:
-        def at(all_lanes: jax.Array, some: jax.Array) -> jax.Array:
-            some = jnp.moveaxis(some, (-1, -2), (0, 1))
-            return all_lanes.at[lane.individual].set(some, mode="drop")
+        def set_rows(result: jax.Array, rows: jax.Array) -> jax.Array:
+            rows = jnp.moveaxis(rows, (-1, -2), (0, 1))
+            return result.at[lane.individual].set(rows, mode="drop")
 
-        return jax.tree.map(at, results, read(lane))
+        return jax.tree.map(set_rows, results, read(lane))
 
     def refill(carry):
         lane, clock, waiting, results = carry
@@ -158,11 +158,11 @@ def rollout(
         return *run(lane, clock, until), waiting, results
 
     last, *fewer = *narrower, 0
-    nobody = jnp.full(lanes, num_individuals)
-    like = jax.eval_shape(begin, nobody, jnp.int32(0))
+    absent = jnp.full(lanes, num_individuals)
+    like = jax.eval_shape(begin, absent, jnp.int32(0))
     lane = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like._replace(key=()))
     lane = lane._replace(
-        individual=nobody, key=keys[jnp.zeros_like(nobody)].T, ended=jnp.ones_like(lane.ended)
+        individual=absent, key=keys[jnp.zeros_like(absent)].T, ended=jnp.ones_like(lane.ended)
     )
     results = jax.tree.map(
         lambda x: jnp.zeros((num_individuals, x.shape[-2], *x.shape[:-2]), x.dtype), read(lane)
@@ -182,9 +182,9 @@ def rollout(
 
 
 def episode_keys(key: jax.Array, num_individuals: int, num_episodes: int) -> jax.Array:
-    """Keys `[N, E]`: an individual's depend on its index and N, not on the others.
+    """Split keys `[N, E]`: an individual's depend on its index and N, not on the others.
 
-    key: one for all, or one an individual, `[N]`.
+    key: one key, or one for each individual, `[N]`.
     """
     keys = individual_keys(key, num_individuals)
     return jax.vmap(lambda key: jax.random.split(key, num_episodes))(keys)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import Count, nearest
+from diffevo_jax.checks import Count, InputError, check_count, nearest
 from diffevo_jax.policies import Policy
 from diffevo_jax.tasks.fast_trig import with_fast_trig
 
@@ -71,7 +71,7 @@ def make_task(
     Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
     MountainCarContinuous-v0 keeps its velocity at the left wall, where Gymnasium sets it to 0.
 
-    Raises ValueError on an unknown name, on environments in `REFUSED`, with the reason, and on
+    Raises InputError on an unknown name, on environments in `REFUSED`, with the reason, and on
     spaces that a policy of plain outputs cannot serve.
     """
     try:
@@ -81,16 +81,15 @@ def make_task(
         raise ModuleNotFoundError(message) from None
 
     if name not in gymnax.registered_envs:
-        raise ValueError(
-            f"environment: expected one of {', '.join(gymnax.registered_envs)}; seen {name!r}"
-            f"{nearest(name, gymnax.registered_envs)}"
-        )
+        names = gymnax.registered_envs
+        advice = nearest(name, names).removeprefix("; ")
+        raise InputError("environment", f"one of {', '.join(names)}", repr(name), advice)
     if name in REFUSED:
-        raise ValueError(f"environment: {name} cannot be a task: {REFUSED[name]}")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps: expected at least 1; seen {max_steps}")
+        raise InputError("environment", "one that can be a task", repr(name), REFUSED[name])
+    if max_steps is not None:
+        check_count("max_steps", max_steps)
     if observations not in ("scaled", "raw"):
-        raise ValueError(f"observations: expected 'scaled' or 'raw'; seen {observations!r}")
+        raise InputError("observations", "'scaled' or 'raw'", repr(observations))
     with jax.ensure_compile_time_eval():  # known numbers, also where the caller is traced
         environment, params = gymnax.make(name)
         input_shape, observe = _observe(
@@ -122,31 +121,24 @@ def make_task(
 
 
 def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
-    """Raise ValueError unless a policy sees and gives what the task does."""
+    """Raise InputError unless a policy sees and gives what the task does."""
     if policy.input_shape != task.input_shape:
-        raise ValueError(
-            f"policy: expected inputs of shape {task.input_shape} for {task.environment.name}; "
-            f"seen {policy.input_shape}"
-        )
+        expected = f"inputs of shape {task.input_shape} for {task.environment.name}"
+        raise InputError("policy", expected, policy.input_shape)
     if policy.num_outputs != task.num_outputs:
-        raise ValueError(
-            f"policy: expected {task.num_outputs} outputs for {task.environment.name}; "
-            f"seen {policy.num_outputs}"
-        )
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes: expected at least 1; seen {num_episodes}")
+        expected = f"{task.num_outputs} outputs for {task.environment.name}"
+        raise InputError("policy", expected, policy.num_outputs)
+    check_count("num_episodes", num_episodes)
 
 
 def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], Callable]:
-    """Shape of what a policy sees of a space's observations, and how it sees them."""
+    """Return the shape of what a policy sees of a space's observations, and how it sees them."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
         return (space.n,), lambda observation: jax.nn.one_hot(observation, space.n)
     if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"environment: expected array or discrete observations; {name} has {space!r}"
-        )
+        raise InputError("environment", "array or discrete observations", f"{space!r} of {name}")
     if not scaled:
         return tuple(space.shape), lambda observation: jnp.asarray(observation, float)
     low, high = (
@@ -165,13 +157,13 @@ def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], C
 
 
 def _act(name: str, space: Any) -> tuple[int, Callable[[jax.Array], jax.Array]]:
-    """Outputs that a space's actions take, and how they become an action."""
+    """Return how many outputs a space's actions take, and how they become an action."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
         return int(space.n), jnp.argmax
     if not isinstance(space, spaces.Box):
-        raise ValueError(f"environment: expected discrete or box actions; {name} has {space!r}")
+        raise InputError("environment", "discrete or box actions", f"{space!r} of {name}")
     lowest, highest = (
         jnp.broadcast_to(jnp.asarray(bound, float), space.shape)
         for bound in (space.low, space.high)

@@ -1,5 +1,6 @@
 """Folders of results: files written whole, one process at a time, settings told apart."""
 
+import fnmatch
 import os
 import shlex
 import socket
@@ -12,13 +13,15 @@ import numpy as np
 
 from diffevo_jax.runs.config.schema import ConfigError
 
+Arrays = dict[str, np.ndarray]
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     replace(path, lambda file: file.write(text.encode()))
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Arrays) -> None:
     """Save arrays as .npz, whole or not at all. Raises OSError."""
     replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
 
@@ -38,9 +41,10 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
-def holds_only(folder: Path, *names: str) -> bool:
-    """Whether a folder holds nothing, or nothing but some of these, by their paths in it."""
-    return all(path.relative_to(folder).as_posix() in names for path in folder.rglob("*"))
+def holds_only(folder: Path, *patterns: str) -> bool:
+    """Whether a folder holds nothing, or nothing but what its path in it says, `plugins/*`."""
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    return all(any(fnmatch.fnmatchcase(path, each) for each in patterns) for path in paths)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ Each file but metrics.csv is written whole or not at all, so that a killed run l
 
 import csv
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +36,9 @@ import numpy as np
 
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.schema import ConfigError, RunConfig
-from diffevo_jax.runs.results.fields import METRICS
+from diffevo_jax.runs.results.fields import ARRAYS, METRICS, metrics
 from diffevo_jax.runs.results.files import (
+    Arrays,
     holds_only,
     quoted,
     replace,
@@ -44,7 +47,7 @@ from diffevo_jax.runs.results.files import (
 )
 
 # What a run that was killed before its config.yaml may leave.
-_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins")
+_BEGUN = ("checkpoints", "checkpoints/lock", "config.yaml.partial", "plugins", "plugins/*")
 _VERSIONS = ("diffevo-jax", "jax", "jaxlib", "flax", "gymnax", "evosax", "numpy")
 
 
@@ -54,44 +57,34 @@ def create(out: Path | None, name: str, *, resume: bool = False) -> Path:
     resume: take `out` as it is where it holds a run, or nothing but the beginning of one.
     Raises ConfigError if it exists otherwise.
     """
-    if out is not None:
-        try:
-            out.mkdir(parents=True)
-        except FileExistsError:
-            if not out.is_dir():
-                raise ConfigError(f"--out {out}: expected a folder; seen a file") from None
-            if not is_begun(out):
-                reason = (
-                    "exists and is no run folder, it holds no config.yaml; choose another folder"
-                )
-            elif not resume:
-                reason = (
-                    "exists, and a run is never overwritten; choose another folder, or go on "
-                    "with what it holds: --resume"
-                )
-            else:
-                return out
-            raise ConfigError(f"--out {out}: {reason}") from None
-        except OSError as error:
-            raise ConfigError(f"--out {out}: {error.strerror or error}") from None
-        return out
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    for count in range(1, 1000):
-        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+    stems = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    for folder in [out] if out is not None else (Path("runs") / each for each in stems):
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{folder}: {error.strerror or error}; see --out") from None
-    raise ConfigError(f"runs/{stem}: exists 999 times; see --out")
+            raise ConfigError(f"--out {folder}: {error.strerror or error}") from None
+    assert out is not None
+    begun = out.is_dir() and is_begun(out)
+    if begun and resume:
+        return out
+    reason = "exists and is no run folder, it holds no config.yaml; choose another folder"
+    if begun:
+        reason = (
+            "exists, and a run is never overwritten; choose another folder, or go on with what it "
+            "holds: --resume"
+        )
+    elif not out.is_dir():
+        reason = "expected a folder; seen a file"
+    raise ConfigError(f"--out {out}: {reason}")
 
 
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds a run, or no more than a run leaves that was killed at its start."""
-    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
-    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN, *kept)
+    return (folder / "config.yaml").exists() or holds_only(folder, *_BEGUN)
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -101,13 +94,14 @@ def is_unfinished(folder: Path) -> bool:
     )
 
 
-def write_config(folder: Path, config: RunConfig, source: str) -> None:
-    """Save the resolved config, ready to run again."""
-    text = yaml_loader.dump(config.model_dump())
-    header = (
-        f"# diffevo-jax run {quoted(folder / 'config.yaml')}\n# From {' '.join(source.split())}\n"
-    )
-    write_whole(folder / "config.yaml", header + text)
+def write_config(folder: Path, config: RunConfig | dict[str, Any], source: str) -> None:
+    """Save a run's resolved config, or that of a sweep as it was called, ready to run again."""
+    command, data = "sweep", config
+    if isinstance(config, RunConfig):
+        command, data = "run", config.model_dump()
+    path = folder / "config.yaml"
+    header = f"# diffevo-jax {command} {quoted(path)}\n# From {' '.join(source.split())}\n"
+    write_whole(path, header + yaml_loader.dump(data))
 
 
 def write_environment(folder: Path, record: dict[str, Any]) -> None:
@@ -126,35 +120,35 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder / 'environment.json'}: not readable: {error}") from None
 
 
-def write_method(
-    folder: Path, name: str, rows: Iterable[dict[str, Any]], arrays: dict[str, np.ndarray]
-) -> None:
-    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole."""
+def write_method(folder: Path, name: str, repeats: Arrays, populations: Arrays) -> None:
+    """Add a method's rows to metrics.csv and save its arrays; once they are there, it is whole.
+
+    repeats: arrays of `fields`, `[S, ...]`. populations: those that are kept, `[S', ...]`.
+    """
     path = folder / "metrics.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "repeat", "generation", *METRICS])
         if new:
             writer.writeheader()
-        writer.writerows(rows)
-    write_arrays(folder / f"{name}.npz", arrays)
+        for repeat, generation in np.ndindex(repeats["fitness"].shape[:2]):
+            place = {"method": name, "repeat": repeat, "generation": generation + 1}
+            writer.writerow(place | metrics(repeats, repeat, generation))
+    kept = {key: value for key, value in repeats.items() if key in ARRAYS}
+    write_arrays(folder / f"{name}.npz", kept | populations)
 
 
 def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
     """Leave only the rows of these methods in metrics.csv: of the others they may be cut short."""
     path = folder / "metrics.csv"
-    if not path.exists():
-        return
-    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-    kept = tuple(f"{name},".encode() for name in keep)
-    if not kept:
-        path.unlink()
-        return
-    text = b"".join([header, *(row for row in rows if row.startswith(kept))])
-    replace(path, lambda file: file.write(text))
+    if path.exists():
+        header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+        kept = tuple(f"{name},".encode() for name in keep)
+        text = b"".join([header, *(row for row in rows if row.startswith(kept))])
+        replace(path, lambda file: file.write(text)) if kept else path.unlink()
 
 
-def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> Arrays:
     """Read the arrays of a .npz, all of them or those of the names. Raises ConfigError."""
     try:
         with np.load(path) as file:
@@ -163,7 +157,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         raise ConfigError(f"{path}: not readable as results: {error}") from None
 
 
-def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.ndarray]]]:
+def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, Arrays]]:
     """Read a run folder: its config, and the arrays of each method that has any.
 
     names: the arrays to read; none reads all.
@@ -177,17 +171,15 @@ def load(folder: Path, *names: str) -> tuple[RunConfig, dict[str, dict[str, np.n
             f"method and repeat, and `diffevo-jax plot {quoted(folder)}` draws it"
         )
     config = experiment.load(folder / "config.yaml", registry=None).config
-    arrays = {}
-    for name in config.methods:
-        path = folder / f"{name}.npz"
-        if path.exists():
-            arrays[name] = read_arrays(path, *names)
-            fitness = arrays[name].get("fitness", np.zeros(0))
-            if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
-                raise ConfigError(
-                    f"{path}: not readable as results: fitness: expected numbers of shape "
-                    f"[S, T, N]; seen {fitness.dtype} of shape {fitness.shape}"
-                )
+    paths = {name: folder / f"{name}.npz" for name in config.methods}
+    arrays = {name: read_arrays(path, *names) for name, path in paths.items() if path.exists()}
+    for name, each in arrays.items():
+        fitness = each.get("fitness", np.zeros(0))
+        if fitness.ndim != 3 or fitness.size == 0 or fitness.dtype.kind not in "fiu":
+            raise ConfigError(
+                f"{paths[name]}: not readable as results: fitness: expected numbers of shape "
+                f"[S, T, N]; seen {fitness.dtype} of shape {fitness.shape}"
+            )
     if not arrays:
         raise ConfigError(f"{folder}: holds no results; no repeat had finished")
     return config, arrays
@@ -202,17 +194,14 @@ def folder_kind(folder: Path) -> Literal["run", "sweep"]:
         except (OSError, yaml_loader.YamlError) as error:
             raise ConfigError(f"{config}: {error}") from None
         return "sweep" if isinstance(data, dict) and "sweep" in data else "run"
-    if not folder.exists():
-        problem, inside = "no such folder", folder.parent
-    elif not folder.is_dir():
-        problem, inside = "expected a run folder; seen a file", folder.parent
-    else:
+    problem = "expected a run folder; seen a file" if folder.exists() else "no such folder"
+    inside = folder.parent
+    if folder.is_dir():
         problem, inside = "not a run folder, it holds no config.yaml", folder
     near = sorted(inside.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    names = ", ".join(str(path.parent) for path in near[:-4:-1])
     advice = "`diffevo-jax run CONFIG` makes one and prints its name"
-    if near:
-        advice = f"the newest near it: {', '.join(str(path.parent) for path in near[:-4:-1])}"
-    raise ConfigError(f"{folder}: {problem}; {advice}")
+    raise ConfigError(f"{folder}: {problem}; {f'the newest near it: {names}' if near else advice}")
 
 
 def finished_repeats(folder: Path) -> dict[str, int]:
@@ -254,12 +243,9 @@ def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(root), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        return commit + ("+" if git(["git", "status", "--porcelain"]).stdout else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -64,13 +64,7 @@ class Run(NamedTuple):
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder, which `diffevo-jax run` made, into arrays.
-
-    Raises ValueError where it is none, or holds no results, and says what to do.
-
-        run = load_run("runs/fig4_cartpole-20260101-120000")
-        run.methods["latent"].fitness.mean(axis=(0, 2))  # of each generation
-    """
+    """Read a run folder, see `runs.load_run`."""
     folder = Path(folder)
     config, arrays = results.load(folder)
     metrics = _read_metrics(folder / "metrics.csv")
@@ -98,23 +92,16 @@ def load_run(folder: str | Path) -> Run:
 
 
 def load_sweep(folder: str | Path) -> list[table.PointResult]:
-    """Read the finished points of a sweep's folder, which `diffevo-jax sweep` made.
-
-    Raises ValueError where it is none.
-
-        for result in load_sweep("runs/sweep_cartpole"):
-            print(result.point.settings, result.rows[0]["fitness_mean"], list(result.arrays))
-    """
+    """Read the finished points of a sweep's folder, see `runs.load_sweep`."""
     folder = Path(folder)
     if results.folder_kind(folder) == "run":
         raise ConfigError(f"{folder}: the folder of a run, not of a sweep; see load_run")
+    points = experiment.load(folder / "config.yaml").points
     finished = []
-    for point in experiment.load(folder / "config.yaml").points:
-        written = table.read_point(folder, point)
-        if written is not None and written.status == "finished":
-            path = table.point_path(folder, point).with_suffix(".npz")
-            arrays = results.read_arrays(path) if path.exists() else {}
-            finished.append(table.PointResult(point, written.rows, arrays))
+    for point, written in table.read_points(folder, points, finished=True):
+        path = table.point_path(folder, point).with_suffix(".npz")
+        arrays = results.read_arrays(path) if path.exists() else {}
+        finished.append(table.PointResult(point, written.rows, arrays))
     return finished
 
 
@@ -141,17 +128,13 @@ def _read_metrics(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Read metrics.csv: method -> column -> `[rows]`, NaN where a cell is blank."""
     if not path.exists():
         return {}
+    columns: dict[str, dict[str, list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    columns = {}
-    for name in dict.fromkeys(row[0] for row in rows):
-        cells = zip(*(row for row in rows if row[0] == name), strict=True)
-        columns[name] = {
-            column: np.array([float(cell) if cell else np.nan for cell in values])
-            for column, values in zip(header, cells, strict=True)
-            if column in METRICS
-        }
-    return columns
+        for row in csv.DictReader(file):
+            method = columns.setdefault(row.get("method", ""), {})
+            for key in METRICS:
+                method.setdefault(key, []).append(float(row.get(key) or "nan"))
+    return {name: {k: np.array(v) for k, v in each.items()} for name, each in columns.items()}
 
 
 def as_tuples(name: str, value: Any) -> Any:

@@ -1,139 +1,94 @@
-"""The finished repeats of a method: on the way, in files of a checkpoint, and as results."""
+"""The finished repeats of a method: on the way, in files of a checkpoint, and summed up."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffevo_jax import selection
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.results.fields import (
-    ARRAYS,
-    ENDING,
-    METRICS,
-    describe,
-    mean_and_error,
-    numbers,
-)
-from diffevo_jax.runs.results.files import write_arrays
-from diffevo_jax.selection import SIGNS, advice
+from diffevo_jax.runs.results.fields import mean_and_error, numbers
+from diffevo_jax.runs.results.files import Arrays, write_arrays
 
 Value = tuple[float, float | None]
 
 
 class Record:
-    """The finished repeats of a method, in order.
+    """The finished repeats of a method, in order: the arrays of each.
 
-    name: the method. limit: how many repeats keep their populations; None is all.
-    folder: where `save` puts them, a file for those since the last one; None where nothing saves.
+    repeats: those of `fields`. populations: what else the first leave, which keep theirs.
     """
 
-    def __init__(self, name: str, limit: int | None, folder: Path | None = None):
-        self.name, self.limit, self.folder = name, limit, folder
-        self.repeats: list[dict[str, np.ndarray]] = []
-        self.populations: list[dict[str, np.ndarray]] = []
+    def __init__(self):
+        self.repeats: list[Arrays] = []
+        self.populations: list[Arrays] = []
         self.num_saved = 0
 
     def __len__(self) -> int:
         """How many are finished."""
         return len(self.repeats)
 
-    def add(self, repeats: dict[str, np.ndarray], populations: dict[str, np.ndarray]) -> None:
-        """Add n repeats.
-
-        repeats: arrays of `fields`, `[n, ...]`. populations: what else those leave that keep their
-            populations, `[n', ...]`.
-        """
+    def add(self, repeats: Arrays, populations: Arrays) -> None:
+        """Add n repeats, arrays of `[n, ...]`, and their populations, `[n', ...]`."""
         self.repeats += _rows(repeats)
         self.populations += _rows(populations)
 
-    def save(self) -> None:
-        """Write the repeats that are in no file yet. Raises OSError."""
-        if self.num_saved == len(self):
-            return
-        assert self.folder is not None
-        new = _stack(self.repeats[self.num_saved :])
-        arrays = {f"kept.{key}": value for key, value in new.items()}
-        arrays |= _stack(self.populations[self.num_saved :])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(self.folder / f"{self.num_saved:06}.npz", arrays)
-        self.num_saved = len(self)
+    def stacked(self, first: int = 0) -> tuple[Arrays, Arrays]:
+        """The arrays of the repeats from a number on, `[S, ...]`, and of their populations."""
+        return _stacked(self.repeats[first:]), _stacked(self.populations[first:])
 
-    def load(self, say: Callable[[str], None]) -> "Record":
+    def pop(self, repeats: int, populations: int) -> tuple[Arrays, Arrays]:
+        """Take out the arrays of the first repeats and populations, so many of each."""
+        first = _stacked(self.repeats[:repeats]), _stacked(self.populations[:populations])
+        del self.repeats[:repeats], self.populations[:populations]
+        return first
+
+    def save(self, folder: Path) -> None:
+        """Write the repeats that are in no file yet. Raises OSError."""
+        repeats, populations = self.stacked(self.num_saved)
+        if repeats:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = {f"kept.{key}": value for key, value in repeats.items()}
+            write_arrays(folder / f"{self.num_saved:06}.npz", kept | populations)
+            self.num_saved = len(self)
+
+    @classmethod
+    def load(cls, folder: Path, say: Callable[[str], None]) -> "Record":
         """Read the repeats of the files; from one that can't be read on, they run again."""
-        assert self.folder is not None
-        for path in sorted(self.folder.glob("*.npz")):
-            if int(path.stem) != len(self):
+        record = cls()
+        for path in sorted(folder.glob("*.npz")):
+            if int(path.stem) != len(record):
                 continue  # one before it can't be read
             try:
                 arrays = results.read_arrays(path)
             except cfg.ConfigError as error:
                 say(f"{error}. Its repeats run again.")
                 continue
-            repeats = {
-                key.removeprefix("kept."): arrays.pop(key) for key in list(arrays) if "." in key
-            }
-            self.add(repeats, arrays)
-        self.num_saved = len(self)
-        return self
-
-    def stacked(self, names: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
-        """What METHOD.npz holds of every repeat, `[S, ...]`, or those of it that are named."""
-        return {key: value for key, value in _stack(self.repeats).items() if key in names}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that METHOD.npz holds."""
-        return self.stacked() | _stack(self.populations)
-
-    def endings(self) -> dict[str, np.ndarray]:
-        """What the repeats whose populations are kept have left, as a sweep saves it."""
-        best = self.stacked(ENDING).items()
-        count = len(self.populations)
-        return {key: value[:count] for key, value in best if count} | _stack(self.populations)
-
-    def numbers(self) -> list[dict[str, float]]:
-        """The numbers of each repeat, by their columns."""
-        return [numbers(repeat) for repeat in self.repeats]
-
-    def advice(self) -> list[str]:
-        """Say what to change, once for each repeat that did not select."""
-        signs = [
-            [repeat[name] for name in SIGNS]
-            for repeat in self.repeats
-            if all(name in repeat for name in SIGNS)
-        ]
-        return [message for each in signs if (message := advice(*each)) is not None]
-
-    def write(self, folder: Path) -> None:
-        """Write all as the method's results into the run folder. Raises OSError."""
-        if self.repeats:
-            results.write_method(folder, self.name, self._metrics(), self.arrays())
-
-    def _metrics(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.csv."""
-        for number, repeat in enumerate(self.repeats):
-            for generation, fitness in enumerate(repeat["fitness"]):
-                row = {key: repeat[key][generation].item() for key in METRICS if key in repeat}
-                yield {
-                    "method": self.name,
-                    "repeat": number,
-                    "generation": generation + 1,
-                    **describe(fitness),
-                    **{key: int(v) if isinstance(v, bool) else v for key, v in row.items()},
-                }
+            kept = [key for key in arrays if key.startswith("kept.")]
+            record.add({key.removeprefix("kept."): arrays.pop(key) for key in kept}, arrays)
+        record.num_saved = len(record)
+        return record
 
 
-def _rows(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def _rows(arrays: Arrays) -> list[Arrays]:
     return [dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True)]
 
 
-def _stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Arrays of many repeats, a leading axis of repeats."""
+def _stacked(rows: list[Arrays]) -> Arrays:
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]} if rows else {}
+
+
+def advice(repeats: Arrays) -> list[str]:
+    """Say what to change, once for each repeat that did not select. repeats: `[S, ...]`."""
+    if not all(name in repeats for name in selection.SIGNS):
+        return []
+    signs = zip(*(repeats[name] for name in selection.SIGNS), strict=True)
+    return [message for each in signs if (message := selection.advice(*each)) is not None]
 
 
 @dataclass(frozen=True)
@@ -189,22 +144,16 @@ def summarise(
 ) -> Summary:
     """Sum up a method of a run. arrays: of METHOD.npz, `[S, ...]`. more: fields of `Summary`."""
     method = config.methods[name]
-    genomes = next(
-        (arrays[key] for key in ("best_genome", "final_population") if key in arrays), None
+    genomes = arrays.get("best_genome", arrays.get("final_population"))
+    return Summary(
+        method=name,
+        label=method.label,
+        problem=method.problem,
+        repeats=len(arrays["fitness"]),
+        numbers=numbers(arrays),
+        num_genes=None if genomes is None else genomes.shape[-1],
+        evaluations=method.population_size,
+        reference=method.reference,
+        seed=config.seed,
+        **more,
     )
-    repeats = [
-        numbers({key: arrays[key][i] for key in arrays if key in ARRAYS})
-        for i in range(len(arrays["fitness"]))
-    ]
-    settings = {
-        "method": name,
-        "label": method.label,
-        "problem": method.problem,
-        "repeats": len(repeats),
-        "numbers": {column: [row[column] for row in repeats] for column in repeats[0]},
-        "num_genes": None if genomes is None else genomes.shape[-1],
-        "evaluations": method.population_size,
-        "reference": method.reference,
-        "seed": config.seed,
-    }
-    return Summary(**settings | more)

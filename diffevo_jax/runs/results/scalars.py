@@ -5,18 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.results.fields import METRICS, describe
+from diffevo_jax.runs.results.fields import metrics
+from diffevo_jax.runs.results.files import Arrays
 
 FOLDER = "tensorboard"
 # method, number of the first repeat, generations before, what is kept of those since, `[n, k, ...]`
-Log = Callable[[str, int, int, dict[str, np.ndarray]], None]
-
-
-def nowhere(*_: Any) -> None:
-    """Log nothing."""
+Log = Callable[[str, int, int, Arrays], None]
 
 
 def check() -> None:
@@ -39,7 +34,7 @@ def tensorboard(folder: Path) -> Iterator[Log]:
 
     writers: dict[tuple[str, int], Any] = {}
 
-    def log(method: str, first: int, before: int, kept: dict[str, np.ndarray]) -> None:
+    def log(method: str, first: int, before: int, kept: Arrays) -> None:
         for ended in [key for key in writers if key[0] != method or key[1] < first]:
             writers.pop(ended).close()  # each has a file and a thread
         for number, fitness in enumerate(kept["fitness"]):
@@ -48,9 +43,8 @@ def tensorboard(folder: Path) -> Iterator[Log]:
                 place = folder / FOLDER / method / f"{repeat:03d}"
                 writers[method, repeat] = SummaryWriter(str(place), purge_step=before + 1)
             writer = writers[method, repeat]
-            for k, values in enumerate(fitness):
-                recorded = {key: kept[key][number, k] for key in METRICS if key in kept}
-                for key, value in (describe(values) | recorded).items():
+            for k in range(len(fitness)):
+                for key, value in metrics(kept, number, k).items():
                     if value != "":
                         tag = key.replace("fitness_", "fitness/")
                         writer.add_scalar(tag, float(value), before + k + 1)

@@ -9,11 +9,13 @@ summary.csv       a row per finished point and method: means and standard errors
 
 import csv
 import io
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -45,17 +47,13 @@ class PointResult(NamedTuple):
 
 
 class PointFile(Section):
-    """What a point's file says: rows of the table, or why there are none.
-
-    advice: what to change, see `selection.advice`, where runs did not select.
-    version: this package's. environment: where the point was run, see `folder.environment`.
-    """
+    """What a point's file says, see `PointResult`; by which version of the package, and where."""
 
     status: Literal["finished", "failed"]
     settings: dict[str, Any]
     error: str
     rows: list[dict[str, Any]]
-    advice: Annotated[list[str], Field(default_factory=list)]
+    advice: list[str] = Field(default_factory=list)
     version: str
     environment: dict[str, Any]
 
@@ -105,16 +103,22 @@ def read_point(folder: Path, point: Point) -> PointFile | None:
 
 def is_finished(folder: Path, point: Point) -> bool:
     """Whether a point has its rows. Raises ConfigError on a damaged file."""
-    written = read_point(folder, point)
-    return written is not None and written.status == "finished"
+    return bool(read_points(folder, [point], finished=True))
 
 
-def advice(folder: Path, points: Sequence[Point]) -> Iterator[str]:
+def read_points(
+    folder: Path, points: Iterable[Point], *, finished: bool = False
+) -> list[tuple[Point, PointFile]]:
+    """Read the files of points, of those that have one. finished: that have finished alone."""
+    files = [(point, read_point(folder, point)) for point in points]
+    return [(p, f) for p, f in files if f is not None and (f.status == "finished" or not finished)]
+
+
+def advice(folder: Path, points: Iterable[Point]) -> Iterator[str]:
     """What to change where points did not select: a line each, which names the points."""
     numbers: dict[str, list[str]] = {}
-    for point in points:
-        written = read_point(folder, point)
-        for message in () if written is None else written.advice:
+    for point, written in read_points(folder, points):
+        for message in written.advice:
             numbers.setdefault(message, []).append(str(point.number))
     for message, each in numbers.items():
         more = f" and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
@@ -128,10 +132,7 @@ def write_results(folder: Path, points: Sequence[Point]) -> list[tuple[Point, st
     """Write results.csv and failed.csv from the points' files; returns the failed ones."""
     settings = list(dict.fromkeys(key for point in points for key in point.settings))
     rows, failed, failures = [], [], []
-    for point in points:
-        written = read_point(folder, point)
-        if written is None:
-            continue
+    for point, written in read_points(folder, points):
         place = {"point": point.number} | {k: _cell(v) for k, v in point.settings.items()}
         rows += [place | row for row in written.rows]
         if written.status == "failed":
@@ -162,26 +163,20 @@ def summaries(folder: Path) -> tuple[Experiment, list[Summary]]:
     Raises Unfinished where there are none.
     """
     loaded = load(folder / "config.yaml")
-    points = [flat(point.settings) for point in loaded.points]
-    varied = varying(points, drawn=loaded.sweep is not None and loaded.sweep.random is not None)
+    settings = {point.number: flat(point.settings) for point in loaded.points}
+    drawn = loaded.sweep is not None and loaded.sweep.random is not None
+    varied = varying(list(settings.values()), drawn=drawn)
     rows = []
-    for point, settings in zip(loaded.points, points, strict=True):
-        written = read_point(folder, point)
-        if written is None or written.status != "finished":
-            continue
+    for point, written in read_points(folder, loaded.points, finished=True):
         for name, method in point.config.methods.items():
             repeats = [row for row in written.rows if row["method"] == name]
-            rows.append(
-                Summary(
-                    method=name,
-                    label=method.label,
-                    problem=method.problem,
-                    repeats=len(repeats),
-                    numbers={column: _column(repeats, column) for column in COLUMNS},
-                    point=point.number,
-                    settings={key: settings.get(key) for key in varied},
-                )
-            )
+            numbers = {
+                column: [math.nan if row.get(column) is None else row[column] for row in repeats]
+                for column in COLUMNS
+            }
+            place = {key: settings[point.number].get(key) for key in varied}
+            labels = (name, method.label, method.problem)
+            rows.append(Summary(*labels, len(repeats), numbers, point=point.number, settings=place))
     if not rows:
         raise Unfinished(
             f"{folder}: no point of this sweep has finished; `diffevo-jax sweep "
@@ -195,35 +190,27 @@ def varying(points: Sequence[dict[str, Any]], *, drawn: bool) -> list[str]:
 
     drawn: each by itself, so that none does.
     """
-    texts = {
-        key: [text(settings.get(key)) for settings in points]
-        for key in dict.fromkeys(key for settings in points for key in settings)
-    }
-
-    def follows(key: str, other: str) -> bool:
-        return len({*zip(texts[other], texts[key], strict=True)}) == len({*texts[other]})
-
+    keys = dict.fromkeys(itertools.chain(*points))
+    texts = {key: [text(settings.get(key)) for settings in points] for key in keys}
     varied: list[str] = []
     for key, each in texts.items():
-        if len({*each}) > 1 and (drawn or not any(follows(key, other) for other in varied)):
+        pairs = {other: {*zip(texts[other], each, strict=True)} for other in varied}
+        follows = any(len(pairs[other]) == len({*texts[other]}) for other in varied)
+        if len({*each}) > 1 and (drawn or not follows):
             varied.append(key)
     return varied or list(texts)[:1]
 
 
 def short(settings: Iterable[str]) -> dict[str, str]:
     """Settings by the fewest last keys that tell them apart, in words."""
-    settings = list(settings)
-    names = {}
-    for key in settings:
-        parts = key.split(".")
-        tails = [parts[-count:] for count in range(1, len(parts) + 1)]
-        alone = [
-            tail
-            for tail in tails
-            if sum(other.split(".")[-len(tail) :] == tail for other in settings) == 1
-        ]
-        names[key] = " ".join((alone or tails)[0]).replace("_", " ")
-    return names
+    endings = {
+        key: [key.split(".", n)[-1] for n in range(key.count("."), -1, -1)] for key in settings
+    }
+    count = Counter(itertools.chain(*endings.values()))
+    names = {
+        key: next((e for e in each if count[e] == 1), each[0]) for key, each in endings.items()
+    }
+    return {key: name.replace(".", " ").replace("_", " ") for key, name in names.items()}
 
 
 def text(value: Any) -> str:
@@ -234,11 +221,6 @@ def text(value: Any) -> str:
 def _cell(value: Any) -> str:
     """A setting as a config has it: null, [8, 8], cosine."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _column(rows: Sequence[dict[str, Any]], column: str) -> list[float]:
-    """A number a repeat, NaN where it has none."""
-    return [math.nan if row.get(column) is None else row[column] for row in rows]
 
 
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

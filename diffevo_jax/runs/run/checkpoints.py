@@ -23,7 +23,7 @@ from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.fields import ARRAYS
-from diffevo_jax.runs.results.files import differences
+from diffevo_jax.runs.results.files import Arrays, differences
 
 # Without `checkpoint.every`: seconds between checkpoints, and at least so many times what the last
 # one took, so that they cost at most 1 % of a run.
@@ -34,51 +34,47 @@ TIMES_ITS_COST = 100
 _MATTERS = ("versions", "backend", "device", "device_count", "x64", "git_commit")
 
 
-class Progress(NamedTuple):
-    """Repeats in progress.
+class Call(NamedTuple):
+    """Runs of a method that advance together.
 
-    method: its name. first: number of the first repeat. size: how many are wanted; any others
-        fill up the devices.
-    generation: how many generations they have done.
-    carry: arrays of the program, a leading axis of repeats. kept: of each generation done,
-        `[size, generation, ...]`. version: of the package that saved them.
+    method: its name. first: number of the first run. size: how many are wanted; any others fill up
+        the devices.
+    generation: how many they have done.
+    carry: what the program carries, keys of all generations, and the runs' numbers where these are
+        data, a leading axis of runs; of a checkpoint the arrays alone.
+    kept: what each generation done has left, pieces of `[size, k, ...]`.
+    version: of a checkpoint, that of the package that saved it.
     """
 
     method: str
     first: int
     size: int
     generation: int
-    carry: list[np.ndarray]
-    kept: dict[str, np.ndarray]
+    carry: Any
+    kept: list[Arrays]
     version: str = ""
 
 
-def check_fits(saved: Progress, leaves: Sequence[Any]) -> None:
+def check_fits(saved: Call, leaves: Sequence[Any]) -> None:
     """Raise ConfigError unless a checkpoint has the arrays of the program, one for each of these.
 
     leaves: arrays of the program, a leading axis of repeats, whatever its length.
     """
     there, here = (
-        [(a.shape[1:], np.dtype(a.dtype)) for a in each] for each in (saved.carry, leaves)
+        [f"{np.dtype(a.dtype)} of shape {a.shape[1:]}" for a in each]
+        for each in (saved.carry, leaves)
     )
-    if there != here:
-        version = f"version {saved.version}" if saved.version else "an earlier version"
-        raise cfg.ConfigError(
-            f"methods.{saved.method}: its checkpoint is of {version} and does not fit this one, "
-            f"{de.__version__}: {_unlike(there, here)}. Go on with the version that began the run, "
-            "or begin another in a new folder"
-        )
-
-
-def _unlike(there: list, here: list) -> str:
-    """Say in what two lists of (shape, dtype) differ."""
-    if len(there) != len(here):
-        return f"expected {len(here)} arrays; seen {len(there)}"
-    place = next(i for i, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
-    (shape_there, type_there), (shape_here, type_here) = there[place], here[place]
-    return (
-        f"array {place}: expected {type_here} of shape {shape_here}; "
-        f"seen {type_there} of shape {shape_there}"
+    if there == here:
+        return
+    difference = f"expected {len(here)} arrays; seen {len(there)}"
+    if len(there) == len(here):
+        place = next(i for i in range(len(here)) if there[i] != here[i])
+        difference = f"array {place}: expected {here[place]}; seen {there[place]}"
+    version = f"version {saved.version}" if saved.version else "an earlier version"
+    raise cfg.ConfigError(
+        f"methods.{saved.method}: its checkpoint is of {version} and does not fit this one, "
+        f"{de.__version__}: {difference}. Go on with the version that began the run, or begin "
+        "another in a new folder"
     )
 
 
@@ -106,7 +102,7 @@ class Checkpoints:
             return False
         return time.monotonic() - self._begun >= max(SECONDS, TIMES_ITS_COST * self._cost)
 
-    def save(self, step: int, write_repeats: Callable[[], None], progress: Progress | None) -> None:
+    def save(self, step: int, write_repeats: Callable[[], None], call: Call | None) -> None:
         """Save finished repeats at once, and repeats in progress while the run goes on.
 
         step: generations of the whole run, increasing.
@@ -117,15 +113,15 @@ class Checkpoints:
         except OSError as error:
             self._not_saved(error)
             return
-        if progress is None:
+        if call is None:
             self._finished()
             return
         self.wait()
         try:
             import orbax.checkpoint as ocp
 
-            where = progress._asdict()
-            carry, kept = where.pop("carry"), where.pop("kept")
+            where = call._asdict()
+            carry, (kept,) = where.pop("carry"), where.pop("kept")
             arrays = {"carry": {str(i): leaf for i, leaf in enumerate(carry)}, "kept": kept}
             self._open().save(
                 step,
@@ -137,7 +133,7 @@ class Checkpoints:
         except Exception as error:  # the file system's, as Orbax, TensorStore or Python wrap it
             self._not_saved(error)
 
-    def restore(self, method: str, first: int) -> Progress | None:
+    def restore(self, method: str, first: int) -> Call | None:
         """Read the newest checkpoint of these repeats that can be read, and delete newer ones."""
         if not self.folder.exists():
             return None
@@ -154,15 +150,15 @@ class Checkpoints:
                 )
                 carry, kept = saved.arrays["carry"], saved.arrays["kept"]
                 leaves = [carry[str(i)] for i in range(len(carry))]
-                progress = Progress(**saved.where, carry=leaves, kept=kept)
+                call = Call(**saved.where, carry=leaves, kept=[kept])
             except Exception as error:  # whatever a damaged file leads to
                 self.say(
                     f"{self.folder / str(step)}: not readable as a checkpoint ({_line(error)}); "
                     "the one before it is used, or the start of these repeats"
                 )
             else:
-                if (progress.method, progress.first) == (method, first):
-                    return progress
+                if (call.method, call.first) == (method, first):
+                    return call
             shutil.rmtree(self.folder / str(step))
             manager.reload()
         return None
@@ -228,48 +224,42 @@ def begin(
     sources: texts of plugins, see `plugins.load`.
     Raises ConfigError, naming the keys, when the folder holds a run of another config.
     """
-    goes_on = (folder / "config.yaml").exists()
+    goes_on, before = (folder / "config.yaml").exists(), {}
+    record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
     if goes_on:
         plugins.check_same(folder, sources)
+        before = results.read_environment(folder)
+        _check_same(folder, config, before, record)
     else:  # first of all: from here on the folder alone is enough to go on
         plugins.keep(folder, sources)
         results.write_config(folder, config, source)
-    record: dict[str, Any] = {**results.environment(), "status": "running", "methods": {}}
-    if goes_on:
-        before = results.read_environment(folder)
-        _check_same(folder, config, before, record)
-        if before:
-            record["methods"] = before["methods"]
-            keys = ("written", *_MATTERS)
-            record["resumed"] = [*before.get("resumed", []), {key: before[key] for key in keys}]
-            if before["status"] == "complete":
-                return before
+    if before:
+        record["methods"] = before["methods"]
+        earlier = {key: before[key] for key in ("written", *_MATTERS)}
+        record["resumed"] = [*before.get("resumed", []), earlier]
+        if before["status"] == "complete":
+            return before
         for key in _MATTERS:
-            if before and before[key] != record[key]:
+            if before[key] != record[key]:
                 say(f"note: {key} was {before[key]} and is {record[key]}: numbers may differ")
     results.write_environment(folder, record)
     return record
 
 
-def finished(
-    folder: Path, config: cfg.RunConfig, say: Callable[[str], None]
-) -> dict[str, dict[str, np.ndarray]]:
+def finished(folder: Path, config: cfg.RunConfig, say: Callable[[str], None]) -> dict[str, Arrays]:
     """Read the arrays of all generations of the methods that had ended; drop the others' rows."""
-    arrays_of = {}
-    for name in config.methods:
-        path = folder / f"{name}.npz"
-        if not path.exists():
-            continue
-        try:
-            arrays = results.read_arrays(path)
-        except cfg.ConfigError as error:
-            say(f"{error}. The method runs again.")
-            continue
-        kept = {key: value for key, value in arrays.items() if key in ARRAYS}
-        if len(kept.get("fitness", ())) == config.repeats:
-            arrays_of[name] = kept
-    results.drop_rows(folder, keep=arrays_of)
-    return arrays_of
+    complete = {}
+    for name, path in ((name, folder / f"{name}.npz") for name in config.methods):
+        if path.exists():
+            try:
+                arrays = results.read_arrays(path)
+            except cfg.ConfigError as error:
+                say(f"{error}. The method runs again.")
+                continue
+            if len(arrays.get("fitness", ())) == config.repeats:
+                complete[name] = {key: value for key, value in arrays.items() if key in ARRAYS}
+    results.drop_rows(folder, keep=complete)
+    return complete
 
 
 def _check_same(

@@ -18,7 +18,8 @@ import os
 import re
 import subprocess
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,15 +28,15 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import experiment, plugins
-from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.experiment import Experiment, Point
 from diffevo_jax.runs.config.files import shown
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
-from diffevo_jax.runs.results.files import quoted, write_whole
-from diffevo_jax.runs.results.record import Record
+from diffevo_jax.runs.results.fields import ENDING, numbers
+from diffevo_jax.runs.results.files import write_whole
+from diffevo_jax.runs.results.record import Record, advice
 from diffevo_jax.runs.results.table import PointResult, is_finished
 from diffevo_jax.runs.run import engine, program, startup
 
@@ -108,89 +109,62 @@ def run_points(points: Sequence[Point], *, runs_per_call: int) -> Iterator[Point
     """
     if not points:
         return
-    sink = _Points(points)
     configs = [point.config for point in points]
-    programs = {name: program.with_data(method) for name, method in configs[0].methods.items()}
-    for _ in engine.advance(configs, programs, sink, runs_per_call=runs_per_call):
-        yield from sink.finished()
+    repeats, total, done, finished = configs[0].repeats, len(points) * configs[0].repeats, 0, 0
+    times = {name: engine.new_times() for name in configs[0].methods}
+    methods = {
+        name: engine.Method(
+            name, program.with_data(method), configs, times[name], runs_per_call=runs_per_call
+        )
+        for name, method in configs[0].methods.items()
+    }
+    records = {name: Record() for name in methods}
+    errors: dict[int, str] = {}  # by the point's place among these
+    while done < total:  # methods take turns, so that points finish early
+        end = done
+        for name, method in methods.items():
+            if not done:
+                print(f"{name}: compiling", flush=True)
+            before, call = times[name]["run_seconds"], method.begin(done)
+            while call.generation < method.program.num_levels:
+                call = method.advanced(call)
+                kept = call.kept[-1]
+                for i, fitness in enumerate(kept["fitness"]):
+                    place = (done + i) // repeats
+                    message = engine.no_weight(configs[place].methods[name], fitness)
+                    if message is not None:
+                        errors.setdefault(place, message)
+                kept["fitness"] = kept["fitness"][:, -1:].copy()  # all that the rows need
+            runs, populations = method.ending(call)
+            seconds = round((times[name]["run_seconds"] - before) / call.size, 6)
+            records[name].add(runs | {"seconds": np.full(call.size, seconds)}, populations)
+            end = done + call.size
+            if 10 * end // total > 10 * done // total:
+                print(f"{name}: {end} of {total} runs", flush=True)
+        done = end
+        while finished < done // repeats:
+            yield _result(points[finished], records, errors.get(finished, ""))
+            finished += 1
 
 
-class _Points(engine.Sink):
-    """Points of a sweep: the numbers of each run, and no checkpoints."""
-
-    def __init__(self, points: Sequence[Point]):
-        self.points, self.repeats = points, points[0].config.repeats
-        self.errors: dict[int, str] = {}
-        self.seconds = {name: engine.new_times() for name in points[0].config.methods}
-        self.spent = dict.fromkeys(self.seconds, 0.0)
-        self.records: dict[int, dict[str, Record]] = {}
-        self.next = 0  # number of the first point that is not finished
-        self.shown: dict[str, int] = {}  # tenths of the runs that progress has shown
-
-    def progress(self, method: str, runs: int, generations: int, compiling: bool) -> None:
-        total = len(self.points) * self.repeats
-        tenth = 10 * runs // total
-        if compiling:
-            print(f"{method}: compiling", flush=True)
-        elif tenth > self.shown.get(method, 0):
-            print(f"{method}: {runs} of {total} runs", flush=True)
-            self.shown[method] = tenth
-
-    def begin(self, method: str) -> tuple[int, dict[str, float]]:
-        return 0, self.seconds[method]
-
-    def chunk(self, call: engine.Call, kept: engine.Arrays) -> engine.Arrays:
-        for i, fitness in enumerate(kept["fitness"]):
-            number = (call.first + i) // self.repeats
-            method = self.points[number].config.methods[call.method]
-            message = engine.no_weight(method, fitness)
-            if message is not None:
-                self.errors.setdefault(number, message)
-        return kept | {"fitness": kept["fitness"][:, -1:]}  # the last is all that the rows need
-
-    def finish(self, call: engine.Call, runs: engine.Arrays, populations: engine.Arrays) -> None:
-        spent = self.seconds[call.method]["run_seconds"]
-        seconds = round((spent - self.spent[call.method]) / call.size, 6)
-        self.spent[call.method] = spent
-        runs = runs | {"seconds": np.full(call.size, seconds)}
-        used = 0  # of the populations, whose repeats are the first of each point
-        for i in range(call.size):
-            number, repeat = divmod(call.first + i, self.repeats)
-            limit = self.points[number].config.methods[call.method].save_populations
-            kept = slice(used, used + (limit is None or repeat < limit))
-            used = kept.stop
-            record = self.records.setdefault(number, {}).setdefault(
-                call.method, Record(call.method, limit)
-            )
-            record.add(
-                {key: value[i : i + 1] for key, value in runs.items()},
-                {key: value[kept] for key, value in populations.items()},
-            )
-
-    def finished(self) -> Iterator[PointResult]:
-        """Yield the points of which every method has all its repeats."""
-        while self.next in self.records:
-            records = self.records[self.next]
-            point, methods = self.points[self.next], self.points[self.next].config.methods
-            if any(len(records.get(name, ())) < self.repeats for name in methods):
-                return
-            del self.records[self.next]
-            error = self.errors.get(self.next)
-            self.next += 1
-            yield PointResult(point, [], {}, error) if error else _result(point, records)
-
-
-def _result(point: Point, records: dict[str, Record]) -> PointResult:
-    """Put the methods of a point together."""
-    rows, arrays, advice = [], {}, []
-    for name in point.config.methods:
-        record = records[name]
-        for repeat, numbers in enumerate(record.numbers()):
-            known = {key: None if np.isnan(value) else value for key, value in numbers.items()}
-            rows.append({"method": name, "repeat": repeat, **known})
-        arrays |= {f"{name}.{key}": value for key, value in record.endings().items()}
-        advice += record.advice()
-    return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(advice)))
+def _result(point: Point, records: dict[str, Record], error: str) -> PointResult:
+    """Take a point's repeats out of the records of its methods."""
+    rows, arrays, messages, count = [], {}, [], point.config.repeats
+    for name, method in point.config.methods.items():
+        limit = count if method.save_populations is None else min(method.save_populations, count)
+        repeats, populations = records[name].pop(count, limit)
+        columns = numbers(repeats)
+        for repeat in range(count):
+            row = {
+                key: None if isnan(each[repeat]) else each[repeat] for key, each in columns.items()
+            }
+            rows.append({"method": name, "repeat": repeat, **row})
+        best = {key: repeats[key][:limit] for key in ENDING if key in repeats and limit}
+        arrays |= {f"{name}.{key}": value for key, value in (best | populations).items()}
+        messages += advice(repeats)
+    if error:
+        return PointResult(point, [], {}, error)
+    return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(messages)))
 
 
 # A sweep
@@ -231,10 +205,10 @@ def sweep(
             "runs a config without"
         )
     groups = group(loaded)
-    last = len(loaded.points) - 1
     for number in only:
-        if not 0 <= number <= last:
-            raise ConfigError(f"--only {number}: expected the number of a point, 0 to {last}")
+        if number not in range(len(loaded.points)):
+            expected = f"the number of a point, 0 to {len(loaded.points) - 1}"
+            raise ConfigError(f"--only {number}: expected {expected}")
     points = [point for point in loaded.points if not only or point.number in only]
     folder = (out or Path("runs") / loaded.name).absolute()
     if folder.exists():
@@ -255,7 +229,9 @@ def sweep(
     with folders.lock(folder, folder, say):
         queued, jobs = plan()
         source = " ".join([str(path), *(f"--set {text}" for text in overrides or [])])
-        _write_config(folder, loaded, source, sources)
+        plugins.keep(folder, sources)
+        (folder / "points").mkdir(exist_ok=True)
+        results.write_config(folder, loaded.data, source)
         left = [loaded.points[number] for job in jobs for number in job.points]
         say(f"{len(left)} of {len(points)} points to run, jobs: {len(jobs)} -> {folder}")
         for point in left:
@@ -323,24 +299,16 @@ def _check_array(num_jobs: int) -> None:
 
 
 class _Here(NamedTuple):
-    """A job in this process, as one of submitit's."""
+    """A job in this process, as one of submitit's; its points' files say how it went."""
 
-    job: Job
+    exception: Callable[[], None]
     job_id: str
     state: str = "error"
 
-    def exception(self) -> None:
-        """Run it; its points' files say how it went."""
-        self.job()
-
 
 def _submit(
-    executor: str,
-    loaded: Experiment,
-    folder: Path,
-    jobs: list[Job],
-    queued: list[Submitted],
-) -> Iterator[Submitted]:
+    executor: str, loaded: Experiment, folder: Path, jobs: list[Job], queued: list[Submitted]
+) -> Iterable[Submitted]:
     """Hand jobs to submitit: to Slurm all at once, else each when the one before has ended."""
     if executor == "debug":
         here = ((_Here(job, str(number)), job.points) for number, job in enumerate(jobs))
@@ -349,11 +317,8 @@ def _submit(
         cluster = _submitit().AutoExecutor(folder / "jobs", cluster=executor)
         assert loaded.sweep is not None
         slurm = {"time": 60, **(loaded.sweep.slurm or {})} if executor == "slurm" else {}
-        cluster.update_parameters(
-            name=loaded.name,
-            local_timeout_min=_DECADE,
-            **{f"slurm_{key}": value for key, value in slurm.items()},
-        )
+        options = {f"slurm_{key}": value for key, value in slurm.items()}
+        cluster.update_parameters(name=loaded.name, local_timeout_min=_DECADE, **options)
         if executor != "slurm" or not jobs:
             lazily = ((cluster.submit(job), job.points) for job in jobs)
             return itertools.chain(queued, lazily)
@@ -364,7 +329,7 @@ def _submit(
     submitted = [*queued, *((h, job.points) for h, job in zip(handles, jobs, strict=True))]
     text = json.dumps({handle.job_id: numbers for handle, numbers in submitted})
     write_whole(folder / _SUBMITTED, text + "\n")
-    return iter(submitted)
+    return submitted
 
 
 def _queued(folder: Path, num_points: int) -> list[Submitted]:
@@ -404,21 +369,11 @@ def _write_failure(folder: Path, point: Point, error: str) -> None:
     table.write_point(folder, PointResult(point, [], {}, error), {})
 
 
-def _write_config(folder: Path, loaded: Experiment, source: str, sources: dict[str, str]) -> None:
-    """Save the sweep as it was called; the jobs read it."""
-    plugins.keep(folder, sources)
-    (folder / "points").mkdir(exist_ok=True)
-    command = f"diffevo-jax sweep {quoted(folder / 'config.yaml')}"
-    header = f"# {command}\n# From {' '.join(source.split())}\n"
-    write_whole(folder / "config.yaml", header + yaml_loader.dump(loaded.data))
-
-
 def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> None:
     """Raise ConfigError unless the folder holds this sweep, whole, or its beginning, or nothing."""
     if not folder.is_dir():
         raise ConfigError(f"--out {folder}: expected a folder; seen a file")
-    kept = [path.relative_to(folder).as_posix() for path in (folder / "plugins").rglob("*")]
-    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", *kept):
+    if folders.holds_only(folder, "points", "config.yaml.partial", "plugins", "plugins/*"):
         return
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"--out {folder}: not a sweep's folder, it holds no config.yaml")
@@ -431,9 +386,8 @@ def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> 
             "Choose another folder"
         )
     plugins.check_same(folder, sources)
-    for point in loaded.points:
-        written = table.read_point(folder, point)
-        if written is not None and written.version != de.__version__:
+    for point, written in table.read_points(folder, loaded.points):
+        if written.version != de.__version__:
             raise ConfigError(
                 f"--out {folder}: {point.describe()} was run by version {written.version}; this is "
                 f"{de.__version__}. Choose another folder"

@@ -29,24 +29,22 @@ def connect(
 ) -> None:
     """Join the other processes of a distributed run, before JAX has looked for devices.
 
-    coordinator: HOST:PORT where process 0 can be reached. processes: how many. process: which one
-    this is, from 0. None of them: what SLURM, Open MPI, a TPU pod or the environment variable
-    JAX_COORDINATOR_ADDRESS say.
-    Raises ConfigError when they are incomplete, or nothing is found.
+    coordinator: HOST:PORT of process 0. processes: how many. process: which one this is, from 0.
+    None of them: what SLURM, Open MPI, a TPU pod or JAX_COORDINATOR_ADDRESS say.
+    Raises ConfigError when they are incomplete, or there is no cluster.
     """
     from diffevo_jax.runs.config.schema import ConfigError
 
     flags = {"--coordinator": coordinator, "--processes": processes, "--process": process}
-    missing = [flag for flag, value in flags.items() if value is None]
+    stated = ", ".join(flag for flag, value in flags.items() if value is not None)
+    missing = ", ".join(flag for flag, value in flags.items() if value is None)
     if not distributed:
-        if len(missing) < len(flags):
-            stated = ", ".join(flag for flag in flags if flag not in missing)
+        if stated:
             raise ConfigError(f"{stated}: expected together with --distributed")
         return
-    if 0 < len(missing) < len(flags):
+    if stated and missing:
         raise ConfigError(
-            f"--distributed: expected all of {', '.join(flags)} or none of them; "
-            f"missing {', '.join(missing)}"
+            f"--distributed: expected all of {', '.join(flags)} or none of them; missing {missing}"
         )
     if processes is not None and processes < 1:
         raise ConfigError(f"--processes: expected 1 or more; seen {processes}")

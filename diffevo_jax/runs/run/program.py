@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from diffevo_jax.checks import InputError
 from diffevo_jax.runs.config import plugins
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.registry import registry
-from diffevo_jax.runs.results.fields import EPISODES, GENERATION
+from diffevo_jax.runs.results.fields import EPISODES, GENERATION, METRICS
 
 
 class Program(NamedTuple):
@@ -65,8 +65,9 @@ def build(config: cfg.RunConfig, *, mesh: Mesh | None = None) -> dict[str, Progr
     programs = {}
     for name, method in config.methods.items():
         try:
-            programs[name] = make_program(method, mesh=mesh)
-            jax.eval_shape(partial(_first_generation, programs[name]), jax.random.key(0))
+            programs[name] = program = make_program(method, mesh=mesh)
+            carry, keys = jax.eval_shape(program.start, jax.random.key(0))
+            jax.eval_shape(program.advance, carry, jax.eval_shape(lambda each: each[:1], keys))
         except Exception as error:
             message = str(error) if isinstance(error, ValueError) else plugins.located(error)
             if isinstance(error, InputError):
@@ -83,11 +84,6 @@ def _place(method: cfg.Method, setting: str) -> str:
         if setting in type(section).model_fields and getattr(section, setting) is not None:
             return f"{path}."
     return ""
-
-
-def _first_generation(program: Program, key: jax.Array) -> Any:
-    carry, keys = program.start(key)
-    return program.advance(carry, keys[:1])
 
 
 def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
@@ -128,12 +124,10 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         return Carry(running, key_algorithm, x0, fittest), keys
 
     def keep(info: Any, aux: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
-        kept = {}
-        for field in GENERATION:
-            if hasattr(info, field.name):
-                value = getattr(info, field.name)
-                # One number a generation: the mean over individuals.
-                kept[field.name] = jnp.mean(value) if field.shape == "S T" and value.ndim else value
+        kept = {name: getattr(info, name) for name in GENERATION if hasattr(info, name)}
+        for name, value in kept.items():
+            if name in METRICS and value.ndim:  # one number a generation: the mean over individuals
+                kept[name] = jnp.mean(value)
         if aux and "returns" in aux:
             kept["fitness"] = aux["returns"]
         if aux and "success" in aux:
@@ -153,14 +147,15 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         def one(carry: Carry, key: jax.Array) -> tuple[Carry, dict[str, jax.Array]]:
             updated = carry.running.state.t > 0
             running, (kept, info) = generation(carry.running, key)
-            carry = carry._replace(running=running)
+            x0, fittest = carry.x0, carry.fittest
             if reevaluation is not None:
-                carry = carry._replace(fittest=index_of_best(info.fitness))
-            if not method.save_x0:
-                return carry, kept
-            if not hasattr(info, "x0"):
-                raise ValueError("save_x0: expected an algorithm that estimates x0")
-            return carry._replace(x0=jnp.where(updated, info.x0, carry.x0)), kept
+                valid = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
+                fittest = jnp.argmax(valid).astype(jnp.int32)
+            if method.save_x0:
+                if not hasattr(info, "x0"):
+                    raise ValueError("save_x0: expected an algorithm that estimates x0")
+                x0 = jnp.where(updated, info.x0, x0)
+            return Carry(running, carry.key, x0, fittest), kept
 
         return jax.lax.scan(one, carry, keys)
 
@@ -174,29 +169,28 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         if method.save_x0:
             left["final_x0"] = carry.x0
         if reevaluation is not None:
-            left["reevaluated_genome"] = chosen(state.population, carry.fittest)
+            left["reevaluated_genome"] = _chosen(state.population, carry.fittest)
         if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
     def reevaluate(key: jax.Array, carry: Carry) -> dict[str, jax.Array]:
         assert reevaluation is not None
-        genome = chosen(carry.running.state.population, carry.fittest)
+        genome = _chosen(carry.running.state.population, carry.fittest)
         # `start` has split the repeat's key in three.
         returns, aux = reevaluation(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
         success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
         return {"reevaluated_return": returns, **success}
 
-    if reevaluation is None:
-        return Program(problem.num_genes, num_levels, start, advance, ending, mesh=mesh)
-    return Program(problem.num_genes, num_levels, start, advance, ending, reevaluate, mesh)
+    outcomes = None if reevaluation is None else reevaluate
+    return Program(problem.num_genes, num_levels, start, advance, ending, outcomes, mesh)
 
 
 def with_data(method: cfg.Method) -> Program:
     """Turn a method into a program to which its numbers are data, those of `take_apart`."""
     constant = make_program(method)
 
-    def function(name: str) -> Callable[..., Any]:
+    def with_numbers_last(name: str) -> Callable[..., Any]:
         def traced(*arguments: Any) -> Any:
             *inputs, numbers = arguments
             return getattr(make_program(with_numbers(method, numbers)), name)(*inputs)
@@ -204,11 +198,8 @@ def with_data(method: cfg.Method) -> Program:
         traced.__name__ = name
         return traced
 
-    return constant._replace(
-        start=function("start"),
-        advance=function("advance"),
-        reevaluate=None if constant.reevaluate is None else function("reevaluate"),
-    )
+    names = [name for name in ("start", "advance", "reevaluate") if getattr(constant, name)]
+    return constant._replace(**{name: with_numbers_last(name) for name in names})
 
 
 def take_apart(method: cfg.Method) -> tuple[str, dict[str, float]]:
@@ -236,19 +227,6 @@ def with_numbers(method: cfg.Method, numbers: dict[str, Any]) -> cfg.Method:
     return reduce(lambda m, item: put(m, item[0].split("."), item[1]), numbers.items(), method)
 
 
-def index_of_best(fitness: jax.Array) -> jax.Array:
-    """Index of the best individual, `[]`; fitness that is no number is no candidate."""
-    return jnp.argmax(jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)).astype(jnp.int32)
-
-
-def chosen(population: jax.Array, index: jax.Array) -> jax.Array:
+def _chosen(population: jax.Array, index: jax.Array) -> jax.Array:
     """The genome of an index, `[..., N, D]` and `[...]` to `[..., D]`."""
     return jnp.take_along_axis(population, index[..., None, None], axis=-2)[..., 0, :]
-
-
-def needs_positive(method: cfg.Method) -> str | None:
-    """Where the method's fitness map is, when it has no weight for negative fitness; else None."""
-    for kind, path, section in registry.sections("algorithm", method.algorithm, "algorithm"):
-        if kind == "fitness_map" and registry.entry(kind, section).needs_positive:
-            return path
-    return None

@@ -22,7 +22,7 @@ def prepare(*, cache: bool) -> None:
 
 
 def keep_compiled() -> None:
-    """Turn on JAX's persistent compilation cache; JAX_COMPILATION_CACHE_DIR, if set, names it.
+    """Keep compiled programs in `cache_folder`, or where JAX_COMPILATION_CACHE_DIR says.
 
     A folder that can't be written costs nothing but the saving: JAX warns and compiles.
     """
