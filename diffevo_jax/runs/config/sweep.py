@@ -57,14 +57,14 @@ class Draw(Section):
 
     def sample(self, generator: np.random.Generator) -> Any:
         """Draw one value."""
-        if self.choice is not None:
+        if self.choice:
             return self.choice[generator.integers(len(self.choice))]
-        if self.log_uniform is not None:
-            low, high = self.log_uniform
-            return min(max(math.exp(generator.uniform(math.log(low), math.log(high))), low), high)
-        assert self.uniform is not None
-        low, high = self.uniform
-        return float(generator.uniform(low, high))
+        interval = self.uniform or self.log_uniform
+        assert interval
+        low, high = interval
+        if self.uniform:
+            return float(generator.uniform(low, high))
+        return min(max(math.exp(generator.uniform(math.log(low), math.log(high))), low), high)
 
 
 class Random(Section):

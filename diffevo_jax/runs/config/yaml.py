@@ -43,9 +43,6 @@ class _Loader(yaml.SafeLoader):
             keys.add(key)
         return super().construct_mapping(node, deep=True)
 
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        return int(node.value, 0)  # 0o17 and 0x1f too
-
     def refuse_number(self, node: yaml.ScalarNode) -> None:
         raise YamlError(
             f"line {node.start_mark.line + 1}: {node.value} is another number in each version of "
@@ -75,7 +72,7 @@ for _class in (_Loader, _Dumper):
         ("tag:yaml.org,2002:float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", _DIGITS),
     ):
         _class.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value, 0))  # 0x1f too
 _Loader.add_constructor("!another_number", _Loader.refuse_number)
 
 
