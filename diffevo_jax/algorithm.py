@@ -157,7 +157,7 @@ def evolve(
 
     key: one PRNG key for the run.
     problem: a fitness function, `population [N, D] -> fitness [N]`, higher is better; or a
-        `Problem`, which says has_key, has_aux and repair itself.
+        `Problem`, which has its own has_key, has_aux and repair.
     population: the initial one, `[N, D]`, drawn from N(0, I) in the paper.
     has_key: call the fitness function with (key, population) instead, a fresh key each generation,
         where fitness is drawn at random.
@@ -346,7 +346,7 @@ def _fitness_settings(
         return problem, has_key, has_aux, repair
     for name, value in (("has_key", has_key), ("has_aux", has_aux), ("repair", repair)):
         if value:
-            raise InputError(name, "none beside a Problem, which says it itself", value)
+            raise InputError(name, "none beside a Problem, which has its own", value)
     shape = getattr(population, "shape", ())
     if len(shape) == 2 and shape[1] != problem.num_genes:
         raise InputError("population", f"genomes of the problem's {problem.num_genes} genes", shape)

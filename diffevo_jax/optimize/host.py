@@ -108,7 +108,7 @@ def pool(
             executor.submit(_check).result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "the worker processes do not start; what they said is on stderr. Each imports the "
+                "the worker processes do not start; their output is on stderr. Each imports the "
                 "script that makes the pool, whose own code belongs under "
                 '`if __name__ == "__main__":`'
             ) from error
