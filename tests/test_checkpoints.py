@@ -306,10 +306,10 @@ def test_a_checkpoint_of_other_arrays_is_said_to_be_of_its_version(
 
 
 def test_repeats_of_many_files_are_read_each_once(tmp_path):
-    record, numbers = Record(), np.arange(5)
+    record, numbers = Record(tmp_path), np.arange(5)
     for first, end, kept in ((0, 2, 2), (2, 4, 3), (4, 5, 3)):  # populations of the first three
         record.add({"best_fitness": numbers[first:end]}, {"final_population": numbers[first:kept]})
-        record.save(tmp_path)
+        record.save()
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         f"{first:06}.npz" for first in (0, 2, 4)
     ]

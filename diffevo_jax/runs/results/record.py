@@ -21,10 +21,12 @@ Value = tuple[float, float | None]
 class Record:
     """The finished repeats of a method, in order: the arrays of each.
 
-    repeats: those of `fields`. populations: what else the first leave, which keep theirs.
+    folder: where they are saved, of a run. repeats: those of `fields`. populations: what else the
+        first leave, which keep theirs.
     """
 
-    def __init__(self):
+    def __init__(self, folder: Path = Path()):
+        self.folder = folder
         self.repeats: list[Arrays] = []
         self.populations: list[Arrays] = []
         self.num_saved = 0
@@ -48,19 +50,19 @@ class Record:
         del self.repeats[:repeats], self.populations[:populations]
         return first
 
-    def save(self, folder: Path) -> None:
+    def save(self) -> None:
         """Write the repeats that are in no file yet. Raises OSError."""
         repeats, populations = self.stacked(self.num_saved)
         if repeats:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             kept = {f"kept.{key}": value for key, value in repeats.items()}
-            write_arrays(folder / f"{self.num_saved:06}.npz", kept | populations)
+            write_arrays(self.folder / f"{self.num_saved:06}.npz", kept | populations)
             self.num_saved = len(self)
 
     @classmethod
     def load(cls, folder: Path, say: Callable[[str], None]) -> "Record":
         """Read the repeats of the files; from one that can't be read on, they run again."""
-        record = cls()
+        record = cls(folder)
         for path in sorted(folder.glob("*.npz")):
             if int(path.stem) != len(record):
                 continue  # one before it can't be read

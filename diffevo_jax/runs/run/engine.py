@@ -344,7 +344,8 @@ class _Run:
         name, config, program = self.name, self.config, self.programs[self.name]
         new = {**new_times(), "finished_repeats": 0}
         times = self.environment["methods"].setdefault(name, new)
-        self.record = record = on_first(Record.load, self.saved_repeats, self.say)
+        place = self.folder / "checkpoints" / "repeats" / name
+        self.record = record = on_first(Record.load, place, self.say)
         if len(record) < config.repeats:
             method = MethodRunner(name, program, [config], times, every=config.checkpoint.every)
             self.progress(name, len(record), 0, True)
@@ -355,7 +356,11 @@ class _Run:
                 self.progress(name, call.first, call.size * call.generation, False)
                 while call.generation < program.num_levels:
                     before, call = call.generation, method.advanced(call)
-                    self.watch(call, before)
+                    if self.log is not None and is_first():
+                        self.log(name, call.first, before, call.kept[-1])
+                    message = no_weight(config.methods[name], call.kept[-1]["fitness"])
+                    if message is not None:
+                        raise Stopped(message)
                     self.progress(name, call.first, call.size * call.generation, False)
                     if call.generation == program.num_levels:
                         record.add(*method.ending(call))
@@ -369,11 +374,6 @@ class _Run:
             self.say(f"{name}: in {len(messages)} of {len(record)} repeats {messages[0]}")
         self.arrays[name] = {key: value for key, value in repeats.items() if key in ARRAYS}
 
-    @property
-    def saved_repeats(self) -> Path:
-        """Where the finished repeats of the method in progress are saved."""
-        return self.folder / "checkpoints" / "repeats" / self.name
-
     def restore(self, first: int) -> Call | None:
         """The checkpoint of the runs from a number on, if any."""
         saved = self.saver.restore(self.name, first)
@@ -384,15 +384,6 @@ class _Run:
             "which --distributed does one after the other: they start again"
         )
         return None
-
-    def watch(self, call: Call, before: int) -> None:
-        """Log the generations from a number on. Raises Stopped where the run can't go on."""
-        kept = call.kept[-1]
-        if self.log is not None and is_first():
-            self.log(call.method, call.first, before, kept)
-        message = no_weight(self.config.methods[call.method], kept["fitness"])
-        if message is not None:
-            raise Stopped(message)
 
     def checkpoint(self, call: Call, generations: int) -> None:
         """Save what is due, after each chunk of so many generations."""
@@ -409,14 +400,14 @@ class _Run:
 
     def save(self, record: Record) -> None:
         """Save the repeats that are finished."""
-        record.save(self.saved_repeats)
+        record.save()
         self.count(record)
 
     def write(self, record: Record) -> None:
         """Write the arrays and rows of a method that has ended."""
         results.write_method(self.folder, self.name, *record.stacked())
         self.count(record)
-        shutil.rmtree(self.saved_repeats, ignore_errors=True)
+        shutil.rmtree(record.folder, ignore_errors=True)
 
     def count(self, record: Record) -> None:
         """Write down how many repeats are finished."""
