@@ -1,5 +1,6 @@
 """What tests share: compiled programs, golden vectors, a float64 loop over the paper's Eq. 8."""
 
+import gc
 import json
 import os
 import shutil
@@ -96,6 +97,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.getoption("update_messages") and getattr(config.option, "numprocesses", None):
         raise pytest.UsageError("--update-messages takes one process: -n 0")
+    # JAX makes many small objects that live: fewer collections save a tenth of the suite's time.
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
     if hasattr(config, "workerinput"):  # a worker inherits the environment
         return
     folder = tempfile.mkdtemp(prefix="compiled-")
