@@ -66,20 +66,20 @@ def runs(num_genes, latent_dim):
 # individual sees nobody but itself, keeps its genome, and the rest is noise. Right: the same problems, with distances in a plane.
 
 # %%
-sizes = (2, 12, 100, 1000)
+sizes = [2, 12, 100, 1000]
 plain = {num_genes: runs(num_genes, None)[0] for num_genes in sizes}
 latent = {num_genes: runs(num_genes, 2)[0] for num_genes in sizes[1:]}
 
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-shades = plt.cm.viridis(np.linspace(0, 0.85, 4))
+shades = dict(zip(sizes, plt.cm.viridis(np.linspace(0, 0.85, 4)), strict=True))
 for axes, infos, title in (
     (panels[0], plain, "distances between genomes"),
     (panels[1], latent, "distances in a plane"),
 ):
-    for (num_genes, info), shade in zip(infos.items(), shades, strict=True):
+    for num_genes, info in infos.items():
         sample_size = info.effective_sample_size.mean(axis=(0, 2))
         label = f"{num_genes} genes"
-        axes.plot(range(1, 21), sample_size, "o-", ms=4, color=shade, label=label)
+        axes.plot(range(1, 21), sample_size, "o-", ms=4, color=shades[num_genes], label=label)
     axes.set(xlabel="generation", title=title, yscale="log", xticks=range(5, 21, 5))
     axes.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
     axes.minorticks_off()
