@@ -171,7 +171,7 @@ def evolve(
 
     Returns the final state, what `keep` kept, stacked along a leading axis of T whose entry -1
     describes the final population, and the best individual. Warns, outside jit, where a whole run
-    selected nobody, or no individual learned from others: `selection.advice`.
+    selected nobody, or no individual learned from others, with what to change.
     Raises InputError on a function of other arguments or that is not JAX's, on what is no key and
     no Algorithm, and on a start out of range.
 

@@ -155,7 +155,7 @@ def diffusion_evolution(
     schedule: of num_generations + 1 levels; `schedules.cosine` by default.
     fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
     latent_dim: d of a random projection, drawn with the key of `init`.
-    floor: see `denoising.diffusion_evolution`. scale, options: see `AsEvosax`.
+    floor: see `de.diffusion_evolution`. scale, options: see `AsEvosax`.
     Its params have std_m, evosax's name for eta, 1 by default.
     """
     schedule = cosine(num_generations + 1) if schedule is None else schedule
