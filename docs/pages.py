@@ -51,6 +51,7 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
 # Short titles, and the pages that say what the numbers mean.
 READ = {
     "bbob": ("BBOB", "minimize.md"),
+    "calls": ("The same call again", "minimize.md"),
     "compilation": ("Compilation", "estimator.md"),
     "control_preset": ("Control preset", "presets.md"),
     "estimator": ("The x0 estimate", "estimator.md"),
