@@ -155,8 +155,8 @@ def run(
         bool,
         Option(
             "--distributed",
-            help="One of many processes that share each population; which one say SLURM, Open MPI "
-            "or the next three.",
+            help="This is one of many processes that share each population. Slurm or Open MPI "
+            "says which; elsewhere the next three options do.",
         ),
     ] = False,
     coordinator: Annotated[
