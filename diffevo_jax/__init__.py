@@ -44,7 +44,7 @@ from diffevo_jax.checks import InputError as InputError
 from diffevo_jax.denoising import Info as Info
 from diffevo_jax.denoising import State as State
 from diffevo_jax.denoising import denoising_evolution as denoising_evolution
-from diffevo_jax.denoising import diffusion_evolution as diffusion_evolution
+from diffevo_jax.diffusion import diffusion_evolution as diffusion_evolution
 from diffevo_jax.kernels import estimate_posterior as estimate_posterior
 from diffevo_jax.kernels import estimate_x0 as estimate_x0
 from diffevo_jax.optimize import Result as Result

@@ -183,7 +183,7 @@ def evolve(
     if not isinstance(algorithm, Algorithm):
         raise InputError(
             "algorithm",
-            "an Algorithm, such as de.diffusion_evolution(schedule)",
+            "an Algorithm, such as de.diffusion_evolution(25)",
             f"{algorithm!r:.80}",
             "evolve takes (key, algorithm, problem, population)",
         )

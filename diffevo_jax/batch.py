@@ -1,7 +1,7 @@
 """Many runs as one program: seeds and settings as a leading axis.
 
     def final_fitness(key, setting):
-        evolution = de.diffusion_evolution(alpha, eta=setting["eta"])
+        evolution = de.presets.paper(alpha, eta=setting["eta"])
         ...
         return fitness.mean()
 

@@ -14,10 +14,9 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax.algorithm import Algorithm, make_algorithm
-from diffevo_jax.checks import Count, Fraction, InputError, NonNegative
+from diffevo_jax.checks import InputError
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.fitness import FitnessMap, standardised, weigh
-from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.parts import Denoiser, Level, Move, Posterior, Sampler, Weights
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
@@ -72,47 +71,6 @@ class Info(NamedTuple):
     selected: jax.Array
 
 
-def diffusion_evolution(
-    schedule: Schedule | ArrayLike,
-    *,
-    fitness_map: FitnessMap = STANDARDISED,
-    eta: Fraction = 1.0,
-    projection: jax.Array | None = None,
-    latent_dim: Count | None = None,
-    floor: NonNegative = 0.0,
-    mesh: Mesh | None = None,
-) -> Algorithm:
-    """Configure Diffusion Evolution, or Latent Space Diffusion Evolution with a latent space.
-
-    It is `denoising_evolution` with the paper's denoiser and sampler, `denoisers.posterior_mean`
-    and `samplers.ddim`.
-
-    schedule: from `schedules`, or alpha `[T]` of your own, strictly decreasing inside (0, 1).
-    fitness_map: (fitness `[N]`, valid `[N]`), higher is better, to log weight `[N]`; from
-        `fitness`. The default, `standardised`, takes fitness of any sign and unit. The paper's are
-        `identity`, which leaves negative fitness out (`Info.num_invalid`, `Info.selected`), and
-        `boltzmann`.
-    eta: noise, in [0, 1]. The paper's control tasks use 1, its benchmarks 0.1; 0 is deterministic.
-    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
-        None takes them in genome space.
-    latent_dim: d of a random projection in its place, drawn in `init` with its key.
-    floor: 1e-9 reproduces the published code, see `estimate_x0`.
-    mesh: split the individuals over all axes of this mesh, in `init` and `step`, and keep them
-        split; None keeps them where they are. See `sharding`.
-
-    Settings may be traced: the factory runs under jit, vmap and grad.
-    Raises InputError, here or in `init` and `step`, naming the argument, expected and seen.
-    """
-    kernel = gaussian(projection=projection, latent_dim=latent_dim, floor=floor)
-    return denoising_evolution(
-        schedule,
-        fitness_map=fitness_map,
-        denoiser=posterior_mean(kernel),
-        sampler=ddim(eta),
-        mesh=mesh,
-    )
-
-
 def denoising_evolution(
     schedule: Schedule | ArrayLike,
     *,
@@ -123,7 +81,11 @@ def denoising_evolution(
 ) -> Algorithm:
     """Configure an evolution that denoises: fitness map, denoiser and sampler are parts to choose.
 
-    schedule, fitness_map, mesh: see `diffusion_evolution`; parts find the mesh in their `Level`.
+    schedule: from `schedules`, or alpha `[T]` of your own, strictly decreasing inside (0, 1).
+    fitness_map: (fitness `[N]`, valid `[N]`), higher is better, to log weight `[N]`; from
+        `fitness`. The default, `standardised`, takes fitness of any sign and unit.
+    mesh: split the individuals over all axes of this mesh, in `init` and `step`, and keep them
+        split; None keeps them where they are. Parts find it in their `Level`. See `sharding`.
     denoiser: from `denoisers`, or your own `Denoiser`; the paper's by default.
     sampler: from `samplers`, or your own `Sampler`; the paper's by default.
 

@@ -11,10 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import InputError, Interval, check_count, concrete, is_traced
+from diffevo_jax.checks import (
+    InputError,
+    Interval,
+    check_count,
+    check_number,
+    concrete,
+    is_traced,
+)
 
 # More than a million levels are a slip.
 Levels = Annotated[int, Interval(2, 1_000_000)]
+NOISIEST = 0.999  # 1 - alpha where `geometric` begins
+Open = Annotated[float, Interval(0, NOISIEST, "()")]
 EXPECTED = "a schedule, such as de.schedules.cosine(25), or alpha [T]"
 
 
@@ -111,3 +120,19 @@ def ddpm(num_levels: Levels) -> Schedule:
     g = -num_levels * (num_levels * log_start + np.log(end)) / (num_levels - 1)
     s = (np.arange(num_levels) + 1) / num_levels
     return from_alpha(np.exp(-b * s - g * s**2))
+
+
+def geometric(num_levels: Levels, *, end: Open = 1e-4) -> Schedule:
+    """Noise that falls by the same factor at every level, as an evolution strategy's step sizes.
+
+    1 - alpha_t = end (0.999 / end)^(t / (T - 1)), from `end` up to 0.999.
+
+    end: 1 - alpha of the last level, in (0, 0.999): the square of its noise. With fresh noise a
+        population follows a fall of about 0.3 sqrt(N T / D) decades in all, see `diffusion`.
+    """
+    num_levels = check_count("num_levels", num_levels, least=2)
+    check_number("end", end, 0, NOISIEST, closed="()")
+    one_minus_alpha = np.geomspace(end, NOISIEST, num_levels)
+    return Schedule(
+        jnp.asarray(1 - one_minus_alpha, float), jnp.asarray(one_minus_alpha, float)
+    )

@@ -7,7 +7,7 @@ they lie.
 
     rows = de.sharding.rows(mesh)
     draw = jax.jit(partial(jax.random.normal, shape=(N, D)), out_shardings=rows)
-    evolution = de.diffusion_evolution(schedule, mesh=mesh)
+    evolution = de.diffusion_evolution(25, mesh=mesh)
     state, info = jax.jit(lambda key, x: de.evolve(key, evolution, fitness_fn, x))(key, draw(key))
 
 An array whose N the devices do not divide is stored whole on each of them; work on it is split.

@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     key_init, key_run = jax.random.split(jax.random.key(0))
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(arguments.generations), fitness_map=de.fitness.boltzmann(10.0)
     )
     step = jax.jit(evolution.step)

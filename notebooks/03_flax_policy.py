@@ -66,7 +66,7 @@ print(f"{task.num_inputs} inputs, {task.num_outputs} actions, {policy.num_genes}
 # %%
 returns = de.tasks.make_fitness(task, policy, success="goal")
 key_init, key_projection, key_run, key_fresh = jax.random.split(jax.random.key(1), 4)
-evolution = de.diffusion_evolution(
+evolution = de.presets.paper(
     de.schedules.cosine(20, clean=True),
     projection=de.latent.random_projection(key_projection, policy.num_genes, 2),
 )

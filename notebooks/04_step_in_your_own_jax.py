@@ -54,7 +54,7 @@ def laboratory(recipes):  # [N, 2] -> [N], a good recipe is near (0.8, -0.5)
 
 # %%
 generations = 12
-evolution = de.diffusion_evolution(de.schedules.cosine(generations))
+evolution = de.presets.paper(de.schedules.cosine(generations))
 step = jax.jit(evolution.step)
 key_init, key_run = jax.random.split(jax.random.key(0))
 state = evolution.init(key_init, jax.random.normal(key_init, (40, 2)))
@@ -103,7 +103,7 @@ def ripples(population, optimum):  # many local optima around the one that is so
 def search(key, optimum):
     key_init, key_run = jax.random.split(key)
     generations = 40
-    evolution = de.diffusion_evolution(de.schedules.cosine(generations))
+    evolution = de.presets.paper(de.schedules.cosine(generations))
 
     def generation(state, key):
         fitness = ripples(state.population, optimum)
@@ -155,7 +155,7 @@ print(f"median distances at the end: {distances[:, -1].min():.2f} to {distances[
 mesh = jax.sharding.Mesh(jax.devices(), ("individuals",))
 rows = de.sharding.rows(mesh)
 draw = jax.jit(lambda key: jax.random.normal(key, (4096, 2)), out_shardings=rows)
-evolution = de.diffusion_evolution(de.schedules.cosine(25), mesh=mesh)
+evolution = de.presets.paper(de.schedules.cosine(25), mesh=mesh)
 run = jax.jit(lambda key, x: de.evolve(key, evolution, de.landscapes.two_peaks, x).state)
 state = run(key_run, draw(key_init))
 print(f"{len(jax.devices())} devices; split as asked: {state.population.sharding == rows}")

@@ -60,7 +60,7 @@ def peaks_kept(population):
 
 def run(key, eta, temperature, schedule=cosine):
     fitness_map = de.fitness.standardised(temperature)
-    evolution = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
+    evolution = de.presets.paper(schedule, eta=eta, fitness_map=fitness_map)
     key_init, key_run = jax.random.split(key)
     population = jax.random.normal(key_init, (64, 2))
     return de.evolve(key_run, evolution, fitness_fn, population).state.population

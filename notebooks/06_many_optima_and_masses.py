@@ -105,7 +105,7 @@ def exact(key, size):
 # many evaluations, 25,600. It divides each weight by the density that its individual was drawn with, and ends with importance sampling.
 
 # %%
-evolution = de.diffusion_evolution(de.schedules.cosine(100), fitness_map=de.fitness.boltzmann(1.0))
+evolution = de.presets.paper(de.schedules.cosine(100), fitness_map=de.fitness.boltzmann(1.0))
 
 
 def published(key):

@@ -48,7 +48,7 @@ def run(key, num_genes, latent_dim=None):
     projection = None  # distances between genomes
     if latent_dim is not None:
         projection = de.latent.random_projection(key_latent, num_genes, latent_dim)
-    evolution = de.diffusion_evolution(de.schedules.cosine(20), projection=projection)
+    evolution = de.presets.paper(de.schedules.cosine(20), projection=projection)
     population = jax.random.normal(key_init, (100, num_genes))
     fitness_fn = make_fitness(key_problem, num_genes)
     _, info, _ = de.evolve(key_run, evolution, fitness_fn, population, keep=lambda info: info)

@@ -16,7 +16,7 @@ from diffevo_jax import algorithm as module
 
 KEY = jax.random.key(5)
 POPULATION = jax.random.normal(jax.random.key(1), (8, 2))
-EVOLUTION = de.diffusion_evolution(de.schedules.cosine(3))
+EVOLUTION = de.presets.paper(de.schedules.cosine(3))
 
 
 class State(NamedTuple):

@@ -449,7 +449,7 @@ METHODS = {"diffusion": "diffevo", "cma_es": "cmaes", "open_es": "openes"} | {
 def as_published(name):
     """A method of Fig. 3 in the plane, and its population."""
     if name == "diffusion":
-        return de.diffusion_evolution(
+        return de.presets.paper(
             de.schedules.cosine(25), fitness_map=de.fitness.identity, eta=0.1, floor=1e-9
         ), 512
     size = 256 if name == "map_elites" else 512

@@ -16,7 +16,7 @@ SETTINGS = {"eta": [0.0, 1.0], "temperature": [0.1, 0.5, 1.0]}
 
 def _final_fitness(key, setting: Any = None):
     setting = setting or {"eta": 0.5, "temperature": 0.2}
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(5),
         eta=setting["eta"],
         fitness_map=de.fitness.boltzmann(setting["temperature"]),

@@ -59,6 +59,44 @@ def test_the_mean_and_sigma_of_a_move_are_those_of_what_it_drew():
     )
 
 
+@pytest.mark.parametrize("freshness", [0.0, 0.3, 1.0])
+def test_freshness_is_the_formula_in_float64_and_keeps_the_variance(freshness):
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    a, b = 0.3, 0.6
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
+    ddpm = (1 - b) / (1 - a) * (1 - a / b)
+    variance = (1 - freshness) * ddpm + freshness * (1 - b)
+    eps = (np.asarray(x_t, float) - np.sqrt(a) * x0) / np.sqrt(1 - a)
+    mean = np.sqrt(b) * np.asarray(x0, float) + np.sqrt(1 - b - variance) * eps
+    for number in (freshness, jnp.asarray(freshness)):  # a number of Python's leaves terms out
+        settings = dict(alpha_t=a, alpha_prev=b, eta=1.0, freshness=number)
+        np.testing.assert_allclose(de.ddim_mean(x_t, x0, **settings), mean, atol=2e-6)
+        x_prev = de.ddim_step(KEY, x_t, x0, **settings)
+        np.testing.assert_allclose(x_prev, mean + np.sqrt(variance) * noise, atol=2e-6)
+        sigma = de.ddim_sigma(a, b, eta=1.0, freshness=number)
+        assert float(sigma) == pytest.approx(np.sqrt(variance), rel=1e-6)
+
+
+def test_wholly_fresh_noise_forgets_where_an_individual_was():
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=1.0, freshness=1.0)
+    np.testing.assert_array_equal(
+        de.ddim_step(KEY, x_t, x0, **settings), de.ddim_step(KEY, 0 * x_t, x0, **settings)
+    )
+
+
+def test_noise_is_fresh_below_a_level_only():
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))
+
+    def moved(**settings):
+        return de.samplers.ddim(**settings).move(KEY, (), x_t, x0, level)[1]
+
+    above, below = moved(freshness=1.0, fresh_below=0.3), moved(freshness=1.0, fresh_below=0.5)
+    np.testing.assert_allclose(above.population, moved().population, rtol=1e-6)
+    np.testing.assert_allclose(below.population, moved(freshness=1.0).population, rtol=1e-6)
+
+
 def test_a_large_population_moves_in_blocks_as_it_does_at_once(monkeypatch):
     def step(key, x_t):
         return de.ddim_step(key, x_t, 0.5 * x_t, alpha_t=0.3, alpha_prev=0.6, eta=1.0)
@@ -82,10 +120,9 @@ def test_the_step_keeps_the_marginal_distribution():
     n, x0 = 40_000, 2.0
     key_x, key_step = jax.random.split(KEY)
     x_t = np.sqrt(0.3) * x0 + np.sqrt(0.7) * jax.random.normal(key_x, (n, 1))
-    for eta in (0.0, 0.5, 1.0):
-        x_prev = de.ddim_step(
-            key_step, x_t, jnp.full((n, 1), x0), alpha_t=0.3, alpha_prev=0.6, eta=eta
-        )
+    for eta, freshness in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.5), (1.0, 1.0)):
+        settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=eta, freshness=freshness)
+        x_prev = de.ddim_step(key_step, x_t, jnp.full((n, 1), x0), **settings)
         # Standard errors: mean sqrt(0.4 / n) = 0.003, variance 0.4 sqrt(2 / n) = 0.003.
         assert float(x_prev.mean()) == pytest.approx(np.sqrt(0.6) * x0, abs=0.015)
         assert float(x_prev.var()) == pytest.approx(0.4, abs=0.015)

@@ -34,7 +34,7 @@ def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.landscap
 
 def _evolution(schedule, **settings):
     """The published weights, which the fitness itself is."""
-    return de.diffusion_evolution(schedule, **{"fitness_map": de.fitness.identity, **settings})
+    return de.presets.paper(schedule, **{"fitness_map": de.fitness.identity, **settings})
 
 
 def _first(fitness_fn):
@@ -312,8 +312,8 @@ def test_jitted_partial_and_bound_fitness_functions_fit():
 
 def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
     fitness = de.landscapes.two_peaks(POPULATION)
-    default = de.diffusion_evolution(COSINE)
-    named = de.diffusion_evolution(COSINE, fitness_map=de.fitness.standardised(0.1))
+    default = de.presets.paper(COSINE)
+    named = de.presets.paper(COSINE, fitness_map=de.fitness.standardised(0.1))
     expected = named.step(KEY, named.init(KEY, POPULATION), fitness)[1].log_weight
     for unit, offset in ((1, 0), (1e-6, 0), (1e6, -3e6)):
         _, info = default.step(KEY, default.init(KEY, POPULATION), unit * fitness + offset)
@@ -325,7 +325,7 @@ def test_the_default_weighs_fitness_of_any_sign_and_unit_alike():
 def test_fitness_that_is_no_number_weighs_nothing_and_is_counted(fitness_map, floor):
     bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])
     fitness = jnp.concatenate([bad, de.landscapes.two_peaks(POPULATION[3:])])
-    algorithm = de.diffusion_evolution(COSINE, fitness_map=fitness_map, floor=floor)
+    algorithm = de.presets.paper(COSINE, fitness_map=fitness_map, floor=floor)
     state, info = algorithm.step(KEY, algorithm.init(KEY, POPULATION), fitness)
     assert int(info.num_invalid) == 3
     assert bool(info.selected)
@@ -350,7 +350,7 @@ def test_without_any_valid_weight_the_run_goes_on_without_selection(value):
 
 def _warned(**settings) -> list[str]:
     """What a run of costs, in units of 1e6, says outside jit."""
-    algorithm = de.diffusion_evolution(COSINE, **settings)
+    algorithm = de.presets.paper(COSINE, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         de.evolve(KEY, algorithm, lambda x: -1e6 * (x**2).sum(1), POPULATION)
@@ -367,7 +367,7 @@ def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
 
 
 def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():
-    algorithm = de.diffusion_evolution(COSINE, fitness_map=de.fitness.boltzmann(1.0))
+    algorithm = de.presets.paper(COSINE, fitness_map=de.fitness.boltzmann(1.0))
     run = partial(de.evolve, algorithm=algorithm, problem=lambda x: -1e6 * (x**2).sum(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -451,7 +451,7 @@ def test_gradients_of_a_whole_run_agree_with_finite_differences():
 
         def loss(eta, temperature):
             fitness_map = de.fitness.boltzmann(temperature)
-            algorithm = de.diffusion_evolution(schedule, eta=eta, fitness_map=fitness_map)
+            algorithm = de.presets.paper(schedule, eta=eta, fitness_map=fitness_map)
             state, _, _ = de.evolve(KEY, algorithm, de.landscapes.two_peaks, population)
             return de.landscapes.two_peaks(state.population).mean()
 
@@ -641,7 +641,7 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
         )
         assert (
             double.t.dtype
-            == de.diffusion_evolution(alpha).init(KEY, population).t.dtype
+            == de.presets.paper(alpha).init(KEY, population).t.dtype
             == jnp.int32
         )
         moved = float(jnp.max(jnp.abs(double.population - population)))
@@ -710,9 +710,9 @@ def test_positional_arguments_may_have_any_names():
     [
         (
             "schedule",
-            lambda: de.diffusion_evolution(de.schedules.Schedule(COSINE[0], COSINE[1][:5])),
+            lambda: de.presets.paper(de.schedules.Schedule(COSINE[0], COSINE[1][:5])),
         ),
-        ("schedule", lambda: jax.eval_shape(de.diffusion_evolution, jnp.ones((2, 3)))),
+        ("schedule", lambda: jax.eval_shape(de.presets.paper, jnp.ones((2, 3)))),
         (
             "population",
             lambda: _evolution(COSINE).init(KEY, POPULATION.at[:2, 0].set(jnp.inf)),

@@ -78,7 +78,7 @@ def test_a_fresh_state_tells_its_best_its_population_and_metrics():
 def test_it_is_evolve_with_the_sign_turned():
     es = ES(SIZE, POPULATION[0], GENERATIONS, scale=2.0)
     state = es.init(KEY_INIT, POPULATION, cost(POPULATION), es.default_params)
-    evolution = de.diffusion_evolution(de.schedules.cosine(GENERATIONS + 1))
+    evolution = de.presets.paper(de.schedules.cosine(GENERATIONS + 1))
     ours = evolution.init(KEY_INIT, POPULATION / 2)
     ours, _ = evolution.step(KEY_INIT, ours, -cost(POPULATION))
     population = POPULATION

@@ -106,7 +106,7 @@ def test_others_without_a_fitness_change_no_weight(make, bad):
     fitness = jnp.concatenate([jnp.full(4, bad), FITNESS])
     np.testing.assert_allclose(_weigh(make(2.0), fitness)[4:], expected, rtol=1e-6)
     population = jax.random.normal(jax.random.key(0), (8, 2))
-    algorithm = de.diffusion_evolution(de.schedules.cosine(3), fitness_map=make(2.0))
+    algorithm = de.presets.paper(de.schedules.cosine(3), fitness_map=make(2.0))
     _, info = algorithm.step(jax.random.key(1), algorithm.init(KEY, population), fitness)
     np.testing.assert_allclose(info.log_weight[4:], expected, rtol=1e-6)
     assert bool(jnp.all(jnp.isnan(info.log_weight[:4])))

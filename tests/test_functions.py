@@ -100,7 +100,7 @@ def test_evolution_reaches_the_measured_fitness_of_the_published_code(name):
     @jax.jit
     def repeat(key):
         key_init, key_run = jax.random.split(key)
-        algorithm = de.diffusion_evolution(
+        algorithm = de.presets.paper(
             de.schedules.cosine(25), fitness_map=de.fitness.identity, eta=0.1, floor=1e-9
         )
         population = jax.random.normal(key_init, (512, 2))

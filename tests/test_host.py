@@ -59,7 +59,7 @@ BAD[[1, 3, 4], 0] = 101, 102, 103
 
 
 def test_a_run_goes_on_without_those_that_fail_and_names_them():
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0)
     )
     step = jax.jit(evolution.step)
@@ -88,7 +88,7 @@ def test_a_run_goes_on_without_those_that_fail_and_names_them():
 
 
 def test_an_evolution_completes_and_counts_evaluations_that_raise():
-    evolution = de.diffusion_evolution(de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(1))
+    evolution = de.presets.paper(de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(1))
     step = jax.jit(evolution.step)
     state = evolution.init(jax.random.key(0), jax.random.normal(jax.random.key(0), (32, 2)))
     raised = missing = 0

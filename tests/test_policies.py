@@ -135,7 +135,7 @@ def test_a_gru_remembers_what_no_policy_without_memory_can_know():
     def success(policy):
         """Share of right answers in each generation of a whole evolution, `[T]`."""
         fitness_fn = control.make_fitness(task, policy, num_episodes=16, success=1.0)
-        evolution = de.diffusion_evolution(
+        evolution = de.presets.paper(
             de.schedules.cosine(20),
             fitness_map=de.fitness.boltzmann(0.1),
             projection=de.latent.random_projection(jax.random.key(9), policy.num_genes, 2),

@@ -78,7 +78,7 @@ def test_it_finds_what_has_moved_and_a_run_that_has_ended_does_not():
         return float(jnp.min(jnp.sum((info.population[-1] - 1.5) ** 2, axis=1)))
 
     _, info = jax.jit(partial(follow, algorithm=restarting()))(KEY, moves=True)
-    evolution = de.diffusion_evolution(de.schedules.cosine(6))
+    evolution = de.presets.paper(de.schedules.cosine(6))
     _, ended = jax.jit(partial(follow, algorithm=evolution))(KEY, moves=True)
     assert distance(info) < 0.5 * distance(ended)
 

@@ -227,7 +227,7 @@ def test_a_run_is_evolve_with_the_configs_settings(tiny, tmp_path):
     _run(tiny, tmp_path / "out")
     key = jax.random.fold_in(jax.random.key(0), 2)
     key_init, _, key_run = jax.random.split(key, 3)
-    algorithm = de.diffusion_evolution(
+    algorithm = de.presets.paper(
         de.schedules.cosine(4), fitness_map=de.fitness.boltzmann(0.1), eta=1.0
     )
     population = jax.random.normal(key_init, (16, 2))

@@ -41,7 +41,7 @@ def mass_and_widths(x):
 
 
 def published(key):
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(100), fitness_map=de.fitness.boltzmann(1.0), eta=1.0
     )
     population = jax.random.normal(jax.random.fold_in(key, 1), (256, 2))

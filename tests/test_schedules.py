@@ -63,7 +63,7 @@ def test_a_clean_end_has_the_last_generation_at_its_estimates():
     population = jax.random.normal(jax.random.key(0), (16, 2))
 
     def distance(schedule):
-        algorithm, fitness_fn = de.diffusion_evolution(schedule), de.landscapes.two_peaks
+        algorithm, fitness_fn = de.presets.paper(schedule), de.landscapes.two_peaks
         info = de.evolve(
             jax.random.key(1), algorithm, fitness_fn, population, keep=lambda i: i
         ).kept

@@ -201,7 +201,7 @@ def test_gradients_are_those_of_the_formula(choose, way, genes):
 
 @cache
 def _run(mesh: Mesh | None):
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(6), fitness_map=de.fitness.boltzmann(0.1), mesh=mesh
     )
     population = jax.random.normal(KEY, (48, 2))
@@ -225,7 +225,7 @@ def test_a_run_on_many_devices_is_the_run_on_one(choose, way, devices):
 def _compiled_step(devices: int, n: int, genes: int):
     mesh = _mesh(devices)
     rows = de.sharding.rows(mesh)
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(5), fitness_map=de.fitness.boltzmann(1.0), mesh=mesh
     )
     generation = de.make_generation(
@@ -276,14 +276,14 @@ def test_roll_outs_on_many_devices_draw_what_one_device_draws(refuses):
 
 def test_outside_jit_a_population_moves_to_the_mesh():
     mesh = _mesh(4)
-    evolution = de.diffusion_evolution(de.schedules.cosine(5), mesh=mesh)
+    evolution = de.presets.paper(de.schedules.cosine(5), mesh=mesh)
     state = evolution.init(KEY, jax.device_put(jnp.ones((8, 2)), jax.devices()[6]))
     assert state.population.sharding.is_equivalent_to(de.sharding.rows(mesh), 2)
 
 
 def test_what_is_no_mesh_is_named(refuses):
     with refuses("mesh"):
-        de.diffusion_evolution(de.schedules.cosine(5), mesh=8)  # pyright: ignore
+        de.presets.paper(de.schedules.cosine(5), mesh=8)  # pyright: ignore
     explicit = jax.make_mesh((2,), ("i",), axis_types=(AxisType.Explicit,))
     with refuses("mesh"):
         de.estimate_x0(jnp.ones((4, 2)), jnp.zeros(4), 0.5, mesh=explicit)

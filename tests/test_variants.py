@@ -27,9 +27,12 @@ DENOISERS: dict[str, Callable[..., de.Denoiser]] = {
     "posterior_mean": lambda x, kernel: denoisers.posterior_mean(kernel),
     "archive": lambda x, kernel: denoisers.archive(kernel, generations=2),
     "broadened": lambda x, kernel: denoisers.broadened(kernel, share=x),
+    "niching": lambda x, kernel: denoisers.niching(kernel, sharing=x, warmth=1 + x, warm=0.9),
+    "consensus": lambda x, kernel: denoisers.consensus(),
 }
 SAMPLERS: dict[str, Callable[..., de.Sampler]] = {
     "ddim": samplers.ddim,
+    "ddim, fresh": lambda eta: samplers.ddim(freshness=eta),
     "dpm_solver": lambda eta: samplers.dpm_solver(),
 }
 # Denoiser, kernel and sampler of each.
@@ -41,9 +44,15 @@ PARTS = {
     **{name: ("posterior_mean", "gaussian", name) for name in SAMPLERS if name != "ddim"},
 }
 VARIANTS = list(PARTS)
-ESTIMATES = [name for name, (_, _, sampler) in PARTS.items() if sampler == "ddim"]
-
 NO_ETA = ("dpm_solver",)  # samplers without the setting
+NOISY = ("ddim, fresh",)  # that draw noise also where eta is 0
+NO_KERNEL = ("consensus",)  # denoisers without one, and without a number
+STILL_VARIANTS = [name for name in VARIANTS if name not in NOISY]
+ESTIMATES = [
+    name
+    for name, (_, _, sampler) in PARTS.items()
+    if sampler == "ddim" and name not in NO_KERNEL
+]
 
 KEY = jax.random.key(7)
 POPULATION = jax.random.normal(jax.random.key(1), (16, 2))
@@ -127,7 +136,8 @@ def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
     assert bool(jnp.all(slopes["temperature"] != 0))
     if name not in NO_ETA:
         assert bool(jnp.all(slopes["eta"][1:] != 0))
-    assert bool(jnp.any(slopes["number"] != 0))
+    if name not in NO_KERNEL:
+        assert bool(jnp.any(slopes["number"] != 0))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -152,7 +162,7 @@ def test_pieces_are_one_run_and_a_finished_run_is_a_fixed_point(name):
     chex.assert_trees_all_equal(repeated, running)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", STILL_VARIANTS)
 def test_permuted_individuals_evolve_the_same_way(name):
     order = jax.random.permutation(KEY, len(POPULATION))
     whole = _final(name, setting=STILL)
@@ -161,7 +171,7 @@ def test_permuted_individuals_evolve_the_same_way(name):
     chex.assert_trees_all_close(permuted, expected, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", STILL_VARIANTS)
 def test_without_a_projection_a_rotated_problem_is_solved_by_a_rotated_run(name):
     whole = _final(name, setting=STILL)
     rotated = _final(name, population=POPULATION @ FRAME.T, setting=STILL, frame=FRAME)
@@ -296,6 +306,90 @@ def test_gradients_take_the_breadth_as_constant():
 
     assert float(jax.grad(norm)(0.5)) == 0
     assert float(norm(0.5)) != float(norm(0.9))
+
+
+# Consensus
+
+
+def test_the_consensus_is_a_kernel_of_infinite_width():
+    weights = _weights(_fitness(POPULATION)).log_weight
+    for t in (0, 1, 3):
+        actual, _ = _estimate(denoisers.consensus(), t=t)
+        expected = kernels.gaussian().average(
+            (), POPULATION, weights, _level(t), inverse_temperature=1e-12
+        )
+        chex.assert_trees_all_close(actual, expected, rtol=1e-5)  # float32
+
+
+def test_who_is_no_number_or_has_no_fitness_is_no_part_of_the_consensus():
+    population = POPULATION.at[5].set(jnp.inf)
+    log_weight = jnp.where(jnp.arange(16) == 5, jnp.nan, jnp.log(_fitness(POPULATION)))
+    weights = de.Weights(log_weight, jnp.exp(log_weight), lambda fitness: fitness)
+    _, posterior = denoisers.consensus().estimate(KEY, (), population, weights, _level(2))
+    g, x = _double(jnp.exp(log_weight), POPULATION)
+    others = np.delete(np.arange(16), 5)
+    expected = g[others] @ x[others] / g[others].sum()
+    np.testing.assert_allclose(posterior.x0, np.tile(expected, (16, 1)), rtol=1e-5)  # float32
+
+
+# Niching
+
+
+def test_niching_divides_weights_by_the_crowd_and_warms_them():
+    tau, sharing = 1.7, 0.6
+    denoiser = denoisers.niching(sharing=sharing, warmth=tau, warm=0.01, cold=0.001)
+    for t in (0, 2):  # 1 - alpha is .001 and above, .44: as sharp as the map, and warm
+        posterior, _ = _estimate(denoiser, t=t)
+        x, log_g = _double(POPULATION, jnp.log(_fitness(POPULATION)))
+        alpha, rest = _double(SCHEDULE.alpha[t], SCHEDULE.one_minus_alpha[t])
+        crowd = _loop(x, x, np.zeros(16), lambda row: -np.sum((row - x) ** 2, 1) / (2 * rest))[1]
+        log_w = log_g / (1 if t == 0 else tau) - sharing * crowd
+        expected = _loop(
+            x, x, log_w, lambda row: -np.sum((row - np.sqrt(alpha) * x) ** 2, 1) / (2 * rest)
+        )
+        for actual, value in zip(posterior, expected, strict=True):
+            np.testing.assert_allclose(actual, value, rtol=2e-4, atol=2e-4)  # float32 at 1e-3
+
+
+def test_without_sharing_and_warmth_niching_is_the_posterior_mean():
+    for t in (0, 1, 3):
+        actual, _ = _estimate(denoisers.niching(sharing=0, warmth=1), t=t)
+        expected, _ = _estimate(denoisers.posterior_mean(), t=t)
+        chex.assert_trees_all_close(actual, expected, rtol=1e-6)
+
+
+def test_niches_outlast_fresh_noise_and_consensus_keeps_one():
+    """Eight even peaks, 128 x 25: without niches fresh noise keeps 2 or 3, see docs/settings.md."""
+    angle = 2 * jnp.pi * jnp.arange(8) / 8
+    centres = 2 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
+
+    def distances(x):
+        return jnp.linalg.norm(1.5 * x[:, None] - centres, axis=2)
+
+    def kept(denoiser, key):
+        algorithm = de.denoising_evolution(
+            de.schedules.geometric(25),
+            denoiser=denoiser,
+            sampler=de.samplers.ddim(freshness=1.0),
+        )
+        population = jax.random.normal(key, (128, 2))
+        state = de.evolve(
+            key, algorithm, lambda x: jnp.exp(-(jnp.min(distances(x), 1) ** 2)), population
+        ).state
+        return jnp.sum(jnp.any(distances(state.population) < 0.5, axis=0))
+
+    keys = jax.random.split(KEY, 8)
+    means = {
+        name: float(jnp.mean(jax.vmap(partial(kept, denoiser))(keys)))
+        for name, denoiser in {
+            "niching": denoisers.niching(),
+            "plain": denoisers.posterior_mean(),
+            "consensus": denoisers.consensus(),
+        }.items()
+    }
+    assert means["niching"] > 7  # 7.75 +- .08 over 40 seeds
+    assert means["plain"] < 5
+    assert means["consensus"] == 1
 
 
 # Archive
@@ -593,6 +687,14 @@ def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused(refuses):
     [
         ("share", lambda: denoisers.broadened(share=0)),
         ("share", lambda: denoisers.broadened(share=1.5)),
+        ("sharing", lambda: denoisers.niching(sharing=-1)),
+        ("warmth", lambda: denoisers.niching(warmth=0)),
+        ("warm", lambda: denoisers.niching(warm=1)),
+        ("cold", lambda: denoisers.niching(cold=0.05)),
+        ("kernel", lambda: denoisers.niching(3)),  # pyright: ignore
+        ("freshness", lambda: samplers.ddim(freshness=1.5)),
+        ("fresh_below", lambda: samplers.ddim(fresh_below=-1)),
+        ("eta", lambda: samplers.ddim(0.5, freshness=0.5)),
         ("dof", lambda: kernels.student_t(dof=0.0)),
         ("generations", lambda: denoisers.archive(generations=0)),
         ("generations", lambda: denoisers.archive(generations=2.0)),  # pyright: ignore
@@ -618,5 +720,5 @@ def test_an_integer_of_any_kind_counts_generations():
 
 def test_the_pages_table_lists_every_variant():
     text = (REPOSITORY / "docs" / "variants.md").read_text()
-    variants = {*DENOISERS, *SAMPLERS, *KERNELS} - {"gaussian", "isotropic"}
+    variants = {*DENOISERS, *SAMPLERS, *KERNELS} - {"gaussian", "isotropic", *NOISY}
     assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == variants

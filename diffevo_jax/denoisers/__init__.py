@@ -2,4 +2,6 @@
 
 from diffevo_jax.denoisers._archive import archive as archive
 from diffevo_jax.denoisers._broadened import broadened as broadened
+from diffevo_jax.denoisers._consensus import consensus as consensus
+from diffevo_jax.denoisers._niching import niching as niching
 from diffevo_jax.denoisers._posterior_mean import posterior_mean as posterior_mean

@@ -13,7 +13,7 @@ from flax import struct
 
 from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_number
-from diffevo_jax.denoising import diffusion_evolution as configure
+from diffevo_jax.presets._paper import paper as configure
 from diffevo_jax.fitness import FitnessMap, standardised
 from diffevo_jax.schedules import Schedule, cosine
 
@@ -155,7 +155,7 @@ def diffusion_evolution(
     schedule: of num_generations + 1 levels; `schedules.cosine` by default.
     fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
     latent_dim: d of a random projection, drawn with the key of `init`.
-    floor: see `de.diffusion_evolution`. scale, options: see `AsEvosax`.
+    floor: see `de.presets.paper`. scale, options: see `AsEvosax`.
     Its params have std_m, evosax's name for eta, 1 by default.
     """
     schedule = cosine(num_generations + 1) if schedule is None else schedule

@@ -2,6 +2,7 @@
 
 from diffevo_jax.presets._control import Control as Control
 from diffevo_jax.presets._control import control as control
+from diffevo_jax.presets._paper import paper as paper
 from diffevo_jax.presets._restart import RestartInfo as RestartInfo
 from diffevo_jax.presets._restart import Restarting as Restarting
 from diffevo_jax.presets._restart import renoise as renoise

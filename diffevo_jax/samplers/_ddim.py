@@ -1,4 +1,16 @@
-"""The DDIM step of Diffusion Evolution (paper Algorithm 1; Song et al., 2010.02502)."""
+"""The DDIM step of Diffusion Evolution (paper Algorithm 1; Song et al., 2010.02502).
+
+Its noise has a dial. A step draws x_prev ~ N(mean, sigma^2 I) along and around the noise eps that
+an individual already has; how much of that it keeps is the share `remembered`:
+
+    remembered = (1 - freshness) (1 - eta^2 (1 - kept)),   kept = alpha_t (1 - alpha_prev)
+                                                                  / (alpha_prev (1 - alpha_t))
+    sigma^2    = (1 - alpha_prev) (1 - remembered)
+
+eta = 0 remembers all (deterministic DDIM), eta = 1 what DDPM does, and freshness = 1 nothing. For
+data at one point all of them keep the marginals of diffusion. For a population that is its own
+model they are different searches, see docs/settings.md.
+"""
 
 from functools import partial
 from typing import Any
@@ -7,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.batch import individual_keys
-from diffevo_jax.checks import Fraction, check_number
+from diffevo_jax.checks import Fraction, InputError, check_number, concrete
 from diffevo_jax.parts import Level, Move, Sampler, no_memory
 from diffevo_jax.sharding import over_individuals
 
@@ -17,14 +29,23 @@ from diffevo_jax.sharding import over_individuals
 CPU_BLOCK = 2**19
 
 
-def ddim(eta: Fraction = 1.0) -> Sampler:
+def ddim(
+    eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fraction = 1.0
+) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
     eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
+    freshness: how much of the noise that DDPM's step still remembers is drawn anew, in [0, 1], or
+        traced; 1 is x_prev ~ N(sqrt(alpha_prev) x0, (1 - alpha_prev) I), without memory. Memory
+        keeps individuals where they are, fresh noise lets them search (`ddim_sigma`).
+    fresh_below: freshness counts at levels with 1 - alpha_prev of at most this, and is 0 above;
+        1 is all of them.
 
-    Raises InputError on an eta out of range.
+    Raises InputError on numbers out of range, and on an eta below 1 beside a freshness above 0.
     """
-    check_number("eta", eta, 0, 1)
+    _check_noise(eta, freshness)
+    check_number("fresh_below", fresh_below, 0, 1)
+    everywhere = _is(fresh_below, 1)
 
     def move(
         key: jax.Array, memory: Any, x_t: jax.Array, x0: jax.Array, level: Level
@@ -33,6 +54,9 @@ def ddim(eta: Fraction = 1.0) -> Sampler:
             "alpha_t": level.alpha,
             "alpha_prev": level.alpha_prev,
             "eta": eta,
+            "freshness": freshness
+            if everywhere
+            else jnp.where(level.one_minus_alpha_prev <= fresh_below, freshness, 0.0),
             "one_minus_alpha_t": level.one_minus_alpha,
             "one_minus_alpha_prev": level.one_minus_alpha_prev,
         }
@@ -49,22 +73,29 @@ def ddim(eta: Fraction = 1.0) -> Sampler:
 
 
 def ddim_sigma(
-    alpha_t, alpha_prev, *, eta, one_minus_alpha_t=None, one_minus_alpha_prev=None
+    alpha_t, alpha_prev, *, eta, freshness=0.0, one_minus_alpha_t=None, one_minus_alpha_prev=None
 ) -> jax.Array:
     """Compute the standard deviation of the noise that one step adds (Eq. 16 of DDIM).
 
-    sigma = eta sqrt((1 - alpha_prev) / (1 - alpha_t) (1 - alpha_t / alpha_prev))
+    sigma^2 = (1 - freshness) eta^2 (1 - alpha_prev) / (1 - alpha_t) (1 - alpha_t / alpha_prev)
+              + freshness (1 - alpha_prev)
 
     alpha_t, alpha_prev: signal level before and after the step, alpha_t < alpha_prev.
     eta: in [0, 1]; 0 is deterministic, 1 is DDPM's noise.
+    freshness: in [0, 1], from the noise of eta to wholly fresh noise; see `ddim`.
     one_minus_alpha_t, one_minus_alpha_prev: 1 - alpha to full precision; None subtracts.
     """
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
+    if _is(freshness, 1):
+        return jnp.sqrt(one_minus_prev)
     # 1 - alpha_t / alpha_prev, from the side that keeps its digits: alpha near 0, 1 - alpha near 1.
     noisy = 1 - alpha_t / alpha_prev
     rise = jnp.where(alpha_t < 0.5, noisy, (one_minus_t - one_minus_prev) / alpha_prev)
-    return eta * jnp.sqrt(one_minus_prev / one_minus_t * rise)
+    sigma = eta * jnp.sqrt(one_minus_prev / one_minus_t * rise)
+    if _is(freshness, 0):
+        return sigma
+    return _root((1 - freshness) * sigma**2 + freshness * one_minus_prev)
 
 
 def ddim_mean(
@@ -74,15 +105,20 @@ def ddim_mean(
     alpha_t,
     alpha_prev,
     eta,
+    freshness=0.0,
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
     """Compute where a step goes without its noise, `[N, D]`; arguments as for `ddim_step`."""
+    if _is(freshness, 1):
+        return jnp.sqrt(alpha_prev) * x0
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
-    # 1 - alpha_prev - sigma^2 = (1 - alpha_prev) (1 - eta^2 + eta^2 kept), which never cancels.
+    # What is left of 1 - alpha_prev beside sigma^2, in a form that never cancels.
     kept = alpha_t * one_minus_prev / (alpha_prev * one_minus_t)
     direction = jnp.sqrt(one_minus_prev * (1 - eta**2 + eta**2 * kept))
+    if not _is(freshness, 0):
+        direction *= _root(1 - freshness)
     eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
     return jnp.sqrt(alpha_prev) * x0 + direction * eps
 
@@ -95,6 +131,7 @@ def ddim_step(
     alpha_t,
     alpha_prev,
     eta,
+    freshness=0.0,
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
@@ -104,7 +141,7 @@ def ddim_step(
     x_prev = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - sigma^2) eps + sigma N(0, I)
 
     key: one PRNG key, or keys `[N]`; `jax.random.split(key, N)` gives what key gives.
-        Not used when eta is the Python number 0.
+        Not used when eta and freshness are the Python number 0.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
     """
@@ -112,11 +149,12 @@ def ddim_step(
         "alpha_t": alpha_t,
         "alpha_prev": alpha_prev,
         "eta": eta,
+        "freshness": freshness,
         "one_minus_alpha_t": one_minus_alpha_t,
         "one_minus_alpha_prev": one_minus_alpha_prev,
     }
 
-    if isinstance(eta, int | float) and eta == 0:
+    if _is(eta, 0) and _is(freshness, 0):
         return ddim_mean(x_t, x0, **levels)
     sigma = ddim_sigma(**levels)
 
@@ -134,3 +172,26 @@ def ddim_step(
         cpu=partial(jax.lax.map, individual, batch_size=rows),
         default=jax.vmap(individual),
     )
+
+
+def _check_noise(eta: Fraction, freshness: Fraction) -> None:
+    check_number("eta", eta, 0, 1)
+    check_number("freshness", freshness, 0, 1)
+    numbers = concrete(eta), concrete(freshness)
+    if None not in numbers and numbers[0] < 1 and numbers[1] > 0:
+        raise InputError(
+            "eta",
+            "1 beside a freshness above 0",
+            eta,
+            "eta below 1 remembers more than DDPM's step, freshness less; set one of the two",
+        )
+
+
+def _is(setting: Any, number: int) -> bool:
+    """Whether a setting is a number of Python's, and this one."""
+    return isinstance(setting, int | float) and setting == number
+
+
+def _root(square: jax.Array) -> jax.Array:
+    """Take the square root, whose gradient at 0 is 0 in the place of infinity."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -21,7 +21,7 @@ from timing import device, print_row
 import diffevo_jax as de
 
 CALLS, BOUNDS, MB = 200, [(-1.0, 1.0)] * 3, 2**20
-EVOLUTION = de.diffusion_evolution(de.schedules.cosine(20))
+EVOLUTION = de.presets.paper(de.schedules.cosine(20))
 POPULATION = jax.random.normal(jax.random.key(0), (128, 4))
 compilations: list[str] = []
 

@@ -200,7 +200,7 @@ def main() -> None:
 
     def program(n: int, dim: int, genes: int) -> Iterator[tuple[str, Any, list]]:
         projection = None if dim == genes else jnp.ones((genes, dim))
-        algorithm = de.diffusion_evolution(
+        algorithm = de.presets.paper(
             de.schedules.cosine(100), fitness_map=de.fitness.boltzmann(1.0), projection=projection
         )
 

@@ -31,7 +31,7 @@ def estimate() -> tuple[Callable, tuple]:
 
 def evolve() -> tuple[Callable, tuple]:
     """`evolve` of 100 levels at N = 512, D = 2."""
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(100), fitness_map=de.fitness.boltzmann(1.0), eta=0.1
     )
 

@@ -43,7 +43,7 @@ def functions(name: str, fitness_map, key: jax.Array) -> jax.Array:
     """The mean fitness of the last generation on a benchmark function."""
     landscape, key_init = getattr(de.landscapes, name), jax.random.fold_in(key, 1)
     population = jax.random.normal(key_init, (512, 2))
-    algorithm = de.diffusion_evolution(
+    algorithm = de.presets.paper(
         de.schedules.cosine(25), fitness_map=fitness_map, eta=0.1, floor=1e-9
     )
     return de.evolve(key, algorithm, lambda x: landscape(4 * x), population).kept[-1].mean()
@@ -54,7 +54,7 @@ def costs(name: str, fitness_map, key: jax.Array) -> jax.Array:
     key_init, key_shift = jax.random.split(jax.random.fold_in(key, 1))
     shift = jax.random.uniform(key_shift, (DIM,), minval=-4, maxval=4)
     population = jax.random.normal(key_init, (100, DIM))
-    algorithm = de.diffusion_evolution(de.schedules.cosine(20), fitness_map=fitness_map)
+    algorithm = de.presets.paper(de.schedules.cosine(20), fitness_map=fitness_map)
     fitness = lambda x: -COSTS[name](jnp.clip(2.5 * x, -5, 5) - shift)  # noqa: E731
     return -de.evolve(key, algorithm, fitness, population).best.fitness
 
@@ -67,7 +67,7 @@ def control(name: str, fitness_map, key: jax.Array) -> jax.Array:
     key_init, key_projection = jax.random.split(jax.random.fold_in(key, 1))
     population = jax.random.normal(key_init, (256, policy.num_genes))
     projection = de.latent.random_projection(key_projection, policy.num_genes, 2)
-    algorithm = de.diffusion_evolution(
+    algorithm = de.presets.paper(
         de.schedules.cosine(10), fitness_map=fitness_map, projection=projection
     )
     evaluate = lambda key, x: returns(key, x).mean(axis=1)  # noqa: E731

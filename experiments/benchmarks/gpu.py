@@ -226,7 +226,7 @@ def rollout() -> Rows:
 
 def evolve() -> Rows:
     """100 generations at N = 512: expect 4 to 6 ms."""
-    algorithm = de.diffusion_evolution(
+    algorithm = de.presets.paper(
         de.schedules.cosine(100 if ON_GPU else 5), fitness_map=de.fitness.boltzmann(1.0), eta=0.1
     )
 

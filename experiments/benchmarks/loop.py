@@ -30,7 +30,7 @@ def our_run(hidden: tuple[int, ...]) -> tuple[Callable[[jax.Array], jax.Array], 
     task = de.tasks.make_task("CartPole-v1")
     policy = de.policies.mlp((4, *hidden, 2))
     returns = de.tasks.make_returns(task, policy)
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(GENERATIONS), fitness_map=de.fitness.boltzmann(10.0)
     )
 

@@ -28,7 +28,7 @@ import diffevo_jax as de
 DIM, BATCH, EMITTERS, CELLS, ITERATIONS = 20, 36, 5, 50, 200
 
 
-evolution = de.diffusion_evolution(de.schedules.cosine(4, clean=True))
+evolution = de.presets.paper(de.schedules.cosine(4, clean=True))
 step = jax.jit(evolution.step)
 
 

@@ -50,7 +50,7 @@ def restarting(level: int, **settings):
 
 
 METHODS = {
-    "one run, then as it is": lambda _: de.diffusion_evolution(de.schedules.cosine(LEVELS)),
+    "one run, then as it is": lambda _: de.presets.paper(de.schedules.cosine(LEVELS)),
     "restart at the end of a run only, level 8": restarting(8, tolerance=float("inf")),
     **{f"restart, level {level}": restarting(level) for level in (2, 8, 16)},
     f"afresh, level {LEVELS - 1}": restarting(LEVELS - 1),

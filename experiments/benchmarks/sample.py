@@ -109,7 +109,7 @@ PROBLEMS = {
 
 def published(key, density: Density):
     """Diffusion Evolution with g itself as the weight."""
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(GENERATIONS), fitness_map=de.fitness.boltzmann(1.0), eta=1.0
     )
     key_init, key_run = jax.random.split(key)

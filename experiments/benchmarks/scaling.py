@@ -41,7 +41,7 @@ ARRAY = re.compile(r"(?:f|u|s)32\[([0-9,]*)\]")
 
 def program(mesh: Mesh | None, n: int, genes: int) -> Any:
     """One compiled step, (key, population, fitness) -> (population, its estimate)."""
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(10),
         fitness_map=de.fitness.boltzmann(1.0),
         projection=de.latent.random_projection(jax.random.key(1), genes, LATENT),

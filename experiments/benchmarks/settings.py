@@ -283,7 +283,7 @@ def peaks() -> Iterator[Row]:
         def distances(x: jax.Array) -> jax.Array:
             return jnp.linalg.norm(x[:, None] - centres, axis=2)
 
-        algorithm = de.diffusion_evolution(
+        algorithm = de.presets.paper(
             de.schedules.cosine(num_levels),
             fitness_map=de.fitness.standardised(setting["temperature"]),
             eta=setting["eta"],

@@ -23,7 +23,7 @@ def _register_all(kind: str, module: Any, made: type) -> None:
             register(kind, name, factory)
 
 
-for _name in ("cosine", "linear", "ddpm"):
+for _name in ("cosine", "linear", "ddpm", "geometric"):
     register("schedule", _name, getattr(de.schedules, _name))
 
 register("fitness_map", "standardised", de.fitness.standardised)
@@ -39,6 +39,7 @@ _register_all("sampler", de.samplers, de.Sampler)
 
 register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
+register("algorithm", "paper", de.presets.paper)
 _register_all("algorithm", de.baselines, de.Algorithm)
 
 

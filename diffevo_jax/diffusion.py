@@ -1,0 +1,119 @@
+"""Diffusion Evolution with the settings that do well, by the numbers of genes and evaluations.
+
+All of them were measured (docs/settings.md): noise without memory, of which the schedule takes away
+as much as that many evaluations can follow; distances in a latent space, for in many genes a
+Gaussian sees nobody but the individual itself; and in the plane, where a kernel tells optima
+apart, niches.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from diffevo_jax.algorithm import Algorithm
+from diffevo_jax.checks import Count, Fraction, InputError, check_count, check_population
+from diffevo_jax.denoisers._niching import niching
+from diffevo_jax.denoisers._posterior_mean import posterior_mean
+from diffevo_jax.denoising import denoising_evolution
+from diffevo_jax.fitness import FitnessMap, standardised
+from diffevo_jax.kernels._gaussian import gaussian
+from diffevo_jax.parts import Denoiser
+from diffevo_jax.samplers._ddim import ddim
+from diffevo_jax.schedules import Levels, Schedule, geometric
+
+LATENT = 2
+PLANE = 2  # genes up to which niches are kept
+# The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes can
+# follow, up to what float32 has.
+LEAST_DECADES, MOST_DECADES, PER_DECADE = 2.5, 8.0, 50
+
+
+def diffusion_evolution(
+    num_levels: Levels | None = None,
+    *,
+    schedule: Schedule | None = None,
+    fitness_map: FitnessMap | None = None,
+    freshness: Fraction = 1.0,
+    projection: jax.Array | None = None,
+    latent_dim: Count | None = None,
+    mesh: Mesh | None = None,
+) -> Algorithm:
+    """Configure Diffusion Evolution with settings by the population's size, genes and levels.
+
+        algorithm = de.diffusion_evolution(num_levels=40)
+        evolved = de.evolve(key, algorithm, fitness_fn, population)
+
+    `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
+    set is, for N individuals of D genes drawn from N(0, I) and T levels:
+
+    * fitness map: `standardised`, its temperature .1 up to 5 genes, then .1 (D / 5)^.4, at most 1;
+    * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8;
+    * sampler: `ddim(freshness=1)`, noise without memory;
+    * denoiser: with two genes or one `niching`, which keeps many optima; with more
+      `posterior_mean` with distances in a random projection to 2 dimensions.
+
+    num_levels: T, evaluated generations; `presets.sizes` gives N and T for a budget.
+    schedule: in its place, from `schedules`.
+    fitness_map: from `fitness`.
+    freshness: see `samplers.ddim`.
+    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2).
+    latent_dim: d of a random projection in its place, drawn in `init` with its key.
+    mesh: see `denoising_evolution`.
+
+    Settings may be traced. Raises InputError, here or in `init` and `step`, naming the argument,
+    expected and seen.
+    """
+    if isinstance(num_levels, Schedule) or (num_levels is None) == (schedule is None):
+        raise InputError(
+            "num_levels",
+            "a number of levels, or schedule=de.schedules.cosine(25) in its place",
+            "both" if schedule is not None else f"{num_levels!r:.40}",
+        )
+    if num_levels is not None:
+        num_levels = check_count("num_levels", num_levels, least=2)
+    sampler = ddim(freshness=freshness)
+
+    def configured(size: int, num_genes: int) -> Algorithm:
+        levels = schedule
+        if num_levels is not None:
+            levels = geometric(num_levels, end=final_noise(size * num_levels, num_genes))
+        return denoising_evolution(
+            levels,
+            fitness_map=fitness_map or standardised(temperature(num_genes)),
+            denoiser=_denoiser(num_genes, projection, latent_dim),
+            sampler=sampler,
+            mesh=mesh,
+        )
+
+    def init(key: jax.Array, population: jax.Array) -> Any:
+        population = check_population(population)
+        return configured(*population.shape).init(key, population)
+
+    def step(
+        key: jax.Array, state: Any, fitness: jax.Array, population: jax.Array | None = None
+    ) -> tuple[Any, Any]:
+        return configured(*state.population.shape).step(key, state, fitness, population)
+
+    return Algorithm(init, step, configured(2, PLANE + 1).num_generations)
+
+
+def final_noise(evaluations: int, num_genes: int) -> float:
+    """Return 1 - alpha at the last level, for N T evaluations of D genes."""
+    decades = LEAST_DECADES + evaluations / num_genes / PER_DECADE
+    return 10 ** -min(decades, MOST_DECADES)
+
+
+def temperature(num_genes: int) -> float:
+    """Return the temperature of `standardised` for D genes: many need more parents."""
+    return min(max(0.1, 0.1 * (num_genes / 5) ** 0.4), 1.0)
+
+
+def _denoiser(
+    num_genes: int, projection: jax.Array | None, latent_dim: int | None
+) -> Denoiser:
+    if projection is None and latent_dim is None:
+        if num_genes <= PLANE:
+            return niching()
+        latent_dim = LATENT
+    return posterior_mean(gaussian(projection=projection, latent_dim=latent_dim))
