@@ -47,7 +47,7 @@ def diffusion_evolution(
     `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
-    * fitness map: `standardised`, its temperature .1 up to 5 genes, then .1 (D / 5)^.4, at most 1;
+    * fitness map: `standardised`, its temperature .1 up to 5 genes, then .1 (D / 5)^(1/3), at most 1;
     * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8;
     * sampler: `ddim(freshness=1)`, noise without memory;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more
@@ -106,7 +106,7 @@ def final_noise(evaluations: int, num_genes: int) -> float:
 
 def temperature(num_genes: int) -> float:
     """Return the temperature of `standardised` for D genes: many need more parents."""
-    return min(max(0.1, 0.1 * (num_genes / 5) ** 0.4), 1.0)
+    return min(max(0.1, 0.1 * (num_genes / 5) ** (1 / 3)), 1.0)
 
 
 def _denoiser(
