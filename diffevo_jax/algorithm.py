@@ -20,7 +20,7 @@ from diffevo_jax.checks import (
     check_population,
     concrete,
 )
-from diffevo_jax.problem import Problem
+from diffevo_jax.problem import Problem, check_memory
 from diffevo_jax.selection import advice, signs
 from diffevo_jax.sharding import check_mesh, split
 
@@ -32,6 +32,7 @@ IN_PYTHON = (
 # What the key of `init` is folded with: beyond every generation and individual, whose keys are
 # split from the run's.
 INIT = 2**32 - 2
+REMEMBER = 2**32 - 3  # and of the problem's
 # t of an algorithm without an end counts down from the largest 32-bit integer.
 ENDLESS = 2**31 - 1
 # Programs that `evolve` keeps compiled, the least recently used leaves first.
@@ -59,17 +60,25 @@ class Algorithm(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best individual so far: its genome, `[D]`, and its fitness, `[]`; -inf before any."""
+    """The best individual so far: its genome, `[D]`, and its fitness, `[]`; -inf before any.
+
+    memory: what `evolve` returns beside it: the problem's at the end of the run.
+    """
 
     genome: jax.Array
     fitness: jax.Array
+    memory: Any = ()
 
 
 class Running(NamedTuple):
-    """What a run carries from one generation to the next: the optimiser's state, and the best."""
+    """What a run carries from one generation to the next: the optimiser's state, and the best.
+
+    memory: the problem's, with which the state's population is evaluated; () where it has none.
+    """
 
     state: Any
     best: Best
+    memory: Any = ()
 
 
 class Evolved(NamedTuple):
@@ -78,6 +87,11 @@ class Evolved(NamedTuple):
     state: Any
     kept: Any
     best: Best
+
+    @property
+    def memory(self) -> Any:
+        """The problem's, with which the final population was evaluated; () where it has none."""
+        return self.best.memory
 
 
 def make_algorithm(
@@ -189,27 +203,43 @@ def evolve(
         )
     settings = _fitness_settings(problem, population, has_key, has_aux, repair)
     run = _make_run(algorithm, keep, *settings)
-    running = begin(key, algorithm, population, start=start)
+    running = begin(key, algorithm, population, start=start, problem=problem)
     keys = jax.random.split(key, _length(algorithm, start, num_generations))
     running, (kept, generations) = run(running, keys)
     values = [value for each in generations if (value := concrete(each)) is not None]
-    message = advice(*values) if len(values) == 2 and start is None else None
+    message = None
+    if isinstance(problem, Problem) and problem.advice is not None:
+        known = all(concrete(leaf) is not None for leaf in jax.tree.leaves(running.memory))
+        message = problem.advice(running.memory) if known else None
+    if message is None and len(values) == 2 and start is None:
+        message = advice(*values)
     if message is not None:
         warnings.warn(message, stacklevel=2)
-    return Evolved(running.state, kept, running.best)
+    return Evolved(running.state, kept, running.best._replace(memory=running.memory))
 
 
 def begin(
-    key: jax.Array, algorithm: Algorithm, population: jax.Array, *, start: int | None = None
+    key: jax.Array,
+    algorithm: Algorithm,
+    population: jax.Array,
+    *,
+    start: int | None = None,
+    problem: Problem | Callable[..., Any] | None = None,
 ) -> Running:
-    """Make what `make_generation`'s function carries, from the arguments of `evolve`."""
+    """Make what `make_generation`'s function carries, from the arguments of `evolve`.
+
+    problem: needed where it has a memory.
+    """
     state = algorithm.init(jax.random.fold_in(check_key(key), INIT), population)
     if start is not None:
         last = (algorithm.num_generations or ENDLESS) - 1
         if not isinstance(start, int | np.integer) or not 0 <= start <= last:
             raise InputError("start", f"a level from 0 to {last}", start)
         state = state._replace(t=jnp.full_like(state.t, start))
-    return Running(state, no_best(state.population))
+    memory = ()
+    if isinstance(problem, Problem) and problem.init is not None:
+        memory = jax.tree.map(jnp.asarray, problem.init(jax.random.fold_in(key, REMEMBER)))
+    return Running(state, no_best(state.population), memory)
 
 
 def no_best(population: jax.Array) -> Best:
@@ -242,15 +272,20 @@ def _generation(
     has_key: bool,
     has_aux: bool,
     repair: Callable[[jax.Array], jax.Array] | None,
+    has_memory: bool = False,
 ) -> Callable[[Running, jax.Array], tuple[Running, Any]]:
     def generation(running: Running, key: jax.Array) -> tuple[Running, Any]:
         key_fitness, key_step = jax.random.split(key)
         population = running.state.population
         if repair is not None:
             population = repair(population)
-        arguments = (key_fitness, population) if has_key else (population,)
-        fitness = call_in_jax("fitness_fn", fitness_fn, *arguments, otherwise=IN_PYTHON)
-        aux = ()
+        arguments = (key_fitness,) if has_key else ()
+        if has_memory:
+            arguments += (check_memory("memory", running.memory),)
+        fitness = call_in_jax("fitness_fn", fitness_fn, *arguments, population, otherwise=IN_PYTHON)
+        memory, aux = running.memory, ()
+        if has_memory:
+            fitness, memory = _take_apart(fitness, running)
         if has_aux:
             if not (isinstance(fitness, tuple) and len(fitness) == 2):
                 raise InputError(
@@ -267,9 +302,26 @@ def _generation(
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
         best = _better(running.best, info.population, info.fitness)
-        return Running(state, best), keep(info, *aux)
+        return Running(state, best, memory), keep(info, *aux)
 
     return generation
+
+
+def _take_apart(returned: Any, running: Running) -> tuple[Any, Any]:
+    """Take a fitness and the next memory from what a function with a memory returns.
+
+    A finished run keeps the memory with which its population was evaluated.
+    """
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        expected = "(memory, what it returns without one), as init= says"
+        raise InputError("fitness_fn", expected, "another value")
+    memory, fitness = returned
+    _check_structure(running, running._replace(memory=memory))
+
+    def update(new: Any, old: Any) -> Any:
+        return jnp.where(running.state.t > 0, new, old)
+
+    return fitness, jax.tree.map(update, memory, running.memory)
 
 
 def _split_rows(tree: Any, size: int, mesh: Mesh) -> Any:
@@ -339,22 +391,26 @@ def _fitness_settings(
     has_key: bool,
     has_aux: bool,
     repair: Callable[[jax.Array], jax.Array] | None,
-) -> tuple[Callable[..., Any], bool, bool, Any]:
-    """Take fitness_fn, has_key, has_aux and repair from a problem, or check those of a function."""
+) -> tuple[Callable[..., Any], bool, bool, Any, bool]:
+    """Take fitness_fn, has_key, has_aux, repair from a problem, or check those of a function.
+
+    Last, whether it has a memory.
+    """
     if not isinstance(problem, Problem):
         _check_arguments(problem, has_key)
-        return problem, has_key, has_aux, repair
+        return problem, has_key, has_aux, repair, False
     for name, value in (("has_key", has_key), ("has_aux", has_aux), ("repair", repair)):
         if value:
             raise InputError(name, "none beside a Problem, which has its own", value)
     shape = getattr(population, "shape", ())
     if len(shape) == 2 and shape[1] != problem.num_genes:
         raise InputError("population", f"genomes of the problem's {problem.num_genes} genes", shape)
-    _check_arguments(problem.fitness_fn, problem.has_key)
-    return problem.fitness_fn, problem.has_key, problem.has_aux, problem.repair
+    has_memory = problem.init is not None
+    _check_arguments(problem.fitness_fn, problem.has_key, has_memory)
+    return problem.fitness_fn, problem.has_key, problem.has_aux, problem.repair, has_memory
 
 
-def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
+def _check_arguments(fitness_fn: Callable, has_key: bool, has_memory: bool = False) -> None:
     """Raise InputError where the function does not take what it will be called with."""
     if not callable(fitness_fn):
         raise InputError("fitness_fn", "a function, or a Problem", f"{fitness_fn!r:.80}")
@@ -362,7 +418,7 @@ def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
         signature = inspect.signature(fitness_fn)
     except (TypeError, ValueError):  # some builtins have none
         return
-    takes = ("key", "population") if has_key else ("population",)
+    takes = ("key",) * has_key + ("memory",) * has_memory + ("population",)
     try:
         signature.bind(*takes)
     except TypeError:
@@ -370,7 +426,7 @@ def _check_arguments(fitness_fn: Callable, has_key: bool) -> None:
             "fitness_fn",
             f"a function of ({', '.join(takes)}), as has_key={has_key} says",
             signature,
-            "" if has_key else "one of (key, population) needs has_key=True",
+            "" if has_key or has_memory else "one of (key, population) needs has_key=True",
         ) from None
 
 

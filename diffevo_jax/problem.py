@@ -22,6 +22,11 @@ class Problem(NamedTuple):
     reevaluate: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode
         of each individual's own, by which runs evaluate the best individual of the last generation
         once more; None where the fitness has no luck in it.
+    init: key -> memory, what generations learn for those that follow, such as statistics of
+        observations: any pytree of arrays that keeps its shapes. Then fitness_fn takes
+        (key, memory, population), or (memory, population), and returns (memory, what it returns
+        without); reevaluate takes (key, memory, population). None: it has no memory.
+    advice: memory at the end of a run -> what to change, or None.
     """
 
     num_genes: int
@@ -30,17 +35,39 @@ class Problem(NamedTuple):
     has_aux: bool = False
     repair: Callable[[jax.Array], jax.Array] | None = None
     reevaluate: Callable[..., Any] | None = None
+    init: Callable[[jax.Array], Any] | None = None
+    advice: Callable[[Any], str | None] | None = None
 
 
 def reevaluate(
-    key: jax.Array, problem: Problem, genome: jax.Array, *, num_episodes: Count = 100
+    key: jax.Array,
+    problem: Problem,
+    genome: jax.Array,
+    *,
+    memory: Any = (),
+    num_episodes: Count = 100,
 ) -> jax.Array:
     """Evaluate one individual, `[D]`, over fresh episodes: what it is worth, luck aside.
 
+    memory: the problem's at the end of the run, `evolved.memory`; () for a problem without.
+
     Returns the episodes' returns, `[num_episodes]`. Raises InputError for a problem without
-    `reevaluate`.
+    `reevaluate`, and where the problem needs a memory.
     """
     if problem.reevaluate is None:
         raise InputError("problem", "one with episodes, as tasks.make_problem makes it", problem)
-    returns, _ = problem.reevaluate(key, jnp.tile(genome, (num_episodes, 1)))
+    remembered = () if problem.init is None else (check_memory("memory", memory),)
+    returns, _ = problem.reevaluate(key, *remembered, jnp.tile(genome, (num_episodes, 1)))
     return returns
+
+
+def check_memory(name: str, memory: Any) -> Any:
+    """Return a memory; raise InputError where it is (), or None."""
+    if memory is None or (isinstance(memory, tuple) and not memory):
+        raise InputError(
+            name,
+            "what the problem remembers",
+            memory,
+            "`evolved.memory` after a run, problem.init(key) before; begin takes problem=",
+        )
+    return memory

@@ -34,14 +34,12 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def over_individuals(
-    function: Callable[[jax.Array, Any], Any], mesh: Mesh
-) -> Callable[[jax.Array, Any], Any]:
+def over_individuals(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Let each device call `function` for its own individuals: (key, population) -> `[N, ...]`.
 
     function: (keys `[n]`, population `[n, D]`) -> pytree of `[n, ...]`, each row of its own key and
         genome alone. It gets `jax.random.split(key, N)`, whatever the mesh. The population
-        may be a pytree of `[N, ...]`.
+        may be a pytree of `[N, ...]`; what follows it goes to each device whole.
 
     For what the compiler can't split by itself: loops whose length depends on the individuals, such
     as roll-outs. `returns` of `tasks` take the keys of individuals for this:
@@ -50,17 +48,21 @@ def over_individuals(
     """
     sharding = rows(mesh)
     mapped = jax.shard_map(
-        function, mesh=mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False
+        lambda keys, population, whole: function(keys, population, *whole),
+        mesh=mesh,
+        in_specs=(sharding.spec, sharding.spec, PartitionSpec()),
+        out_specs=sharding.spec,
+        check_vma=False,
     )
 
-    def split_function(key: jax.Array, population: Any) -> Any:
+    def split_function(key: jax.Array, population: Any, *whole: Any) -> Any:
         size = len(jax.tree.leaves(population)[0])
         # The last individual stands in for those missing in the last devices' share.
         index = jnp.minimum(jnp.arange(padded(size, mesh)), size - 1)
         keys = jax.random.split(key, size)
         if len(index) > size:
             keys, population = jax.tree.map(lambda x: x[index], (keys, population))
-        result = jax.jit(mapped)(keys, population)
+        result = jax.jit(mapped)(keys, population, whole)
         return jax.tree.map(lambda x: split(x[:size], mesh), result)
 
     return split_function

@@ -62,6 +62,7 @@ READ = {
     "million": ("A million individuals", "estimator.md"),
     "minimize": ("minimize and others", "minimize.md"),
     "minimize_few": ("minimize at few evaluations", "minimize.md"),
+    "observations": ("Normalised observations", "presets.md"),
     "optima": ("All optima", "minimize.md"),
     "pyribs": ("Emitters of pyribs", "neighbours.md"),
     "restart": ("Moving peaks", "sampling.md"),

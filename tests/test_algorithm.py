@@ -226,3 +226,34 @@ def test_two_hundred_calls_take_no_more_memory_than_a_few():
     for key in keys[20:]:
         run(key)
     assert resident() - before < 20 * 2**20  # 8 MB a call, where each compiles anew
+
+
+def test_any_problem_may_remember(refuses):
+    """The memory here is the mean of the last generation: fitness relative to it."""
+
+    def fitness(memory, population):
+        values = -jnp.sum(population**2, 1)
+        return jnp.mean(values), values - memory
+
+    problem = de.Problem(2, fitness, init=lambda key: jnp.zeros(()))
+    algorithm = de.diffusion_evolution(de.schedules.cosine(3))
+    population = jax.random.normal(KEY, (8, 2))
+    evolved = de.evolve(KEY, algorithm, problem, population, keep=lambda info: info)
+    means = -jnp.mean(jnp.sum(evolved.kept.population**2, 2), 1)
+    assert evolved.memory == pytest.approx(float(means[-2]))
+    plain = de.Problem(2, lambda x: -jnp.sum(x**2, 1))
+    assert de.evolve(KEY, algorithm, plain, population).memory == ()
+    runs = jax.vmap(lambda key: de.evolve(key, algorithm, problem, population).memory)
+    assert runs(jax.random.split(KEY, 3)).shape == (3,)
+
+    with refuses("memory"):
+        generation = de.make_generation(algorithm, problem)
+        generation(de.begin(KEY, algorithm, population), KEY)
+    with refuses("memory"):
+        wider = problem._replace(fitness_fn=lambda m, x: (jnp.zeros(2), x[:, 0]))
+        de.evolve(KEY, algorithm, wider, population)
+    with refuses("fitness_fn"):
+        de.evolve(KEY, algorithm, plain._replace(init=problem.init), population)
+    with refuses("fitness_fn"):
+        alone = problem._replace(fitness_fn=lambda m, x: x[:, 0])
+        de.evolve(KEY, algorithm, alone, population)

@@ -231,7 +231,7 @@ def test_a_repeat_evolved_again_is_the_runs(ran):
     config, loaded = load(ran / "config.yaml").config, load_run(ran)
     said, kept = [], loaded.methods["latent"]
     method, keys = config.methods["latent"], de.batch.seed_keys(config.seed, 3)
-    populations = animate._evolve_again(method, keys[2], kept.fitness[2], said.append)
+    populations, _ = animate._evolve_again(method, keys[2], kept.fitness[2], said.append)
     assert populations.shape == (4, 16, 2)
     assert kept.final_population is not None
     np.testing.assert_allclose(populations[-1], kept.final_population[2], rtol=1e-4, atol=1e-6)

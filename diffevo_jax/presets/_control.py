@@ -16,7 +16,7 @@ from diffevo_jax.latent import random_projection
 from diffevo_jax.policies import Policy
 from diffevo_jax.problem import Problem
 from diffevo_jax.samplers._ddim import ddim
-from diffevo_jax.tasks.evaluation import Task
+from diffevo_jax.tasks.task import Observations, Task
 
 
 class Control(NamedTuple):
@@ -35,6 +35,7 @@ def control(
     key: jax.Array,
     task: Task | str,
     *,
+    observations: Observations = "scaled",
     hidden: Sequence[int] = (8,),
     policy: Policy | None = None,
     population_size: Count = 128,
@@ -58,7 +59,9 @@ def control(
     of that one is worth more than `evolved.best`, which may owe its place to luck.
 
     key: draws the projection and the initial population. task: see `tasks.make_task`; or an
-        environment's name. hidden: sizes of the network's hidden layers.
+        environment's name, and then observations are what `make_task` calls them. With
+        "normalised", `de.reevaluate` takes memory=evolved.memory.
+    hidden: sizes of the network's hidden layers.
     policy: a network in its place, from `policies`, for the task's inputs and outputs.
     scale: factor on the genome before it fills the network, see `policies.scaled`.
     success, shared_starts: see `tasks.make_fitness`.
@@ -72,7 +75,9 @@ def control(
     if not isinstance(task, str | Task):
         raise InputError("task", "an environment's name, or a Task of make_task", f"{task!r:.60}")
     if isinstance(task, str):
-        task = tasks.make_task(task)
+        task = tasks.make_task(task, observations=observations)
+    elif observations != "scaled":
+        raise InputError("observations", "none beside a Task, which has its own", observations)
     if policy is None:
         policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
     policy = policies.scaled(policy, scale)

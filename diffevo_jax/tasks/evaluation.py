@@ -15,8 +15,9 @@ from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.problem import Problem
 from diffevo_jax.sharding import over_individuals
 from diffevo_jax.tasks import rollout
+from diffevo_jax.tasks.statistics import Statistics, advice, merge, normalise, pool
 from diffevo_jax.tasks.task import Task as Task
-from diffevo_jax.tasks.task import check_fit
+from diffevo_jax.tasks.task import check_fit, check_statistics
 from diffevo_jax.tasks.task import make_task as make_task
 from diffevo_jax.tasks.trajectories import Trajectory as Trajectory
 from diffevo_jax.tasks.trajectories import make_trajectories as make_trajectories
@@ -40,8 +41,10 @@ def make_returns(
     *,
     num_episodes: Count = 1,
     chunk: Count | None = None,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[..., jax.Array]:
     """Make the roll-out: (key, population `[N, D]`) -> episode returns `[N, num_episodes]`.
+
+    Of a task of normalised observations it takes (key, population, statistics).
 
     key: one key, or keys `[N]` of the individuals; `jax.random.split(key, N)` gives what key gives.
 
@@ -70,7 +73,7 @@ def make_outcomes(
     *,
     num_episodes: Count = 1,
     chunk: Count | None = None,
-) -> Callable[[jax.Array, jax.Array], Outcome]:
+) -> Callable[..., Outcome]:
     """Make the roll-out that also says how episodes ended: (key, population) -> Outcome.
 
     Arguments and episodes are those of `make_returns`: the same key gives the same returns.
@@ -90,11 +93,13 @@ def make_fitness(
     success: Number | Literal["goal"] | None = None,
     shared_starts: Count | None = None,
     mesh: Mesh | None = None,
-) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
+) -> Callable[..., Any]:
     """Make a fitness for `evolve(..., has_key=True, has_aux=True)` that says who succeeded.
 
     It is (key, population `[N, D]`) -> (mean return `[N]`, {"success": share of an individual's
-    episodes, `[N]`}). Keys and episodes are those of `make_returns`.
+    episodes, `[N]`}). Keys and episodes are those of `make_returns`. Of a task of normalised
+    observations it is (key, statistics, population) -> (statistics, the same): the new ones have
+    this call's observations too. A `Problem` carries them along.
 
     success: an episode succeeds with at least this return, or with "goal" where the task's own rule
         ends it, `task.terminated`, by its last step: for tasks that end at a goal, not at a fall.
@@ -122,33 +127,44 @@ def make_fitness(
 
     if shared_starts is not None:
         check_count("shared_starts", shared_starts)
-    episodes = _roll_out(task, policy, num_episodes, None, read)
 
-    def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array]):
-        return jax.tree.map(lambda x: jnp.mean(x, axis=1), episodes(*individuals))
+    def with_moments(lanes: rollout.Lanes) -> Any:
+        return read(lanes), (lanes.length, *lanes.moments) if lanes.moments else ()
+
+    normalised = task.statistics is not None
+    episodes = _roll_out(task, policy, num_episodes, None, with_moments, gather=normalised)
+
+    def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array], *statistics: Any):
+        outcome, moments = episodes(*individuals, *statistics)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=1), outcome), moments
 
     run = mean_outcome if mesh is None else over_individuals(mean_outcome, mesh)
 
-    def fitness(key: jax.Array, population: jax.Array):
-        return run(key, (individual_keys(key, len(population)), population))
-
-    if shared_starts is None:
-        return fitness
-
-    def relative(key: jax.Array, population: jax.Array):
+    def evaluate(key: jax.Array, population: jax.Array, *statistics: Any):
         size = len(population)
+        if shared_starts is None:
+            return run(key, (individual_keys(key, size), population), *statistics)
         if 2 * shared_starts > size:
             expected = f"at most half of the population's {size} individuals"
             raise InputError("shared_starts", expected, shared_starts)
         start = jnp.arange(size) % shared_starts
         keys = jax.random.split(key, shared_starts)[start]
-        returns, aux = run(key, (keys, population))
+        (returns, aux), moments = run(key, (keys, population), *statistics)
         # One column for each start; NaN fills up the last row.
         rows = jnp.pad(returns, (0, -size % shared_starts), constant_values=jnp.nan)
         baseline = jnp.nanmedian(rows.reshape(-1, shared_starts), axis=0)[start]
-        return returns - baseline + jnp.nanmedian(returns), {**aux, "returns": returns}
+        fitness = returns - baseline + jnp.nanmedian(returns)
+        return (fitness, {**aux, "returns": returns}), moments
 
-    return relative
+    def fitness(key: jax.Array, population: jax.Array):
+        return evaluate(key, population)[0]
+
+    def normalised_fitness(key: jax.Array, statistics: Statistics, population: jax.Array):
+        result, moments = evaluate(key, population, statistics)
+        episodes = (value.reshape(-1, *value.shape[2:]) for value in moments)
+        return merge(statistics, pool(*episodes)), result
+
+    return normalised_fitness if normalised else fitness
 
 
 def make_problem(
@@ -162,7 +178,8 @@ def make_problem(
 ) -> Problem:
     """Make the problem of a task and a policy; arguments are those of `make_fitness`.
 
-    Its `reevaluate` gives each individual an episode of its own.
+    Its `reevaluate` gives each individual an episode of its own. Of a task of normalised
+    observations it has a memory, their `Statistics`.
     """
     fitness_fn = make_fitness(
         task,
@@ -172,11 +189,18 @@ def make_problem(
         shared_starts=shared_starts,
         mesh=mesh,
     )
-    reevaluate = make_fitness(task, policy, success=success)
-    return Problem(policy.num_genes, fitness_fn, has_key=True, has_aux=True, reevaluate=reevaluate)
+    once, statistics = make_fitness(task, policy, success=success), task.statistics
+    problem = Problem(policy.num_genes, fitness_fn, has_key=True, has_aux=True, reevaluate=once)
+    if statistics is None:
+        return problem
+
+    def reevaluate(key: jax.Array, statistics: Statistics, population: jax.Array):
+        return once(key, statistics, population)[1]
+
+    return problem._replace(reevaluate=reevaluate, init=lambda key: statistics, advice=advice)
 
 
-def _roll_out(task, policy, num_episodes, chunk, read):
+def _roll_out(task, policy, num_episodes, chunk, read, *, gather=False):
     check_fit(task, policy, num_episodes)
     if chunk is not None:
         check_count("chunk", chunk)
@@ -200,21 +224,33 @@ def _roll_out(task, policy, num_episodes, chunk, read):
         max_steps=task.max_steps,
     )
 
-    def run(key: jax.Array, population: jax.Array):
+    def seeing(statistics: Statistics | None) -> rollout.Episodes:
+        if statistics is None:
+            return episodes
+        over = jax.tree.map(lambda value: value[..., None, None], statistics)
+
+        def apply(weights: Any, memory: Any, observation: jax.Array):
+            return network.apply(weights, memory, normalise(over, observation))
+
+        return episodes._replace(apply=apply)
+
+    def run(key: jax.Array, population: jax.Array, statistics: Statistics | None = None):
         size = len(population)
         check_genomes(policy, population)
+        statistics = check_statistics(task, statistics)
         if chunk is not None and chunk > size:
             raise InputError("chunk", f"at most the population's {size} individuals", chunk)
         keys = rollout.episode_keys(key, size, num_episodes)
 
         def with_settings(settings: dict[str, Any]):
-            return lambda keys, population: rollout.rollout(
-                episodes, keys, population, read=read, **settings
+            return lambda keys, population, statistics: rollout.rollout(
+                seeing(statistics), keys, population, gather=gather, read=read, **settings
             )
 
         return jax.lax.platform_dependent(
             keys,
             population,
+            statistics,
             cpu=with_settings(_cpu_settings(policy, size, chunk)),
             default=with_settings(_accelerator_settings(size, chunk)),
         )

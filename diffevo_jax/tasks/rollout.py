@@ -43,6 +43,8 @@ class Lanes(NamedTuple):
 
     individual: its index; N in a lane that has none. memory: the policy's.
     started: the clock as the episode began. length: steps that it has taken, once it has ended.
+    moments: of the observations acted on, their mean and the sum of their squared differences from
+        it; () where they are not gathered.
     """
 
     individual: jax.Array
@@ -54,6 +56,7 @@ class Lanes(NamedTuple):
     total: jax.Array
     length: jax.Array
     ended: jax.Array
+    moments: Any
 
 
 def rollout(
@@ -64,6 +67,7 @@ def rollout(
     lanes: int,
     narrower: Sequence[int] = (),
     steps: int = 1,
+    gather: bool = False,
     read: Callable[[Lanes], Any],
 ) -> Any:
     """Roll out every individual for every episode, and read the results off the lanes.
@@ -71,6 +75,7 @@ def rollout(
     keys: one for each episode, `[N, E]`. population: `[N, D]`.
     lanes: L, at most N. narrower: numbers of lanes for the last individuals, ever fewer.
     steps: steps between two counts of the running lanes, for which an accelerator's host waits.
+    gather: whether lanes have the moments of their observations.
     read: ended lanes -> pytree of `[..., E, L]`; returned as a pytree of `[N, E, ...]`.
     """
     num_individuals = len(population)
@@ -99,6 +104,7 @@ def rollout(
             total=zeros,
             length=zeros.astype(jnp.int32),
             ended=jnp.broadcast_to(individual >= num_individuals, zeros.shape),
+            moments=(jnp.zeros_like(observation), jnp.zeros_like(observation)) if gather else (),
         )
 
     def step(lane: Lanes, weights: Any, clock: jax.Array) -> Lanes:
@@ -110,6 +116,12 @@ def rollout(
         def running(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(lane.ended, old, new.astype(old.dtype))
 
+        moments = lane.moments
+        if gather:  # Welford's update
+            mean, squares = moments
+            after = mean + (lane.observation - mean) / taken
+            both = (lane.observation - mean) * (lane.observation - after)
+            moments = running(after, mean), running(squares + both, squares)
         return lane._replace(
             observation=observation,
             state=jax.tree.map(running, state, lane.state),
@@ -117,6 +129,7 @@ def rollout(
             total=lane.total + jnp.where(lane.ended, 0, reward),
             length=running(taken, lane.length),
             ended=lane.ended | ended | (taken >= episodes.max_steps),
+            moments=moments,
         )
 
     def run(lane: Lanes, clock: jax.Array, until: jax.Array | int) -> tuple[Lanes, jax.Array]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,19 @@ import numpy as np
 
 from diffevo_jax.checks import Count, InputError, check_count, nearest
 from diffevo_jax.policies import Policy
+from diffevo_jax.problem import check_memory
 from diffevo_jax.tasks.fast_trig import with_fast_trig
+from diffevo_jax.tasks.statistics import Statistics, normalise
 
 # Registered environments that cannot be tasks, and why.
 REFUSED = {
     "MNISTBandit-bsuite": "Gymnax downloads MNIST as it makes it, and reads its pixels as int8, "
     "so that bright ones become negative"
 }
+
+
+# How policies see observations, see `make_task`.
+Observations = Literal["scaled", "raw", "normalised"]
 
 
 class Task(NamedTuple):
@@ -31,6 +37,8 @@ class Task(NamedTuple):
     act: policy outputs `[num_outputs]` -> action: argmax, or tanh scaled to the action bounds.
     observe: observation, as the environment gives it -> what a policy sees, in floating point.
     max_steps: steps after which an episode is cut off.
+    statistics: what normalises the observations before any has been met; None: they are not
+        normalised.
     """
 
     environment: Any
@@ -42,6 +50,7 @@ class Task(NamedTuple):
     act: Callable[[jax.Array], jax.Array]
     observe: Callable[[jax.Array], jax.Array]
     max_steps: int
+    statistics: Statistics | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -54,7 +63,7 @@ def make_task(
     *,
     max_steps: Count | None = 500,
     fast_trig: bool = True,
-    observations: Literal["scaled", "raw"] = "scaled",
+    observations: Observations = "scaled",
 ) -> Task:
     """Look up a Gymnax environment with array or discrete observations and actions.
 
@@ -66,7 +75,9 @@ def make_task(
     observations: "scaled" gives policies a vector, scaled as published: sqrt(3) (2 (o - low) /
         (high - low) - 1), bounds beyond 1000 in size taken as 1; for a uniform observation this is
         unit variance. "raw" gives the environment's numbers in their own shape, such as the
-        `[10, 10, C]` of MinAtar's images. Discrete observations are one-hot vectors in both.
+        `[10, 10, C]` of MinAtar's images. "normalised" keeps that shape and takes each number by
+        the mean and deviation of all observations so far, see `Statistics`: a problem's memory,
+        which begins at the scaling of "scaled". Discrete observations are one-hot vectors.
 
     Gymnax follows Gymnasium, with one difference known in its version 1.0.1: a car of
     MountainCarContinuous-v0 keeps its velocity at the left wall, where Gymnasium sets it to 0.
@@ -88,13 +99,14 @@ def make_task(
         raise InputError("environment", "one that can be a task", repr(name), REFUSED[name])
     if max_steps is not None:
         check_count("max_steps", max_steps)
-    if observations not in ("scaled", "raw"):
-        raise InputError("observations", "'scaled' or 'raw'", repr(observations))
+    if observations not in get_args(Observations):
+        choices = ", ".join(map(repr, get_args(Observations)))
+        raise InputError("observations", f"one of {choices}", repr(observations))
     with jax.ensure_compile_time_eval():  # known numbers, also where the caller is traced
         environment, params = gymnax.make(name)
-        input_shape, observe = _observe(
-            name, environment.observation_space(params), scaled=observations == "scaled"
-        )
+        space = environment.observation_space(params)
+        input_shape, observe = _observe(name, space, scaled=observations == "scaled")
+        statistics = _statistics(space, input_shape) if observations == "normalised" else None
         num_outputs, act = _act(name, environment.action_space(params))
 
     def step(key: jax.Array, state: Any, action: jax.Array):
@@ -117,6 +129,7 @@ def make_task(
         act=act,
         observe=observe,
         max_steps=limit if max_steps is None else min(limit, max_steps),
+        statistics=statistics,
     )
 
 
@@ -131,6 +144,26 @@ def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
     check_count("num_episodes", num_episodes)
 
 
+def check_statistics(task: Task, statistics: Statistics | None) -> Statistics | None:
+    """Return the statistics for a task, None where it has none; raise InputError on others."""
+    if task.statistics is None:
+        if statistics not in (None, ()):
+            expected = "none, for observations that are not normalised"
+            raise InputError("statistics", expected, type(statistics).__name__)
+        return None
+    shape = getattr(check_memory("statistics", statistics), "mean", np.zeros(())).shape
+    if not isinstance(statistics, Statistics) or shape != task.input_shape:
+        expected = f"Statistics of observations of shape {task.input_shape}"
+        raise InputError("statistics", expected, f"{type(statistics).__name__} of shape {shape}")
+    return statistics
+
+
+def seen(task: Task, statistics: Statistics | None, observation: jax.Array) -> jax.Array:
+    """Return what a policy sees of an observation of the environment's."""
+    observation = task.observe(observation)
+    return observation if statistics is None else normalise(statistics, observation)
+
+
 def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], Callable]:
     """Return the shape of what a policy sees of a space's observations, and how it sees them."""
     from gymnax.environments import spaces
@@ -141,11 +174,7 @@ def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], C
         raise InputError("environment", "array or discrete observations", f"{space!r} of {name}")
     if not scaled:
         return tuple(space.shape), lambda observation: jnp.asarray(observation, float)
-    low, high = (
-        np.broadcast_to(np.asarray(bound, np.float64), space.shape).ravel()
-        for bound in (space.low, space.high)
-    )
-    low, high = np.where(np.abs(low) > 1000, -1, low), np.where(np.abs(high) > 1000, 1, high)
+    low, high = (bound.ravel() for bound in _bounds(space))
     # A constant component carries nothing and has no range to divide by: it becomes 0.
     gain = np.where(high > low, 2 * math.sqrt(3) / np.where(high > low, high - low, 1), 0.0)
     middle = (high + low) / 2
@@ -154,6 +183,27 @@ def _observe(name: str, space: Any, *, scaled: bool) -> tuple[tuple[int, ...], C
         return (jnp.ravel(observation) - jnp.asarray(middle, float)) * jnp.asarray(gain, float)
 
     return (math.prod(space.shape),), scale
+
+
+def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a box, `space.shape`, those beyond 1000 in size taken as 1."""
+    low, high = (
+        np.broadcast_to(np.asarray(bound, np.float64), space.shape)
+        for bound in (space.low, space.high)
+    )
+    return np.where(np.abs(low) > 1000, -1, low), np.where(np.abs(high) > 1000, 1, high)
+
+
+def _statistics(space: Any, shape: tuple[int, ...]) -> Statistics:
+    """Return the statistics before any observation: those by which "scaled" scales."""
+    from gymnax.environments import spaces
+
+    if isinstance(space, spaces.Box):
+        low, high = _bounds(space)
+        mean, variance = (high + low) / 2, (high - low) ** 2 / 12
+    else:  # a one-hot vector, as it is
+        mean, variance = np.zeros(shape), np.ones(shape)
+    return Statistics(*(jnp.asarray(value, float) for value in (0, mean, variance)))
 
 
 def _act(name: str, space: Any) -> tuple[int, Callable[[jax.Array], jax.Array]]:

@@ -10,7 +10,8 @@ from diffevo_jax.checks import Count
 from diffevo_jax.policies import Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.tasks.rollout import episode_keys
-from diffevo_jax.tasks.task import Task, check_fit
+from diffevo_jax.tasks.statistics import Statistics
+from diffevo_jax.tasks.task import Task, check_fit, check_statistics, seen
 
 
 class Trajectory(NamedTuple):
@@ -28,22 +29,23 @@ class Trajectory(NamedTuple):
 
 def make_trajectories(
     task: Task, policy: Policy, *, num_episodes: Count = 1
-) -> Callable[[jax.Array, jax.Array, jax.Array], Trajectory]:
+) -> Callable[..., Trajectory]:
     """Make the recording of chosen individuals: (key, population, individuals `[K]`) -> Trajectory.
 
     individuals: indices into the population. The episodes are those that `make_returns` rolls out
-        with the same key and population. Memory grows with K, episodes and steps.
+        with the same key and population; of a task of normalised observations it takes their
+        statistics last. Memory grows with K, episodes and steps.
     """
     check_fit(task, policy, num_episodes)
 
-    def episode(key: jax.Array, weights: Any):
+    def episode(key: jax.Array, weights: Any, statistics: Statistics | None):
         key_reset, key_steps = jax.random.split(key)
         observation, state = task.environment.reset_env(key_reset, task.params)
         state = jax.tree.map(jnp.asarray, state)
 
         def advance(carry, step: jax.Array):
             observation, state, memory, ended = carry
-            new_memory, outputs = policy.apply(weights, memory, task.observe(observation))
+            new_memory, outputs = policy.apply(weights, memory, seen(task, statistics, observation))
             action = task.act(outputs)
             key = jax.random.fold_in(key_steps, step)
             new = task.step(key, state, action)
@@ -64,11 +66,18 @@ def make_trajectories(
             jnp.concatenate([observation[None], after]), actions, rewards, jnp.sum(taken)
         )
 
-    def trajectories(key: jax.Array, population: jax.Array, individuals: jax.Array) -> Trajectory:
+    def trajectories(
+        key: jax.Array,
+        population: jax.Array,
+        individuals: jax.Array,
+        statistics: Statistics | None = None,
+    ) -> Trajectory:
         check_genomes(policy, population)
+        statistics = check_statistics(task, statistics)
         individuals = jnp.asarray(individuals)
         keys = episode_keys(key, len(population), num_episodes)[individuals]
         weights = jax.vmap(policy.unflatten)(population[individuals])
-        return jax.vmap(jax.vmap(episode, (0, None)))(keys, weights)
+        over_episodes = jax.vmap(episode, (0, None, None))
+        return jax.vmap(over_episodes, (0, 0, None))(keys, weights, statistics)
 
     return trajectories

@@ -8,6 +8,7 @@ The last generation's mean return and share of success, and the same of its best
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +27,18 @@ SUCCESS = {
 SEED, RUNS = 8, 200
 
 
-def run(task: str, key: jax.Array) -> dict[str, jax.Array]:
+def run(task: str, key: jax.Array, **settings: Any) -> dict[str, jax.Array]:
     """Evolve once, and re-evaluate the best individual of the last generation."""
     key_preset, key_run, key_new = jax.random.split(key, 3)
-    control = de.presets.control(key_preset, task)
-    state, (fitness, returns), _ = de.evolve(
+    control = de.presets.control(key_preset, task, **settings)
+    state, (fitness, returns), champion = de.evolve(
         *(key_run, control.algorithm, control.problem, control.population),
         keep=lambda info, aux: (info.fitness, aux["returns"]),
     )
     best = state.population[fitness[-1].argmax()]
-    again = de.reevaluate(jax.random.fold_in(key_new, 1), control.problem, best)
+    again = de.reevaluate(
+        jax.random.fold_in(key_new, 1), control.problem, best, memory=champion.memory
+    )
     found = {"return": returns[-1], "best again, return": again}
     if SUCCESS[task] is not None:
         found["success"] = 100 * (returns[-1] >= SUCCESS[task])

@@ -136,7 +136,7 @@ def control(
     *,
     environment: str,
     policy: Callable[..., de.policies.Policy],
-    observations: Literal["scaled", "raw"] = "scaled",
+    observations: Literal["scaled", "raw", "normalised"] = "scaled",
     num_episodes: Count = 1,
     scale: Positive = 1.0,
     max_steps: Count | None = 500,

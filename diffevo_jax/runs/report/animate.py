@@ -68,9 +68,9 @@ def animate(
             return _best(path, kept_of, repeat, episodes, fresh, say)
         if len(names) > 1:
             say(f"Of {name} alone; --method NAME takes another of {', '.join(names)}.")
-        populations = _evolve_again(method, key, run.methods[name].fitness[repeat], say)
+        populations, memories = _evolve_again(method, key, run.methods[name].fitness[repeat], say)
         if control:
-            return _generations(path, method, populations, generations, episodes, fresh)
+            return _generations(path, method, populations, memories, generations, episodes, fresh)
         return _population(path, method, populations)
     except ConfigError:
         raise
@@ -102,7 +102,9 @@ def _best(
         genomes = results.reevaluated_genome
         genome = (results.best_genome if genomes is None else genomes)[repeat]
         best = f", best of generation {results.fitness.shape[1]}" if len(look) == 1 else ""
-        panels[results.label + best] = record(key, jnp.asarray(genome)[None], jnp.arange(1))
+        statistics = jax.tree.map(lambda value: jnp.asarray(value[repeat]), results.statistics)
+        one = jnp.asarray(genome)[None], jnp.arange(1)
+        panels[results.label + best] = record(key, *one, statistics)
         colours[results.label + best] = look[name].colour
     return de.drawings.animate_episodes(path, task, panels, colour=colours)
 
@@ -111,6 +113,7 @@ def _generations(
     path: Path,
     method: Method,
     populations: np.ndarray,
+    memories: Sequence[Any],
     generations: Sequence[int],
     episodes: int,
     key: jax.Array,
@@ -122,7 +125,9 @@ def _generations(
     task, record = _recorder(method, episodes)
     who = jnp.arange(min(MOST_ACTORS, populations.shape[1]))
     panels = {
-        f"generation {number}": record(key, jnp.asarray(populations[number - 1]), who)
+        f"generation {number}": record(
+            key, jnp.asarray(populations[number - 1]), who, memories[number - 1]
+        )
         for number in generations
     }
     return de.drawings.animate_episodes(path, task, panels)
@@ -137,8 +142,8 @@ def _recorder(method: Method, episodes: int) -> tuple[Any, Callable]:
 
 def _evolve_again(
     method: Method, key: jax.Array, fitness: np.ndarray, say: Callable[[str], Any]
-) -> np.ndarray:
-    """The populations of all generations of a repeat, `[T, N, D]`, by its key.
+) -> tuple[np.ndarray, list[Any]]:
+    """The populations of all generations of a repeat, `[T, N, D]`, by its key, and its memories.
 
     fitness: the run's, `[T, N]`, which they are held against.
     """
@@ -150,9 +155,10 @@ def _evolve_again(
 
     advance = alone(made.advance)
     carry, keys = alone(made.start)(key[None])
-    populations, returns = [], []
+    populations, memories, returns = [], [], []
     for generation in range(made.num_levels):
         populations.append(np.asarray(carry.running.state.population[0]))
+        memories.append(jax.tree.map(lambda leaf: leaf[0], carry.running.memory))
         carry, kept = advance(carry, keys[:, generation : generation + 1])
         returns.append(np.asarray(kept["fitness"][0, 0]))
     same = np.isclose(returns, fitness, rtol=1e-3, atol=1e-6, equal_nan=True).all(axis=1)
@@ -161,7 +167,7 @@ def _evolve_again(
             f"note: from generation {int(np.argmin(same)) + 1} on this repeat goes another way "
             "than in the run, as rounding does on another machine; the picture shows this one"
         )
-    return np.stack(populations)
+    return np.stack(populations), memories
 
 
 def _population(path: Path, method: Method, populations: np.ndarray) -> Path:

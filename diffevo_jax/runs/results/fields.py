@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffevo_jax.tasks.statistics import Statistics
+
 # Episodes of a reevaluation: of the last generation's best individual, its luck taken out.
 EPISODES = 100
 
@@ -83,6 +85,8 @@ FIELDS = (
           number=_mean, heading="return", style=".4g"),
     Field("reevaluated_success", "S E", "episodes", array=True, column="reevaluated_success",
           number=_mean, heading="success, %", style=PERCENT),
+    *(Field(f"observation_{name}", "S ...", "ending", array=True)  # of normalised observations
+      for name in Statistics._fields),
     Field("final_population", "S' N D", "ending", array=True),
     Field("final_x0", "S' N D", "ending", array=True),
     Field("seconds", "S", "call", column="seconds"),

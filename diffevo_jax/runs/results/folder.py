@@ -7,7 +7,8 @@ metrics.csv        tidy: a row per method, repeat and generation
 METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has one; the best
                    individual of all generations, best_genome [S, D] and best_fitness [S]; of
                    control tasks the last generation's best, reevaluated_genome [S, D], and its
-                   fresh episodes, reevaluated_return, reevaluated_success [S, E]; of the repeats
+                   fresh episodes, reevaluated_return, reevaluated_success [S, E]; of normalised
+                   observations observation_steps, _mean and _variance [S, ...]; of the repeats
                    whose populations are kept, final_population [S', N, D] and what else the
                    method leaves: final_x0 [S', N, D], archive_points, ...
 tensorboard/       with --log tensorboard, scalars of every generation (`scalars.py`)

@@ -14,6 +14,7 @@ from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import table
 from diffevo_jax.runs.results.fields import ARRAYS, FIELDS, METRICS
 from diffevo_jax.runs.results.record import Summary, summarise
+from diffevo_jax.tasks.statistics import Statistics
 
 
 class MethodRun(NamedTuple):
@@ -24,6 +25,8 @@ class MethodRun(NamedTuple):
     best_genome: of all generations, `[S, D]`, and best_fitness, `[S]`.
     reevaluated_genome: the last generation's best individual, `[S, D]`; reevaluated_return and
         reevaluated_success: its fresh episodes, `[S, E]`.
+    statistics: of normalised observations, as the run ended, `[S, ...]`; those of repeat k are
+        `jax.tree.map(lambda value: value[k], statistics)`.
     metrics: the columns of metrics.csv, `[S, T]` by name: fitness_median, ...
     more: what else the method left, by name: archive_points, ...
     config: the method's settings, nested named tuples: `config.algorithm.schedule.num_levels`.
@@ -42,6 +45,7 @@ class MethodRun(NamedTuple):
     reevaluated_genome: np.ndarray | None
     reevaluated_return: np.ndarray | None
     reevaluated_success: np.ndarray | None
+    statistics: Statistics | None
     metrics: dict[str, np.ndarray]
     more: dict[str, np.ndarray]
     config: Any
@@ -74,9 +78,12 @@ def load_run(folder: str | Path) -> Run:
         method, shape = config.methods[name], saved["fitness"].shape[:2]
         columns = metrics.get(name, {}).items()
         summary = summarise(name, config, saved)
+        observed = [saved.pop(f"observation_{field}", None) for field in Statistics._fields]
+        known = all(each is not None for each in observed)
         methods[name] = MethodRun(
             label=method.label,
             **{field: saved.pop(field, None) for field in declared},  # pyright: ignore
+            statistics=Statistics(*observed) if known else None,  # pyright: ignore
             metrics={key: v.reshape(shape) for key, v in columns if v.size == np.prod(shape)},
             more=saved,
             config=as_tuples("method", method.model_dump()),

@@ -1,7 +1,7 @@
 """The finished repeats of a method: on the way, in files of a checkpoint, and summed up."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.fields import mean_and_error, numbers
 from diffevo_jax.runs.results.files import Arrays, write_arrays
+from diffevo_jax.tasks import Statistics, statistics
 
 Value = tuple[float, float | None]
 
@@ -86,11 +87,21 @@ def _stacked(rows: list[Arrays]) -> Arrays:
 
 
 def advice(repeats: Arrays) -> list[str]:
-    """Say what to change, once for each repeat that did not select. repeats: `[S, ...]`."""
-    if not all(name in repeats for name in selection.SIGNS):
+    """Say what to change, once for each repeat that did not select, or saw nothing vary.
+
+    repeats: `[S, ...]`.
+    """
+    names = [f"observation_{name}" for name in Statistics._fields]
+    messages = _each(repeats, names, lambda *each: statistics.advice(Statistics(*each)))
+    return messages or _each(repeats, selection.SIGNS, selection.advice)
+
+
+def _each(repeats: Arrays, names: Sequence[str], says: Callable[..., str | None]) -> list[str]:
+    """What a function says of the arrays of these names, once for each repeat."""
+    if not all(name in repeats for name in names):
         return []
-    signs = zip(*(repeats[name] for name in selection.SIGNS), strict=True)
-    return [message for each in signs if (message := selection.advice(*each)) is not None]
+    rows = zip(*(repeats[name] for name in names), strict=True)
+    return [message for row in rows if (message := says(*row)) is not None]
 
 
 @dataclass(frozen=True)

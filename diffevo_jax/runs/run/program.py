@@ -117,7 +117,9 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         key_init, key_algorithm, key_run = jax.random.split(key, 3)
         genomes = jax.random.normal(key_init, (method.population_size, problem.num_genes))
         state = make_algorithm(key_algorithm).init(key_algorithm, genomes)
-        running = de.Running(state, no_best(state.population))
+        # The repeat's key is split in three; `reevaluate` and `animate` take 3 and 4.
+        memory = () if problem.init is None else problem.init(jax.random.fold_in(key, 5))
+        running = de.Running(state, no_best(state.population), memory)
         keys = jax.random.split(key_run, num_levels)
         x0 = jnp.zeros_like(genomes) if method.save_x0 else ()
         fittest = () if reevaluation is None else jnp.zeros((), jnp.int32)
@@ -160,7 +162,7 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         return jax.lax.scan(one, carry, keys)
 
     def ending(carry: Carry) -> dict[str, jax.Array]:
-        state, best = carry.running
+        state, best, memory = carry.running
         left = {
             "final_population": state.population,
             "best_genome": best.genome,
@@ -170,6 +172,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             left["final_x0"] = carry.x0
         if reevaluation is not None:
             left["reevaluated_genome"] = _chosen(state.population, carry.fittest)
+        if isinstance(memory, de.tasks.Statistics):
+            left |= {f"observation_{name}": value for name, value in memory._asdict().items()}
         if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
@@ -178,7 +182,9 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
         assert reevaluation is not None
         genome = _chosen(carry.running.state.population, carry.fittest)
         # `start` has split the repeat's key in three.
-        returns, aux = reevaluation(jax.random.fold_in(key, 3), jnp.tile(genome, (EPISODES, 1)))
+        memory = () if problem.init is None else (carry.running.memory,)
+        population = jnp.tile(genome, (EPISODES, 1))
+        returns, aux = reevaluation(jax.random.fold_in(key, 3), *memory, population)
         success = {"reevaluated_success": aux["success"]} if "success" in aux else {}
         return {"reevaluated_return": returns, **success}
 
