@@ -17,7 +17,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, with_default_options
+from conftest import PLAIN_CLI, REPOSITORY, with_default_options
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -152,7 +152,7 @@ def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_cal
 
 
 def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
-    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny), "--out"]
+    command = [*PLAIN_CLI, "run", str(tiny), "--out"]
     folder = tmp_path / "home"
     environment = {**with_default_options(), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     tiny.write_text(TINY.replace("  plain: {label: plain}\n", ""))  # one method's compilation
@@ -395,7 +395,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny)]
+    command = [*PLAIN_CLI, "run", str(tiny)]
     compiled = tmp_path / "compiled"
     process = subprocess.Popen(
         [*command, "--out", str(out), "--set", "repeats=1000000"],
