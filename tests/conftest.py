@@ -19,6 +19,7 @@ from diffevo_jax.checks import InputError
 from diffevo_jax.kernels import tiled
 from diffevo_jax.kernels.geometry import make_frame
 from diffevo_jax.kernels.types import Operands
+from diffevo_jax.runs.report import figure
 from diffevo_jax.runs.run import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -123,7 +124,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "slow":
         if QUICK_LOOPS and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = xla_flags(QUICK_LOOPS)
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+        # JAX has read its environment; fixtures of a module come before `_optimisation`.
+        jax.config.update("jax_disable_most_optimizations", few)
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +156,13 @@ def one_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The command line draws no figure, which takes longer than a small run."""
+    monkeypatch.setattr(figure, "draw", lambda folder: [])
+    monkeypatch.setattr(figure, "draw_sweep", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -61,17 +61,17 @@ def _gymnasium_episode(name, task, policy, genome, state):
 
 def test_cart_pole_returns_are_gymnasiums():
     task, policy = _setup()
-    population = jax.random.normal(KEY, (48, policy.num_genes))
+    population = jax.random.normal(KEY, (24, policy.num_genes))
     returns = jax.jit(control.make_returns(task, policy))(KEY, population)
     lengths = []
     for i, genome in enumerate(population):
-        state = _initial_state(task, KEY, i, 48)
+        state = _initial_state(task, KEY, i, 24)
         _, rewards = _gymnasium_episode("CartPole-v1", task, policy, genome, state)
         lengths.append(len(rewards))
         # Past about 110 steps float32 and Gymnasium's float64 part, so longer ones need not agree.
         if len(rewards) < 100:
             assert float(returns[i, 0]) == rewards.sum() == len(rewards)
-    assert sum(length < 100 for length in lengths) > 40
+    assert sum(length < 100 for length in lengths) > 20
     assert len(set(lengths)) > 5
 
 
