@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,12 +19,23 @@ from diffevo_jax.checks import InputError
 from diffevo_jax.kernels import tiled
 from diffevo_jax.kernels.geometry import make_frame
 from diffevo_jax.kernels.types import Operands
+from diffevo_jax.runs.report import figure
 from diffevo_jax.runs.run import startup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# XLA's older generator of loops, which its version in jax 0.11 no longer has: a flag that XLA does
-# not know ends the process without a word.
-QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+# XLA's older generator of loops, which its version in jax 0.11 no longer has, and a program as one
+# piece, not several for several threads: a flag that XLA does not know ends the process without a
+# word.
+QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+QUICK_LOOPS = QUICK_LOOPS if jax.__version_info__ < (0, 11) else ""
+
+# The command line in a process of its own, but for the figure, which takes more than a second.
+PLAIN_CLI = [
+    sys.executable,
+    "-c",
+    "from diffevo_jax.runs import main; from diffevo_jax.runs.report import figure; "
+    "figure.draw = lambda folder: []; main()",
+]
 
 # The wording of errors, by test: `pytest -n 0 --update-messages` writes it anew.
 MESSAGES = Path(__file__).parent / "data" / "messages.json"
@@ -112,7 +124,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "slow":
         if QUICK_LOOPS and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = xla_flags(QUICK_LOOPS)
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+        # JAX has read its environment; fixtures of a module come before `_optimisation`.
+        jax.config.update("jax_disable_most_optimizations", few)
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +156,13 @@ def one_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "local_devices", lambda **options: devices(**options)[:1])
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The command line draws no figure, which takes longer than a small run."""
+    monkeypatch.setattr(figure, "draw", lambda folder: [])
+    monkeypatch.setattr(figure, "draw_sweep", lambda *_: [])
 
 
 @pytest.fixture(scope="session")
@@ -180,12 +201,23 @@ def loop_x0(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None) -> 
 
     spread: 1 - alpha, where alpha has lost its digits. rows: individuals to estimate; None is all.
     """
-    return loop(x, log_weight, alpha, z, floor, spread, rows)[0]
+    x = np.asarray(x, np.float64)
+    weights = loop_weights(x, log_weight, alpha, z, floor, spread, rows)
+    return np.array([w @ x for w, _ in weights]).reshape(-1, x.shape[1])
 
 
 def loop(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None):
     """The same, and how far log weights off by 4 eps of the largest that counts may move it."""
     x = np.asarray(x, np.float64)
+    x0, allowed = [], []
+    for w, nats in loop_weights(x, log_weight, alpha, z, floor, spread, rows):
+        x0.append(w @ x)
+        allowed.append(4 * np.finfo(np.float32).eps * nats * (w @ np.abs(x - x0[-1])))
+    return np.array(x0), np.array(allowed)
+
+
+def loop_weights(x, log_weight, alpha, z, floor, spread, rows) -> Iterator[tuple]:
+    """The weights in each individual's average, and the largest log weight that counts."""
     z = x if z is None else np.asarray(z, np.float64)
     spread = 1 - alpha if spread is None else spread
     log_g = np.asarray(log_weight, np.float64)
@@ -195,16 +227,11 @@ def loop(x, log_weight, alpha, z=None, floor=0.0, spread=None, rows=None):
     log_g = np.logaddexp(np.where(missing, -np.inf, log_g), log_floor)
     log_g[missing] = -np.inf
     shrink = spread / (1 + np.sqrt(alpha))
-    rows = np.arange(len(x)) if rows is None else rows
-    x0, allowed = np.empty((2, len(rows), x.shape[1]))
     largest = np.max(log_g, initial=-np.inf, where=np.isfinite(log_g))
-    for row, i in enumerate(rows):
+    for i in range(len(x)) if rows is None else rows:
         difference = (z[i] - z) + shrink * z
         log_p = -np.sum(difference**2, axis=1) / (2 * spread)
         log_w = log_g + np.logaddexp(log_p, log_floor)
         w = np.exp(log_w - log_w.max())
         w /= w.sum()
-        x0[row] = w @ x
-        nats = np.abs(log_w - largest)[w > 1e-9].max()
-        allowed[row] = 4 * np.finfo(np.float32).eps * nats * (w @ np.abs(x - x0[row]))
-    return x0, allowed
+        yield w, np.abs(log_w - largest)[w > 1e-9].max()

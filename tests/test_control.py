@@ -37,18 +37,27 @@ def _initial_state(task, key, individual, num_individuals, episode=0, num_episod
     return task.environment.reset_env(key_reset, task.params)[1]
 
 
-def _gymnasium_episode(name, task, policy, genome, state):
+def _act(task, policy):
+    """The action that a genome takes on an observation, compiled once for all genomes."""
+
+    @jax.jit
+    def act(genome, observation):
+        _, outputs = policy.apply(policy.unflatten(genome), (), task.observe(observation))
+        return task.act(outputs)
+
+    return act
+
+
+def _gymnasium_episode(name, task, act, genome, state):
     """Observations and rewards of one episode in Gymnasium, from a Gymnax initial state."""
     environment: Any = gymnasium.make(name).unwrapped
     environment.reset(seed=0)
     fields = [field for field in vars(state) if field not in ("time", "last_u")]
     environment.state = np.array([float(getattr(state, field)) for field in fields])
-    weights = policy.unflatten(genome)
-    act = jax.jit(lambda o: task.act(policy.apply(weights, (), task.observe(o))[1]))
     observation = task.environment.get_obs(state)
     observations, rewards = [observation], []
     for _ in range(task.max_steps):
-        action = np.asarray(act(jnp.asarray(observation, jnp.float32)))
+        action = np.asarray(act(genome, jnp.asarray(observation, jnp.float32)))
         observation, reward, terminated, _, _ = environment.step(
             int(action) if action.ndim == 0 else action
         )
@@ -63,10 +72,10 @@ def test_cart_pole_returns_are_gymnasiums():
     task, policy = _setup()
     population = jax.random.normal(KEY, (48, policy.num_genes))
     returns = jax.jit(control.make_returns(task, policy))(KEY, population)
-    lengths = []
+    act, lengths = _act(task, policy), []
     for i, genome in enumerate(population):
         state = _initial_state(task, KEY, i, 48)
-        _, rewards = _gymnasium_episode("CartPole-v1", task, policy, genome, state)
+        _, rewards = _gymnasium_episode("CartPole-v1", task, act, genome, state)
         lengths.append(len(rewards))
         # Past about 110 steps float32 and Gymnasium's float64 part, so longer ones need not agree.
         if len(rewards) < 100:
@@ -81,9 +90,10 @@ def test_short_prefixes_are_gymnasiums(name):
     population = jax.random.normal(KEY, (4, policy.num_genes))
     returns = jax.jit(control.make_returns(task, policy))(KEY, population)
     assert returns.shape == (4, 1)
+    act = _act(task, policy)
     for i, genome in enumerate(population):
         state = _initial_state(task, KEY, i, 4)
-        _, rewards = _gymnasium_episode(name, task, policy, genome, state)
+        _, rewards = _gymnasium_episode(name, task, act, genome, state)
         # Rewards of order 1 to 16 a step, 40 steps of float32 dynamics.
         np.testing.assert_allclose(returns[i, 0], rewards.sum(), rtol=1e-3, atol=1e-3)
 
@@ -92,7 +102,7 @@ def test_cart_pole_observations_follow_gymnasium_step_by_step():
     task, policy = _setup()
     genome = jax.random.normal(jax.random.key(1), (policy.num_genes,))
     state = _initial_state(task, KEY, 0, 1)
-    observations, _ = _gymnasium_episode("CartPole-v1", task, policy, genome, state)
+    observations, _ = _gymnasium_episode("CartPole-v1", task, _act(task, policy), genome, state)
     weights = policy.unflatten(genome)
     observation = task.environment.get_obs(state)
     for expected in observations[1:30]:
@@ -209,10 +219,10 @@ def test_whole_episodes_end_at_gymnasiums_step_with_its_return(name, velocity, g
     genome = de.genome.codec(params).flatten(params)
     population = jnp.tile(genome, (4, 1))
     outcome = jax.jit(control.make_outcomes(task, policy))(KEY, population)
-    compared = 0
+    act, compared = _act(task, policy), 0
     for i in range(4):
         state = _initial_state(task, KEY, i, 4)
-        observations, rewards = _gymnasium_episode(name, task, policy, genome, state)
+        observations, rewards = _gymnasium_episode(name, task, act, genome, state)
         if name == "MountainCarContinuous-v0" and observations[:, 0].min() <= -1.2:
             continue  # it met the left wall, see below
         compared += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import xla_flags
+from conftest import PLAIN_CLI, xla_flags
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
@@ -89,7 +89,7 @@ def _start(config: Path, out: Path, count: int) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "diffevo_jax", "run", str(config), "--resume"]
+    command = [*PLAIN_CLI, "run", str(config), "--resume"]
     command += ["--out", str(out), "--distributed", "--coordinator", f"127.0.0.1:{port}"]
     return [
         subprocess.Popen(

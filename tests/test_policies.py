@@ -66,21 +66,27 @@ def test_a_gru_carries_double_precision_where_observations_have_it(x64):
     assert policy.initial_state.dtype == outputs.dtype == jnp.float64
 
 
-def _loop(task, policy, genome, key):
-    """Return and length of one episode, one step at a time."""
-    key_reset, key_steps = jax.random.split(key)
-    observation, state = task.environment.reset_env(key_reset, task.params)
-    weights, memory = policy.unflatten(genome), policy.initial_state
+def _make_advance(task, policy):
+    """One step of an episode, compiled once for all genomes."""
 
     @jax.jit
-    def advance(key, observation, state, memory):
+    def advance(genome, key, observation, state, memory):
+        weights = policy.unflatten(genome)
         memory, outputs = policy.apply(weights, memory, task.observe(observation))
         return task.step(key, state, task.act(outputs)), memory
 
-    total = 0.0
+    return advance
+
+
+def _loop(task, policy, advance, genome, key):
+    """Return and length of one episode, one step at a time."""
+    key_reset, key_steps = jax.random.split(key)
+    observation, state = task.environment.reset_env(key_reset, task.params)
+    memory, total = policy.initial_state, 0.0
     for step in range(task.max_steps):
         key = jax.random.fold_in(key_steps, step)
-        (observation, state, reward, ended, _), memory = advance(key, observation, state, memory)
+        moved, memory = advance(genome, key, observation, state, memory)
+        observation, state, reward, ended, _ = moved
         total += float(reward)
         if ended:
             return total, step + 1
@@ -95,8 +101,9 @@ def test_lanes_carry_and_reset_a_memory_as_a_loop_does():
     outcome = jax.jit(make(chunk=3))(KEY, population)
     whole = jax.jit(make())(KEY, population)
     keys = jax.vmap(lambda key: jax.random.split(key, 2))(jax.random.split(KEY, 7))
+    advance = _make_advance(task, policy)
     for i, e in np.ndindex(7, 2):
-        expected = _loop(task, policy, population[i], keys[i, e])
+        expected = _loop(task, policy, advance, population[i], keys[i, e])
         assert expected == (outcome.returns[i, e], outcome.length[i, e])
     np.testing.assert_array_equal(outcome.length, whole.length)
     assert len(np.unique(outcome.length)) > 4

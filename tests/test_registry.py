@@ -283,6 +283,7 @@ def test_a_plugin_is_run_kept_and_compared_on_resume(tiny, plugin, tmp_path):
     assert "figure.png" in _cli("plot", out)  # drawn without it
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_plugin_is_refused_on_resume_and_nothing_changes(tiny, plugin, tmp_path):
     out = tmp_path / "out"
     without = dict(registry.entries)
@@ -325,6 +326,7 @@ def test_a_plugin_that_is_missing_names_its_neighbour(tiny, plugin):
     assert f"no such file; did you mean '{plugin}'?" in output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_problem_of_ones_own_runs(tiny, plugin, tmp_path):
     _cli(
         *("run", tiny, "--out", tmp_path / "out", "--plugin", plugin),
@@ -438,6 +440,7 @@ def test_what_a_plugin_makes_is_tried_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
     out, without = tmp_path / "out", dict(registry.entries)
     overrides = ["sweep.grid={algorithm.fitness_map.power: [1.0, 2.0]}", STEEP[1]]
@@ -460,11 +463,12 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
         call(plugin=[plugin])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_readmes_example_runs_as_a_run_and_as_a_sweep(tmp_path):
     folder = REPOSITORY / "experiments"
     small = [
         *("population_size=8", "repeats=1", "problem.max_steps=3"),
-        "algorithm.schedule.num_levels=2",
+        *("algorithm.schedule.num_levels=2", "problem.policy.channels=1"),
     ]
     command = [folder / "my_problem.yaml", "--plugin", folder / "my_problem.py"]
     sets = [part for setting in small for part in ("--set", setting)]

@@ -17,7 +17,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, with_default_options
+from conftest import PLAIN_CLI, REPOSITORY, with_default_options
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -152,7 +152,7 @@ def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_cal
 
 
 def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
-    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny), "--out"]
+    command = [*PLAIN_CLI, "run", str(tiny), "--out"]
     folder = tmp_path / "home"
     environment = {**with_default_options(), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     tiny.write_text(TINY.replace("  plain: {label: plain}\n", ""))  # one method's compilation
@@ -395,7 +395,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "diffevo_jax", "run", str(tiny)]
+    command = [*PLAIN_CLI, "run", str(tiny)]
     compiled = tmp_path / "compiled"
     process = subprocess.Popen(
         [*command, "--out", str(out), "--set", "repeats=1000000"],
@@ -421,6 +421,7 @@ def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     assert results.finished_repeats(out)["plain"] == len(np.load(out / "plain.npz")["fitness"]) > 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_negative_fitness_under_identity_stops_the_run_with_advice(tmp_path):
     path = tmp_path / "car.yaml"
     path.write_text(
@@ -660,6 +661,7 @@ def test_an_override_adds_a_method_that_is_given_whole(tiny):
     assert (methods["third"].algorithm.eta, methods["third"].algorithm.floor) == (0.5, 1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_config_needs_no_description(tiny, tmp_path):
     tiny.write_text(re.sub("(?m)^description: .*\n", "", TINY))
     result = _cli("run", tiny, "--out", tmp_path / "out")
@@ -723,6 +725,7 @@ def test_an_override_of_a_shared_setting_leaves_other_optimisers_alone(tiny):
     assert {method.problem.scale for method in methods.values()} == {2.0}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_looks_like_a_number_or_markup_survives_a_run(tiny, tmp_path):
     tiny.write_text(TINY.replace("label: plain", 'label: "1e-3"').replace("latent: {", '"1e5": {'))
     override = ["--set", 'description="[/b] $x [red]y[/red]"', "--set", "repeats=\n  1"]
@@ -811,8 +814,8 @@ def test_resolved_configs_are_plain_yaml(tiny, tmp_path):
 # As a new user would
 
 
-def test_a_run_folder_runs_again_and_a_complete_one_draws_no_bar(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(figure, "draw", lambda folder: [])
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_folder_runs_again_and_a_complete_one_draws_no_bar(tiny, tmp_path):
     out = tmp_path / "out"
     first = _cli("run", tiny, "--out", out, "--set", "repeats=1")
     assert "━━━" in first.output  # the bars
@@ -832,8 +835,8 @@ def test_a_run_folder_runs_again_and_a_complete_one_draws_no_bar(tiny, tmp_path,
     assert "━━━" in resumed.output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_printed_commands_run_when_they_are_pasted(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(figure, "draw", lambda folder: [])
     monkeypatch.setenv("HOME", str(tmp_path))
     result = _cli("run", tiny, "--out", "~/a long name/" + 8 * "of many words ", "--repeats", 1)
     assert result.exit_code == 0, result.output
