@@ -24,6 +24,7 @@ from diffevo_jax.schedules import Levels, Schedule, geometric
 
 LATENT = 2
 PLANE = 2  # genes up to which niches are kept
+SIZE, LEVELS, LEAST = 128, 20, 8  # of `sizes`
 # The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes can
 # follow, up to what float32 has.
 LEAST_DECADES, MOST_DECADES, PER_DECADE = 2.5, 8.0, 50
@@ -47,7 +48,7 @@ def diffusion_evolution(
     `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
-    * fitness map: `standardised`, its temperature .1 up to 5 genes, then .1 (D / 5)^(1/3), at most 1;
+    * fitness map: `standardised`, its temperature .1 (D / 5)^(1/3), from .1 to 1;
     * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8;
     * sampler: `ddim(freshness=1)`, noise without memory;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more
@@ -80,7 +81,7 @@ def diffusion_evolution(
             levels = geometric(num_levels, end=final_noise(size * num_levels, num_genes))
         return denoising_evolution(
             levels,
-            fitness_map=fitness_map or standardised(temperature(num_genes)),
+            fitness_map=fitness_map or standardised(default_temperature(num_genes)),
             denoiser=_denoiser(num_genes, projection, latent_dim),
             sampler=sampler,
             mesh=mesh,
@@ -98,20 +99,34 @@ def diffusion_evolution(
     return Algorithm(init, step, configured(2, PLANE + 1).num_generations)
 
 
+def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
+    """Return N and T of `diffusion_evolution` for a budget: individuals and levels.
+
+    Few individuals for many levels: 10 E^(1/5) of E evaluations, 46 of 2,000. In the plane, where
+    they keep many optima, 128, or fewer for 20 levels.
+
+    Raises InputError for fewer than two generations of 8.
+    """
+    check_count("num_genes", num_genes)
+    if check_count("evaluations", evaluations) < 2 * LEAST:
+        raise InputError("evaluations", f"at least {2 * LEAST}, two generations", evaluations)
+    size = SIZE if num_genes <= PLANE else round(10 * evaluations**0.2)
+    size = max(LEAST, min(size, evaluations // LEVELS))
+    return size, evaluations // size
+
+
 def final_noise(evaluations: int, num_genes: int) -> float:
     """Return 1 - alpha at the last level, for N T evaluations of D genes."""
     decades = LEAST_DECADES + evaluations / num_genes / PER_DECADE
     return 10 ** -min(decades, MOST_DECADES)
 
 
-def temperature(num_genes: int) -> float:
+def default_temperature(num_genes: int) -> float:
     """Return the temperature of `standardised` for D genes: many need more parents."""
     return min(max(0.1, 0.1 * (num_genes / 5) ** (1 / 3)), 1.0)
 
 
-def _denoiser(
-    num_genes: int, projection: jax.Array | None, latent_dim: int | None
-) -> Denoiser:
+def _denoiser(num_genes: int, projection: jax.Array | None, latent_dim: int | None) -> Denoiser:
     if projection is None and latent_dim is None:
         if num_genes <= PLANE:
             return niching()

@@ -14,6 +14,7 @@ import numpy as np
 from diffevo_jax.checks import (
     InputError,
     Interval,
+    Number,
     check_count,
     check_number,
     concrete,
@@ -23,7 +24,7 @@ from diffevo_jax.checks import (
 # More than a million levels are a slip.
 Levels = Annotated[int, Interval(2, 1_000_000)]
 NOISIEST = 0.999  # 1 - alpha where `geometric` begins
-Open = Annotated[float, Interval(0, NOISIEST, "()")]
+Noise = Annotated[Number, Interval(0, NOISIEST, "()")]
 EXPECTED = "a schedule, such as de.schedules.cosine(25), or alpha [T]"
 
 
@@ -122,17 +123,21 @@ def ddpm(num_levels: Levels) -> Schedule:
     return from_alpha(np.exp(-b * s - g * s**2))
 
 
-def geometric(num_levels: Levels, *, end: Open = 1e-4) -> Schedule:
+def geometric(num_levels: Levels, *, end: Noise = 1e-4) -> Schedule:
     """Noise that falls by the same factor at every level, as an evolution strategy's step sizes.
 
     1 - alpha_t = end (0.999 / end)^(t / (T - 1)), from `end` up to 0.999.
 
-    end: 1 - alpha of the last level, in (0, 0.999): the square of its noise. With fresh noise a
-        population follows a fall of about 0.3 sqrt(N T / D) decades in all, see `diffusion`.
+    end: 1 - alpha of the last level, in (0, 0.999), or traced: the square of its noise.
+
+    A population follows so fast a fall only with noise that does not remember
+    (`samplers.ddim(freshness=1)`), and few evaluations follow it less far: `diffusion_evolution`
+    sets `end` by their number.
     """
     num_levels = check_count("num_levels", num_levels, least=2)
     check_number("end", end, 0, NOISIEST, closed="()")
+    if is_traced(end):
+        one_minus_alpha = jnp.geomspace(end, NOISIEST, num_levels)
+        return Schedule(1 - one_minus_alpha, one_minus_alpha)
     one_minus_alpha = np.geomspace(end, NOISIEST, num_levels)
-    return Schedule(
-        jnp.asarray(1 - one_minus_alpha, float), jnp.asarray(one_minus_alpha, float)
-    )
+    return Schedule(jnp.asarray(1 - one_minus_alpha, float), jnp.asarray(one_minus_alpha, float))

@@ -16,10 +16,10 @@ NOBODY_SELECTED = (
     "fitness.standardised() takes any sign and any unit"
 )
 NOBODY_SHARED = (
-    "no individual learned from others for a third of the generations or more: their mean effective "
-    "sample size was 1. Select less sharply (fitness.standardised(), a higher temperature) or, with "
-    "many genes, broaden the kernel: diffusion_evolution does, or a projection (latent_dim), "
-    "denoisers.broadened() or consensus()"
+    "no individual learned from others for a third of the generations or more: their mean "
+    "effective sample size was 1. Select less sharply (fitness.standardised(), a higher "
+    "temperature) or, with many genes, broaden the kernel: diffusion_evolution does, or a "
+    "projection (latent_dim), denoisers.broadened() or consensus()"
 )
 
 # The fields of a generation's info that `advice` needs; of the second the mean.

@@ -29,9 +29,7 @@ def test_every_environment_takes_a_generation(name):
     task = de.tasks.make_task(name, max_steps=3)
     policy = de.policies.mlp((task.num_inputs, 2, task.num_outputs))
     fitness_fn = de.tasks.make_fitness(task, policy, success="goal")
-    algorithm = de.presets.paper(
-        de.schedules.cosine(2), fitness_map=de.fitness.boltzmann(1.0)
-    )
+    algorithm = de.presets.paper(de.schedules.cosine(2), fitness_map=de.fitness.boltzmann(1.0))
 
     @jax.jit
     def generation(key):

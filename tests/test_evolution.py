@@ -639,11 +639,7 @@ def test_a_schedules_exact_one_minus_alpha_reaches_the_estimate_and_the_move():
         double, _ = _step(
             fitness, population=population, t=1, schedule=de.schedules.from_alpha(alpha), eta=0.0
         )
-        assert (
-            double.t.dtype
-            == de.presets.paper(alpha).init(KEY, population).t.dtype
-            == jnp.int32
-        )
+        assert double.t.dtype == de.presets.paper(alpha).init(KEY, population).t.dtype == jnp.int32
         moved = float(jnp.max(jnp.abs(double.population - population)))
     np.testing.assert_allclose(single.population, double.population, rtol=0, atol=0.01 * moved)
 

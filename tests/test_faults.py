@@ -331,9 +331,7 @@ def _faulty(key: jax.Array, population: jax.Array) -> jax.Array:
 def test_a_run_completes_and_counts_random_faults():
     key_init, key_run = jax.random.split(jax.random.key(0))
     population = jax.random.normal(key_init, (64, 2))
-    evolution = de.presets.paper(
-        de.schedules.cosine(20), fitness_map=de.fitness.identity, eta=0.1
-    )
+    evolution = de.presets.paper(de.schedules.cosine(20), fitness_map=de.fitness.identity, eta=0.1)
     state, info, _ = de.evolve(
         key_run, evolution, _faulty, population, has_key=True, keep=lambda info: info
     )

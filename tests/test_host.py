@@ -59,9 +59,7 @@ BAD[[1, 3, 4], 0] = 101, 102, 103
 
 
 def test_a_run_goes_on_without_those_that_fail_and_names_them():
-    evolution = de.presets.paper(
-        de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0)
-    )
+    evolution = de.presets.paper(de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0))
     step = jax.jit(evolution.step)
     with host.pool(evaluate, num_workers=2) as fitness_of:
         good = fitness_of(POPULATION)

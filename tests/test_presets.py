@@ -16,7 +16,7 @@ from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.run import engine as run
 
 KEY = jax.random.key(3)
-SMALL = {"population_size": 16, "num_levels": 4, "hidden": (2,), "latent_dim": 1}
+SMALL = {"population_size": 16, "num_levels": 4, "hidden": (2,)}
 PRESET = REPOSITORY / "configs" / "control_preset.yaml"
 
 
@@ -34,8 +34,8 @@ def test_control_evolves_and_an_individual_is_re_evaluated_from_fresh_starts():
         return evolved.kept, de.reevaluate(key, problem, population[0], num_episodes=7)
 
     (info, aux), returns = evolve(KEY)
-    # Within the noise of a clean end, 3e-5.
-    np.testing.assert_allclose(info.population[-1], info.x0[-2], atol=1e-3)
+    # The last generation is that of one target, with noise of a tenth: 5 sigma of 16 x 12 draws.
+    np.testing.assert_allclose(info.population[-1], info.x0[-2], atol=0.5)
     assert aux["success"].shape == aux["returns"].shape == (4, 16)
     alone = de.tasks.make_returns(task, control.policy)
     expected = jax.jit(alone)(KEY, jnp.tile(population[0], (7, 1)))[:, 0]
@@ -77,19 +77,75 @@ def test_the_config_has_the_presets_settings():
     for point in points:
         method = point.config.methods["preset"]
         problem, algorithm = method.problem, method.algorithm
-        assert method.population_size == defaults["population_size"]
+        control = de.presets.control(KEY, problem.environment)
+        assert method.population_size == len(control.population)
         assert tuple(problem.policy.hidden) == defaults["hidden"]
         assert (problem.max_steps, problem.num_episodes) == (500, 1)
         assert problem.scale == defaults["scale"]
         assert problem.shared_starts == defaults["shared_starts"]
-        assert algorithm.schedule.num_levels == defaults["num_levels"]
-        assert algorithm.schedule.clean
-        assert algorithm.fitness_map.name == "standardised"
-        assert algorithm.fitness_map.temperature == defaults["temperature"]
-        assert algorithm.denoiser.name == "broadened"
-        assert algorithm.denoiser.share == 0.3
-        assert algorithm.denoiser.kernel.latent_dim == defaults["latent_dim"]
-        assert (algorithm.sampler.name, algorithm.sampler.eta) == ("ddim", 1.0)
+        assert algorithm.schedule.num_levels == control.algorithm.num_generations
+        assert (algorithm.schedule.name, algorithm.schedule.end) == ("geometric", 0.01)
+        assert (algorithm.fitness_map.name, algorithm.denoiser.name) == (
+            "standardised",
+            "consensus",
+        )
+        assert (algorithm.sampler.name, algorithm.sampler.freshness) == ("ddim", 1.0)
+
+
+def test_a_champion_is_chosen_by_the_same_fresh_episodes_within_the_budget():
+    task = de.tasks.make_task("CartPole-v1", max_steps=30)
+    control = de.presets.control(KEY, task, episodes=400, hidden=(2,))
+    size, levels = len(control.population), control.algorithm.num_generations
+    evolved = de.evolve(KEY, control.algorithm, control.problem, control.population)
+    champion = control.champion(KEY, evolved)
+    assert size * levels + 8 * len(champion.returns) <= 400
+    population, fitness = evolved.state.population, evolved.kept[-1]
+    candidates = jnp.stack([population.mean(0), *population[jnp.argsort(-fitness)[:7]]])
+    returns = jnp.stack(
+        [de.reevaluate(KEY, control.problem, each, num_episodes=5) for each in candidates]
+    )
+    first = returns.mean(1).argmax()
+    np.testing.assert_array_equal(champion.returns, returns[first])
+    # The mean's sum is another program's: float32.
+    np.testing.assert_allclose(champion.genome, candidates[first], rtol=1e-5, atol=1e-6)
+
+
+def test_those_without_a_fitness_are_no_champions():
+    problem = de.tasks.make_problem(
+        de.tasks.make_task("CartPole-v1", max_steps=5), de.policies.mlp((4, 2))
+    )
+    population = jax.random.normal(KEY, (6, 10)).at[1].set(jnp.nan)
+    fitness = jnp.array([1.0, jnp.nan, 2.0, jnp.inf, 0.0, 1.0])
+    champion = de.presets.choose_champion(KEY, problem, population, fitness, num_episodes=2)
+    assert bool(jnp.all(jnp.isfinite(champion.genome)))
+    assert champion.returns.shape == (2,)
+
+
+@pytest.mark.parametrize(("genes", "episodes"), [(41, 2560), (41, 25_600), (4481, 100_000)])
+def test_a_budget_is_spent_but_for_less_than_a_generation(genes, episodes):
+    control = jax.eval_shape(
+        lambda key: (
+            de.presets.control(
+                key, "Pendulum-v1", episodes=episodes, hidden=(8,) if genes == 41 else (64, 64)
+            ).population
+        ),
+        KEY,
+    )
+    size = len(control)
+    trials = min(128, round(0.1 * episodes / 8))
+    levels = (episodes - 8 * trials) // size
+    assert control.shape[1] == genes
+    assert 0 <= episodes - 8 * trials - levels * size < size
+    assert levels >= 18
+
+
+def test_a_budget_that_is_too_small_and_a_run_without_its_fitness_are_named(refuses):
+    with refuses("episodes"):
+        de.presets.control(KEY, "CartPole-v1", episodes=12)
+    control = de.presets.control(KEY, "CartPole-v1", **SMALL)
+    nothing = de.Best(jnp.zeros(1), jnp.zeros(()))
+    with refuses("evolved"):
+        control.champion(KEY, de.Evolved(control, (), nothing))
 
 
 def test_a_run_keeps_the_returns_in_the_place_of_relative_fitness(tmp_path):

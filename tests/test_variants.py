@@ -49,9 +49,7 @@ NOISY = ("ddim, fresh",)  # that draw noise also where eta is 0
 NO_KERNEL = ("consensus",)  # denoisers without one, and without a number
 STILL_VARIANTS = [name for name in VARIANTS if name not in NOISY]
 ESTIMATES = [
-    name
-    for name, (_, _, sampler) in PARTS.items()
-    if sampler == "ddim" and name not in NO_KERNEL
+    name for name, (_, _, sampler) in PARTS.items() if sampler == "ddim" and name not in NO_KERNEL
 ]
 
 KEY = jax.random.key(7)
@@ -335,6 +333,10 @@ def test_who_is_no_number_or_has_no_fitness_is_no_part_of_the_consensus():
 # Niching
 
 
+def _log_gaussian(centres, scale, row):
+    return -np.sum((row - centres) ** 2, axis=1) / scale
+
+
 def test_niching_divides_weights_by_the_crowd_and_warms_them():
     tau, sharing = 1.7, 0.6
     denoiser = denoisers.niching(sharing=sharing, warmth=tau, warm=0.01, cold=0.001)
@@ -342,11 +344,11 @@ def test_niching_divides_weights_by_the_crowd_and_warms_them():
         posterior, _ = _estimate(denoiser, t=t)
         x, log_g = _double(POPULATION, jnp.log(_fitness(POPULATION)))
         alpha, rest = _double(SCHEDULE.alpha[t], SCHEDULE.one_minus_alpha[t])
-        crowd = _loop(x, x, np.zeros(16), lambda row: -np.sum((row - x) ** 2, 1) / (2 * rest))[1]
+        log_kernel = partial(_log_gaussian, x, 2 * rest)
+        crowd = _loop(x, x, np.zeros(16), log_kernel)[1]
         log_w = log_g / (1 if t == 0 else tau) - sharing * crowd
-        expected = _loop(
-            x, x, log_w, lambda row: -np.sum((row - np.sqrt(alpha) * x) ** 2, 1) / (2 * rest)
-        )
+        log_kernel = partial(_log_gaussian, np.sqrt(alpha) * x, 2 * rest)
+        expected = _loop(x, x, log_w, log_kernel)
         for actual, value in zip(posterior, expected, strict=True):
             np.testing.assert_allclose(actual, value, rtol=2e-4, atol=2e-4)  # float32 at 1e-3
 

@@ -13,9 +13,10 @@ def consensus() -> Denoiser:
 
     x0 = sum_j g_j x_j / sum_j g_j
 
-    The limit of `posterior_mean` and `broadened` for a kernel of infinite width, in O(N D). It keeps one optimum. With fresh noise (`samplers.ddim(freshness=1)`) a step is
-    that of an evolution strategy whose step sizes are the schedule's, and of consensus-based
-    optimisation (Pinnau et al. 2017, https://arxiv.org/abs/1604.05648).
+    The limit of `posterior_mean` and `broadened` for a kernel of infinite width, in O(N D). It
+    keeps one optimum. With fresh noise (`samplers.ddim(freshness=1)`) a step is that of an
+    evolution strategy whose step sizes are the schedule's, and of consensus-based optimisation
+    (Pinnau et al. 2017, https://arxiv.org/abs/1604.05648).
     """
 
     def estimate(

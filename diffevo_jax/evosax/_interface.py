@@ -13,8 +13,8 @@ from flax import struct
 
 from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_number
-from diffevo_jax.presets._paper import paper as configure
 from diffevo_jax.fitness import FitnessMap, standardised
+from diffevo_jax.presets._paper import paper as configure
 from diffevo_jax.schedules import Schedule, cosine
 
 try:

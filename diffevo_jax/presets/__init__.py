@@ -1,6 +1,9 @@
 """Settings that work together, measured, where the paper's are a start."""
 
+from diffevo_jax.diffusion import sizes as sizes
+from diffevo_jax.presets._control import Champion as Champion
 from diffevo_jax.presets._control import Control as Control
+from diffevo_jax.presets._control import choose_champion as choose_champion
 from diffevo_jax.presets._control import control as control
 from diffevo_jax.presets._paper import paper as paper
 from diffevo_jax.presets._restart import RestartInfo as RestartInfo

@@ -29,9 +29,7 @@ from diffevo_jax.sharding import over_individuals
 CPU_BLOCK = 2**19
 
 
-def ddim(
-    eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fraction = 1.0
-) -> Sampler:
+def ddim(eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fraction = 1.0) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
     eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
