@@ -98,6 +98,7 @@ def test_a_champion_is_chosen_by_the_same_fresh_episodes_within_the_budget():
     size, levels = len(control.population), control.algorithm.num_generations
     evolved = de.evolve(KEY, control.algorithm, control.problem, control.population)
     champion = control.champion(KEY, evolved)
+    assert levels is not None
     assert size * levels + 8 * len(champion.returns) <= 400
     population, fitness = evolved.state.population, evolved.kept[-1]
     candidates = jnp.stack([population.mean(0), *population[jnp.argsort(-fitness)[:7]]])

@@ -140,11 +140,11 @@ def control(
 
     def champion(key: jax.Array, evolved: Evolved) -> Champion:
         population, fitness = evolved.state.population, evolved.kept
-        if jnp.shape(fitness)[1:] != (len(population),):
+        if getattr(fitness, "shape", ())[1:] != (len(population),):
             raise InputError(
                 "evolved",
                 "a run that kept the fitness, [T, N], as `evolve` does by default",
-                f"kept {jax.tree.map(jnp.shape, fitness)}",
+                f"kept {jax.tree.map(jnp.shape, fitness)!s:.80}",
             )
         return chosen(key, population, fitness[-1], evolved.memory)
 

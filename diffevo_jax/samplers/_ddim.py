@@ -71,7 +71,13 @@ def ddim(eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fractio
 
 
 def ddim_sigma(
-    alpha_t, alpha_prev, *, eta, freshness=0.0, one_minus_alpha_t=None, one_minus_alpha_prev=None
+    alpha_t,
+    alpha_prev,
+    *,
+    eta,
+    freshness: Fraction = 0.0,
+    one_minus_alpha_t=None,
+    one_minus_alpha_prev=None,
 ) -> jax.Array:
     """Compute the standard deviation of the noise that one step adds (Eq. 16 of DDIM).
 
@@ -103,7 +109,7 @@ def ddim_mean(
     alpha_t,
     alpha_prev,
     eta,
-    freshness=0.0,
+    freshness: Fraction = 0.0,
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
@@ -129,7 +135,7 @@ def ddim_step(
     alpha_t,
     alpha_prev,
     eta,
-    freshness=0.0,
+    freshness: Fraction = 0.0,
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
@@ -175,8 +181,8 @@ def ddim_step(
 def _check_noise(eta: Fraction, freshness: Fraction) -> None:
     check_number("eta", eta, 0, 1)
     check_number("freshness", freshness, 0, 1)
-    numbers = concrete(eta), concrete(freshness)
-    if None not in numbers and numbers[0] < 1 and numbers[1] > 0:
+    remembers, forgets = concrete(eta), concrete(freshness)
+    if remembers is not None and forgets is not None and remembers < 1 and forgets > 0:
         raise InputError(
             "eta",
             "1 beside a freshness above 0",
@@ -190,6 +196,6 @@ def _is(setting: Any, number: int) -> bool:
     return isinstance(setting, int | float) and setting == number
 
 
-def _root(square: jax.Array) -> jax.Array:
+def _root(square: Fraction) -> jax.Array:
     """Take the square root, whose gradient at 0 is 0 in the place of infinity."""
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
