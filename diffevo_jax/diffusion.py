@@ -1,9 +1,9 @@
 """Diffusion Evolution with the settings that do well, by the numbers of genes and evaluations.
 
 All of them were measured (docs/settings.md): noise without memory, of which the schedule takes away
-as much as that many evaluations can follow; distances in a latent space, for in many genes a
-Gaussian sees nobody but the individual itself; and in the plane, where a kernel tells optima
-apart, niches.
+as much as that many evaluations can follow; in the plane, where a kernel tells optima apart,
+niches; in more genes, where a Gaussian sees nobody but the individual itself, one target for all,
+and no pull towards 0.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Count, Fraction, InputError, check_count, check_population
+from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoisers._niching import niching
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
@@ -22,12 +23,11 @@ from diffevo_jax.parts import Denoiser
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Levels, Schedule, geometric
 
-LATENT = 2
 PLANE = 2  # genes up to which niches are kept
 SIZE, LEVELS, LEAST = 128, 20, 8  # of `sizes`
 # The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes can
 # follow, up to what float32 has.
-LEAST_DECADES, MOST_DECADES, PER_DECADE = 2.5, 8.0, 50
+LEAST_DECADES, MOST_DECADES, PER_ROOT = 2.0, 8.0, 0.4
 
 
 def diffusion_evolution(
@@ -48,11 +48,11 @@ def diffusion_evolution(
     `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
-    * fitness map: `standardised`, its temperature .1 (D / 5)^(1/3), from .1 to 1;
-    * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8;
-    * sampler: `ddim(freshness=1)`, noise without memory;
-    * denoiser: with two genes or one `niching`, which keeps many optima; with more
-      `posterior_mean` with distances in a random projection to 2 dimensions.
+    * fitness map: `standardised`, its temperature .1 in the plane, else .25 (D / 5)^(1/5);
+    * schedule: `geometric`, down to 1 - alpha = 10^-(2 + .4 sqrt(N T / D)), 1e-8 at least;
+    * denoiser: with two genes or one `niching`, which keeps many optima; with more `consensus`, one
+      target for all, or `posterior_mean` where a latent space is set;
+    * sampler: `ddim(freshness=1)`, noise without memory; with more than two genes centred.
 
     num_levels: T, evaluated generations; `presets.sizes` gives N and T for a budget.
     schedule: in its place, from `schedules`.
@@ -73,17 +73,22 @@ def diffusion_evolution(
         )
     if num_levels is not None:
         num_levels = check_count("num_levels", num_levels, least=2)
-    sampler = ddim(freshness=freshness)
+    if projection is not None or latent_dim is not None:
+        kernel = gaussian(projection=projection, latent_dim=latent_dim)
+        of_many: Denoiser = posterior_mean(kernel)
+    else:
+        kernel, of_many = None, consensus()
 
     def configured(size: int, num_genes: int) -> Algorithm:
+        keeps_niches = num_genes <= PLANE and kernel is None
         levels = schedule
         if num_levels is not None:
             levels = geometric(num_levels, end=final_noise(size * num_levels, num_genes))
         return denoising_evolution(
-            levels,
+            levels,  # pyright: ignore[reportArgumentType]
             fitness_map=fitness_map or standardised(default_temperature(num_genes)),
-            denoiser=_denoiser(num_genes, projection, latent_dim),
-            sampler=sampler,
+            denoiser=niching() if keeps_niches else of_many,
+            sampler=ddim(freshness=freshness, centred=num_genes > PLANE),
             mesh=mesh,
         )
 
@@ -117,18 +122,10 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
 
 def final_noise(evaluations: int, num_genes: int) -> float:
     """Return 1 - alpha at the last level, for N T evaluations of D genes."""
-    decades = LEAST_DECADES + evaluations / num_genes / PER_DECADE
+    decades = LEAST_DECADES + PER_ROOT * (evaluations / num_genes) ** 0.5
     return 10 ** -min(decades, MOST_DECADES)
 
 
 def default_temperature(num_genes: int) -> float:
     """Return the temperature of `standardised` for D genes: many need more parents."""
-    return min(max(0.1, 0.1 * (num_genes / 5) ** (1 / 3)), 1.0)
-
-
-def _denoiser(num_genes: int, projection: jax.Array | None, latent_dim: int | None) -> Denoiser:
-    if projection is None and latent_dim is None:
-        if num_genes <= PLANE:
-            return niching()
-        latent_dim = LATENT
-    return posterior_mean(gaussian(projection=projection, latent_dim=latent_dim))
+    return 0.1 if num_genes <= PLANE else 0.25 * (num_genes / 5) ** 0.2

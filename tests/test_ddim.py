@@ -85,6 +85,25 @@ def test_wholly_fresh_noise_forgets_where_an_individual_was():
     )
 
 
+@pytest.mark.parametrize("freshness", [0.0, 0.4, 1.0])
+def test_a_centred_step_moves_with_its_population(freshness):
+    """And without it the origin is 0, towards which the noise draws."""
+    x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
+    level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))
+
+    def moved(shift, centred):
+        sampler = de.samplers.ddim(freshness=freshness, centred=centred)
+        return sampler.move(KEY, (), x_t + shift, x0 + shift, level)[1].population
+
+    # Sums of numbers of size 5 in float32.
+    np.testing.assert_allclose(moved(5.0, True), moved(0.0, True) + 5, atol=5e-6)
+    at_zero = x0 - x0.mean(0)
+    aside = x_t - x0.mean(0)
+    plain = de.samplers.ddim(freshness=freshness).move(KEY, (), aside, at_zero, level)[1]
+    np.testing.assert_allclose(moved(0.0, True), plain.population + x0.mean(0), atol=5e-6)
+    assert not np.allclose(moved(5.0, False), moved(0.0, False) + 5, atol=0.1)
+
+
 def test_noise_is_fresh_below_a_level_only():
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
     level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))

@@ -220,7 +220,7 @@ def test_observations_that_never_vary_are_named():
     actions = task.num_outputs
     policy = de.policies.from_apply(lambda w, seen: w * jnp.sum(seen), jnp.ones(actions), (1, 1))
     problem = de.tasks.make_problem(task, policy)
-    algorithm = de.diffusion_evolution(de.schedules.cosine(2), latent_dim=None)
+    algorithm = de.presets.paper(de.schedules.cosine(2))
     population = jax.random.normal(KEY, (4, policy.num_genes))
     with pytest.warns(UserWarning, match=NEVER_VARIED[:40]):
         evolved = de.evolve(KEY, algorithm, problem, population)

@@ -46,8 +46,8 @@ def niching(
     check_number("warmth", warmth, 0, math.inf, closed="()")
     check_number("warm", warm, 0, 1, closed="()")
     check_number("cold", cold, 0, 1, closed="()")
-    ends = concrete(cold), concrete(warm)
-    if None not in ends and not ends[0] < ends[1]:
+    low, high = concrete(cold), concrete(warm)
+    if low is not None and high is not None and not low < high:
         raise InputError("cold", f"a number below warm = {warm}", cold)
 
     def estimate(

@@ -31,7 +31,7 @@ from diffevo_jax.tasks.task import Observations
 # chooses the champion. Generations have SIZE individuals, more from LARGE episodes on, and are at
 # least LEVELS.
 CHOICE, MOST, CANDIDATES = 0.1, 128, 8
-SIZE, LARGE, LEVELS = 128, 12_800, 18
+SIZE, LARGE, LEVELS = 128, 25_600, 18
 LEAST = 4  # individuals, two for each of two starts
 
 

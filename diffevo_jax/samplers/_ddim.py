@@ -29,7 +29,13 @@ from diffevo_jax.sharding import over_individuals
 CPU_BLOCK = 2**19
 
 
-def ddim(eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fraction = 1.0) -> Sampler:
+def ddim(
+    eta: Fraction = 1.0,
+    *,
+    freshness: Fraction = 0.0,
+    fresh_below: Fraction = 1.0,
+    centred: bool = False,
+) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
     eta: noise, in [0, 1], or traced; 0 is deterministic, 1 is DDPM's noise.
@@ -38,6 +44,9 @@ def ddim(eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fractio
         keeps individuals where they are, fresh noise lets them search (`ddim_sigma`).
     fresh_below: freshness counts at levels with 1 - alpha_prev of at most this, and is 0 above;
         1 is all of them.
+    centred: take the mean of the targets for the origin. The process of the paper draws every
+        generation towards 0, by sqrt(alpha_prev); over many levels that holds a population back
+        whose optimum is elsewhere. With it the whole run moves with a problem that is moved.
 
     Raises InputError on numbers out of range, and on an eta below 1 beside a freshness above 0.
     """
@@ -59,13 +68,17 @@ def ddim(eta: Fraction = 1.0, *, freshness: Fraction = 0.0, fresh_below: Fractio
             "one_minus_alpha_prev": level.one_minus_alpha_prev,
         }
 
-        def step(keys: jax.Array, population: tuple[jax.Array, jax.Array]) -> jax.Array:
-            return ddim_step(keys, *population, **settings)
+        def step(
+            keys: jax.Array, population: tuple[jax.Array, jax.Array], *origin: jax.Array
+        ) -> jax.Array:
+            return ddim_step(keys, *population, *origin, **settings)
 
         split_step = step if level.mesh is None else over_individuals(step, level.mesh)
-        moved = split_step(key, (x_t, x0))
+        origin = (_mean(x0),) if centred else ()
+        moved = split_step(key, (x_t, x0), *origin)
         # The mean and sigma are computed only where a denoiser reads them.
-        return memory, Move(moved, ddim_mean(x_t, x0, **settings), ddim_sigma(**settings))
+        mean = ddim_mean(x_t, x0, *origin, **settings)
+        return memory, Move(moved, mean, ddim_sigma(**settings))
 
     return Sampler(no_memory, move)
 
@@ -105,6 +118,7 @@ def ddim_sigma(
 def ddim_mean(
     x_t: jax.Array,
     x0: jax.Array,
+    origin: jax.Array | None = None,
     *,
     alpha_t,
     alpha_prev,
@@ -114,8 +128,11 @@ def ddim_mean(
     one_minus_alpha_prev=None,
 ) -> jax.Array:
     """Compute where a step goes without its noise, `[N, D]`; arguments as for `ddim_step`."""
+    if origin is not None:
+        x_t, x0 = x_t - origin, x0 - origin
+    clean = jnp.sqrt(alpha_prev) * x0 if origin is None else origin + jnp.sqrt(alpha_prev) * x0
     if _is(freshness, 1):
-        return jnp.sqrt(alpha_prev) * x0
+        return clean
     one_minus_t = 1 - alpha_t if one_minus_alpha_t is None else one_minus_alpha_t
     one_minus_prev = 1 - alpha_prev if one_minus_alpha_prev is None else one_minus_alpha_prev
     # What is left of 1 - alpha_prev beside sigma^2, in a form that never cancels.
@@ -124,13 +141,14 @@ def ddim_mean(
     if not _is(freshness, 0):
         direction *= _root(1 - freshness)
     eps = (x_t - jnp.sqrt(alpha_t) * x0) / jnp.sqrt(one_minus_t)
-    return jnp.sqrt(alpha_prev) * x0 + direction * eps
+    return clean + direction * eps
 
 
 def ddim_step(
     key: jax.Array,
     x_t: jax.Array,
     x0: jax.Array,
+    origin: jax.Array | None = None,
     *,
     alpha_t,
     alpha_prev,
@@ -147,6 +165,7 @@ def ddim_step(
     key: one PRNG key, or keys `[N]`; `jax.random.split(key, N)` gives what key gives.
         Not used when eta and freshness are the Python number 0.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
+    origin: `[D]`, x_t and x0 are taken from there; None is 0.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
     """
     levels = {
@@ -159,12 +178,13 @@ def ddim_step(
     }
 
     if _is(eta, 0) and _is(freshness, 0):
-        return ddim_mean(x_t, x0, **levels)
+        return ddim_mean(x_t, x0, origin=origin, **levels)
     sigma = ddim_sigma(**levels)
+    mean = partial(ddim_mean, origin=origin, **levels)
 
     def individual(args) -> jax.Array:
         key, x_t, x0 = args
-        return ddim_mean(x_t, x0, **levels) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
+        return mean(x_t, x0) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
 
     population = individual_keys(key, len(x_t)), x_t, x0
     # A power of two, as most populations are: a remainder would cost a copy of the rest.
@@ -189,6 +209,13 @@ def _check_noise(eta: Fraction, freshness: Fraction) -> None:
             eta,
             "eta below 1 remembers more than DDPM's step, freshness less; set one of the two",
         )
+
+
+def _mean(x0: jax.Array) -> jax.Array:
+    """Average the targets that are numbers, `[D]`."""
+    finite = jnp.all(jnp.isfinite(x0), axis=1)
+    total = jnp.sum(jnp.where(finite[:, None], x0, 0).astype(float), axis=0)
+    return (total / jnp.maximum(jnp.sum(finite), 1)).astype(x0.dtype)
 
 
 def _is(setting: Any, number: int) -> bool:
