@@ -12,17 +12,18 @@ from diffevo_jax.checks import Count, InputError
 Use = Literal["function", "control"]
 
 # By experiments/benchmarks/peers.py. optimizer: its name and learning rate. lr_std: times the rate
-# of Wierstra et al. 2014, Table 1. CMA_ES is best as it is.
+# of Wierstra et al. 2014, Table 1. fast: with `separable_rates`. Where sigma of 1 stands alone,
+# nothing that was tried did better on fresh seeds than evosax's own.
 TUNED: dict[str, dict[Use, dict[str, Any]]] = {
     "Open_ES": {
         "function": {
-            "sigma": 0.1,
+            "sigma": 0.3,
             "sigma_decay": 0.1,
             "optimizer": ("adam", 0.1),
             "learning_rate_decay": 0.1,
             "shaping": "centered_rank",
         },
-        "control": {"sigma": 0.1, "optimizer": ("adam", 0.03), "shaping": "centered_rank"},
+        "control": {"sigma": 0.1, "optimizer": ("clipup", 0.03), "shaping": "centered_rank"},
     },
     "PGPE": {
         "function": {
@@ -33,7 +34,7 @@ TUNED: dict[str, dict[Use, dict[str, Any]]] = {
         },
         "control": {
             "sigma": 0.1,
-            "optimizer": ("clipup", 0.1),
+            "optimizer": ("adam", 0.1),
             "learning_rate_decay": 0.1,
             "shaping": "centered_rank",
             "params": {"std_lr": 0.1},
@@ -41,10 +42,10 @@ TUNED: dict[str, dict[Use, dict[str, Any]]] = {
     },
     "SNES": {
         "function": {"sigma": 0.3, "optimizer": ("sgd", 2.0), "lr_std": 4.0},
-        "control": {"sigma": 0.1, "optimizer": ("sgd", 2.0), "lr_std": 0.5},
+        "control": {"sigma": 1.0},
     },
     "CMA_ES": {"function": {"sigma": 1.0}, "control": {"sigma": 1.0}},
-    "Sep_CMA_ES": {"function": {"sigma": 0.6}, "control": {"sigma": 0.6}},
+    "Sep_CMA_ES": {"function": {"sigma": 0.6, "fast": True}, "control": {"sigma": 1.0}},
 }
 
 
@@ -60,7 +61,7 @@ def tuned_settings(name: str, use: str, population_size: Count, num_genes: Count
     if "lr_std" in chosen:
         rate = (3 + math.log(num_genes)) / (5 * math.sqrt(num_genes))
         chosen["params"] = {"lr_std_init": chosen.pop("lr_std") * rate}
-    if name == "Sep_CMA_ES":
+    if chosen.pop("fast", False):
         chosen["params"] = separable_rates(population_size, num_genes)
     return chosen
 
