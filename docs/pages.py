@@ -63,6 +63,7 @@ READ = {
     "minimize": ("minimize and others", "minimize.md"),
     "minimize_few": ("minimize at few evaluations", "minimize.md"),
     "optima": ("All optima", "minimize.md"),
+    "peers": ("Peers and their settings", "howto/peers.md"),
     "pyribs": ("Emitters of pyribs", "neighbours.md"),
     "restart": ("Moving peaks", "sampling.md"),
     "rollouts": ("Roll-outs", "rollouts.md"),
