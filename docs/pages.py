@@ -64,6 +64,7 @@ READ = {
     "minimize_few": ("minimize at few evaluations", "minimize.md"),
     "observations": ("Normalised observations", "presets.md"),
     "optima": ("All optima", "minimize.md"),
+    "peers": ("Peers and their settings", "howto/peers.md"),
     "pyribs": ("Emitters of pyribs", "neighbours.md"),
     "restart": ("Moving peaks", "sampling.md"),
     "rollouts": ("Roll-outs", "rollouts.md"),

@@ -1,10 +1,11 @@
 """The registry: settings from signatures, plugins, and what both say of bad input."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import optax
 import pytest
 from conftest import REPOSITORY
 from test_runner import TINY
@@ -266,6 +267,81 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
         "problem.success": 0.5,
     }
     assert "denoiser" in shape
+
+
+PEER = "algorithm={name: evosax, strategy: Open_ES, num_generations: 4, sigma: 0.5, "
+
+
+def _one_method(tiny, *overrides):
+    tiny.write_text(TINY.split("methods:")[0])
+    (method,) = load(tiny, list(overrides)).config.methods.values()
+    return method
+
+
+def test_an_optimizer_is_a_section_whose_learning_rate_is_a_number_to_the_program(tiny):
+    method = _one_method(
+        tiny,
+        PEER + "optimizer: {name: adam, learning_rate: 0.1, b1: 0.8}, shaping: centered_rank}",
+    )
+    _, numbers = program.take_apart(method)
+    assert numbers["algorithm.sigma"] == 0.5
+    assert numbers["algorithm.optimizer.learning_rate"] == 0.1
+    sizes: dict[str, Any] = {"population_size": 16, "num_genes": 2}
+    ours = de.evosax.strategy(
+        "Open_ES",
+        **sizes,
+        num_generations=4,
+        sigma=0.5,
+        optimizer=optax.adam(0.1, b1=0.8),
+        shaping="centered_rank",
+    )
+    key = jax.random.key(0)
+    population = jax.random.normal(key, (16, 2))
+    built = registry.build("algorithm", method.algorithm, "algorithm", key=key, **sizes)
+    stepped = [
+        algorithm.step(key, algorithm.init(key, population), population[:, 0])[0]
+        for algorithm in (ours, built)
+    ]
+    np.testing.assert_array_equal(stepped[0].population, stepped[1].population)
+    assert stepped[0].strategy.mean[0] == pytest.approx(0.1, rel=1e-4)  # Adam's first step, uphill
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "expected", "seen", "advice"),
+    [
+        ("optimizer: {name: adm, learning_rate: 0.1}", "algorithm.optimizer.name",
+         "one of ", "adm", "did you mean 'adam'?"),
+        ("optimizer: {learning_rate: 0.1}", "algorithm.optimizer.name", "one of ", "nothing", ""),
+        ("optimizer: {name: adam}", "algorithm.optimizer.learning_rate",
+         "a value, for it has no default", "nothing", ""),
+        ("optimizer: {name: adam, learning_rate: -1}", "algorithm.optimizer.learning_rate",
+         "a number above 0", "int -1", ""),
+        ("optimizer: {name: sgd, learning_rate: 0.1, beta: 1}", "algorithm.optimizer.beta",
+         "one of the keys name, learning_rate, momentum, nesterov", "'beta'", ""),
+        ("optimizer: adam", "algorithm.optimizer", "keys and values", "adam", ""),
+        ("shaping: centred_rank", "algorithm.shaping", "one of identity, ", "centred_rank",
+         "did you mean 'centered_rank'?"),
+        ("tuned: true", "algorithm.tuned", "one of function, control", "bool True", ""),
+    ],
+)  # fmt: skip
+def test_a_peers_wrong_setting_is_one_message(tiny, settings, path, expected, seen, advice):
+    with pytest.raises(cfg.ConfigError) as error:
+        _one_method(tiny, PEER + settings + "}")
+    (problem,) = error.value.problems
+    assert problem.path == path
+    assert problem.expected.startswith(expected)
+    assert (problem.seen.strip("'"), problem.advice) == (seen.strip("'"), advice)
+
+
+def test_what_a_strategy_refuses_is_named_by_its_place(tiny):
+    tiny.write_text(TINY.split("methods:")[0])
+    for change, message in (
+        ("strategy: SNES, shaping: centered_rank", "algorithm.shaping: expected weights"),
+        ("strategy: CMA_ES, optimizer: {name: sgd, learning_rate: 1}",
+         "algorithm.optimizer: expected none"),
+    ):  # fmt: skip
+        override = f"algorithm={{name: evosax, num_generations: 4, {change}}}"
+        assert message in _cli("run", tiny, "--set", override, code=2)
 
 
 # Plugins

@@ -39,6 +39,7 @@ ALGORITHMS = {
     "map_elites": "{name: map_elites, num_generations: 6}",
     "evosax": "{name: evosax, strategy: SNES, num_generations: 6}",
     "population_based": "{name: evosax, strategy: DifferentialEvolution, num_generations: 6}",
+    "peer": "{name: evosax, strategy: Open_ES, num_generations: 6, tuned: function}",
 }
 
 

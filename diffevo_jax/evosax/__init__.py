@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from diffevo_jax.evosax._strategy import strategy as strategy
+from diffevo_jax.evosax._tuned import TUNED as TUNED
 
 if TYPE_CHECKING:
     from diffevo_jax.evosax._interface import AsEvosax as AsEvosax
@@ -25,4 +26,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return ["strategy", *_INTERFACE]
+    return ["strategy", "TUNED", *_INTERFACE]

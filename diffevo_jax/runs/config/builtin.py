@@ -6,12 +6,15 @@ The starters say what the settings are.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
+import optax
 
 import diffevo_jax as de
 from diffevo_jax.checks import Count, InputError, Number, Positive
+from diffevo_jax.evosax._strategy import Shaping
+from diffevo_jax.evosax._tuned import Use
 from diffevo_jax.problem import Problem
 from diffevo_jax.runs.config.registry import register
 
@@ -43,11 +46,63 @@ register("algorithm", "paper", de.presets.paper)
 _register_all("algorithm", de.baselines, de.Algorithm)
 
 
+def _register_optimizer(name: str, factory: Callable) -> None:
+    """Register one of Optax's optimizers, with those of its settings that are numbers."""
+    parameters = []
+    for parameter in inspect.signature(factory).parameters.values():
+        default: Any = parameter.default
+        if parameter.name == "learning_rate":
+            annotation, default = Positive, parameter.empty
+        elif isinstance(default, bool | int | float):
+            annotation = type(default)
+        elif default is None and float in get_args(parameter.annotation):
+            annotation = float | None
+        elif default is parameter.empty:
+            return  # it needs what a config can't give
+        else:
+            continue
+        kind = parameter.KEYWORD_ONLY
+        parameters.append(
+            inspect.Parameter(parameter.name, kind, default=default, annotation=annotation)
+        )
+
+    def optimizer(**settings: Any) -> optax.GradientTransformation:
+        return factory(**settings)
+
+    optimizer.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+    optimizer.__annotations__ = {each.name: each.annotation for each in parameters}
+    register("optimizer", name, optimizer)
+
+
+def clipup(
+    learning_rate: float, max_velocity: float = 0.1, momentum: float = 0.9
+) -> optax.GradientTransformation:
+    """ClipUp (https://arxiv.org/abs/2008.02387), evosax's, which PGPE takes by default."""
+    from evosax.core.optimizer import clipup
+
+    return clipup(learning_rate, max_velocity, momentum)
+
+
+# No parts of optimizers, and none that wants the cost too.
+_NONE_OF = ("_", "scale_by", "lbfgs", "polyak_sgd")
+_register_optimizer("clipup", clipup)
+for _name, _factory in inspect.getmembers(optax, inspect.isfunction):
+    _has_rate = "learning_rate" in inspect.signature(_factory).parameters
+    if _has_rate and not _name.startswith(_NONE_OF):
+        _register_optimizer(_name, _factory)
+
+
 @register("algorithm", "evosax")
 def evosax(
     *,
     strategy: str,
     num_generations: Count,
+    sigma: Positive | None = None,
+    sigma_decay: Positive | None = None,
+    optimizer=None,
+    learning_rate_decay: Positive | None = None,
+    shaping: Shaping | None = None,
+    tuned: Use | None = None,
     params: dict[str, float] | None = None,
     options: dict[str, int | float | bool | str] | None = None,
     population_size: int,
@@ -59,6 +114,12 @@ def evosax(
         population_size=population_size,
         num_genes=num_genes,
         num_generations=num_generations,
+        sigma=sigma,
+        sigma_decay=sigma_decay,
+        optimizer=optimizer,
+        learning_rate_decay=learning_rate_decay,
+        shaping=shaping,
+        tuned=tuned,
         params=params,
         options=options,
     )

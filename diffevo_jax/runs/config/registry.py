@@ -21,6 +21,7 @@ from functools import partial, reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
+import optax
 import pydantic
 
 import diffevo_jax as de
@@ -52,6 +53,7 @@ KINDS = {
     "denoiser": Kind("posterior_mean", de.Denoiser, _OF_A_RUN),
     "kernel": Kind("gaussian", de.Kernel, _OF_A_RUN),
     "sampler": Kind("ddim", de.Sampler, _OF_A_RUN),
+    "optimizer": Kind(None, optax.GradientTransformation, _OF_A_RUN),
 }
 
 
@@ -208,7 +210,8 @@ class Registry:
             raise ValueError(place + message) from error
         result = KINDS[kind].made
         if not (callable(made) if result is None else isinstance(made, result)):
-            what = "a function" if result is None else f"a diffevo_jax {result.__name__}"
+            home = "" if result is None else result.__module__.partition(".")[0]
+            what = "a function" if result is None else f"a {home} {result.__name__}"
             raise InputError(path, f"its factory to return {what}", f"{made!r:.60}")
         return made
 
