@@ -24,10 +24,10 @@ from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Levels, Schedule, geometric
 
 PLANE = 2  # genes up to which niches are kept
-SIZE, LEVELS, LEAST = 128, 20, 8  # of `sizes`
-# The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes can
-# follow, up to what float32 has.
-LEAST_DECADES, MOST_DECADES, PER_ROOT = 2.0, 8.0, 0.4
+SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
+# The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes and T
+# levels can follow, up to what float32 has.
+LEAST_DECADES, MOST_DECADES, PER_ROOT, LEVELS_PER_DECADE = 2.0, 8.0, 0.4, 4
 
 
 def diffusion_evolution(
@@ -49,7 +49,8 @@ def diffusion_evolution(
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
     * fitness map: `standardised`, its temperature .1 in the plane, else .25 (D / 5)^(1/5);
-    * schedule: `geometric`, down to 1 - alpha = 10^-(2 + .4 sqrt(N T / D)), 1e-8 at least;
+    * schedule: `geometric`, down to 1 - alpha = 10^-(2 + .4 sqrt(N T / D)), by at most a decade in
+      four levels, and to 1e-8;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more `consensus`, one
       target for all, or `posterior_mean` where a latent space is set;
     * sampler: `ddim(freshness=1)`, noise without memory; with more than two genes centred.
@@ -83,7 +84,7 @@ def diffusion_evolution(
         keeps_niches = num_genes <= PLANE and kernel is None
         levels = schedule
         if num_levels is not None:
-            levels = geometric(num_levels, end=final_noise(size * num_levels, num_genes))
+            levels = geometric(num_levels, end=final_noise(size, num_levels, num_genes))
         return denoising_evolution(
             levels,  # pyright: ignore[reportArgumentType]
             fitness_map=fitness_map or standardised(default_temperature(num_genes)),
@@ -108,7 +109,7 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     """Return N and T of `diffusion_evolution` for a budget: individuals and levels.
 
     Few individuals for many levels: 10 E^(1/5) of E evaluations, 46 of 2,000. In the plane, where
-    they keep many optima, 128, or fewer for 20 levels.
+    they keep many optima, 128. Or fewer, for 30 levels.
 
     Raises InputError for fewer than two generations of 8.
     """
@@ -120,10 +121,11 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     return size, evaluations // size
 
 
-def final_noise(evaluations: int, num_genes: int) -> float:
-    """Return 1 - alpha at the last level, for N T evaluations of D genes."""
-    decades = LEAST_DECADES + PER_ROOT * (evaluations / num_genes) ** 0.5
-    return 10 ** -min(decades, MOST_DECADES)
+def final_noise(population_size: int, num_levels: int, num_genes: int) -> float:
+    """Return 1 - alpha at the last level, for N individuals, T levels and D genes."""
+    decades = LEAST_DECADES + PER_ROOT * (population_size * num_levels / num_genes) ** 0.5
+    most = max(LEAST_DECADES, num_levels / LEVELS_PER_DECADE)
+    return 10 ** -min(decades, most, MOST_DECADES)
 
 
 def default_temperature(num_genes: int) -> float:

@@ -50,14 +50,14 @@ def fitness_fn(population):
 # %% [markdown]
 # ## A run
 #
-# Three things make a run: an initial population drawn from N(0, I), the settings, and `evolve`. `schedule` says how alpha rises, over 100 generations
-# here; `eta` is how much fresh noise a step takes, from 0 to 1. `keep` asks for all there is to see of each generation; by default only the fitness is kept.
+# Three things make a run: an initial population drawn from N(0, I), the settings, and `evolve`. Here are the paper's: `schedule` says how alpha rises,
+# over 100 generations; `eta` is how much of a step's noise is new, from 0 to 1. `de.diffusion_evolution(num_levels=100)` has settings that search better. `keep` asks for all there is to see of each generation; by default only the fitness is kept.
 
 # %%
 key_init, key_run = jax.random.split(jax.random.key(0))
 population = jax.random.normal(key_init, (512, 2))
 
-evolution = de.diffusion_evolution(de.schedules.cosine(100), eta=0.1)
+evolution = de.presets.paper(de.schedules.cosine(100), eta=0.1)
 state, info, best = de.evolve(key_run, evolution, fitness_fn, population, keep=lambda info: info)
 
 print(f"best fitness seen: {best.fitness:.3f}, at ({best.genome[0]:.2f}, {best.genome[1]:.2f})")
@@ -119,7 +119,7 @@ def uneven(population):
 
 
 for temperature in (0.1, 0.3, 1.0, 3.0):
-    evolution = de.diffusion_evolution(
+    evolution = de.presets.paper(
         de.schedules.cosine(100), fitness_map=de.fitness.standardised(temperature)
     )
     end = de.evolve(key_run, evolution, uneven, population).state.population
@@ -130,8 +130,8 @@ for temperature in (0.1, 0.3, 1.0, 3.0):
     )
 
 # %% [markdown]
-# Which population, levels, temperature and scale to choose is measured in `docs/settings.md`. From 5 genes on, begin with distances in a projection to 2
-# dimensions (notebook 07).
+# Which population, levels, temperature and scale to choose is measured in `docs/settings.md`; `de.diffusion_evolution` and `de.presets.sizes` choose them by
+# the numbers of genes and evaluations.
 #
 # ## Where to go on
 #

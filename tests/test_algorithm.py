@@ -236,7 +236,7 @@ def test_any_problem_may_remember(refuses):
         return jnp.mean(values), values - memory
 
     problem = de.Problem(2, fitness, init=lambda key: jnp.zeros(()))
-    algorithm = de.diffusion_evolution(de.schedules.cosine(3))
+    algorithm = de.diffusion_evolution(3)
     population = jax.random.normal(KEY, (8, 2))
     evolved = de.evolve(KEY, algorithm, problem, population, keep=lambda info: info)
     means = -jnp.mean(jnp.sum(evolved.kept.population**2, 2), 1)

@@ -42,6 +42,7 @@ repeats: 5
 population_size: 32
 problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
+  name: paper
   schedule: {name: cosine, num_levels: 40}
   fitness_map: {name: boltzmann, temperature: 0.1}
 checkpoint: {every: 8}
@@ -459,7 +460,7 @@ name: tiny
 description: a run whose evolution is made up
 population_size: 4
 problem: {name: function, function: two_peaks}
-algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: identity}}
 checkpoint: {every: 1}
 """
 # Python's C functions that change files or locks. What is within a file counts only once the file

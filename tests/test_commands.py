@@ -31,7 +31,7 @@ description: two peaks
 repeats: 3
 population_size: 16
 problem: {name: function, function: two_peaks, scale: 2.0}
-algorithm: {schedule: {num_levels: 4}}
+algorithm: {name: paper, schedule: {num_levels: 4}}
 methods: {plain: {label: plain}, latent: {label: latent, algorithm: {latent_dim: 1}}}
 """
 

@@ -18,7 +18,7 @@ population_size: 8
 description: two methods
 problem: {name: function, function: two_peaks, success: 0.5}
 methods: {plain: {label: plain}, latent: {label: projected, algorithm: {latent_dim: 1}}}
-algorithm: {schedule: {num_levels: 3}}
+algorithm: {name: paper, schedule: {num_levels: 3}}
 """
 
 

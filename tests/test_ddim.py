@@ -1,6 +1,7 @@
 """The DDIM step: its two ends and its noise."""
 
 import importlib
+from typing import Any
 
 import jax
 import jax.export
@@ -26,7 +27,9 @@ def test_the_step_is_the_formula_in_float64(levels):
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
     noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
     a, b = np.array(levels)
-    rounded = dict(one_minus_alpha_t=np.float32(1 - a), one_minus_alpha_prev=np.float32(1 - b))
+    rounded: dict[str, Any] = dict(
+        one_minus_alpha_t=np.float32(1 - a), one_minus_alpha_prev=np.float32(1 - b)
+    )
     for exact in ({}, rounded) if a == 0.3 else (rounded,):
         for eta in (0.0, 0.5, 1.0):
             x_prev = de.ddim_step(
@@ -47,7 +50,7 @@ def test_the_mean_and_sigma_of_a_move_are_those_of_what_it_drew():
     sampler = de.samplers.ddim(0.8)
     memory, move = sampler.move(KEY, sampler.init(KEY, x_t), x_t, x0, level)
     assert memory == ()
-    settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=0.8)
+    settings: dict[str, Any] = dict(alpha_t=0.3, alpha_prev=0.6, eta=0.8)
     np.testing.assert_allclose(move.mean, de.ddim_mean(x_t, x0, **settings), rtol=1e-5)
     np.testing.assert_allclose(move.population, de.ddim_step(KEY, x_t, x0, **settings), rtol=1e-5)
     noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(jax.random.split(KEY, 5))
@@ -69,7 +72,7 @@ def test_freshness_is_the_formula_in_float64_and_keeps_the_variance(freshness):
     eps = (np.asarray(x_t, float) - np.sqrt(a) * x0) / np.sqrt(1 - a)
     mean = np.sqrt(b) * np.asarray(x0, float) + np.sqrt(1 - b - variance) * eps
     for number in (freshness, jnp.asarray(freshness)):  # a number of Python's leaves terms out
-        settings = dict(alpha_t=a, alpha_prev=b, eta=1.0, freshness=number)
+        settings: dict[str, Any] = dict(alpha_t=a, alpha_prev=b, eta=1.0, freshness=number)
         np.testing.assert_allclose(de.ddim_mean(x_t, x0, **settings), mean, atol=2e-6)
         x_prev = de.ddim_step(KEY, x_t, x0, **settings)
         np.testing.assert_allclose(x_prev, mean + np.sqrt(variance) * noise, atol=2e-6)
@@ -79,7 +82,7 @@ def test_freshness_is_the_formula_in_float64_and_keeps_the_variance(freshness):
 
 def test_wholly_fresh_noise_forgets_where_an_individual_was():
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
-    settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=1.0, freshness=1.0)
+    settings: dict[str, Any] = dict(alpha_t=0.3, alpha_prev=0.6, eta=1.0, freshness=1.0)
     np.testing.assert_array_equal(
         de.ddim_step(KEY, x_t, x0, **settings), de.ddim_step(KEY, 0 * x_t, x0, **settings)
     )
@@ -140,7 +143,7 @@ def test_the_step_keeps_the_marginal_distribution():
     key_x, key_step = jax.random.split(KEY)
     x_t = np.sqrt(0.3) * x0 + np.sqrt(0.7) * jax.random.normal(key_x, (n, 1))
     for eta, freshness in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.5), (1.0, 1.0)):
-        settings = dict(alpha_t=0.3, alpha_prev=0.6, eta=eta, freshness=freshness)
+        settings: dict[str, Any] = dict(alpha_t=0.3, alpha_prev=0.6, eta=eta, freshness=freshness)
         x_prev = de.ddim_step(key_step, x_t, jnp.full((n, 1), x0), **settings)
         # Standard errors: mean sqrt(0.4 / n) = 0.003, variance 0.4 sqrt(2 / n) = 0.003.
         assert float(x_prev.mean()) == pytest.approx(np.sqrt(0.6) * x0, abs=0.015)

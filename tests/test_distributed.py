@@ -26,6 +26,7 @@ repeats: 1
 population_size: 32
 problem: {name: function, function: two_peaks}
 algorithm:
+  name: paper
   schedule: {name: cosine, num_levels: 20}
   fitness_map: {name: boltzmann, temperature: 0.1}
   latent_dim: 1
@@ -37,7 +38,7 @@ description: roll-outs over devices
 repeats: 1
 population_size: 30
 problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
-algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
 # A run whose populations are split over all devices of this process.
 DRIVER = """

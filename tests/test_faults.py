@@ -36,7 +36,7 @@ description: two peaks
 repeats: 2
 population_size: 6
 problem: {name: function, function: two_peaks, success: 0.5}
-algorithm: {schedule: {num_levels: 3}, fitness_map: {name: identity}}
+algorithm: {name: paper, schedule: {num_levels: 3}, fitness_map: {name: identity}}
 """
 
 JUNK = (

@@ -22,7 +22,7 @@ seed: 4
 population_size: 16
 description: two methods on two peaks
 problem: {name: function, function: two_peaks, success: 0.5}
-algorithm: {schedule: {num_levels: 4}}
+algorithm: {name: paper, schedule: {num_levels: 4}}
 methods:
   plain: {label: plain}
   none-kept: {label: nothing kept, save_populations: 0}

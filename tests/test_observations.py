@@ -239,7 +239,7 @@ problem:
   policy: {hidden: []}
   observations: normalised
   max_steps: 60
-algorithm: {schedule: {num_levels: 3}}
+algorithm: {name: paper, schedule: {num_levels: 3}}
 """
 
 

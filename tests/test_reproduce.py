@@ -634,7 +634,7 @@ name: drawn
 description: a run that nobody has made
 population_size: 4
 problem: {name: function, function: two_peaks}
-algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
     write_arrays(tmp_path / "diffusion_evolution.npz", {"fitness": np.ones((1, 2, 4))})

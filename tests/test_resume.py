@@ -23,11 +23,14 @@ DENOISING = (
     "denoiser: DENOISER, sampler: SAMPLER}"
 )
 ALGORITHMS = {
-    "diffusion_evolution": "{schedule: {num_levels: 6}, latent_dim: 1}",
+    "diffusion_evolution": "{num_levels: 6, latent_dim: 1}",
+    "paper": "{name: paper, schedule: {num_levels: 6}, latent_dim: 1}",
     **{
         name: DENOISING.replace("DENOISER", denoiser).replace("SAMPLER", sampler)
         for name, denoiser, sampler in (
             ("broadened", "{name: broadened}", "{name: ddim}"),
+            ("niching", "{name: niching}", "{name: ddim, freshness: 1.0}"),
+            ("consensus", "{name: consensus}", "{name: ddim, freshness: 1.0, centred: true}"),
             ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
             ("student_t", "{kernel: {name: student_t, latent_dim: 1}}", "{name: ddim}"),
             ("dpm_solver", "{name: posterior_mean}", "{name: dpm_solver}"),

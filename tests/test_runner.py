@@ -46,6 +46,7 @@ repeats: 3
 population_size: 16
 problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
+  name: paper
   schedule: {name: cosine, num_levels: 4}
   fitness_map: {name: boltzmann, temperature: 1e-1}
 methods:
@@ -285,7 +286,7 @@ repeats: 2
 seed: 5
 population_size: 8
 problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, success: 15}
-algorithm: {schedule: {num_levels: 4}}
+algorithm: {name: paper, schedule: {num_levels: 4}}
 checkpoint: {every: 2}
 """
 
@@ -430,7 +431,7 @@ name: car
 description: returns below zero
 population_size: 4
 problem: {name: control, environment: MountainCar-v0, policy: {hidden: [2]}, max_steps: 5}
-algorithm: {schedule: {num_levels: 2}, fitness_map: {name: identity}}
+algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
     )
     out = tmp_path / "out"
@@ -684,7 +685,7 @@ def test_another_choice_replaces_its_section_and_nothing_else(tiny):
     assert (renamed.name, renamed.repeats) == ("other", 3)
     schedule = renamed.methods["plain"].algorithm.schedule
     assert schedule.model_dump() == {"name": "linear", "num_levels": 5}
-    same = load(tiny, ["algorithm.name=diffusion_evolution"]).config  # the one by default
+    same = load(tiny, ["algorithm.name=paper"]).config  # the one that it has
     assert same.methods == load(tiny).config.methods
     problem = load(tiny, ["problem.function=beale"]).config.methods["plain"].problem
     assert (problem.name, problem.function, problem.success) == ("function", "beale", 0.5)

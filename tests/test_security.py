@@ -13,7 +13,7 @@ population_size: 8
 repeats: 1
 seed: 0
 problem: {name: function, function: two_peaks, num_genes: 2}
-algorithm: {schedule: {name: linear, num_levels: 3}}
+algorithm: {name: paper, schedule: {name: linear, num_levels: 3}}
 """
 
 

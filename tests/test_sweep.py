@@ -37,6 +37,7 @@ description: two peaks, swept
 population_size: 8
 problem: {name: function, function: two_peaks, success: 0.5}
 algorithm:
+  name: paper
   schedule: {name: cosine, num_levels: 3}
   fitness_map: {name: boltzmann, temperature: 0.1}
 """
@@ -246,7 +247,7 @@ name: again
 description: a small network on cart-pole
 population_size: 8
 problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 30}
-algorithm: {schedule: {num_levels: 3}}
+algorithm: {name: paper, schedule: {num_levels: 3}}
 repeats: 2
 sweep: {list: [{problem.success: 15}]}
 """
@@ -310,7 +311,7 @@ name: cartpole
 description: scale as data
 population_size: 4
 problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}}
-algorithm: {schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
+algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: boltzmann}}
 sweep: {grid: {problem.scale: [1.0, 30.0]}}
 """
     )

@@ -1,14 +1,25 @@
-"""How well `presets.control` does on the five control tasks, at 2,560 episodes a run.
+"""How well `presets.control` does on control tasks for a budget of episodes, beside tuned peers.
 
-    python experiments/benchmarks/control_preset.py
+    python experiments/benchmarks/control_preset.py                  # what is missing
+    python experiments/benchmarks/control_preset.py --only Pendulum  # cases whose name begins so
 
-The last generation's mean return and share of success, and the same of its best individual over
-100 fresh episodes: mean ± standard error over runs, into results/control_preset.json.
+The champion over 100 fresh episodes: mean return and share of success ± standard error over runs,
+and the worst run. Peers have the preset's problem, population, generations and choice of a
+champion, and the settings of `evosax.TUNED` (docs/howto/peers.md).
+
+Into results/control_preset.json.
 """
 
+import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from diffevo_jax.runs.run import startup
+
+if __name__ == "__main__":
+    startup.use_all_cores()
 
 import jax
 import jax.numpy as jnp
@@ -24,38 +35,81 @@ SUCCESS = {
     "MountainCarContinuous-v0": 0.0,
     "Pendulum-v1": None,
 }
-SEED, RUNS = 8, 200
+SEED, RUNS = 8, 100
+PEERS = ("Open_ES", "PGPE", "SNES", "CMA_ES", "Sep_CMA_ES")
+# Task, hidden layers, episodes, runs, whether beside peers.
+CASES: list[tuple[str, tuple[int, ...], int, int, bool]] = [
+    *((task, (8,), 2560, RUNS, task == "Pendulum-v1") for task in SUCCESS),
+    ("Pendulum-v1", (8,), 25_600, RUNS, True),
+    ("Pendulum-v1", (64, 64), 2560, 20, False),
+    ("Pendulum-v1", (64, 64), 25_600, 20, False),
+]
+RESULTS = Path(__file__).parent / "results" / "control_preset.json"
+Make = Callable[..., de.Algorithm]
 
 
-def run(task: str, key: jax.Array, **settings: Any) -> dict[str, jax.Array]:
-    """Evolve once, and re-evaluate the best individual of the last generation."""
-    key_preset, key_run, key_new = jax.random.split(key, 3)
+def peers() -> dict[str, Make]:
+    """Tuned settings of others, of the sizes of a run; and how wide their first generation is."""
+    made: dict[str, Make] = {
+        name: lambda name=name, **sizes: de.evosax.strategy(name, tuned="control", **sizes)
+        for name in PEERS
+    }
+    made["pepg"] = lambda **sizes: de.baselines.pepg(sigma_decay=0.1, **sizes)
+    return made
+
+
+def run(
+    task: str, key: jax.Array, make: Make | None = None, **settings: Any
+) -> dict[str, jax.Array]:
+    """Evolve once, and evaluate the champion over fresh episodes.
+
+    make: makes another algorithm, of the sizes of the preset's.
+    """
+    key_preset, key_run, key_choose, key_new = jax.random.split(key, 4)
     control = de.presets.control(key_preset, task, **settings)
-    state, (fitness, returns), champion = de.evolve(
-        *(key_run, control.algorithm, control.problem, control.population),
-        keep=lambda info, aux: (info.fitness, aux["returns"]),
-    )
-    best = state.population[fitness[-1].argmax()]
-    again = de.reevaluate(
-        jax.random.fold_in(key_new, 1), control.problem, best, memory=champion.memory
-    )
-    found = {"return": returns[-1], "best again, return": again}
+    algorithm = control.algorithm
+    if make is not None:
+        size, num_genes = control.population.shape
+        sizes = {"population_size": size, "num_genes": num_genes}
+        algorithm = make(num_generations=algorithm.num_generations, **sizes)
+    evolved = de.evolve(key_run, algorithm, control.problem, control.population)
+    champion = control.champion(key_choose, evolved)
+    again = de.reevaluate(key_new, control.problem, champion.genome, memory=evolved.memory)
+    found = {"return": jnp.mean(again)}
     if SUCCESS[task] is not None:
-        found["success"] = 100 * (returns[-1] >= SUCCESS[task])
-        found["best again, success"] = 100 * (again >= SUCCESS[task])
-    return {name: jnp.mean(value) for name, value in found.items()}
+        found["success"] = 100 * jnp.mean(again >= SUCCESS[task])
+    return found
+
+
+def measure(runs: int, task: str, seed: int = SEED, **settings: Any) -> dict[str, Any]:
+    """Mean and standard error over runs of what `run` finds, and the worst run's return."""
+    run_all = jax.jit(
+        lambda keys: de.batch.run_many(
+            lambda key, _: run(task, key, **settings), keys, jnp.zeros(1), devices=jax.devices()
+        )
+    )
+    found = jax.tree.map(np.ravel, run_all(de.batch.seed_keys(seed, runs)))
+    table: dict[str, Any] = {
+        name: {
+            "mean": round(float(values.mean()), 3),
+            "error": round(float(values.std(ddof=1) / runs**0.5), 3),
+        }
+        for name, values in found.items()
+    }
+    return {**table, "worst": round(float(found["return"].min()), 1), "runs": runs}
 
 
 if __name__ == "__main__":
-    table = {}
-    for task in SUCCESS:
-        runs = jax.jit(lambda keys, task=task: jax.lax.map(lambda key: run(task, key), keys))
-        table[task] = {
-            name: [round(float(values.mean()), 3), round(float(values.std(ddof=1) / RUNS**0.5), 3)]
-            for name, values in jax.tree.map(
-                np.asarray, runs(de.batch.seed_keys(SEED, RUNS))
-            ).items()
-        }
-        print(task, table[task], flush=True)
-    path = Path(__file__).parent / "results" / "control_preset.json"
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="cases whose name begins so, anew")
+    only = parser.parse_args().only
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for task, hidden, episodes, runs, beside in CASES:
+        methods: dict[str, Make | None] = {"preset": None, **(peers() if beside else {})}
+        for method, make in methods.items():
+            name = f"{task}, {' x '.join(map(str, hidden))} hidden, {episodes:,} episodes, {method}"
+            if (only and name.startswith(only)) or (not only and name not in results):
+                settings = {"hidden": hidden, "episodes": episodes, "make": make}
+                results[name] = measure(runs, task, **settings)
+                print(name, results[name], flush=True)
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")

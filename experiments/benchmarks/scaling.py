@@ -122,6 +122,7 @@ repeats: 1
 population_size: {n}
 problem: {{name: function, function: rastrigin, num_genes: {genes}}}
 algorithm:
+  name: paper
   schedule: {{num_levels: {generations}}}
   fitness_map: {{name: boltzmann}}
   latent_dim: 2
