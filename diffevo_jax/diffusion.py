@@ -24,10 +24,10 @@ from diffevo_jax.schedules import Levels, Schedule, geometric
 
 LATENT = 2
 PLANE = 2  # genes up to which niches are kept
-SIZE, LEVELS, LEAST = 128, 20, 8  # of `sizes`
-# The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes can
-# follow, up to what float32 has.
-LEAST_DECADES, MOST_DECADES, PER_DECADE = 2.5, 8.0, 50
+SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
+# The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes and T
+# levels can follow, up to what float32 has.
+LEAST_DECADES, MOST_DECADES, PER_DECADE, LEVELS_PER_DECADE = 2.5, 8.0, 50, 4
 
 
 def diffusion_evolution(
@@ -49,7 +49,8 @@ def diffusion_evolution(
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
     * fitness map: `standardised`, its temperature .1 (D / 5)^(1/3), from .1 to 1;
-    * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8;
+    * schedule: `geometric`, from 1 - alpha = .999 down by 2.5 + N T / (50 D) decades, at most 8,
+      and at most T / 4 where that is more than 2.5;
     * sampler: `ddim(freshness=1)`, noise without memory;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more
       `posterior_mean` with distances in a random projection to 2 dimensions.
@@ -78,7 +79,7 @@ def diffusion_evolution(
     def configured(size: int, num_genes: int) -> Algorithm:
         levels = schedule
         if num_levels is not None:
-            levels = geometric(num_levels, end=final_noise(size * num_levels, num_genes))
+            levels = geometric(num_levels, end=final_noise(size, num_levels, num_genes))
         return denoising_evolution(
             levels,
             fitness_map=fitness_map or standardised(default_temperature(num_genes)),
@@ -103,7 +104,7 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     """Return N and T of `diffusion_evolution` for a budget: individuals and levels.
 
     Few individuals for many levels: 10 E^(1/5) of E evaluations, 46 of 2,000. In the plane, where
-    they keep many optima, 128, or fewer for 20 levels.
+    they keep many optima, 128. Or fewer, for 30 levels.
 
     Raises InputError for fewer than two generations of 8.
     """
@@ -115,10 +116,11 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     return size, evaluations // size
 
 
-def final_noise(evaluations: int, num_genes: int) -> float:
-    """Return 1 - alpha at the last level, for N T evaluations of D genes."""
-    decades = LEAST_DECADES + evaluations / num_genes / PER_DECADE
-    return 10 ** -min(decades, MOST_DECADES)
+def final_noise(population_size: int, num_levels: int, num_genes: int) -> float:
+    """Return 1 - alpha at the last level, for N individuals, T levels and D genes."""
+    decades = LEAST_DECADES + population_size * num_levels / num_genes / PER_DECADE
+    most = max(LEAST_DECADES, num_levels / LEVELS_PER_DECADE)
+    return 10 ** -min(decades, most, MOST_DECADES)
 
 
 def default_temperature(num_genes: int) -> float:
