@@ -93,7 +93,17 @@ PICTURES = {
     "settings.png": (
         "Score against individuals, levels and temperature",
         "settings.md",
-        "python experiments/benchmarks/settings.py",
+        "python experiments/benchmarks/settings.py --only levels",
+    ),
+    "frontier.png": (
+        "Peaks kept against the best cost",
+        "settings.md",
+        "python experiments/benchmarks/settings.py --only frontier",
+    ),
+    "anytime.png": (
+        "Score against budget",
+        "settings.md",
+        "python experiments/benchmarks/settings.py --only anytime",
     ),
     "sampling.png": (
         "Draws from a mixture, a banana and a ring",

@@ -1,21 +1,24 @@
-"""Which settings: population, levels, temperature, scale, dimension, noise, kernels, measured.
+"""Which settings: defaults, levels, schedule, freshness, temperature, kernels, scale, measured.
 
     python experiments/benchmarks/settings.py                  # all of it, and the page
     python experiments/benchmarks/settings.py --only peaks     # one part again
     python experiments/benchmarks/settings.py --tables         # docs/settings.md from the JSON
 
+XLA_FLAGS="--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false" compiles in a
+third of the time, and runs as fast.
+
 Costs on [-5, 5]^D, their optimum anywhere in [-4, 4]^D, turned by random reflections. A score is
-the mean over four functions of log10(cost / cost of random search), each the lowest of as many
-evaluations of one instance: at -1 it is ten times lower; mean and standard error over 20 seeds.
-Further, eight peaks and control tasks. Into results/settings-cpu.json; the tables of
-docs/settings.md stand between its marks, its figure beside it.
+the mean over functions of log10(cost / cost of random search), each the lowest of as many
+evaluations of one instance: at -1 it is ten times lower; mean and standard error over seeds.
+Further, eight peaks in the plane. Into results/settings-cpu.json; the tables of docs/settings.md
+stand between its marks, its figures beside it.
 """
 
 import argparse
 import json
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,15 +30,21 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 import diffevo_jax as de
+from diffevo_jax.diffusion import PLANE, default_temperature, final_noise
+from diffevo_jax.drawings.style import ORDER, STYLE
 
 RESULTS = Path(__file__).parent / "results" / "settings-cpu.json"
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-SEED, SEEDS, BOX = 41, 20, 5.0
+SEED, SEEDS, BOX = 2041, 20, 5.0
+FLOOR = 1e-9  # of costs
 REFLECTIONS = 12
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
 Row = dict[str, Any]
+Functions = dict[str, Callable[[jax.Array], jax.Array]]
 
 
 def rosenbrock(z: jax.Array) -> jax.Array:
@@ -65,13 +74,13 @@ def levy(z: jax.Array) -> jax.Array:
     return jnp.sin(jnp.pi * w[:, 0]) ** 2 + jnp.sum(inner, 1) + last
 
 
-CHOSEN = {  # the settings are chosen on these
+CHOSEN: Functions = {  # settings are compared on these
     "sphere": lambda z: jnp.sum(z**2, 1),
     "rosenbrock": rosenbrock,
     "rastrigin": lambda z: jnp.sum(z**2 - 10 * jnp.cos(2 * jnp.pi * z) + 10, 1),
     "ackley": ackley,
 }
-HELD_OUT = {  # and checked on these
+HELD_OUT: Functions = {  # and checked on these
     "ellipsoid": lambda z: jnp.sum(1e3 ** (jnp.arange(z.shape[1]) / (z.shape[1] - 1)) * z**2, 1),
     "griewank": griewank,
     "levy": levy,
@@ -79,90 +88,140 @@ HELD_OUT = {  # and checked on these
         jnp.abs(z) ** (2 + 4 * jnp.arange(z.shape[1]) / (z.shape[1] - 1)), 1
     ),
 }
+ALL = {**CHOSEN, **HELD_OUT}
 
 
 class Shape(NamedTuple):
-    """What a program is compiled for. kernel: plain or broadened; latent: its dimension, or 0."""
+    """What a program is compiled for.
+
+    kernel: plain, latent (its dimension is `latent`), consensus, niching or broadened; default is
+        `diffusion_evolution` as it comes, paper is `presets.paper` with cosine, in `latent`
+        dimensions where that is not 0.
+    """
 
     dim: int
     population: int
     levels: int
-    kernel: str = "plain"
+    kernel: str
     latent: int = 0
+    noisy: bool = False
+
+    @property
+    def evaluations(self) -> int:
+        """How many a run has."""
+        return self.population * self.levels
 
 
-# What is data to a program, and its base: where a table does not vary it.
-BASE = {"temperature": 0.1, "scale": 2.5, "eta": 1.0, "sigma": 0.0}
+def sized(evaluations: int, dim: int, **settings: Any) -> Shape:
+    """The default's shape: its size, levels and kernel."""
+    kernel = {"kernel": "niching"} if dim <= PLANE else {"kernel": "latent", "latent": 2}
+    return Shape(dim, *de.presets.sizes(evaluations, dim), **{**kernel, **settings})
 
 
-def instance(functions: dict[str, Callable], dim: int, key: jax.Array, index: jax.Array):
+def base(shape: Shape) -> Row:
+    """What is data to a program, where a table does not vary it: what the default does."""
+    return {
+        "temperature": default_temperature(shape.dim),
+        "scale": 2.5,
+        "freshness": 1.0,
+        "schedule": "geometric",
+        "end": final_noise(shape.population, shape.levels, shape.dim),
+        "sigma": 0.0,
+        "sharing": 1.0,
+        "warmth": 10.0,
+    }
+
+
+def levels_of(schedule: str, end: float, num_levels: int) -> de.schedules.Schedule:
+    """The noise of a row: geometric down to `end`, cosine, or cosine (clean)."""
+    if schedule == "geometric":
+        return de.schedules.geometric(num_levels, end=end)
+    return de.schedules.cosine(num_levels, clean=schedule == "clean")
+
+
+def stacked(rows: list[Row], num_levels: int) -> Row:
+    """Rows of settings as arrays; their schedules are data too."""
+    levels = [levels_of(row["schedule"], row["end"], num_levels) for row in rows]
+    names = [name for name in rows[0] if name not in ("schedule", "end")]
+    arrays = {name: jnp.asarray([row[name] for row in rows]) for name in names}
+    return {**arrays, "levels": jax.tree.map(lambda *leaves: jnp.stack(leaves), *levels)}
+
+
+def instance(functions: Functions, dim: int, key: jax.Array, index: jax.Array):
     """A cost of points `[N, D]`, shifted and turned: the function of an index."""
     key_shift, key_turn = jax.random.split(key)
     shift = jax.random.uniform(key_shift, (dim,), minval=-4, maxval=4)
-    mirrors = jax.random.normal(key_turn, (REFLECTIONS, dim))
-    mirrors = mirrors / jnp.linalg.norm(mirrors, axis=1, keepdims=True)
+    mirrors = jax.random.normal(key_turn, (dim, REFLECTIONS))
+    mirrors = mirrors / jnp.linalg.norm(mirrors, axis=0)
+    # The product of all reflections is I - V S V^T, with S^-1 the upper triangle of V^T V.
+    triangle = jnp.triu(mirrors.T @ mirrors, 1) + jnp.eye(REFLECTIONS) / 2
+    turned = jax.scipy.linalg.solve_triangular(triangle, mirrors.T)
 
     def cost(x: jax.Array) -> jax.Array:
         z = x - shift
-        for mirror in mirrors:
-            z = z - 2 * (z @ mirror)[:, None] * mirror
-        return jax.lax.switch(index, list(functions.values()), z)
+        return jax.lax.switch(index, list(functions.values()), z - (z @ mirrors) @ turned)
 
     return cost
 
 
-def search(functions: dict[str, Callable], shape: Shape, key: jax.Array, setting: Row) -> Row:
-    """One run: what its three answers cost, without noise, and its mean effective sample size.
+def configure(shape: Shape, key: jax.Array, setting: Row) -> de.Algorithm:
+    """The algorithm of a shape and a setting; key: of the projection."""
+    if shape.kernel == "default":
+        return de.diffusion_evolution(shape.levels)
+    latent = {}
+    if shape.latent:
+        latent["projection"] = de.latent.random_projection(key, shape.dim, shape.latent)
+    if shape.kernel == "paper":
+        return de.presets.paper(de.schedules.cosine(shape.levels), **latent)
+    kernel = de.kernels.gaussian(**latent)
+    return de.denoising_evolution(
+        setting["levels"],
+        fitness_map=de.fitness.standardised(setting["temperature"]),
+        denoiser={
+            "plain": lambda: de.denoisers.posterior_mean(kernel),
+            "latent": lambda: de.denoisers.posterior_mean(kernel),
+            "broadened": lambda: de.denoisers.broadened(kernel, share=0.3),
+            "consensus": de.denoisers.consensus,
+            "niching": lambda: de.denoisers.niching(
+                kernel, sharing=setting["sharing"], warmth=setting["warmth"]
+            ),
+        }[shape.kernel](),
+        sampler=de.samplers.ddim(freshness=setting["freshness"]),
+    )
 
-    best: the best one seen. last: the best of the last generation. mean: the last one's mean.
+
+def search(functions: Functions, shape: Shape, key: jax.Array, setting: Row) -> Row:
+    """One run: the lowest cost, and its mean effective sample size.
+
+    Where it is noisy, what three answers cost without noise: the best one seen, the best of the
+    last generation (last), and its mean.
     """
     key_instance, key_init, key_projection, key_sigma, key_run = (
         jax.random.fold_in(key, i) for i in range(5)
     )
     cost = instance(functions, shape.dim, key_instance, setting["function"])
-    anywhere = jax.random.uniform(key_sigma, (256, shape.dim), minval=-BOX, maxval=BOX)
-    sigma = setting["sigma"] * jnp.std(cost(anywhere))
-    projection = None
-    if shape.latent:
-        projection = de.latent.random_projection(key_projection, shape.dim, shape.latent)
-    kernel = de.kernels.gaussian(projection=projection)
-    denoiser = (
-        de.denoisers.posterior_mean(kernel)
-        if shape.kernel == "plain"
-        else de.denoisers.broadened(kernel, share=0.3)
-    )
-    algorithm = de.denoising_evolution(
-        de.schedules.cosine(shape.levels),
-        fitness_map=de.fitness.standardised(setting["temperature"]),
-        denoiser=denoiser,
-        sampler=de.samplers.ddim(setting["eta"]),
-    )
-    scale = setting["scale"]
+    scale, sigma = setting["scale"], 0.0
+    if shape.noisy:
+        anywhere = jax.random.uniform(key_sigma, (256, shape.dim), minval=-BOX, maxval=BOX)
+        sigma = setting["sigma"] * jnp.std(cost(anywhere))
 
     def fitness(key: jax.Array, genomes: jax.Array) -> jax.Array:
-        return -cost(scale * genomes) - sigma * jax.random.normal(key, (len(genomes),))
+        exact = -cost(scale * genomes)
+        return exact + sigma * jax.random.normal(key, exact.shape) if shape.noisy else exact
 
     state, (seen, samples), best = de.evolve(
-        *(key_run, algorithm, fitness),
+        *(key_run, configure(shape, key_projection, setting), fitness),
         jax.random.normal(key_init, (shape.population, shape.dim)),
         has_key=True,
         keep=lambda info: (info.fitness, info.effective_sample_size.mean()),
         repair=lambda genomes: jnp.clip(genomes, -BOX / scale, BOX / scale),
     )
+    if not shape.noisy:
+        return {"best": -best.fitness, "sample_size": samples.mean()}
     last = jnp.clip(scale * state.population, -BOX, BOX)
-    answers = {"best": scale * best.genome, "last": last[seen[-1].argmax()], "mean": last.mean(0)}
-    costs = {name: cost(answer[None])[0] for name, answer in answers.items()}
+    answers = jnp.stack([scale * best.genome, last[seen[-1].argmax()], last.mean(0)])
+    costs = dict(zip(("best", "last", "mean"), cost(answers), strict=True))
     return {**costs, "sample_size": samples.mean()}
-
-
-def random_search(functions, dim: int, evaluations: int, key: jax.Array, index: jax.Array):
-    """The lowest cost of uniform points, on the instance that `search` has of this key."""
-    cost = instance(functions, dim, jax.random.fold_in(key, 0), index)
-
-    def best(key: jax.Array) -> jax.Array:
-        return cost(jax.random.uniform(key, (100, dim), minval=-BOX, maxval=BOX)).min()
-
-    return jax.lax.map(best, jax.random.split(jax.random.fold_in(key, 9), evaluations // 100)).min()
 
 
 def run_all(function: Callable, num_seeds: int, settings: Any, seed: int = SEED) -> Any:
@@ -172,41 +231,67 @@ def run_all(function: Callable, num_seeds: int, settings: Any, seed: int = SEED)
     return jax.tree.map(np.asarray, jax.jit(run)(keys, settings))
 
 
-_random: dict[tuple, np.ndarray] = {}
+BLOCK = 100
 
 
-def random_costs(functions: dict[str, Callable], dim: int, evaluations: int, seed: int):
-    """Of random search: `[functions, S]`."""
-    place = tuple(functions), dim, evaluations, seed
-    if place not in _random:
-        _random[place] = run_all(
-            lambda key, index: random_search(functions, dim, evaluations, key, index),
-            *(SEEDS, jnp.arange(len(functions)), seed),
-        )
-    return _random[place]
+@cache
+def random_program(names: tuple[str, ...], dim: int) -> Callable:
+    """Random search, for any number of blocks: lowest costs `[functions, S]`."""
+    functions = {name: ALL[name] for name in names}
+
+    def search(key: jax.Array, setting: Row) -> jax.Array:
+        cost = instance(functions, dim, jax.random.fold_in(key, 0), setting["function"])
+        key_points = jax.random.fold_in(key, 9)
+
+        def block(i: jax.Array, lowest: jax.Array) -> jax.Array:
+            key_block = jax.random.fold_in(key_points, i)
+            points = jax.random.uniform(key_block, (BLOCK, dim), minval=-BOX, maxval=BOX)
+            return jnp.minimum(lowest, cost(points).min())
+
+        return jax.lax.fori_loop(0, setting["blocks"], block, jnp.inf)
+
+    return jax.jit(partial(de.batch.run_many, search, devices=jax.devices()))
+
+
+@cache
+def random_costs(
+    names: tuple[str, ...], dim: int, evaluations: int, seed: int, num_seeds: int
+) -> np.ndarray:
+    """The lowest cost of uniform points on the instances of `search`, `[functions, S]`."""
+    blocks = np.full(len(names), round(evaluations / BLOCK))
+    setting = {"function": jnp.arange(len(names)), "blocks": jnp.asarray(blocks)}
+    keys = de.batch.seed_keys(seed, num_seeds)
+    return np.asarray(random_program(names, dim)(keys, setting))
 
 
 def scores(
     shape: Shape,
     grid: list[Row],
-    functions: dict[str, Callable] = CHOSEN,
+    functions: Functions = CHOSEN,
     seed: int = SEED,
+    num_seeds: int | None = None,
+    against: int | None = None,
 ) -> Iterator[Row]:
-    """Run a shape at settings of a grid, and score each against random search."""
-    number = len(functions)
-    settings = [{**BASE, **each, "function": i} for each in grid for i in range(number)]
-    names = settings[0].keys()
-    arrays = {name: jnp.asarray([each[name] for each in settings]) for name in names}
-    found = run_all(partial(search, functions, shape), SEEDS, arrays, seed)
-    evaluations = shape.population * shape.levels
-    against = np.log10(random_costs(functions, shape.dim, evaluations, seed))
+    """Run a shape at settings of a grid, and score each against random search.
+
+    against: evaluations of random search, as many as the run's unless given.
+    """
+    number, num_seeds = len(functions), num_seeds or (8 if shape.dim >= 1000 else SEEDS)
+    settings = [{**base(shape), **each, "function": i} for each in grid for i in range(number)]
+    found = run_all(
+        partial(search, functions, shape), num_seeds, stacked(settings, shape.levels), seed
+    )
+    evaluations = against or shape.evaluations
+    lowest = np.log10(random_costs(tuple(functions), shape.dim, evaluations, seed, num_seeds))
     for i, setting in enumerate(grid):
         at = slice(i * number, (i + 1) * number)
-        row = {**shape._asdict(), "evaluations": evaluations, **BASE, **setting}
-        for answer in ("best", "last", "mean"):
-            relative = np.log10(np.maximum(found[answer][at], 1e-9)) - against  # [functions, S]
+        row = {**shape._asdict(), "evaluations": shape.evaluations, "seeds": num_seeds}
+        row |= {name: _round(value) for name, value in {**base(shape), **setting}.items()}
+        for answer in ("best", "last", "mean") if shape.noisy else ("best",):
+            relative = np.log10(np.maximum(found[answer][at], FLOOR)) - lowest  # [functions, S]
             row[answer] = _mean(relative.mean(0))
             if answer == "best":
+                row["per_seed"] = [_round(value) for value in relative.mean(0)]
                 row["quartiles"] = {
                     name: [_round(q) for q in np.quantile(values, [0.25, 0.5, 0.75])]
                     for name, values in zip(functions, relative, strict=True)
@@ -220,154 +305,269 @@ def _mean(values: np.ndarray) -> list[float]:
     return [_round(values.mean()), _round(values.std(ddof=1) / len(values) ** 0.5)]
 
 
-def _round(value: Any) -> float:
-    return float(f"{value:.4g}")
+def _round(value: Any) -> Any:
+    return value if isinstance(value, str) else float(f"{value:.4g}")
 
 
 # The parts
 
+DIMENSIONS = (2, 5, 12, 30, 100, 1000)
+
+
+def defaults() -> Iterator[Row]:
+    """The default at the sizes advised against the paper's, each with the same evaluations."""
+    for dim in DIMENSIONS:
+        for evaluations in (500, 2000, 10_000, 20_000, 100_000):
+            if evaluations > (20_000 if dim < 100 else 100_000 if dim == 100 else 10_000):
+                continue
+            seeds = 8 if dim == 1000 or evaluations == 100_000 else SEEDS
+            shapes = {"default": sized(evaluations, dim, kernel="default", latent=0)}
+            if evaluations < 100_000:  # a kernel of 5,000 individuals takes long
+                paper = Shape(dim, evaluations // 20, 20, "paper")
+                shapes["paper"] = paper
+                if dim > 2:
+                    shapes["paper, 2 latent"] = paper._replace(latent=2)
+            for name, shape in shapes.items():
+                grid = [{"schedule": "cosine", "freshness": 0.0, "temperature": 0.1}]
+                for row in scores(
+                    *(shape, [{}] if name == "default" else grid, ALL),
+                    num_seeds=seeds,
+                    against=evaluations,
+                ):
+                    yield {**row, "budget": evaluations, "settings": name}
+
+
+def anytime() -> Iterator[Row]:
+    """The default at budgets that double, all against random search with 1,000 evaluations.
+
+    change: what the last doubling changed, of the seeds that both have.
+    """
+    for dim in (2, 12, 100):
+        before = np.zeros(0)
+        for doublings in range(11):
+            evaluations = 1000 * 2**doublings
+            shape = sized(evaluations, dim, kernel="default", latent=0)
+            seeds = 10 if doublings < 8 else 3 if dim == 100 and doublings > 8 else 5
+            (row,) = scores(shape, [{}], ALL, SEED + 3, seeds, against=1000)
+            both = min(seeds, len(before))
+            changes = np.subtract(row["per_seed"][:both], before[:both])
+            before = np.array(row["per_seed"])
+            yield {**row, "budget": evaluations, **({"change": _mean(changes)} if both else {})}
+
 
 def levels() -> Iterator[Row]:
     """Population against levels at a fixed budget, at four temperatures."""
-    for dim, latent in ((12, 2), (2, 0)):
+    for dim, evaluations in ((2, 2000), (12, 2000), (12, 10_000), (100, 2000)):
         for num_levels in (5, 10, 20, 40, 100, 200):
-            shape = Shape(dim, 2000 // num_levels, num_levels, latent=latent)
-            yield from scores(shape, [{"temperature": t} for t in TEMPERATURES])
+            shape = sized(evaluations, dim)
+            shape = shape._replace(population=evaluations // num_levels, levels=num_levels)
+            grid = [{"temperature": t} for t in TEMPERATURES]
+            for row in scores(shape, grid):
+                yield {**row, "budget": evaluations}
+
+
+ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+
+
+def schedule() -> Iterator[Row]:
+    """The noise that is left at the end, and cosine, with fresh noise."""
+    grid = [{"end": end} for end in ENDS] + [{"schedule": name} for name in ("cosine", "clean")]
+    for dim, evaluations in (
+        *((2, 500), (2, 2000), (12, 500), (12, 2000), (12, 20_000)),
+        *((100, 2000), (100, 20_000), (1000, 2000)),
+    ):
+        for row in scores(sized(evaluations, dim), grid):
+            yield {**row, "budget": evaluations}
+
+
+def freshness() -> Iterator[Row]:
+    """How much of the remembered noise is drawn anew, under both schedules."""
+    grid = [
+        {"freshness": fresh, "schedule": name}
+        for name in ("cosine", "geometric")
+        for fresh in (0.0, 0.3, 0.6, 0.9, 1.0)
+    ]
+    for dim, evaluations in ((2, 2000), (12, 2000), (12, 20_000), (100, 2000), (100, 20_000)):
+        for row in scores(sized(evaluations, dim), grid):
+            yield {**row, "budget": evaluations}
+
+
+def temperature() -> Iterator[Row]:
+    """Temperature against dimension."""
+    grid = [{"temperature": t} for t in (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)]
+    for evaluations, dims in ((2000, DIMENSIONS), (20_000, (12, 100))):
+        for dim in dims:
+            for row in scores(sized(evaluations, dim), grid):
+                yield {**row, "budget": evaluations}
+
+
+def kernels() -> Iterator[Row]:
+    """Dimension against kernels."""
+    for dim in DIMENSIONS:
+        for kernel, latent in (
+            *(("plain", 0), ("broadened", 0), ("niching", 0)),
+            *(("latent", 2), ("latent", 8), ("broadened", 2), ("consensus", 0)),
+        ):
+            if latent < dim and (kernel != "niching" or dim <= 5):
+                yield from scores(sized(2000, dim, kernel=kernel, latent=latent), [{}])
 
 
 def scales() -> Iterator[Row]:
-    """Scale of the genome, and eta, each alone."""
+    """Scale of the genome."""
     grid = [{"scale": s} for s in (0.3, 1.0, 2.5, 5.0, 10.0)]
-    grid += [{"eta": eta} for eta in (0.0, 0.1, 0.3, 0.6)]
-    shapes = [Shape(2, 100, 20), Shape(12, 100, 20), Shape(100, 100, 20), Shape(12, 200, 100)]
-    for shape in shapes:
-        yield from scores(shape, grid)
+    for dim, evaluations in ((2, 2000), (12, 2000), (12, 20_000), (100, 2000)):
+        for row in scores(sized(evaluations, dim), grid):
+            yield {**row, "budget": evaluations}
 
 
 def noise() -> Iterator[Row]:
     """Noise of the fitness, in standard deviations of the cost over the box."""
     grid = [
-        {"sigma": sigma, "temperature": t} for sigma in (0.0, 0.1, 0.3, 1.0) for t in TEMPERATURES
+        {"sigma": sigma, "temperature": t, "schedule": name}
+        for name in ("geometric", "clean")
+        for sigma in (0.0, 0.1, 0.3, 1.0)
+        for t in TEMPERATURES
     ]
-    for num_levels in (5, 20, 80):
-        yield from scores(Shape(12, 2000 // num_levels, num_levels), grid)
+    for num_levels in (10, 40, 160):
+        shape = sized(2000, 12, noisy=True)
+        yield from scores(shape._replace(population=2000 // num_levels, levels=num_levels), grid)
 
 
-def kernels() -> Iterator[Row]:
-    """Dimension against kernels."""
-    for dim in (2, 5, 12, 30, 100, 1000):
-        for kernel, latent in (
-            *(("plain", 0), ("plain", 2), ("plain", 8)),
-            *(("broadened", 0), ("broadened", 2)),
-        ):
-            if latent < dim:
-                grid = [{"temperature": t} for t in ((0.1,) if dim > 100 else (0.1, 0.3))]
-                yield from scores(Shape(dim, 100, 20, kernel, latent), grid)
+PEAKS, NEAR, RADIUS = 8, 0.5, 1.5  # peaks; what counts as on one; the genome's scale
 
 
-PEAKS = 8
+def on_peaks(shape: Shape, key: jax.Array, setting: Row) -> Row:
+    """One run on eight peaks: how many are kept, the share on them, and 1 - best fitness."""
+    key_init, key_run = jax.random.split(key)
+    angle = 2 * jnp.pi * jnp.arange(PEAKS) / PEAKS
+    centres = 2 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
+    centres = jnp.pad(centres, ((0, 0), (0, shape.dim - 2)))
+    lower = setting["uneven"] * 0.05 * jnp.arange(PEAKS)
+
+    def squares(x: jax.Array) -> jax.Array:
+        return jnp.sum((x[:, None] - centres) ** 2, 2)
+
+    def cost(genomes: jax.Array) -> jax.Array:
+        # 1 - height exp(-d^2 / width^2), with its digits near the top.
+        fall = -jnp.expm1(-squares(RADIUS * genomes) / setting["width"] ** 2)
+        return jnp.min(lower + (1 - lower) * fall, 1)
+
+    algorithm = de.denoising_evolution(
+        setting["levels"],
+        fitness_map=de.fitness.standardised(setting["temperature"]),
+        denoiser=de.denoisers.niching(sharing=setting["sharing"], warmth=setting["warmth"]),
+        sampler=de.samplers.ddim(
+            freshness=setting["freshness"], fresh_below=setting["fresh_below"]
+        ),
+    )
+    evolved = de.evolve(
+        *(key_run, algorithm, lambda genomes: -cost(genomes)),
+        jax.random.normal(key_init, (shape.population, shape.dim)),
+    )
+    inside = squares(RADIUS * evolved.state.population) < NEAR**2
+    return {
+        "peaks": jnp.sum(jnp.any(inside, 0)),
+        "inside": jnp.mean(jnp.any(inside, 1)),
+        "cost": jnp.log10(jnp.maximum(-evolved.best.fitness, 1e-12)),
+    }
+
+
+def on_peaks_all(shape: Shape, grid: list[Row], num_seeds: int, seed: int) -> Iterator[Row]:
+    """Rows of peaks kept, share on them and log10 of 1 - best: mean and standard error."""
+    other = {"uneven": 0.0, "width": 1.0, "fresh_below": 1.0}
+    rows = [{**base(shape), **other, **each} for each in grid]
+    found = run_all(partial(on_peaks, shape), num_seeds, stacked(rows, shape.levels), seed)
+    for i, row in enumerate(rows):
+        settings = {name: _round(value) for name, value in row.items()}
+        measured = {name: _mean(values[i]) for name, values in found.items()}
+        yield {**shape._asdict(), "seeds": num_seeds, **settings, **measured}
 
 
 def peaks() -> Iterator[Row]:
-    """Eight peaks on a circle, of one height, or from 1 down to .65: how many are kept."""
-    angle = 2 * jnp.pi * jnp.arange(PEAKS) / PEAKS
-    near = 0.5
-
-    def kept(dim: int, population: int, num_levels: int, key: jax.Array, setting: Row) -> Row:
-        key_init, key_run = jax.random.split(key)
-        centres = jnp.pad(
-            2 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1), ((0, 0), (0, dim - 2))
-        )
-        heights = 1 - setting["uneven"] * 0.05 * jnp.arange(PEAKS)
-
-        def distances(x: jax.Array) -> jax.Array:
-            return jnp.linalg.norm(x[:, None] - centres, axis=2)
-
-        algorithm = de.presets.paper(
-            de.schedules.cosine(num_levels),
-            fitness_map=de.fitness.standardised(setting["temperature"]),
-            eta=setting["eta"],
-        )
-        state = de.evolve(
-            key_run,
-            algorithm,
-            lambda x: jnp.max(heights * jnp.exp(-(distances(1.5 * x) ** 2)), 1),
-            jax.random.normal(key_init, (population, dim)),
-        ).state
-        inside = distances(1.5 * state.population) < near
-        return {"peaks": jnp.sum(jnp.any(inside, 0)), "inside": jnp.mean(jnp.any(inside, 1))}
-
+    """The default on peaks of one height, or from 1 down to .65, by temperature and size."""
     grid = [
-        {"uneven": uneven, "eta": eta, "temperature": t}
+        {"uneven": uneven, "width": width, "temperature": t}
         for uneven in (0.0, 1.0)
-        for eta in (0.0, 1.0)
+        for width in (1.0, 0.5)
         for t in (*TEMPERATURES, 3.0)
     ]
-    shapes = [(2, 128, 25), (2, 32, 25), (2, 512, 25), (2, 128, 100), (5, 128, 25)]
-    for dim, population, num_levels in shapes:
-        arrays = {name: jnp.asarray([each[name] for each in grid]) for name in grid[0]}
-        found = run_all(partial(kept, dim, population, num_levels), 2 * SEEDS, arrays)
-        for i, setting in enumerate(grid):
-            row = {"dim": dim, "population": population, "levels": num_levels, **setting}
-            yield {**row, **{name: _mean(values[i]) for name, values in found.items()}}
+    shapes = [(2, 128, 25), (2, 32, 25), (2, 512, 25), (2, 128, 100), (2, 32, 100), (5, 128, 25)]
+    for shape in shapes:
+        yield from on_peaks_all(Shape(*shape, "niching"), grid, 2 * SEEDS, SEED)
 
 
-TASKS = {"CartPole-v1": 500.0, "MountainCarContinuous-v0": 0.0}  # return from which on it succeeds
+# Families of the frontier: how much noise is fresh, from which level on, sharing, warmth.
+FAMILIES: dict[str, Row] = {
+    "memory": {"freshness": 0.0, "sharing": 0.0, "warmth": 1.0},
+    "half fresh": {"freshness": 0.5, "sharing": 0.0, "warmth": 1.0},
+    "fresh late, .05": {"freshness": 1.0, "fresh_below": 0.05, "sharing": 0.0, "warmth": 1.0},
+    "fresh late, .02": {"freshness": 1.0, "fresh_below": 0.02, "sharing": 0.0, "warmth": 1.0},
+    "fresh late, .01": {"freshness": 1.0, "fresh_below": 0.01, "sharing": 0.0, "warmth": 1.0},
+    "fresh": {"freshness": 1.0, "sharing": 0.0, "warmth": 1.0},
+    "fresh, warm": {"freshness": 1.0, "sharing": 0.0, "warmth": 10.0},
+    "fresh, sharing": {"freshness": 1.0, "sharing": 1.0, "warmth": 1.0},
+    "memory, sharing": {"freshness": 0.0, "sharing": 1.0, "warmth": 1.0},
+    "memory, niching": {"freshness": 0.0, "sharing": 1.0, "warmth": 10.0},
+    "half fresh, niching": {"freshness": 0.5, "sharing": 1.0, "warmth": 10.0},
+    "fresh, niching": {"freshness": 1.0, "sharing": 1.0, "warmth": 10.0},
+}
+SCHEDULES = {
+    "cosine": {"schedule": "cosine"},
+    "geometric, 1e-4": {"schedule": "geometric", "end": 1e-4},
+    "geometric, 1e-8": {"schedule": "geometric", "end": 1e-8},
+}
 
 
-def control() -> Iterator[Row]:
-    """The knobs of `presets.control`, each alone, at 2,560 episodes."""
-
-    def run(task: str, shape: Row, key: jax.Array, setting: Row) -> Row:
-        key_preset, key_run, key_new = jax.random.split(key, 3)
-        ready = de.presets.control(key_preset, task, **shape, **setting)
-        state, kept, _ = de.evolve(
-            *(key_run, ready.algorithm, ready.problem, ready.population),
-            keep=lambda info, aux: (info.fitness, aux["returns"]),
-        )
-        fitness, returns = jax.tree.map(lambda leaf: leaf[-1], kept)
-        again = de.reevaluate(key_new, ready.problem, state.population[fitness.argmax()])
-        return {
-            "return": returns.mean(),
-            "success": 100 * (returns >= TASKS[task]).mean(),
-            "best return": again.mean(),
-            "best success": 100 * (again >= TASKS[task]).mean(),
-        }
-
-    base = {"temperature": 0.1, "scale": 3.0}
-    traced = [{**base, "scale": s} for s in (1.0, 3.0, 10.0)]
-    traced += [{**base, "temperature": t} for t in (0.03, 0.3)]
-    shapes = [{"population_size": n, "num_levels": 2560 // n} for n in (32, 64, 256)]
-    shapes += [{"latent_dim": 8}]
-    for task in TASKS:
-        for shape, grid in [({}, traced), *((shape, [base]) for shape in shapes)]:
-            arrays = {name: jnp.asarray([each[name] for each in grid]) for name in base}
-            found = run_all(partial(run, task, shape), SEEDS, arrays)
-            for i, setting in enumerate(grid):
-                row = {"task": task, "population_size": 128, "num_levels": 20, "latent_dim": 2}
-                values = {name: _mean(values[i]) for name, values in found.items()}
-                yield {**row, **shape, **setting, **values}
+def frontier() -> Iterator[Row]:
+    """Peaks kept against the best cost: freshness, sharing, warmth, temperature, schedule."""
+    named = [
+        {"family": family, "noise": noise, "width": width, "temperature": t}
+        for width in (1.0, 0.5)
+        for family in FAMILIES
+        for noise in SCHEDULES
+        for t in (0.1, 0.3, 1.0)
+    ]
+    grid = [
+        {**{name: row[name] for name in ("width", "temperature")}, **SCHEDULES[row["noise"]]}
+        | FAMILIES[row["family"]]
+        for row in named
+    ]
+    for num_levels in (25, 100):
+        shape = Shape(2, 128, num_levels, "niching")
+        found = on_peaks_all(shape, grid, 2 * SEEDS, SEED + 2)
+        for names, row in zip(named, found, strict=True):
+            yield {**row, "family": names["family"], "noise": names["noise"]}
 
 
-# Of the check: the defaults with N(0, I) as it is, and what the page advises, one by one.
-ADVICE = {
-    "defaults": (0, {"scale": 1.0}),
-    "and scale 2.5": (0, {}),
-    "and 2 latent": (2, {}),
-    "and temperature 0.03": (2, {"temperature": 0.03}),
+# Of the check: from the paper's settings to the default, one step after the other.
+LADDER: dict[str, tuple[Row, Row]] = {
+    "paper": ({"kernel": "plain", "latent": 0}, {"scale": 1.0}),
+    "and scale 2.5": ({"kernel": "plain", "latent": 0}, {}),
+    "and 2 latent": ({}, {}),
+    "and fresh noise": ({}, {"freshness": 1.0}),
+    "and geometric": ({}, {"freshness": 1.0, "schedule": "geometric"}),
 }
 
 
 def check() -> Iterator[Row]:
-    """What the page advises against the defaults, on functions that nothing was chosen on."""
-    for dim in (5, 20):
-        for advice, (latent, setting) in ADVICE.items():
-            shape = Shape(dim, 100, 20, latent=latent)
-            for row in scores(shape, [setting], HELD_OUT, SEED + 1):
+    """What the page advises against the paper's, on functions that nothing was chosen on."""
+    paper = {"temperature": 0.1, "freshness": 0.0, "schedule": "cosine"}
+    for dim in (5, 20, 200):
+        for advice, (changed, setting) in LADDER.items():
+            shape = sized(2000, dim)._replace(population=100, levels=20, **changed)
+            for row in scores(shape, [{**paper, **setting}], HELD_OUT, SEED + 1):
                 yield {**row, "advice": advice}
+        for row in scores(sized(2000, dim, kernel="default", latent=0), [{}], HELD_OUT, SEED + 1):
+            yield {**row, "advice": "the default"}
 
 
-PARTS = {each.__name__: each for each in (levels, scales, noise, kernels, peaks, control, check)}
+PARTS = {
+    each.__name__: each
+    for each in (
+        *(defaults, anytime, frontier, peaks, levels, schedule, freshness, temperature),
+        *(kernels, scales, noise, check),
+    )
+}
 
 
 def measure(names: list[str]) -> None:
@@ -375,9 +575,9 @@ def measure(names: list[str]) -> None:
     for name in names:
         rows = []
         for row in PARTS[name]():
-            rows.append(row)
-            numbers = {key: value for key, value in row.items() if not isinstance(value, dict)}
-            print(name, *numbers.values(), flush=True)
+            rows.append({key: value for key, value in row.items() if key != "per_seed"})
+            numbers = [value for value in rows[-1].values() if not isinstance(value, dict)]
+            print(name, *numbers, flush=True)
             parts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
             RESULTS.write_text(json.dumps({**parts, name: rows}).replace('{"', '\n{"') + "\n")
 
@@ -415,7 +615,7 @@ def pivot(
 
 
 def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:,.5g}"
+    return value if isinstance(value, str) else f"{value:,.7g}"
 
 
 def _cell(number: np.ndarray | None, bold: bool) -> str:
@@ -433,80 +633,142 @@ def _cell(number: np.ndarray | None, bold: bool) -> str:
 
 def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
     """The page's tables, by the names of its marks."""
-    budget = {"dim": "D", "latent": "latent", "evaluations": "evaluations"}
-    kernels = [
-        {**row, "kernel": row["kernel"] + (f", {row['latent']} latent" if row["latent"] else "")}
-        for row in parts["kernels"]
-    ]
+    budget = {"dim": "D", "budget": "evaluations"}
+    named = {
+        name: [{**row, "schedule": SHOWN.get(row["schedule"], row["schedule"])} for row in rows]
+        for name, rows in parts.items()
+    }
+    kinds = [{**row, "kernel": kernel_name(row)} for row in parts["kernels"]]
     answers = [
         {**row, "cost": row[answer], "answer": name}
-        for row in parts["noise"]
+        for row in named["noise"]
         for answer, name in (("best", "best seen"), ("last", "best of last"), ("mean", "mean"))
     ]
-    noise = {"sigma": "noise", "levels": "T", "answer": "answer"}
-    kept = {"uneven": "uneven", "eta": "eta"}
-    sizes = {"dim": "D", "population": "N", "levels": "T"}
-    made = {
-        "levels": pivot(
-            *(parts["levels"], {"dim": "D", "latent": "latent", "temperature": "temperature"}),
-            "levels",
-        ),
-        "scale": pivot(parts["scales"], budget, "scale", eta=(1.0,)),
-        "eta": pivot(parts["scales"], budget, "eta", scale=(2.5,)),
-        "noise": pivot(answers, noise, "temperature", "cost", levels=(20,)),
-        "noise and levels": pivot(answers, noise, "temperature", "cost", answer=("best of last",)),
-        "kernels": pivot(kernels, {"dim": "D"}, "kernel", temperature=(0.1,)),
-        "kernels, warmer": pivot(kernels, {"dim": "D"}, "kernel", temperature=(0.3,)),
-        "sample size": pivot(
-            *(kernels, {"dim": "D"}, "kernel", "sample_size", None), temperature=(0.1,)
-        ),
-    }
+    noise = {"sigma": "noise", "schedule": "schedule", "answer": "answer"}
+    noise_levels = {"sigma": "noise", "schedule": "schedule", "levels": "T"}
+    ends = [
+        {
+            **row,
+            "ends": f"1e{np.log10(row['end']):.0f}"
+            if row["schedule"] == "geometric"
+            else row["schedule"],
+            "default": f"{final_noise(row['population'], row['levels'], row['dim']):.0e}",
+        }
+        for row in named["schedule"]
+    ]
+    shape = {"dim": "D", "population": "N", "levels": "T"}
+    kept = {"uneven": "uneven", "width": "width"}
     here = {"population": (128,), "levels": (25,), "dim": (2,)}
-    made["peaks"] = pivot(parts["peaks"], kept, "temperature", "peaks", max, **here)
-    made["peaks inside"] = pivot(parts["peaks"], kept, "temperature", "inside", None, **here)
-    sized = {"uneven": (0.0,), "eta": (1.0,)}
-    made["peaks and size"] = pivot(parts["peaks"], sizes, "temperature", "peaks", max, **sized)
-    base = {"population_size": 128, "latent_dim": 2, "scale": 3.0, "temperature": 0.1}
-    shown = {"success": "best success", "return": "best return"}
-    lines = ["| task | setting | its best: success, % | return |", "|---|---|---:|---:|"]
-    for row in parts["control"]:
-        changed = [f"{name} {row[name]:g}" for name in base if row[name] != base[name]]
-        cells = [_cell(np.array(row[name]), False) for name in shown.values()]
-        lines.append(
-            f"| {row['task']} | {', '.join(changed) or 'the preset'} | {' | '.join(cells)} |"
-        )
-    made["control"] = "\n".join(lines)
-    made["check"] = pivot(parts["check"], {"dim": "D"}, "advice")
-    return made
+    even = {"uneven": (0.0,), "width": (1.0,)}
+    return {
+        "defaults": pivot(parts["defaults"], budget, "settings"),
+        "anytime": anytime_table(parts["anytime"]),
+        "frontier": frontier_table(parts["frontier"]),
+        "frontier and temperature": temperatures_table(parts["frontier"]),
+        "peaks": pivot(parts["peaks"], kept, "temperature", "peaks", max, **here),
+        "peaks inside": pivot(parts["peaks"], kept, "temperature", "inside", None, **here),
+        "peaks and size": pivot(parts["peaks"], shape, "temperature", "peaks", max, **even),
+        "levels": pivot(parts["levels"], {**budget, "temperature": "temperature"}, "levels"),
+        "schedule": pivot(ends, {**budget, "default": "the default's end"}, "ends"),
+        "freshness": pivot(named["freshness"], {**budget, "schedule": "schedule"}, "freshness"),
+        "temperature": pivot(parts["temperature"], budget, "temperature"),
+        "kernels": pivot(kinds, {"dim": "D"}, "kernel"),
+        "sample size": pivot(kinds, {"dim": "D"}, "kernel", "sample_size", None),
+        "scale": pivot(parts["scales"], budget, "scale"),
+        "noise": pivot(answers, noise, "temperature", "cost", levels=(40,)),
+        "noise and levels": pivot(
+            answers, noise_levels, "temperature", "cost", answer=("best of last",)
+        ),
+        "check": pivot(parts["check"], {"dim": "D"}, "advice"),
+    }
 
 
-def draw(rows: list[Row], path: Path) -> None:
-    """Score against levels and temperature at 2,000 evaluations, a panel a problem."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+SHOWN = {"clean": "cosine, clean"}
 
-    from diffevo_jax.drawings.style import STYLE
 
-    panels_of = {(2, 0): "D = 2", (12, 2): "D = 12, 2 latent"}
+def kernel_name(row: Row) -> str:
+    """What the page calls a kernel."""
+    if row["kernel"] == "latent":
+        return f"{row['latent']} latent"
+    return row["kernel"] + (f", {row['latent']} latent" if row["latent"] else "")
+
+
+def anytime_table(rows: list[Row]) -> str:
+    """Scores by budget and dimension, and changes; bold where worse by more than the error."""
+    dims = list(dict.fromkeys(row["dim"] for row in rows))
+    of = {(row["dim"], row["budget"]): row for row in rows}
+    head = ["evaluations"]
+    for dim in dims:
+        head += [f"D = {dim}: N x T", "score", "change"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---:|" * len(head)]
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        cells = [_setting(budget)]
+        for dim in dims:
+            row = of.get((dim, budget))
+            if row is None:
+                cells += [""] * 3
+                continue
+            cells.append(f"{row['population']} x {row['levels']:,}")
+            cells.append(_cell(np.array(row["best"]), False))
+            change = row.get("change")
+            worse = change is not None and change[0] > change[1]
+            cells.append(_cell(None if change is None else np.array(change), worse))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def frontier_table(rows: list[Row]) -> str:
+    """Peaks kept, the share on them and log10(1 - best), by family, width and levels."""
+    head = ["noise and selection", "schedule"]
+    cells: dict[tuple, list[str]] = {}
+    for row in rows:
+        if row["temperature"] == 0.1 and row["width"] == 1.0:
+            line = cells.setdefault((row["family"], row["noise"]), [])
+            line.append(_cell(np.array(row["peaks"]), False))
+            line.append(f"{100 * row['inside'][0]:.0f}")
+            line.append(_cell(np.array(row["cost"]), False))
+    for num_levels in dict.fromkeys(row["levels"] for row in rows):
+        head += [f"T = {num_levels}: kept", "on them, %", "best"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
+    return "\n".join([*lines, *(f"| {' | '.join([*key, *line])} |" for key, line in cells.items())])
+
+
+def temperatures_table(rows: list[Row]) -> str:
+    """The same of three families, geometric down to 1e-4, by width and temperature."""
+    head = ["width", "noise and selection", "temperature"]
+    cells: dict[tuple, list[str]] = {}
+    for row in rows:
+        shown = row["family"] in ("memory", "fresh", "fresh, sharing", "fresh, niching")
+        if shown and row["noise"] == "geometric, 1e-4":
+            key = _setting(row["width"]), row["family"], _setting(row["temperature"])
+            line = cells.setdefault(key, [])
+            line.append(_cell(np.array(row["peaks"]), False))
+            line.append(f"{100 * row['inside'][0]:.0f}")
+            line.append(_cell(np.array(row["cost"]), False))
+    for num_levels in dict.fromkeys(row["levels"] for row in rows):
+        head += [f"T = {num_levels}: kept", "on them, %", "best"]
+    lines = [f"| {' | '.join(head)} |", "|---:|---|---:|" + "---:|" * (len(head) - 3)]
+    return "\n".join([*lines, *(f"| {' | '.join([*key, *line])} |" for key, line in cells.items())])
+
+
+# The figures
+
+
+def draw_levels(rows: list[Row], path: Path) -> None:
+    """Score against levels and temperature at 2,000 evaluations, a panel a dimension."""
+    rows = [row for row in rows if row["budget"] == 2000]
+    dims = sorted({row["dim"] for row in rows})
     levels = sorted({row["levels"] for row in rows})
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 2.9), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, space in zip(panels, panels_of, strict=True):
-            score = np.array(
-                [
-                    [
-                        next(
-                            row["best"][0]
-                            for row in rows
-                            if (row["dim"], row["latent"]) == space
-                            and (row["levels"], row["temperature"]) == (t, each)
-                        )
-                        for t in levels
-                    ]
-                    for each in TEMPERATURES
-                ]
-            )
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(dims), sharey=True)
+        for axes, dim in zip(panels, dims, strict=True):
+            of = {
+                (row["temperature"], row["levels"]): row["best"][0]
+                for row in rows
+                if row["dim"] == dim
+            }
+            score = np.array([[of[each, t] for t in levels] for each in TEMPERATURES])
             axes.imshow(score, cmap="viridis", aspect="auto", origin="lower")
             dark = score < (score.min() + score.max()) / 2
             for (i, j), value in np.ndenumerate(score):
@@ -514,11 +776,79 @@ def draw(rows: list[Row], path: Path) -> None:
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
             axes.set_xticks(range(len(levels)), [f"{2000 // t} x {t}" for t in levels], rotation=40)
             axes.set_yticks(range(len(TEMPERATURES)), [f"{each:g}" for each in TEMPERATURES])
-            axes.set_title(panels_of[space], fontsize=11)
+            axes.set_title(f"D = {dim}", fontsize=11)
             axes.tick_params(labelsize=8, length=0)
             axes.spines[:].set_visible(False)
         panels[0].set_ylabel("temperature")
         figure.supxlabel("individuals x levels", fontsize=10)
+        figure.savefig(path, dpi=130)
+
+
+DRAWN = (
+    *("memory", "half fresh", "fresh late, .05", "fresh", "fresh, warm"),
+    *("fresh, sharing", "memory, niching", "fresh, niching"),
+)
+
+
+def draw_frontier(rows: list[Row], path: Path) -> None:
+    """Peaks kept against the best cost, a marker a family; small where few are on the peaks."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axes, num_levels in zip(panels, (25, 100), strict=True):
+            for family, look in zip(DRAWN, ORDER, strict=True):
+                for on_them in (True, False):
+                    points = [
+                        row
+                        for row in rows
+                        if (row["family"], row["levels"], row["width"]) == (family, num_levels, 1.0)
+                        and row["noise"] != "geometric, 1e-8"
+                        and (row["inside"][0] >= 0.95) == on_them
+                    ]
+                    axes.errorbar(
+                        [row["cost"][0] for row in points],
+                        [row["peaks"][0] for row in points],
+                        [row["peaks"][1] for row in points],
+                        [row["cost"][1] for row in points],
+                        linestyle="none",
+                        marker=look.marker,
+                        color=look.colour,
+                        markerfacecolor=look.colour if on_them else "white",
+                        markersize=(7 if on_them else 6) + 3 * (look.marker == "*"),
+                        elinewidth=0.8,
+                        label=family if on_them else None,
+                        zorder=3 if on_them else 2,
+                    )
+            axes.axhline(PEAKS, color="0.8", linewidth=0.8, zorder=0)
+            axes.set_title(f"128 individuals x {num_levels} levels", fontsize=11)
+            axes.set_xlabel("best cost, log10(1 - best), lower is better")
+        panels[0].set_ylabel("peaks kept, of eight")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=10)
+        figure.savefig(path, dpi=130)
+
+
+def draw_anytime(rows: list[Row], path: Path) -> None:
+    """Score against budget, a line a dimension."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for dim, look in zip(sorted({row["dim"] for row in rows}), ORDER, strict=False):
+            of = [row for row in rows if row["dim"] == dim]
+            axes.errorbar(
+                [row["budget"] for row in of],
+                [row["best"][0] for row in of],
+                [row["best"][1] for row in of],
+                *(None, "-"),
+                marker=look.marker,
+                color=look.colour,
+                markersize=5,
+                label=f"D = {dim}",
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("evaluations")
+        axes.set_ylabel("log10(cost / random search's at 1,000)")
+        axes.legend(frameon=False)
         figure.savefig(path, dpi=130)
 
 
@@ -539,4 +869,6 @@ if __name__ == "__main__":
         measure(arguments.only or list(PARTS))
     found = json.loads(RESULTS.read_text())
     PAGE.write_text(write_page(PAGE.read_text(), found))
-    draw(found["levels"], PAGE.with_suffix(".png"))
+    draw_levels(found["levels"], PAGE.with_suffix(".png"))
+    draw_frontier(found["frontier"], PAGE.with_name("frontier.png"))
+    draw_anytime(found["anytime"], PAGE.with_name("anytime.png"))
