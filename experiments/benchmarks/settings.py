@@ -94,7 +94,8 @@ ALL = {**CHOSEN, **HELD_OUT}
 class Shape(NamedTuple):
     """What a program is compiled for.
 
-    kernel: plain, latent (its dimension is `latent`), consensus, niching or broadened; default is
+    kernel: plain, latent (its dimension is `latent`), consensus, centred (the same with steps
+        centred on their targets), niching or broadened; default is
         `diffusion_evolution` as it comes, paper is `presets.paper` with cosine, in `latent`
         dimensions where that is not 0.
     """
@@ -113,19 +114,24 @@ class Shape(NamedTuple):
 
 
 def sized(evaluations: int, dim: int, **settings: Any) -> Shape:
-    """The default's shape: its size, levels and kernel."""
+    """The default's size and levels; niches in the plane, distances in 2 latent dimensions else."""
     kernel = {"kernel": "niching"} if dim <= PLANE else {"kernel": "latent", "latent": 2}
     return Shape(dim, *de.presets.sizes(evaluations, dim), **{**kernel, **settings})
 
 
 def base(shape: Shape) -> Row:
-    """What is data to a program, where a table does not vary it: what the default does."""
+    """What is data to a program, where a table does not vary it.
+
+    Temperature and end of the schedule were the default's before it was centred on its targets.
+    """
+    decades = 2.5 + shape.evaluations / shape.dim / 50
+    decades = min(decades, max(2.5, shape.levels / 4), 8.0)
     return {
-        "temperature": default_temperature(shape.dim),
+        "temperature": min(max(0.1, 0.1 * (shape.dim / 5) ** (1 / 3)), 1.0),
         "scale": 2.5,
         "freshness": 1.0,
         "schedule": "geometric",
-        "end": final_noise(shape.population, shape.levels, shape.dim),
+        "end": 10**-decades,
         "sigma": 0.0,
         "sharing": 1.0,
         "warmth": 10.0,
@@ -182,11 +188,12 @@ def configure(shape: Shape, key: jax.Array, setting: Row) -> de.Algorithm:
             "latent": lambda: de.denoisers.posterior_mean(kernel),
             "broadened": lambda: de.denoisers.broadened(kernel, share=0.3),
             "consensus": de.denoisers.consensus,
+            "centred": de.denoisers.consensus,
             "niching": lambda: de.denoisers.niching(
                 kernel, sharing=setting["sharing"], warmth=setting["warmth"]
             ),
         }[shape.kernel](),
-        sampler=de.samplers.ddim(freshness=setting["freshness"]),
+        sampler=de.samplers.ddim(freshness=setting["freshness"], centred=shape.kernel == "centred"),
     )
 
 
@@ -335,6 +342,20 @@ def defaults() -> Iterator[Row]:
                     against=evaluations,
                 ):
                     yield {**row, "budget": evaluations, "settings": name}
+
+
+def centre() -> Iterator[Row]:
+    """Steps centred on their targets, as the default's, or drawn towards 0; at its settings."""
+    for evaluations in (2000, 10_000):
+        for dim in DIMENSIONS[1:]:
+            for kernel, latent in (("latent", 2), ("consensus", 0), ("centred", 0)):
+                shape = sized(evaluations, dim, kernel=kernel, latent=latent)
+                setting = {
+                    "temperature": default_temperature(dim),
+                    "end": final_noise(shape.population, shape.levels, dim),
+                }
+                for row in scores(shape, [setting]):
+                    yield {**row, "budget": evaluations}
 
 
 def anytime() -> Iterator[Row]:
@@ -564,7 +585,7 @@ def check() -> Iterator[Row]:
 PARTS = {
     each.__name__: each
     for each in (
-        *(defaults, anytime, frontier, peaks, levels, schedule, freshness, temperature),
+        *(defaults, anytime, centre, frontier, peaks, levels, schedule, freshness, temperature),
         *(kernels, scales, noise, check),
     )
 }
@@ -638,6 +659,7 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
         name: [{**row, "schedule": SHOWN.get(row["schedule"], row["schedule"])} for row in rows]
         for name, rows in parts.items()
     }
+    centres = [{**row, "kernel": kernel_name(row)} for row in parts["centre"]]
     kinds = [{**row, "kernel": kernel_name(row)} for row in parts["kernels"]]
     answers = [
         {**row, "cost": row[answer], "answer": name}
@@ -652,7 +674,7 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
             "ends": f"1e{np.log10(row['end']):.0f}"
             if row["schedule"] == "geometric"
             else row["schedule"],
-            "default": f"{final_noise(row['population'], row['levels'], row['dim']):.0e}",
+            "base": f"{base(_shape(row))['end']:.0e}",
         }
         for row in named["schedule"]
     ]
@@ -663,13 +685,14 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
     return {
         "defaults": pivot(parts["defaults"], budget, "settings"),
         "anytime": anytime_table(parts["anytime"]),
+        "centre": pivot(centres, budget, "kernel"),
         "frontier": frontier_table(parts["frontier"]),
         "frontier and temperature": temperatures_table(parts["frontier"]),
         "peaks": pivot(parts["peaks"], kept, "temperature", "peaks", max, **here),
         "peaks inside": pivot(parts["peaks"], kept, "temperature", "inside", None, **here),
         "peaks and size": pivot(parts["peaks"], shape, "temperature", "peaks", max, **even),
         "levels": pivot(parts["levels"], {**budget, "temperature": "temperature"}, "levels"),
-        "schedule": pivot(ends, {**budget, "default": "the default's end"}, "ends"),
+        "schedule": pivot(ends, {**budget, "base": "elsewhere"}, "ends"),
         "freshness": pivot(named["freshness"], {**budget, "schedule": "schedule"}, "freshness"),
         "temperature": pivot(parts["temperature"], budget, "temperature"),
         "kernels": pivot(kinds, {"dim": "D"}, "kernel"),
@@ -684,6 +707,10 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
 
 
 SHOWN = {"clean": "cosine, clean"}
+
+
+def _shape(row: Row) -> Shape:
+    return Shape(*(row[name] for name in Shape._fields))
 
 
 def kernel_name(row: Row) -> str:
