@@ -2,6 +2,7 @@
 
     python experiments/benchmarks/minimize.py            # writes results/minimize-cpu.json
     python experiments/benchmarks/minimize.py --few      # writes results/minimize_few-cpu.json
+    python experiments/benchmarks/minimize.py --methods minimize    # keeps the others' rows
 
 12-D functions, shifted and rotated, on [-5, 5], 2,000 evaluations; every seed has its own shift and
 rotation, the same for all methods. Best cost: median and quartiles over seeds. The costs are also
@@ -142,6 +143,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--units", nargs="*", default=list(UNITS), choices=list(UNITS))
     parser.add_argument("--few", action="store_true")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
@@ -151,6 +153,14 @@ if __name__ == "__main__":
     out = arguments.out or Path(__file__).parent / "results" / (
         "minimize_few-cpu.json" if few else "minimize-cpu.json"
     )
+    names = "cost", "method", "function", "seeds", "genes", "evaluations"
+
+    def case(row: dict) -> tuple:
+        """What a row is the result of."""
+        return tuple(row.get(name) for name in names)
+
+    stored = json.loads(out.read_text())["rows"] if out.exists() else []
+    stored = {case(row): row for row in stored if row["method"] not in arguments.methods}
     rows = []
     for unit, method, (evaluations, genes), name in itertools.product(
         units,
@@ -158,13 +168,16 @@ if __name__ == "__main__":
         FEW if few else [(2000, 12)],
         FUNCTIONS,
     ):
+        row = {"cost": unit, "method": method, "function": name, "seeds": arguments.seeds}
+        row |= {"genes": genes, "evaluations": evaluations} if few else {}
+        if case(row) in stored:
+            rows.append(stored[case(row)])
+            continue
         costs = [
             best_cost(method, name, seed, evaluations, genes, UNITS[unit])
             for seed in range(arguments.seeds)
         ]
         low, median, high = map(float, np.percentile(costs, [25, 50, 75]))
-        row = {"cost": unit, "method": method, "function": name, "seeds": len(costs)}
-        row |= {"genes": genes, "evaluations": evaluations} if few else {}
         row |= {"mean": float(np.mean(costs))} if few else {}
         rows.append(row | {"median": median, "quartile_1": low, "quartile_3": high})
         print_row(rows[-1])
