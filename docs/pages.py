@@ -62,6 +62,7 @@ READ = {
     "million": ("A million individuals", "estimator.md"),
     "minimize": ("minimize and others", "minimize.md"),
     "minimize_few": ("minimize at few evaluations", "minimize.md"),
+    "minimize_valleys": ("minimize where valleys are many", "minimize.md"),
     "observations": ("Normalised observations", "presets.md"),
     "optima": ("All optima", "minimize.md"),
     "peers": ("Peers and their settings", "howto/peers.md"),
@@ -80,6 +81,11 @@ OF_ANOTHER = {
         "The x0 estimate of a million individuals: time and memory.",
     ),
     "minimize_few": ("minimize", "--few --seeds 30", "`minimize` and others at few evaluations."),
+    "minimize_valleys": (
+        "minimize",
+        "--valleys --seeds 40",
+        "`minimize` and others on Levy's and Ackley's functions.",
+    ),
 }
 # What ± is, where it is no standard error.
 SPREAD = {"sample": "Means ± standard deviation over runs."}

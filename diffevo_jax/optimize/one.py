@@ -75,7 +75,7 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
 def _explore(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     num_genes = len(state.first)
     size, levels = stage.sizes(state.evaluations, num_genes)
-    first = stage.begin(random, size * 2**state.round, levels, num_genes)
+    first = stage.begin(random, size * 2**state.round, levels, num_genes, stage.consensus_evolution)
     return state._replace(phase="global", stage=first, polish=None)
 
 

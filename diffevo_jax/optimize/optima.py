@@ -10,10 +10,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from diffevo_jax import schedules
+from diffevo_jax.algorithm import Algorithm
+from diffevo_jax.denoisers import posterior_mean
+from diffevo_jax.denoising import denoising_evolution
+from diffevo_jax.fitness import standardised
+from diffevo_jax.kernels import gaussian
 from diffevo_jax.optimize import cma, stage
 from diffevo_jax.optimize.arrays import CostSamples, draw_keys, finite, joined, unit_costs
 from diffevo_jax.optimize.basins import basins, distinct, near_optima
 from diffevo_jax.optimize.stage import Stage
+from diffevo_jax.samplers import ddim
 
 # Rounds that share the evaluations; more of the same size follow where there were few basins.
 ROUNDS = 2
@@ -117,8 +124,20 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
     if state.phase == "first":
         return _even(random, state)
     size = len(costs) // LEVELS
-    first = stage.begin(random, size, LEVELS, len(state.first), TEMPERATURE)
+    first = stage.begin(random, size, LEVELS, len(state.first), plain_evolution)
     return state._replace(phase="global", even=None, stage=first)
+
+
+def plain_evolution(size: int, levels: int) -> Algorithm:
+    """Configure the evolution that keeps many optima: under a kernel, with noise that remembers."""
+    return denoising_evolution(
+        schedules.cosine(levels),
+        fitness_map=standardised(TEMPERATURE),
+        denoiser=posterior_mean(
+            gaussian(implementation="dense" if size <= stage.SMALL else "auto")
+        ),
+        sampler=ddim(),
+    )
 
 
 def merged(optima: CostSamples) -> np.ndarray:

@@ -110,6 +110,12 @@ def control(
     if population_size is not None:
         check_count("population_size", population_size, least=2)
     size, levels = _sizes(episodes - CANDIDATES * trials, population_size, num_levels)
+    if size < LEAST or levels < 2:
+        raise InputError(
+            "episodes",
+            f"two generations of {LEAST} individuals at least, and {CANDIDATES} to choose by",
+            episodes,
+        )
     if isinstance(hidden, int):
         raise InputError("hidden", f"the layers' sizes, ({hidden},) for one", hidden)
     if not isinstance(task, str | Task):
@@ -193,10 +199,4 @@ def _sizes(episodes: int, size: int | None, levels: int | None) -> tuple[int, in
     elif size is None:
         size = int(min(SIZE * max(1.0, episodes / LARGE) ** 0.5, episodes // LEVELS))
     levels = levels or episodes // max(size, 1)
-    if size < LEAST or levels < 2:
-        raise InputError(
-            "episodes",
-            f"two generations of {LEAST} individuals at least, and {CANDIDATES} to choose by",
-            episodes,
-        )
     return size, levels

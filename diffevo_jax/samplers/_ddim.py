@@ -52,7 +52,7 @@ def ddim(
     """
     _check_noise(eta, freshness)
     check_number("fresh_below", fresh_below, 0, 1)
-    everywhere = _is(fresh_below, 1)
+    everywhere = _is(fresh_below, 1) or _is(freshness, 0)
 
     def move(
         key: jax.Array, memory: Any, x_t: jax.Array, x0: jax.Array, level: Level

@@ -2,11 +2,14 @@
 
     python experiments/benchmarks/minimize.py            # writes results/minimize-cpu.json
     python experiments/benchmarks/minimize.py --few      # writes results/minimize_few-cpu.json
+    python experiments/benchmarks/minimize.py --valleys  # writes results/minimize_valleys-cpu.json
+    python experiments/benchmarks/minimize.py --methods minimize    # keeps the others' rows
 
 12-D functions, shifted and rotated, on [-5, 5], 2,000 evaluations; every seed has its own shift and
 rotation, the same for all methods. Best cost: median and quartiles over seeds. The costs are also
 told in another unit and with an offset; what is printed is always in the first unit. With --few:
-30 to 500 evaluations of 2 to 12 parameters, beside pycma from the centre and random search.
+30 to 500 evaluations of 2 to 12 parameters, beside pycma from the centre and random search. With
+--valleys: Levy's and Ackley's functions in 8-D at 1,600; how many seeds are below 1e-6 and 0.01.
 """
 
 import argparse
@@ -29,12 +32,29 @@ import diffevo_jax as de
 LIMIT = 5.0
 FEW = [(n, genes) for genes in (2, 4, 6, 12) for n in (30, 60, 100, 200, 500)]
 UNITS = {"as it is": (1.0, 0.0), "x 1e-6": (1e-6, 0.0), "x 1e6": (1e6, 0.0), "+ 1e4": (1.0, 1e4)}
+
+
+def levy(z: np.ndarray) -> float:
+    """Levy's function, its optimum at 0."""
+    w = 1 + z / 4
+    inner = (w[:-1] - 1) ** 2 @ (1 + 10 * np.sin(np.pi * w[:-1] + 1) ** 2)
+    last = (w[-1] - 1) ** 2 * (1 + np.sin(2 * np.pi * w[-1]) ** 2)
+    return np.sin(np.pi * w[0]) ** 2 + inner + last
+
+
+def ackley(z: np.ndarray) -> float:
+    """Ackley's function."""
+    waves = np.exp(np.mean(np.cos(2 * np.pi * z)))
+    return -20 * np.expm1(-np.sqrt(np.mean(z**2)) / 5) + np.e - waves
+
+
 FUNCTIONS = {
     "sphere": lambda z: z @ z,
     "ellipsoid 1e3": lambda z: np.logspace(0, 3, len(z)) @ z**2,
     "Rosenbrock": lambda z: np.sum(100 * (z[1:] + 1 - (z[:-1] + 1) ** 2) ** 2 + z[:-1] ** 2),
     "Rastrigin": lambda z: np.sum(z**2 - 10 * np.cos(2 * np.pi * z) + 10),
 }
+VALLEYS = {"Levy": levy, "Ackley": ackley}
 Cost = Callable[[np.ndarray], float]
 
 
@@ -44,7 +64,7 @@ def instance(name: str, seed: int, genes: int, unit: tuple[float, float]) -> Cos
     rotation = np.linalg.qr(random.standard_normal((genes, genes)))[0]
     shift = random.uniform(-3, 3, genes)
     scale, offset = unit
-    return lambda x: scale * float(FUNCTIONS[name](rotation @ (x - shift))) + offset
+    return lambda x: scale * float((FUNCTIONS | VALLEYS)[name](rotation @ (x - shift))) + offset
 
 
 def minimize(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
@@ -141,31 +161,55 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # pyright: ignore
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--units", nargs="*", default=list(UNITS), choices=list(UNITS))
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--few", action="store_true")
+    parser.add_argument("--valleys", action="store_true")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
-    few, methods, units = arguments.few, list(METHODS)[:-1], arguments.units
+    few, valleys = arguments.few, arguments.valleys
+    methods, units, cells, part = list(METHODS)[:-1], arguments.units, [(2000, 12)], "minimize"
     if few:
-        methods, units = ["minimize", "pycma from the centre", "random search"], ["as it is"]
-    out = arguments.out or Path(__file__).parent / "results" / (
-        "minimize_few-cpu.json" if few else "minimize-cpu.json"
-    )
+        methods, cells, part = (
+            ["minimize", "pycma from the centre", "random search"],
+            FEW,
+            part + "_few",
+        )
+    if valleys:
+        methods, cells = ["minimize", "pycma", "pycma from the centre"], [(1600, 8)]
+        part += "_valleys"
+    if few or valleys:
+        units = ["as it is"]
+    out = arguments.out or Path(__file__).parent / "results" / f"{part}-cpu.json"
+    names = "cost", "method", "function", "seeds", "genes", "evaluations"
+
+    def case(row: dict) -> tuple:
+        """What a row is the result of."""
+        return tuple(row.get(name) for name in names)
+
+    stored = json.loads(out.read_text())["rows"] if out.exists() else []
+    stored = {case(row): row for row in stored if row["method"] not in arguments.methods}
     rows = []
     for unit, method, (evaluations, genes), name in itertools.product(
         units,
         methods,
-        FEW if few else [(2000, 12)],
-        FUNCTIONS,
+        cells,
+        VALLEYS if valleys else FUNCTIONS,
     ):
+        row = {"cost": unit, "method": method, "function": name, "seeds": arguments.seeds}
+        row |= {"genes": genes, "evaluations": evaluations} if few or valleys else {}
+        if case(row) in stored:
+            rows.append(stored[case(row)])
+            continue
         costs = [
             best_cost(method, name, seed, evaluations, genes, UNITS[unit])
-            for seed in range(arguments.seeds)
+            for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
         ]
         low, median, high = map(float, np.percentile(costs, [25, 50, 75]))
-        row = {"cost": unit, "method": method, "function": name, "seeds": len(costs)}
-        row |= {"genes": genes, "evaluations": evaluations} if few else {}
         row |= {"mean": float(np.mean(costs))} if few else {}
+        if valleys:
+            row |= {f"below {cost:g}": int(np.sum(np.array(costs) < cost)) for cost in (1e-6, 0.01)}
         rows.append(row | {"median": median, "quartile_1": low, "quartile_3": high})
         print_row(rows[-1])
     out.write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
