@@ -36,7 +36,7 @@ SUCCESS = {
     "Pendulum-v1": None,
 }
 SEED, RUNS = 8, 100
-PEERS = ("Open_ES", "PGPE", "SNES", "CMA_ES", "Sep_CMA_ES")
+PEERS = ("CMA_ES", "SNES", "Sep_CMA_ES", "Open_ES", "PGPE")
 # Task, hidden layers, episodes, runs, whether beside peers.
 CASES: list[tuple[str, tuple[int, ...], int, int, bool]] = [
     *((task, (8,), 2560, RUNS, task == "Pendulum-v1") for task in SUCCESS),
@@ -49,7 +49,7 @@ Make = Callable[..., de.Algorithm]
 
 
 def peers() -> dict[str, Make]:
-    """Tuned settings of others, of the sizes of a run; and how wide their first generation is."""
+    """Tuned settings of others, of the sizes of a run."""
     made: dict[str, Make] = {
         name: lambda name=name, **sizes: de.evosax.strategy(name, tuned="control", **sizes)
         for name in PEERS
@@ -100,15 +100,16 @@ def measure(runs: int, task: str, seed: int = SEED, **settings: Any) -> dict[str
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="cases whose name begins so, anew")
     only = parser.parse_args().only
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for task, hidden, episodes, runs, beside in CASES:
-        methods: dict[str, Make | None] = {"preset": None, **(peers() if beside else {})}
-        for method, make in methods.items():
+    methods: dict[str, Make | None] = {"preset": None, **peers()}
+    for method, make in methods.items():  # the preset's cases first
+        for task, hidden, episodes, runs, beside in CASES:
             name = f"{task}, {' x '.join(map(str, hidden))} hidden, {episodes:,} episodes, {method}"
-            if (only and name.startswith(only)) or (not only and name not in results):
+            chosen = name.startswith(only) if only else name not in results
+            if chosen and (beside or make is None):
                 settings = {"hidden": hidden, "episodes": episodes, "make": make}
                 results[name] = measure(runs, task, **settings)
                 print(name, results[name], flush=True)

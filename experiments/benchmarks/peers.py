@@ -36,7 +36,7 @@ import numpy as np
 import optax
 from evosax.algorithms import SNES, Sep_CMA_ES
 from evosax.core.optimizer import clipup
-from settings import BOX, CHOSEN, HELD_OUT, instance, random_search, run_all
+from settings import BOX, CHOSEN, HELD_OUT, instance, random_costs, run_all
 
 import diffevo_jax as de
 
@@ -230,11 +230,7 @@ def compared(method: str, use: str) -> Make:
         if name == "pepg":
             return de.baselines.pepg(**sizes, sigma_decay=0.1 if settings else 0.01)
         if name == "Diffusion Evolution":
-            return de.diffusion_evolution(
-                de.schedules.cosine(sizes["num_generations"]),
-                fitness_map=de.fitness.standardised(0.03),
-                latent_dim=2,
-            )
+            return de.diffusion_evolution(sizes["num_generations"])
         tuned: Any = use if settings == "tuned" else None
         return de.evosax.strategy(name, **sizes, tuned=tuned)
 
