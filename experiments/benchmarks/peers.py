@@ -160,10 +160,7 @@ def scores(made: Make, dim: int, functions: Any, settings: list[Row], seed: int,
     arrays = {name: jnp.asarray([row[name] for row in each]) for name in each[0]}
     costs = run_all(partial(search, functions, dim, made), seeds, arrays, seed)
     evaluations = FUNCTIONS["population_size"] * FUNCTIONS["num_generations"]
-    against = run_all(
-        lambda key, index: random_search(functions, dim, evaluations, key, index),
-        *(seeds, jnp.arange(len(functions)), seed),
-    )
+    against = random_costs(tuple(functions), dim, evaluations, seed, seeds)
     costs = np.where(np.isfinite(costs), np.clip(costs, 1e-9, 1e30), 1e30)
     return np.log10(costs.reshape(len(settings), len(functions), seeds) / against)
 
