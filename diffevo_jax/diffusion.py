@@ -85,9 +85,11 @@ def diffusion_evolution(
         levels = schedule
         if num_levels is not None:
             levels = geometric(num_levels, end=final_noise(size, num_levels, num_genes))
+        assert levels is not None  # one of the two is set
+        default_map = standardised(default_temperature(num_genes))
         return denoising_evolution(
-            levels,  # pyright: ignore[reportArgumentType]
-            fitness_map=fitness_map or standardised(default_temperature(num_genes)),
+            levels,
+            fitness_map=default_map if fitness_map is None else fitness_map,
             denoiser=niching() if keeps_niches else of_many,
             sampler=ddim(freshness=freshness, centred=num_genes > PLANE),
             mesh=mesh,

@@ -130,9 +130,9 @@ def geometric(num_levels: Levels, *, end: Noise = 1e-4) -> Schedule:
 
     end: 1 - alpha of the last level, in (0, 0.999), or traced: the square of its noise.
 
-    A population follows so fast a fall only with noise that does not remember
-    (`samplers.ddim(freshness=1)`), and few evaluations follow it less far: `diffusion_evolution`
-    sets `end` by their number.
+    Use it with noise that does not remember, `samplers.ddim(freshness=1)`: with DDPM's noise a
+    population stands still before it has searched. So it does where `end` is too low for the number
+    of evaluations, by which `diffusion_evolution` sets it.
     """
     num_levels = check_count("num_levels", num_levels, least=2)
     check_number("end", end, 0, NOISIEST, closed="()")

@@ -191,8 +191,8 @@ def _text(done: Done) -> str:
     individuals tie at the lowest reward, the tables are some points lower; the `cma` package itself
     comes nearer to them (`pytest -m slow tests/test_control_tables.py`).
 
-    The control preset, `presets.control`, is ours: as many episodes as 20 generations of 128, at
-    scaling 3, with starts that individuals share, standardised returns and sample-size control.
+    The control preset, `presets.control`, is ours: 18 generations of 128, at scaling 3, with starts
+    that individuals share, standardised returns, one target for all and noise without memory.
     “Its best, again” is the best individual of the last generation over 100 fresh episodes.
 
     In Gymnax the continuous mountain car keeps its velocity at the left wall, where Gymnasium sets

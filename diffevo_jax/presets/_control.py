@@ -92,9 +92,8 @@ def control(
 
     key: draws the initial population.
     episodes: the budget in all, choice and all; 2,560 is that of the published control tasks.
-    task: see `tasks.make_task`; or an
-        environment's name, and then observations are what `make_task` calls them. With
-        "normalised", `de.reevaluate` takes memory=evolved.memory.
+    task: see `tasks.make_task`; or an environment's name, and then observations are what
+        `make_task` calls them. With "normalised", `de.reevaluate` takes memory=evolved.memory.
     hidden: sizes of the network's hidden layers.
     policy: a network in its place, from `policies`, for the task's inputs and outputs.
     population_size, num_levels: N and T, in the place of those that fit the budget.
