@@ -245,6 +245,22 @@ def test_of_a_damaged_newest_checkpoint_the_one_before_is_used_and_said_so(
     assert fell_back > 5
 
 
+def test_the_next_method_waits_for_what_the_one_before_is_saving(tmp_path, monkeypatch):
+    said = []
+    saver = checkpoints.Checkpoints(tmp_path, cfg.Checkpoint(), said.append)
+    deleter = saver._open()._checkpoint_deleter
+    delete = deleter.delete_steps
+    monkeypatch.setattr(deleter, "delete_steps", lambda steps: (time.sleep(0.5), delete(steps)))
+    for step in (8, 16, 24):  # the third, when it ends, deletes the first
+        carry = [np.arange(3.0)]
+        call = checkpoints.Call("plain", 0, 1, step, carry, [{"fitness": np.zeros((1, step))}])
+        saver.save(step, lambda: None, call)
+    assert saver.restore("latent", 0) is None
+    assert _steps(tmp_path) == []
+    saver.close()
+    assert said == []
+
+
 def test_repeats_whose_file_is_damaged_run_again(config, whole, interrupted, tmp_path):
     out = shutil.copytree(interrupted, tmp_path / "out")
     (file,) = (out / "checkpoints" / "repeats" / "latent").glob("*.npz")

@@ -139,6 +139,7 @@ class Checkpoints:
             return None
         import orbax.checkpoint as ocp
 
+        self.wait()  # what is being saved deletes the oldest while it ends
         manager = self._open()
         for step in sorted(manager.all_steps(), reverse=True):
             try:
