@@ -18,6 +18,7 @@ from diffevo_jax import baselines as baselines
 from diffevo_jax import batch as batch
 from diffevo_jax import denoisers as denoisers
 from diffevo_jax import drawings as drawings
+from diffevo_jax import environments as environments
 from diffevo_jax import evosax as evosax
 from diffevo_jax import fitness as fitness
 from diffevo_jax import genome as genome

@@ -94,7 +94,7 @@ def _record(settings: RunConfig) -> dict[str, np.ndarray]:
             "reward": reward,
             "x": outcome.final_state.x[:, 0],
             "theta": outcome.final_state.theta[:, 0],
-            **{f"episode_{field}": array for field, array in episodes._asdict().items()},
+            **{f"episode_{field}": getattr(episodes, field) for field in fig4_draw.EPISODE},
         }
 
     @jax.jit

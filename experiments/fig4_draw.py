@@ -16,6 +16,8 @@ from diffevo_jax.runs.results.loading import quartiles
 from experiments.files import WIDTH, in_style, save_figure, write_caption
 from experiments.looks import METHODS
 
+EPISODE = ("observations", "actions", "rewards", "length")  # fields kept of a Trajectory
+
 CART = METHODS["latent"].colour  # whose run is shown
 REWARD = LinearSegmentedColormap.from_list("reward", ["#F3DCCB", "#E99A5B", CART])
 TILT = 2.4  # the published exaggeration of the pole's angle
@@ -187,7 +189,7 @@ def _task() -> Any:
 
 def _trajectory(saved: dict[str, np.ndarray], generation: int, which: slice) -> Any:
     """Some of the episodes that were recorded of a generation."""
-    fields = de.tasks.Trajectory._fields
-    return de.tasks.Trajectory(
-        *(jax.numpy.asarray(saved[f"episode_{field}"][generation, which]) for field in fields)
-    )
+    shown = {
+        field: jax.numpy.asarray(saved[f"episode_{field}"][generation, which]) for field in EPISODE
+    }
+    return de.tasks.Trajectory(**shown)

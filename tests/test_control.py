@@ -34,7 +34,7 @@ def _initial_state(task, key, individual, num_individuals, episode=0, num_episod
     """The initial state that `make_returns` draws for one individual and episode."""
     key = jax.random.split(key, num_individuals)[individual]
     key_reset, _ = jax.random.split(jax.random.split(key, num_episodes)[episode])
-    return task.environment.reset_env(key_reset, task.params)[1]
+    return task.reset(key_reset)[1]
 
 
 def _act(task, policy):
@@ -54,7 +54,7 @@ def _gymnasium_episode(name, task, act, genome, state):
     environment.reset(seed=0)
     fields = [field for field in vars(state) if field not in ("time", "last_u")]
     environment.state = np.array([float(getattr(state, field)) for field in fields])
-    observation = task.environment.get_obs(state)
+    observation = task.environment.instance.get_obs(state)
     observations, rewards = [observation], []
     for _ in range(task.max_steps):
         action = np.asarray(act(genome, jnp.asarray(observation, jnp.float32)))
@@ -104,10 +104,11 @@ def test_cart_pole_observations_follow_gymnasium_step_by_step():
     state = _initial_state(task, KEY, 0, 1)
     observations, _ = _gymnasium_episode("CartPole-v1", task, _act(task, policy), genome, state)
     weights = policy.unflatten(genome)
-    observation = task.environment.get_obs(state)
+    environment: Any = task.environment
+    observation = environment.instance.get_obs(state)
     for expected in observations[1:30]:
         action = task.act(policy.apply(weights, (), task.observe(observation))[1])
-        observation, state, *_ = task.environment.step_env(KEY, state, action, task.params)
+        observation, state, *_ = task.environment.step(KEY, state, action)
         np.testing.assert_allclose(observation, expected, atol=1e-5)
 
 
@@ -235,9 +236,9 @@ def test_whole_episodes_end_at_gymnasiums_step_with_its_return(name, velocity, g
 def test_gymnax_leaves_the_velocity_at_the_left_wall_that_gymnasium_takes():
     # The one known difference between the two; a Gymnax that mends it fails here.
     task, _ = _setup("MountainCarContinuous-v0")
-    state = task.environment.reset_env(KEY, task.params)[1]
+    state = task.reset(KEY)[1]
     state = state.replace(position=jnp.float32(-1.19), velocity=jnp.float32(-0.05))
-    _, after, *_ = task.environment.step_env(KEY, state, jnp.array([-1.0]), task.params)
+    after = task.environment.step(KEY, state, jnp.array([-1.0])).state
     environment: Any = gymnasium.make("MountainCarContinuous-v0").unwrapped
     environment.reset(seed=0)
     environment.state = np.array([-1.19, -0.05])
@@ -299,18 +300,18 @@ def test_every_sine_is_replaced_where_lowered_for_a_cpu_and_nowhere_else():
 @pytest.mark.parametrize("name", [*ENVIRONMENTS, "Reacher-misc", "PointRobot-misc"])
 def test_steps_are_gymnaxs_within_rounding(name):
     task, exact = control.make_task(name), control.make_task(name, fast_trig=False)
-    _, state = task.environment.reset_env(KEY, task.params)
+    _, state = task.reset(KEY)
     action = task.act(jnp.linspace(-0.5, 0.5, task.num_outputs))
     text = [
         jax.jit(each.step).lower(KEY, state, action).as_text().count("stablehlo.sine")
         for each in (task, exact)
     ]
     assert text[0] == 0
-    expected = task.environment.step_env(KEY, state, action, task.params)
+    expected = task.environment.step(KEY, state, action)[:4]
     for each in (task, exact):
-        actual = jax.jit(each.step)(KEY, state, action)
-        assert jax.tree.structure(actual[:4]) == jax.tree.structure(expected[:4])
-        for ours, theirs in zip(*map(jax.tree.leaves, (actual[:4], expected[:4])), strict=True):
+        actual = jax.jit(each.step)(KEY, state, action)[:4]
+        assert jax.tree.structure(actual) == jax.tree.structure(expected)
+        for ours, theirs in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
             # One step: 2e-7 times the accelerations, of order 10.
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -462,8 +463,8 @@ class _Odd:
 
     default_params = None
 
-    def __init__(self, observation, action):
-        self.spaces = observation, action
+    def __init__(self, name, observation, action):
+        self.name, self.spaces = name, (observation, action)
 
     def reset(self): ...
     def step(self): ...
@@ -485,7 +486,7 @@ def test_what_a_policy_cannot_serve_is_refused_before_compiling(monkeypatch):
         ("TupleActions", (box, spaces.Tuple((box, box)))),
     ):
         monkeypatch.setattr(gymnax, "registered_envs", [*gymnax.registered_envs, name])
-        monkeypatch.setattr(gymnax, "make", lambda name, odd=odd: (_Odd(*odd), None))
+        monkeypatch.setattr(gymnax, "make", lambda name, odd=odd: (_Odd(name, *odd), None))
         with pytest.raises(de.InputError) as error:
             control.make_task(name)
         assert error.value.path == "environment"

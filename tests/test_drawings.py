@@ -93,7 +93,7 @@ def test_a_population_of_the_plane_becomes_a_wide_gif(tmp_path):
 
 def test_what_cannot_be_drawn_is_named(tmp_path, monkeypatch, refuses):
     task = de.tasks.make_task("Breakout-MinAtar")
-    nothing = Trajectory(*(np.zeros((1, 1, 2)),) * 3, np.ones((1, 1)))  # pyright: ignore
+    nothing = Trajectory(*(np.zeros((1, 1, 2)),) * 4, np.ones((1, 1)))  # pyright: ignore
     with refuses("task"):
         de.drawings.animate_episodes(tmp_path / "a.gif", task, nothing)
     with refuses("panels"):

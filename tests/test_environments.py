@@ -8,7 +8,7 @@ import pytest
 from gymnax.utils import load_mnist
 
 import diffevo_jax as de
-from diffevo_jax.tasks.task import REFUSED
+from diffevo_jax.environments._gymnax import REFUSED
 
 KEY = jax.random.key(0)
 TASKS = [name for name in gymnax.registered_envs if name not in REFUSED]
@@ -50,7 +50,7 @@ def test_every_environments_observations_have_the_shape_that_tasks_state(name):
         task = de.tasks.make_task(name, observations=observations)
 
         def observe_twice(key, task=task):
-            observation, state = task.environment.reset_env(key, task.params)
+            observation, state = task.reset(key)
             action = task.act(jnp.zeros(task.num_outputs))
             return task.observe(observation), task.observe(task.step(key, state, action)[0])
 

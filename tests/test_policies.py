@@ -81,14 +81,14 @@ def _make_advance(task, policy):
 def _loop(task, policy, advance, genome, key):
     """Return and length of one episode, one step at a time."""
     key_reset, key_steps = jax.random.split(key)
-    observation, state = task.environment.reset_env(key_reset, task.params)
+    observation, state = task.reset(key_reset)
     memory, total = policy.initial_state, 0.0
     for step in range(task.max_steps):
         key = jax.random.fold_in(key_steps, step)
         moved, memory = advance(genome, key, observation, state, memory)
-        observation, state, reward, ended, _ = moved
-        total += float(reward)
-        if ended:
+        observation, state = moved.observation, moved.state
+        total += float(moved.reward)
+        if moved.terminated:
             return total, step + 1
     return total, task.max_steps
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffevo_jax.environments import Transition
 from diffevo_jax.tasks.rollout import Episodes, rollout
 
 
@@ -16,7 +17,7 @@ def _reset(key):
 def _step(key, state, outputs):
     x, count = state
     x, noise = x + outputs[0] ** 2 + 0.1, jax.random.uniform(key)
-    return jnp.stack([x, noise]), (x, count + 1), x * noise, x > 2
+    return Transition(jnp.stack([x, noise]), (x, count + 1), x * noise, x > 2)
 
 
 def _apply(weights, memory, observations):
@@ -50,7 +51,7 @@ def loop():
         while not ended and steps < 9:
             key = jax.random.fold_in(key_steps, steps)
             memory, outputs = one_apply(POPULATION[i], memory, observation)
-            observation, state, reward, ended = one_step(key, state, outputs)
+            observation, state, reward, ended, _ = one_step(key, state, outputs)
             total, steps = total + float(reward), steps + 1
         assert int(state[1]) == steps
         results[:, i, e] = total, steps, state[0]

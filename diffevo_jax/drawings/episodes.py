@@ -102,7 +102,7 @@ def _stage(
     dots = axes.scatter([], [], s=45, linewidth=0, zorder=5)
     for artist in (bars, bodies):
         axes.add_collection(artist)
-    drawing.backdrop(axes, task.params)
+    drawing.backdrop(axes, getattr(task.environment, "params", None))
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from diffevo_jax.batch import individual_keys
 from diffevo_jax.checks import Count, InputError, Number, check_count, check_number
+from diffevo_jax.environments import Transition
 from diffevo_jax.policies import Batched, Policy
 from diffevo_jax.policies._policy import check_genomes
 from diffevo_jax.problem import Problem
@@ -61,8 +62,10 @@ def make_returns(
         population. None takes, on a CPU, up to 128, fewer for large networks so that their weights
         stay in the cache, and elsewhere the whole population. It changes the time, not the results.
 
-    A return is the sum of rewards up to and including the step that ends the episode; truncation
-    at `task.max_steps` ends it too. Raises InputError when policy and task do not fit.
+    A return is the sum of rewards up to and including the step that ends the episode; truncation,
+    by the environment or at `task.max_steps`, ends it too.
+
+    Raises InputError when policy and task do not fit.
     """
     return _roll_out(task, policy, num_episodes, chunk, lambda lanes: lanes.total)
 
@@ -102,7 +105,7 @@ def make_fitness(
     this call's observations too. A `Problem` carries them along.
 
     success: an episode succeeds with at least this return, or with "goal" where the task's own rule
-        ends it, `task.terminated`, by its last step: for tasks that end at a goal, not at a fall.
+        ends it by its last step: for tasks that end at a goal, not at a fall.
         None leaves it out: the dict is {}.
     shared_starts: M; individual i has the episodes, starts and noise, of i mod M, fresh in each
         call. Its fitness is its mean return less the median of those with the same episodes, plus
@@ -121,8 +124,7 @@ def make_fitness(
         if success is None:
             return lanes.total, {}
         if isinstance(success, str):
-            terminated = rollout.over_lanes(task.terminated)
-            return lanes.total, {"success": terminated(lanes.state)}
+            return lanes.total, {"success": lanes.terminated}
         return lanes.total, {"success": lanes.total >= success}
 
     if shared_starts is not None:
@@ -207,13 +209,12 @@ def _roll_out(task, policy, num_episodes, chunk, read, *, gather=False):
     network = policy.batched or _any_batched(policy)
 
     def reset(key: jax.Array):
-        observation, state = task.environment.reset_env(key, task.params)
-        return task.observe(observation), jax.tree.map(jnp.asarray, state)
+        observation, state = task.reset(key)
+        return task.observe(observation), state
 
-    # `task.step` neither resets nor truncates; `rollout` does what is needed of both.
-    def step(key: jax.Array, state: Any, outputs: jax.Array):
-        observation, state, reward, ended, _ = task.step(key, state, task.act(outputs))
-        return task.observe(observation), state, reward, ended
+    def step(key: jax.Array, state: Any, outputs: jax.Array) -> Transition:
+        new = task.step(key, state, task.act(outputs))
+        return new._replace(observation=task.observe(new.observation))
 
     episodes = rollout.Episodes(
         reset=reset,

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.batch import individual_keys
+from diffevo_jax.environments import Transition
 
 
 class Episodes(NamedTuple):
     """What an environment and its policies are to the lanes.
 
     reset: key -> (observation, state) of one episode.
-    step: (key, state, outputs `[A]`) -> (observation, state, reward, ended).
+    step: (key, state, outputs `[A]`) -> Transition.
     memory: what a policy carries from step to step, as an episode begins; () for nothing.
     load: genomes `[L, D]` -> weights, in the layout that `apply` reads.
     apply: (weights, memory `[..., E, L]`, observations `[..., E, L]`) -> (memory,
@@ -31,7 +32,7 @@ class Episodes(NamedTuple):
     """
 
     reset: Callable[[jax.Array], tuple[jax.Array, Any]]
-    step: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any, jax.Array, jax.Array]]
+    step: Callable[[jax.Array, Any, jax.Array], Transition]
     memory: Any
     load: Callable[[jax.Array], Any]
     apply: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
@@ -43,6 +44,7 @@ class Lanes(NamedTuple):
 
     individual: its index; N in a lane that has none. memory: the policy's.
     started: the clock as the episode began. length: steps that it has taken, once it has ended.
+    terminated: whether the environment's own rule has ended it.
     moments: of the observations acted on, their mean and the sum of their squared differences from
         it; () where they are not gathered.
     """
@@ -56,6 +58,7 @@ class Lanes(NamedTuple):
     total: jax.Array
     length: jax.Array
     ended: jax.Array
+    terminated: jax.Array
     moments: Any
 
 
@@ -104,17 +107,18 @@ def rollout(
             total=zeros,
             length=zeros.astype(jnp.int32),
             ended=jnp.broadcast_to(individual >= num_individuals, zeros.shape),
+            terminated=jnp.zeros(zeros.shape, bool),
             moments=(jnp.zeros_like(observation), jnp.zeros_like(observation)) if gather else (),
         )
 
     def step(lane: Lanes, weights: Any, clock: jax.Array) -> Lanes:
         memory, outputs = episodes.apply(weights, lane.memory, lane.observation)
         key = jax.vmap(jax.vmap(jax.random.fold_in))(lane.key, clock - lane.started)
-        observation, state, reward, ended = over_lanes(episodes.step)(key, lane.state, outputs)
+        new = over_lanes(episodes.step)(key, lane.state, outputs)
         taken = clock + 1 - lane.started
 
         def running(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(lane.ended, old, new.astype(old.dtype))
+            return jnp.where(lane.ended, old, new)
 
         moments = lane.moments
         if gather:  # Welford's update
@@ -123,12 +127,13 @@ def rollout(
             both = (lane.observation - mean) * (lane.observation - after)
             moments = running(after, mean), running(squares + both, squares)
         return lane._replace(
-            observation=observation,
-            state=jax.tree.map(running, state, lane.state),
+            observation=new.observation,
+            state=jax.tree.map(running, new.state, lane.state),
             memory=memory,
-            total=lane.total + jnp.where(lane.ended, 0, reward),
+            total=lane.total + jnp.where(lane.ended, 0, new.reward),
             length=running(taken, lane.length),
-            ended=lane.ended | ended | (taken >= episodes.max_steps),
+            ended=lane.ended | new.terminated | new.truncated | (taken >= episodes.max_steps),
+            terminated=running(new.terminated, lane.terminated),
             moments=moments,
         )
 
@@ -156,6 +161,11 @@ def rollout(
 
         return jax.tree.map(set_rows, results, read(lane))
 
+    def blank(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):  # of an environment that keeps one
+            return jnp.broadcast_to(keys[0, 0], shape)
+        return jnp.zeros(shape, dtype)
+
     def refill(carry):
         lane, clock, waiting, results = carry
         results = write(results, lane)
@@ -173,12 +183,10 @@ def rollout(
     last, *fewer = *narrower, 0
     absent = jnp.full(lanes, num_individuals)
     like = jax.eval_shape(begin, absent, jnp.int32(0))
-    lane = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like._replace(key=()))
-    lane = lane._replace(
-        individual=absent, key=keys[jnp.zeros_like(absent)].T, ended=jnp.ones_like(lane.ended)
-    )
+    lane = jax.tree.map(lambda x: blank(x.shape, x.dtype), like)
+    lane = lane._replace(individual=absent, ended=jnp.ones_like(lane.ended))
     results = jax.tree.map(
-        lambda x: jnp.zeros((num_individuals, x.shape[-2], *x.shape[:-2]), x.dtype), read(lane)
+        lambda x: blank((num_individuals, x.shape[-2], *x.shape[:-2]), x.dtype), read(lane)
     )
     lane, clock, _, results = jax.lax.while_loop(
         lambda carry: carry[2] < num_individuals,

@@ -19,12 +19,14 @@ class Trajectory(NamedTuple):
 
     observations: as the environment gives them, `[K, E, T + 1, ...]`. actions: `[K, E, T, ...]`.
     rewards: `[K, E, T]`, 0 after the end. length: steps taken, `[K, E]`.
+    states: the environment's, a pytree of `[K, E, T + 1, ...]`; () where they were not kept.
     """
 
     observations: jax.Array
     actions: jax.Array
     rewards: jax.Array
     length: jax.Array
+    states: Any = ()
 
 
 def make_trajectories(
@@ -40,8 +42,7 @@ def make_trajectories(
 
     def episode(key: jax.Array, weights: Any, statistics: Statistics | None):
         key_reset, key_steps = jax.random.split(key)
-        observation, state = task.environment.reset_env(key_reset, task.params)
-        state = jax.tree.map(jnp.asarray, state)
+        observation, state = task.reset(key_reset)
 
         def advance(carry, step: jax.Array):
             observation, state, memory, ended = carry
@@ -50,21 +51,24 @@ def make_trajectories(
             key = jax.random.fold_in(key_steps, step)
             new = task.step(key, state, action)
             observation, state, memory = jax.tree.map(
-                lambda new, old: jnp.where(ended, old, new).astype(old.dtype),
-                (*new[:2], new_memory),
+                lambda new, old: jnp.where(ended, old, new),
+                (new.observation.astype(observation.dtype), new.state, new_memory),
                 (observation, state, memory),
             )
-            reward = jnp.where(ended, 0, new[2])
-            carry = (observation, state, memory, ended | new[3])
-            return carry, (observation, action, reward, ~ended)
+            reward = jnp.where(ended, 0, new.reward)
+            carry = (observation, state, memory, ended | new.terminated | new.truncated)
+            return carry, (observation, state, action, reward, ~ended)
 
         start = (observation, state, policy.initial_state, jnp.asarray(False))
-        _, (after, actions, rewards, taken) = jax.lax.scan(
+        _, (*after, actions, rewards, taken) = jax.lax.scan(
             advance, start, jnp.arange(task.max_steps)
         )
-        return Trajectory(
-            jnp.concatenate([observation[None], after]), actions, rewards, jnp.sum(taken)
+        observations, states = jax.tree.map(
+            lambda first, later: jnp.concatenate([first[None], later]),
+            (observation, state),
+            (*after,),
         )
+        return Trajectory(observations, actions, rewards, jnp.sum(taken), states)
 
     def trajectories(
         key: jax.Array,
