@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.drawings import movie
 from diffevo_jax.drawings.style import GREY, STYLE, X
 from diffevo_jax.drawings.tasks import DRAWINGS, Drawing
+from diffevo_jax.environments._brax import Brax
 from diffevo_jax.tasks.task import Task
 from diffevo_jax.tasks.trajectories import Trajectory
 
@@ -28,6 +30,9 @@ def animate_episodes(
 ) -> Path:
     """Draw episodes as they go, NAME.gif or NAME.mp4; returns the path.
 
+    Brax's are a page for a browser, NAME.html: the first episode, in Brax's own viewer, which the
+    page loads from the net.
+
     panels: a Trajectory of `tasks.make_trajectories`, or several by their titles, each in a panel
         of its own. The individuals and episodes of a panel, `[K, E]`, are drawn over each other;
         those that have ended turn pale.
@@ -38,15 +43,18 @@ def animate_episodes(
         record = de.tasks.make_trajectories(task, policy)
         de.drawings.animate_episodes("best.gif", task, record(key, best.genome[None], [0]))
     """
+    panels = {"": panels} if isinstance(panels, Trajectory) else dict(panels)
+    if not panels:
+        raise InputError("panels", "at least one trajectory", "none")
+    if isinstance(task.environment, Brax):
+        return _brax_page(Path(path), task.environment, next(iter(panels.values())))
     matplotlib = movie.matplotlib()
 
     name = task.environment.name
     if name not in DRAWINGS:
-        raise InputError("task", f"one that has a drawing, {', '.join(sorted(DRAWINGS))}", name)
+        expected = f"one that has a drawing, {', '.join(sorted(DRAWINGS))} or Brax's"
+        raise InputError("task", expected, name)
     drawing = DRAWINGS[name]
-    panels = {"": panels} if isinstance(panels, Trajectory) else dict(panels)
-    if not panels:
-        raise InputError("panels", "at least one trajectory", "none")
     columns = 1 if len(panels) == 1 else 2
     rows = math.ceil(len(panels) / columns)
     left, right, bottom, top = drawing.window
@@ -74,6 +82,23 @@ def animate_episodes(
         return movie.save(
             figure, draw, frames, Path(path), per_second=drawing.steps_per_second / every
         )
+
+
+def _brax_page(path: Path, environment: Brax, trajectory: Trajectory) -> Path:
+    """Write the first episode as a page of Brax's viewer."""
+    if path.suffix != ".html":
+        raise InputError("path", f"NAME.html for {environment.name}", path)
+    from brax.io import html
+
+    instance, steps = environment.instance, int(trajectory.length[0, 0])
+    moved = jax.tree.map(lambda x: np.asarray(x[0, 0, : steps + 1]), trajectory.states)
+    states = [
+        jax.tree.map(lambda x, i=i: x[i], moved.pipeline_state) for i in range(len(moved.reward))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    system = instance.sys.tree_replace({"opt.timestep": instance.dt})
+    path.write_text(html.render(system, states), encoding="utf-8")
+    return path
 
 
 def _colour_of(title: str, colour: str | Mapping[str, str]) -> str:

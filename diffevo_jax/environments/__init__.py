@@ -6,4 +6,5 @@ from diffevo_jax.environments._environment import Transition as Transition
 from diffevo_jax.environments._gymnax import gymnax as gymnax
 from diffevo_jax.environments._jumanji import jumanji as jumanji
 from diffevo_jax.environments._names import make as make
+from diffevo_jax.environments._names import register as register
 from diffevo_jax.environments._playground import playground as playground

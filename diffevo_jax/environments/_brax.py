@@ -1,5 +1,8 @@
 """Brax's environments."""
 
+import contextlib
+import inspect
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +60,11 @@ def brax(name: str, **settings: Any) -> Brax:
     Raises InputError on an unknown name, setting or backend, and on a backend that lacks the task.
     """
     try:
-        from brax import envs
+        with contextlib.redirect_stdout(None):  # MJX prints that it goes without Warp
+            from brax import envs
     except ModuleNotFoundError as error:
         message = f'brax/{name} needs Brax ({error}): pip install "diffevo-jax[brax]"'
         raise ModuleNotFoundError(message) from None
-    import inspect
-    import warnings
 
     names = sorted(envs._envs)
     if name not in names:

@@ -1,5 +1,6 @@
 """Jumanji's environments."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,6 @@ def jumanji(name: str, **settings: Any) -> Jumanji:
     except ModuleNotFoundError as error:
         message = f'jumanji/{name} needs {error.name}: pip install "diffevo-jax[jumanji]"'
         raise ModuleNotFoundError(message) from None
-
-    import inspect
 
     names = sorted(library.registered_environments())
     if name not in names:

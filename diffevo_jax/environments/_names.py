@@ -1,32 +1,60 @@
 """Environments by name, as configs have them."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.environments._brax import brax
-from diffevo_jax.environments._environment import Environment
+from diffevo_jax.environments._environment import Environment, check_names
 from diffevo_jax.environments._gymnax import gymnax
 from diffevo_jax.environments._jumanji import jumanji
 from diffevo_jax.environments._playground import playground
 
-LIBRARIES: dict[str, Callable[[str], Environment]] = {
+LIBRARIES: dict[str, Callable[..., Environment]] = {
     "gymnax": gymnax,
     "brax": brax,
     "playground": playground,
     "jumanji": jumanji,
 }
+_own: dict[str, Callable[..., Environment]] = {}
 
 
-def make(name: str) -> Environment:
-    """Make an environment by name: "brax/ant" of a library, or one that Gymnax registers.
+def register(name: str, factory: Callable[..., Environment]) -> None:
+    """Give an environment of your own a name, for `make`, tasks, presets and configs.
 
-    Raises InputError on an unknown name, and ModuleNotFoundError, naming the extra, where the
-    library is not installed.
+    factory: its class, or a function; called with parameters by name. A name may be given anew.
+
+    Raises InputError on a name that is empty or has a slash, as those of libraries have.
     """
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InputError("name", "a word without a slash", repr(name))
+    _own[name] = factory
+
+
+def make(name: str, **params: Any) -> Environment:
+    """Make an environment by name: yours, one of Gymnax, or "brax/ant" of another library.
+
+    params: of the environment, by name.
+
+    Raises InputError on an unknown name or parameter, and ModuleNotFoundError, naming the extra,
+    where the library is not installed.
+    """
+    if name in _own:
+        return _made(name, _own[name], params)
     library, slash, rest = name.partition("/")
     if not slash:
-        return gymnax(name)
+        return gymnax(name, **params)
     if library not in LIBRARIES:
         expected = f"a name of Gymnax, or {', '.join(f'{each}/NAME' for each in LIBRARIES)}"
         raise InputError("environment", expected, repr(name))
-    return LIBRARIES[library](rest)
+    return LIBRARIES[library](rest, **params)
+
+
+def _made(name: str, factory: Callable[..., Environment], params: dict[str, Any]) -> Environment:
+    check_names(name, params, list(inspect.signature(factory).parameters))
+    environment = factory(**params)
+    if not isinstance(environment, Environment):
+        expected = f"{name}'s factory to return an Environment"
+        raise InputError("environment", expected, f"{environment!r:.60}")
+    return environment

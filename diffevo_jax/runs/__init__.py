@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffevo_jax.runs.results.champion import Champion
     from diffevo_jax.runs.results.loading import Run
     from diffevo_jax.runs.results.table import PointResult
 
@@ -29,6 +30,24 @@ def load_run(folder: str | Path) -> "Run":
     from diffevo_jax.runs.results import loading
 
     return loading.load_run(folder)
+
+
+def load_champion(
+    path: str | Path, *, method: str | None = None, repeat: int | None = None
+) -> "Champion":
+    """Read the best policy of a run of a control task, from its folder or its champion.npz.
+
+        champion = load_champion("runs/fig4_cartpole-20260101-120000")
+        act = jax.jit(champion.controller())
+        action = act(observation)
+
+    method, repeat: of a folder, the best of this method, or this repeat of it, from 0.
+
+    Raises ValueError where there is none, with what to do.
+    """
+    from diffevo_jax.runs.results import champion
+
+    return champion.load(Path(path), method=method, repeat=repeat)
 
 
 def load_sweep(folder: str | Path) -> "list[PointResult]":

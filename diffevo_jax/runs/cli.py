@@ -490,6 +490,33 @@ def animate(
     typer.echo(path)
 
 
+@app.command()
+def rollout(
+    run: Annotated[Path, Argument(metavar="RUN", help="The folder of a run, or a champion.npz.")],
+    method: Annotated[str | None, Option(help="The best of this method.")] = None,
+    repeat: Annotated[int | None, Option(help="Of this repeat, from 0.")] = None,
+    episodes: Annotated[int, Option(min=1, help="Fresh episodes that it is evaluated over.")] = 100,
+    seed: Annotated[int, Option(help="Of those episodes.")] = 0,
+    record: Annotated[
+        Path | None, _out("NAME.npz: its first episodes, whole: states, actions, rewards.", False)
+    ] = None,
+    draw: Annotated[
+        Path | None, _out("NAME.gif, or .mp4 with ffmpeg; NAME.html of Brax.", False)
+    ] = None,
+    shown: Annotated[int, Option(min=1, help="How many episodes are recorded or drawn.")] = 1,
+    plugin: Plugin = None,
+) -> None:
+    """Roll out the best policy of a control task: its returns, a record, a picture."""
+    from diffevo_jax.runs.config import plugins
+    from diffevo_jax.runs.report import rollout as report
+    from diffevo_jax.runs.results import champion
+
+    plugins.load(plugin or ())
+    chosen = champion.load(run, method=method, repeat=repeat)
+    for line in report.rollout(chosen, episodes, seed, record=record, draw=draw, shown=shown):
+        typer.echo(line)
+
+
 # The paper, and the machine
 
 

@@ -196,6 +196,7 @@ register(
 def control(
     *,
     environment: str,
+    parameters: dict[str, float | int | bool | str] | None = None,
     policy: Callable[..., de.policies.Policy],
     observations: Literal["scaled", "raw", "normalised"] = "scaled",
     num_episodes: Count = 1,
@@ -206,12 +207,15 @@ def control(
     shared_starts: Count | None = None,
     mesh=None,
 ) -> Problem:
-    """A Gymnax task with a policy, see `tasks.make_task`, `policies.scaled` and `make_problem`.
+    """A control task with a policy, see `tasks.make_task`, `policies.scaled` and `make_problem`.
 
+    environment: a name, see `environments.make`, with other parameters where these are set.
     max_steps: 500 as published; null keeps the environment's own limit. scale: 1 as published, 3 in
     `presets.control`.
     """
-    task, network = make_task(environment, policy, observations, scale, max_steps, fast_trig)
+    task, network = make_task(
+        environment, parameters, policy, observations, scale, max_steps, fast_trig
+    )
     return de.tasks.make_problem(
         task,
         network,
@@ -222,10 +226,13 @@ def control(
     )
 
 
-def make_task(environment, policy, observations, scale, max_steps, fast_trig, **_: Any):
+def make_task(environment, parameters, policy, observations, scale, max_steps, fast_trig, **_: Any):
     """The task of a section `control`, and its network with the scale of its genomes."""
     task = de.tasks.make_task(
-        environment, max_steps=max_steps, fast_trig=fast_trig, observations=observations
+        de.environments.make(environment, **(parameters or {})),
+        max_steps=max_steps,
+        fast_trig=fast_trig,
+        observations=observations,
     )
     network = policy(
         input_shape=task.input_shape, num_inputs=task.num_inputs, num_outputs=task.num_outputs

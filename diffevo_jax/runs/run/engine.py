@@ -21,10 +21,10 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.runs.config import schema as cfg
 from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.results import champion, scalars
 from diffevo_jax.runs.results import files as folders
 from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results import record as records
-from diffevo_jax.runs.results import scalars
 from diffevo_jax.runs.results.fields import ARRAYS, ENDING
 from diffevo_jax.runs.results.files import Arrays
 from diffevo_jax.runs.results.record import Record, Summary, summarise
@@ -293,6 +293,7 @@ def run(
             _Run(config, programs, folder, environment, arrays, progress, say, log).evolve()
         elif is_first():
             say("This run is complete already: nothing is run again.")
+        on_first(champion.write, folder, config, arrays)
         on_first(shutil.rmtree, folder / "checkpoints")
     return [summarise(name, config, arrays[name]) for name in programs]
 
