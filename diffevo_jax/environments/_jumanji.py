@@ -1,5 +1,6 @@
 """Jumanji's environments."""
 
+import importlib
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def jumanji(name: str, **settings: Any) -> Jumanji:
     which a policy of plain outputs does not give.
     """
     try:
-        import jumanji as library  # pyright: ignore[reportMissingImports]
+        library: Any = importlib.import_module("jumanji")
     except ModuleNotFoundError as error:
         message = f'jumanji/{name} needs {error.name}: pip install "diffevo-jax[jumanji]"'
         raise ModuleNotFoundError(message) from None

@@ -1,5 +1,6 @@
 """MuJoCo Playground's environments, on MJX."""
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ def playground(name: str, **overrides: Any) -> Playground:
     Raises InputError on an unknown name or an override that its config lacks.
     """
     try:
-        from mujoco_playground import registry  # pyright: ignore[reportMissingImports]
+        registry: Any = importlib.import_module("mujoco_playground").registry
     except ModuleNotFoundError as error:
         message = f'playground/{name} needs {error.name}: pip install "diffevo-jax[playground]"'
         raise ModuleNotFoundError(message) from None

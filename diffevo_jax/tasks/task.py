@@ -154,8 +154,8 @@ def make_task(
         advice = "subclass Environment"
         if hasattr(environment, "step_env"):
             advice = "wrap it: de.environments.gymnax(environment)"
-        seen = f"{environment!r:.80}"
-        raise InputError("environment", "a name, or one of de.environments", seen, advice)
+        expected, kind = "a name, or one of de.environments", type(environment).__name__
+        raise InputError("environment", expected, f"a {kind}", advice)
     name = environment.name
     check_space("actions", getattr(environment, "actions", None), name, finite=True)
     if environment.observations is not None:

@@ -1,11 +1,11 @@
 """Brax's tasks: `presets.control` with normalised observations beside tuned peers.
 
-    python experiments/benchmarks/brax.py                 # what is missing
-    python experiments/benchmarks/brax.py --only hopper   # a task anew
+    python experiments/benchmarks/worlds.py                # what is missing
+    python experiments/benchmarks/worlds.py --only hopper   # a task anew
 
 The champion over 100 fresh episodes: mean return ± standard error over runs. Peers have the
 preset's problem, population, generations and choice of a champion, and the settings of
-`evosax.TUNED` for control. Needs `pip install "diffevo-jax[brax]"`. Into results/brax-cpu.json.
+`evosax.TUNED` for control. Needs `pip install "diffevo-jax[brax]"`. Into results/worlds-cpu.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BACKEND = "spring"
 CASES = (("inverted_pendulum", 1280, 1000), ("hopper", 2560, 300), ("halfcheetah", 2560, 300))
 METHODS = ("preset", "Open_ES", "PGPE", "Sep_CMA_ES", "pepg")
 HIDDEN, RETRIALS = (64, 64), 100
-RESULTS = Path(__file__).parent / "results" / "brax-cpu.json"
+RESULTS = Path(__file__).parent / "results" / "worlds-cpu.json"
 
 
 def make_run(task: de.tasks.Task, episodes: int, make: Make | None):
