@@ -10,7 +10,7 @@ finalists: each strategy's eight best on Pendulum, and evosax's defaults, over o
 Pendulum and a car; the best mean rank is the best for control, unless evosax's do as well in the
 check. Both make `evosax.TUNED`. check: these on fresh seeds, and on four functions that nothing was
 chosen on, beside evosax's defaults, `baselines.pepg`, and Diffusion Evolution with the settings of
-docs/settings.md and `presets.control`.
+docs/settings.md and `presets.control`. budgets: all eight functions with 10^4 and 10^5 evaluations.
 
 A function's score is log10(best cost / best of as many uniform points), as in settings.py: -1 is
 ten times lower. A task's is the mean return of the last generation's best over 100 fresh episodes.
@@ -47,6 +47,7 @@ RESULTS = Path(__file__).parent / "results" / "peers-cpu.json"
 SEED, SEEDS, TASK_SEEDS = 71, 2, 6  # of the choice
 AGAIN, FINALISTS, FINAL_SEEDS = 74, 8, 16  # of its second round
 FRESH, CHECKED, TASK_CHECKED = 72, 6, 20  # of the check
+BUDGETS, BUDGET_SEEDS = (10_000, 100_000), 4
 SCALE, DIMS = 2.5, (100, 1000)
 FUNCTIONS = {"population_size": 100, "num_generations": 100}
 TASK = {"population_size": 128, "num_generations": 200}
@@ -124,15 +125,15 @@ def make(tried: str, numbers: Row, sizes: Row) -> de.Algorithm:
 # What is measured
 
 
-def search(functions: dict[str, Callable], dim: int, made: Make, key: jax.Array, setting: Row):
+def search(functions: Any, dim: int, made: Make, sizes: Row, key: jax.Array, setting: Row):
     """The best cost of one run, on the instance of settings.py."""
     key_instance, key_init, key_run = (jax.random.fold_in(key, i) for i in (0, 1, 4))
     numbers = dict(setting)
     cost = instance(functions, dim, key_instance, numbers.pop("function"))
     evolved = de.evolve(
-        *(key_run, made(numbers, FUNCTIONS | {"num_genes": dim})),
+        *(key_run, made(numbers, sizes | {"num_genes": dim})),
         lambda genomes: -cost(SCALE * genomes),
-        jax.random.normal(key_init, (FUNCTIONS["population_size"], dim)),
+        jax.random.normal(key_init, (sizes["population_size"], dim)),
         repair=lambda genomes: jnp.clip(genomes, -BOX / SCALE, BOX / SCALE),
         keep=lambda info: (),
     )
@@ -154,12 +155,20 @@ def control(task: str, made: Make | None, key: jax.Array, numbers: Row) -> jax.A
     return jnp.mean(de.reevaluate(key_new, ready.problem, best))
 
 
-def scores(made: Make, dim: int, functions: Any, settings: list[Row], seed: int, seeds: int):
+def scores(
+    made: Make,
+    dim: int,
+    functions: Any,
+    settings: list[Row],
+    seed: int,
+    seeds: int,
+    sizes: Row = FUNCTIONS,
+):
     """Each setting's score by seed and function, `[G, F, S]`."""
     each = [setting | {"function": i} for setting in settings for i in range(len(functions))]
     arrays = {name: jnp.asarray([row[name] for row in each]) for name in each[0]}
-    costs = run_all(partial(search, functions, dim, made), seeds, arrays, seed)
-    evaluations = FUNCTIONS["population_size"] * FUNCTIONS["num_generations"]
+    costs = run_all(partial(search, functions, dim, made, sizes), seeds, arrays, seed)
+    evaluations = sizes["population_size"] * sizes["num_generations"]
     against = random_costs(tuple(functions), dim, evaluations, seed, seeds)
     costs = np.where(np.isfinite(costs), np.clip(costs, 1e-9, 1e30), 1e30)
     return np.log10(costs.reshape(len(settings), len(functions), seeds) / against)
@@ -236,6 +245,7 @@ def compared(method: str, use: str) -> Make:
 
 COMPARED = [f"{name}, {of}" for name in de.evosax.TUNED for of in ("evosax", "tuned")]
 COMPARED += ["pepg", "pepg, sigma_decay 0.1", "Diffusion Evolution"]
+LONG = [each for each in COMPARED if not each.endswith("evosax") and "CMA_ES, " not in each[:8]]
 
 
 def check(method: str, *, large: bool) -> list[Row]:
@@ -254,6 +264,21 @@ def check(method: str, *, large: bool) -> list[Row]:
     return [row]
 
 
+def budgets(method: str) -> list[Row]:
+    """One method with 10^4 and 10^5 evaluations; Diffusion Evolution has its own sizes for them."""
+    row: Row = {"method": method}
+    for dim, evaluations in itertools.product(DIMS, BUDGETS):
+        size, generations = FUNCTIONS["population_size"], evaluations // 100
+        if method == "Diffusion Evolution":
+            size, generations = de.presets.sizes(evaluations, dim)
+        found = scores(
+            *(compared(method, "function"), dim, CHOSEN | HELD_OUT, [{}], FRESH, BUDGET_SEEDS),
+            sizes={"population_size": size, "num_generations": generations},
+        )
+        row[f"D = {dim}, {evaluations}"] = mean(found[0])
+    return [row]
+
+
 def measure(only: str | None, *, large: bool) -> None:
     """Run what the JSON lacks, and write each method's rows as they are finished."""
     parts: dict[str, list[Row]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -261,6 +286,7 @@ def measure(only: str | None, *, large: bool) -> None:
         "choose": (TRIED, choose),
         "finalists": (TRIED, lambda tried: finalists(tried, parts["choose"])),
         "check": (COMPARED, partial(check, large=large)),
+        "budgets": (LONG, budgets),
     }
     for part, (methods, measured) in run.items():
         for method in methods if only in (None, part) else ():
@@ -275,7 +301,7 @@ def measure(only: str | None, *, large: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=("choose", "finalists", "check"))
+    parser.add_argument("--only", choices=("choose", "finalists", "check", "budgets"))
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
     measure(arguments.only, large=arguments.large)
