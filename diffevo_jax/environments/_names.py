@@ -17,7 +17,7 @@ LIBRARIES: dict[str, Callable[..., Environment]] = {
     "playground": playground,
     "jumanji": jumanji,
 }
-_own: dict[str, Callable[..., Environment]] = {}
+OWN: dict[str, Callable[..., Environment]] = {}
 
 
 def register(name: str, factory: Callable[..., Environment]) -> None:
@@ -29,7 +29,7 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """
     if not isinstance(name, str) or not name or "/" in name:
         raise InputError("name", "a word without a slash", repr(name))
-    _own[name] = factory
+    OWN[name] = factory
 
 
 def make(name: str, **params: Any) -> Environment:
@@ -40,8 +40,8 @@ def make(name: str, **params: Any) -> Environment:
     Raises InputError on an unknown name or parameter, and ModuleNotFoundError, naming the extra,
     where the library is not installed.
     """
-    if name in _own:
-        return _made(name, _own[name], params)
+    if name in OWN:
+        return _made(name, OWN[name], params)
     library, slash, rest = name.partition("/")
     if not slash:
         return gymnax(name, **params)

@@ -245,7 +245,7 @@ def compared(method: str, use: str) -> Make:
 
 COMPARED = [f"{name}, {of}" for name in de.evosax.TUNED for of in ("evosax", "tuned")]
 COMPARED += ["pepg", "pepg, sigma_decay 0.1", "Diffusion Evolution"]
-LONG = [each for each in COMPARED if not each.endswith("evosax") and "CMA_ES, " not in each[:8]]
+LONG = [each for each in COMPARED if not each.endswith("evosax") and not each.startswith("CMA")]
 
 
 def check(method: str, *, large: bool) -> list[Row]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffevo_jax.checks import nearest
+from diffevo_jax.environments._names import OWN
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError
 from diffevo_jax.runs.results.files import write_whole
@@ -44,16 +45,18 @@ def load(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _run(path: Path, source: str) -> None:
-    file, before = str(path.resolve()), dict(registry.entries)
+    file, before, own = str(path.resolve()), dict(registry.entries), dict(OWN)
     module = types.ModuleType(f"diffevo_jax_plugin_{path.stem}")
     module.__file__ = file
     sys.modules[module.__name__] = module  # for pickle, which a process pool needs
     try:
         exec(compile(source, file, "exec"), vars(module))
-        if registry.entries == before:
+        if registry.entries == before and own == OWN:
             raise ValueError("registers nothing; see diffevo_jax.runs.config.registry.register")
     except (Exception, SystemExit) as error:
         registry.entries = before
+        OWN.clear()
+        OWN.update(own)
         del sys.modules[module.__name__]
         lines = [frame.lineno for frame in _frames(error, {file})]
         line = getattr(error, "lineno", None) or (lines and lines[-1])  # of a SyntaxError, or ours
