@@ -13,7 +13,8 @@ from diffevo_jax.environments._names import OWN
 from diffevo_jax.runs import load_champion, load_run
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.config.registry import registry
-from diffevo_jax.runs.config.schema import ConfigErrorfrom diffevo_jax.tasks.task import seen
+from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.tasks.task import seen
 
 CONFIG = """\
 name: champions

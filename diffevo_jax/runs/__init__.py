@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffevo_jax.runs.results.champion import Champion
+    from diffevo_jax.runs.results.champion import SavedChampion
     from diffevo_jax.runs.results.loading import Run
     from diffevo_jax.runs.results.table import PointResult
 
@@ -34,7 +34,7 @@ def load_run(folder: str | Path) -> "Run":
 
 def load_champion(
     path: str | Path, *, method: str | None = None, repeat: int | None = None
-) -> "Champion":
+) -> "SavedChampion":
     """Read the best policy of a run of a control task, from its folder or its champion.npz.
 
         champion = load_champion("runs/fig4_cartpole-20260101-120000")

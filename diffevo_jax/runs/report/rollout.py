@@ -10,13 +10,13 @@ import numpy as np
 import diffevo_jax as de
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError
-from diffevo_jax.runs.results.champion import Champion
+from diffevo_jax.runs.results.champion import SavedChampion
 from diffevo_jax.runs.results.fields import mean_and_error
 from diffevo_jax.runs.results.files import write_arrays
 
 
 def rollout(
-    champion: Champion,
+    champion: SavedChampion,
     episodes: int,
     seed: int,
     *,

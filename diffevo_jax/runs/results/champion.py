@@ -23,7 +23,7 @@ FILE = "champion.npz"
 _OBSERVED = [f"observation_{name}" for name in Statistics._fields]
 
 
-class Champion(NamedTuple):
+class SavedChampion(NamedTuple):
     """The best policy of a run, or of one of its methods and repeats.
 
     genome: `[D]`. task, policy: what it plays and what it fills. statistics: of normalised
@@ -57,7 +57,7 @@ def write(folder: Path, config: RunConfig, arrays: dict[str, Arrays]) -> None:
         write_arrays(folder / FILE, _pack(config, arrays[method], method, repeat))
 
 
-def load(path: Path, *, method: str | None = None, repeat: int | None = None) -> Champion:
+def load(path: Path, *, method: str | None = None, repeat: int | None = None) -> SavedChampion:
     """Read a champion of a run's folder or its file, see `runs.load_champion`."""
     if path.is_file():
         if method is not None or repeat is not None:
@@ -104,7 +104,7 @@ def _pack(config: RunConfig, arrays: Arrays, method: str, repeat: int) -> Arrays
     }
 
 
-def _unpack(path: Path, arrays: Arrays) -> Champion:
+def _unpack(path: Path, arrays: Arrays) -> SavedChampion:
     try:
         settings = json.loads(str(arrays["problem"]))
         genome, returns = arrays["genome"], arrays["returns"]
@@ -122,7 +122,7 @@ def _unpack(path: Path, arrays: Arrays) -> Champion:
         raise ConfigError(f"{path}: {error}{hint}") from None
     observed = [arrays[name] for name in _OBSERVED if name in arrays]
     statistics = Statistics(*map(jnp.asarray, observed)) if observed else None
-    return Champion(
+    return SavedChampion(
         *(jnp.asarray(genome), task, network, statistics, returns, method, repeat, settings)
     )
 
