@@ -79,7 +79,7 @@ def test_a_problem_says_its_title_and_how_it_is_met_where_it_is_registered():
     assert registry.title(problem) == registry.title(problem.model_dump()) == "CartPole-v1"
     assert registry.measure(problem) == "reward"
     assert registry.measured(problem) == {
-        "name": "control", "environment": "CartPole-v1", "max_steps": 500
+        "name": "control", "environment": "CartPole-v1", "parameters": None, "max_steps": 500
     }  # fmt: skip
     bbob = load(REPOSITORY / "configs" / "bbob.yaml").config.methods["latent"].problem
     assert registry.title(bbob) == "BBOB f15, 12 dimensions"
