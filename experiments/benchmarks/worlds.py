@@ -105,8 +105,8 @@ def small(task: de.tasks.Task) -> de.policies.Policy:
 
 CASES = {
     "brax/inverted_pendulum, 64 x 64": Case(brax("inverted_pendulum", 1000), 1280, 10),
-    "brax/hopper, 64 x 64, 300 steps": Case(brax("hopper", 300), 2560, 10),
-    "brax/halfcheetah, 64 x 64, 300 steps": Case(brax("halfcheetah", 300), 2560, 10),
+    "brax/hopper, 64 x 64, 200 steps": Case(brax("hopper", 200), 1280, 6),
+    "brax/halfcheetah, 64 x 64, 100 steps": Case(brax("halfcheetah", 100), 1280, 4),
     "cart-pole swing-up, 8": Case(
         lambda: de.tasks.make_task(SwingUp(), observations="normalised"), 100_000, 10, small
     ),
