@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from control_preset import Make, peers
+from control_preset import Make, peers, run
 
 import diffevo_jax as de
 
@@ -129,34 +129,16 @@ METHODS = {
 }
 
 
-def make_run(case: Case, make: Make | None) -> Callable[[jax.Array], jax.Array]:
-    """Make (key) -> the champion's mean return over fresh episodes.
-
-    make: makes another algorithm, of the sizes of the preset's.
-    """
-    task = case.task()
-    chosen = {"hidden": (64, 64)} if case.policy is None else {"policy": case.policy(task)}
-
-    def run(key: jax.Array) -> jax.Array:
-        key_preset, key_run, key_choose, key_new = jax.random.split(key, 4)
-        control = de.presets.control(key_preset, task, episodes=case.episodes, **chosen)
-        algorithm = control.algorithm
-        if make is not None:
-            size, num_genes = control.population.shape
-            sizes = {"population_size": size, "num_genes": num_genes}
-            algorithm = make(num_generations=algorithm.num_generations, **sizes)
-        evolved = de.evolve(key_run, algorithm, control.problem, control.population)
-        champion = control.champion(key_choose, evolved)
-        again = de.reevaluate(key_new, control.problem, champion.genome, memory=evolved.memory)
-        return jnp.mean(again)
-
-    return run
-
-
 def measure(case: Case, make: Make | None) -> dict[str, Any]:
     """Mean and standard error over runs of what a champion earns."""
-    run, begun = jax.jit(make_run(case, make)), time.perf_counter()
-    returns = np.array([float(run(key)) for key in de.batch.seed_keys(SEED, case.runs)])
+    task, begun = case.task(), time.perf_counter()
+    chosen = {"hidden": (64, 64)} if case.policy is None else {"policy": case.policy(task)}
+
+    @jax.jit
+    def earned(key: jax.Array) -> jax.Array:
+        return run(task, key, make, episodes=case.episodes, **chosen)["return"]
+
+    returns = np.array([float(earned(key)) for key in de.batch.seed_keys(SEED, case.runs)])
     return {
         "return": round(float(returns.mean()), 1),
         "error": round(float(returns.std(ddof=1) / len(returns) ** 0.5), 1),
