@@ -1,6 +1,6 @@
 """Plans and control in a closed loop: `presets.plan` and `presets.mpc`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from diffevo_jax.presets import _plan
 
 KEY = jax.random.key(5)
 START = jnp.array([1.0, 0.0])
-SMALL = {"horizon": 8, "bounds": [(-1.0, 1.0)], "rollouts": 200}
+SMALL: dict[str, Any] = {"horizon": 8, "bounds": [(-1.0, 1.0)], "rollouts": 200}
 
 
 def slide(state, control):
@@ -221,7 +221,7 @@ def test_a_state_is_any_pytree():
 
 
 def test_bad_settings_are_refused(refuses):
-    plan = de.presets.plan
+    plan: Any = de.presets.plan
 
     def using(**settings):
         return plan(slide, away, **{**SMALL, **settings})
@@ -277,7 +277,8 @@ def test_functions_that_do_not_fit_the_state_are_refused(refuses):
     with refuses("rollout_cost"):
         de.presets.plan(rollout_cost=lambda state, u: u, **SMALL)(KEY, START)
     with refuses("key"):
-        de.presets.plan(slide, away, **SMALL)(0, START)
+        planner: Any = de.presets.plan(slide, away, **SMALL)
+        planner(0, START)
 
 
 def test_bad_settings_of_a_controller_are_refused(refuses):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffevo_jax.checks import (
     Count,
@@ -55,12 +56,12 @@ class MPC(NamedTuple):
 
 def mpc(
     step_fn: Callable[[Any, jax.Array], Any] | None = None,
-    stage_cost: Callable[[Any, jax.Array], jax.Array] | None = None,
-    terminal_cost: Callable[[Any], jax.Array] | None = None,
+    stage_cost: Callable[[Any, jax.Array], ArrayLike] | None = None,
+    terminal_cost: Callable[[Any], ArrayLike] | None = None,
     *,
     horizon: Count,
     bounds: Sequence[tuple[float, float]],
-    constraint: Callable[[Any, jax.Array], jax.Array] | None = None,
+    constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 384,
     num_levels: Count = 2,
     noise: tuple[float, float] = (1.0, 0.2),

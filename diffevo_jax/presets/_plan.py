@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
 from diffevo_jax.algorithm import Algorithm
@@ -100,22 +101,22 @@ class Model(NamedTuple):
 
 def plan(
     step_fn: Callable[[Any, jax.Array], Any] | None = None,
-    stage_cost: Callable[[Any, jax.Array], jax.Array] | None = None,
-    terminal_cost: Callable[[Any], jax.Array] | None = None,
+    stage_cost: Callable[[Any, jax.Array], ArrayLike] | None = None,
+    terminal_cost: Callable[[Any], ArrayLike] | None = None,
     *,
     horizon: Count,
     bounds: Sequence[tuple[float, float]],
-    rollout_cost: Callable[[Any, jax.Array], jax.Array] | None = None,
+    rollout_cost: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 10_240,
     num_samples: Count | None = None,
     num_levels: Count | None = None,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
     num_plans: Count = 1,
-    features: Callable[[Any, jax.Array], jax.Array] | None = None,
-    constraint: Callable[[Any, jax.Array], jax.Array] | None = None,
+    features: Callable[[Any, jax.Array], ArrayLike] | None = None,
+    constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     demonstration: Any = None,
-    noise: tuple[float, float] = (1.0, 0.05),
+    noise: tuple[float, float] = (0.8, 0.15),
     temperature: Positive = TEMPERATURE,
 ) -> Callable[[jax.Array, Any], Plan]:
     """Make a planner: from a system and its cost to controls over a horizon, by roll-outs alone.
@@ -214,17 +215,17 @@ def plan(
 
 def make_model(
     step_fn: Callable[..., Any] | None,
-    stage_cost: Callable[..., jax.Array] | None,
-    terminal_cost: Callable[..., jax.Array] | None,
+    stage_cost: Callable[..., ArrayLike] | None,
+    terminal_cost: Callable[..., ArrayLike] | None,
     *,
     horizon: Count,
     bounds: Sequence[tuple[float, float]],
-    rollout_cost: Callable[..., jax.Array] | None = None,
+    rollout_cost: Callable[..., ArrayLike] | None = None,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
-    features: Callable[..., jax.Array] | None = None,
+    features: Callable[..., ArrayLike] | None = None,
     many: bool = False,
-    constraint: Callable[..., jax.Array] | None = None,
+    constraint: Callable[..., ArrayLike] | None = None,
     demonstration: Any = None,
 ) -> Model:
     """Make a `Model` of what `plan` takes. many: whether several plans are told apart."""
@@ -261,11 +262,12 @@ def make_model(
             return jnp.asarray(rollout_cost(state, controls), float), jnp.zeros(()), ()
         assert step_fn is not None
         assert stage_cost is not None
+        advance, price = step_fn, stage_cost
 
         def stage(carry: Any, control: jax.Array) -> tuple[Any, Any]:
             state, cost, violation = carry
-            cost = cost + stage_cost(state, control)
-            state = step_fn(state, control)
+            cost = cost + price(state, control)
+            state = advance(state, control)
             if constraint is not None:
                 violation = violation + jnp.sum(jnp.maximum(constraint(state, control), 0))
             return (state, cost, violation), state if needs_path else ()
@@ -367,7 +369,8 @@ def evaluator(
         fitness, shown = fitness[:-1], fitness[-1]
         # Closeness in standard deviations, worth as much as those of the fitness are.
         gap = outcome.distance - jnp.nanmin(outcome.distance)
-        worth = _deviation(fitness) / jnp.maximum(_deviation(outcome.distance), 1e-30)
+        spread = _deviation(fitness)
+        worth = jnp.where(spread > 0, spread, 1) / jnp.maximum(_deviation(outcome.distance), 1e-30)
         near = jnp.where(jnp.isfinite(shown), shown - worth * gap, -jnp.inf)
         return outcome, jnp.where(near > fitness, near, fitness)
 
@@ -500,7 +503,7 @@ def _last(values: jax.Array) -> jax.Array:
 
 
 def _features(
-    features: Callable[..., jax.Array] | None, path: Any, controls: jax.Array, is_whole: bool
+    features: Callable[..., ArrayLike] | None, path: Any, controls: jax.Array, is_whole: bool
 ) -> jax.Array:
     """Describe a plan by numbers, `[d]`: the function's, or the mean state, or the controls."""
     if features is not None:

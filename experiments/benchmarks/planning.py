@@ -2,6 +2,7 @@
 
     python experiments/benchmarks/planning.py            # what is missing: 20 minutes on one core
     python experiments/benchmarks/planning.py --only open/car     # parts whose name begins so, anew
+    python experiments/benchmarks/planning.py --tables   # of docs/planning.md
 
 Peers are plain functions of the papers: MPPI (Williams et al. 2017), the cross-entropy method,
 Model-Based Diffusion (Pan et al. 2024, 2407.01573), DIAL-MPC (Xue et al. 2024, 2409.15610); and
@@ -549,16 +550,14 @@ def closed_loop(name: str, method: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     tried = 0
     if method == "mpc":
-        search: Search = closed(task, our_loop(task))
+        loop = our_loop(task)
     else:
         grid = LOOPS[method]
         settings, tried = tune(grid, task)
-        made = grid.make(task, **{k: v for k, v in settings.items() if k in grid.shapes})
-        numbers = [settings[k] for k in grid.numbers]
-
-        def search(key, start):
-            return made(key, start, *numbers)
-
+        loop = mppi_loop(task, **{k: v for k, v in settings.items() if k in grid.shapes})(
+            **{k: v for k, v in settings.items() if k in grid.numbers}
+        )
+    search = closed(task, loop)
     cost, late = on_seeds(search, task, SEED + 1, SEEDS).T
     ending = {f"late_{key}": value for key, value in summary(late).items()}
     return {**summary(cost), **ending, "settings": settings, "tried": tried}
@@ -633,11 +632,49 @@ def side(task: Task, start: jax.Array, controls: jax.Array) -> jax.Array:
     return jnp.sign(passing(path)[0])
 
 
+def tables(results: dict[str, Any]) -> str:
+    """The tables of docs/planning.md, as Markdown."""
+
+    def cell(row: dict[str, Any] | None, late: str = "") -> str:
+        if row is None:
+            return "-"
+        return f"{row[late + 'mean']:.4g} ± {row[late + 'error']:.2g}"
+
+    lines: list[str] = []
+    for part, methods in (("open", ("plan", *GRIDS, "search")), ("closed", ("mpc", *LOOPS))):
+        columns = [(m, late) for m in methods for late in ("", "late_")[: 1 + (part == "closed")]]
+        names = [f"`{m}`" if m in ("plan", "mpc", "search") else m for m, _ in columns]
+        names = [
+            name + (", late error" if late else "")
+            for name, (_, late) in zip(names, columns, strict=True)
+        ]
+        lines += [f"| task | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
+        for task in TASKS:
+            cells = [cell(results.get(f"{part}/{task}/{m}"), late) for m, late in columns]
+            lines.append(f"| {task} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += ["| task | ms a step: `mpc` | MPPI | ratio | seconds to compile `mpc` |"]
+    lines += ["|---|---:|---:|---:|---:|"]
+    for task in TASKS:
+        if (row := results.get(f"time/{task}")) is not None:
+            times, compiling = row["milliseconds"], row["compilation_seconds"]
+            lines.append(
+                f"| {task} | {times['mpc']:.2g} | {times['MPPI']:.2g} | {row['mean']:.2f} "
+                f"| {compiling['mpc']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=None, help="parts whose name begins so, anew")
-    only = parser.parse_args().only
+    parser.add_argument("--tables", action="store_true", help="print the tables of the page")
+    chosen = parser.parse_args()
+    only = chosen.only
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if chosen.tables:
+        print(tables(results))
+        raise SystemExit
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
     parts["two ways/car"] = both_ways
     for name in TASKS:
