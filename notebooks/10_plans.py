@@ -115,7 +115,7 @@ def upright(state, control):
     return 2 * (1 - jnp.cos(state[0])) + 0.1 * state[1] ** 2 + 0.001 * control[0] ** 2
 
 
-DELAY, STEPS = 2, 120
+DELAY, STEPS = 2, 170
 controller = de.presets.mpc(
     swing, upright, horizon=60, bounds=[(-2, 2)], knots=12, rollouts=384, delay=DELAY
 )
@@ -152,7 +152,7 @@ plt.show()
 # has. The thin line is what a car intends at that moment.
 
 # %%
-driver = de.presets.mpc(drive, cost, **settings, rollouts=384, noise=(0.3, 0.1))
+driver = de.presets.mpc(drive, cost, **settings, rollouts=384, noise=(0.3, 0.05))
 
 
 @jax.jit
@@ -203,7 +203,7 @@ def draw(frame):
 
 
 path = Path(tempfile.mkdtemp()) / "plans.gif"
-movie.save(figure, draw, range(60), path, per_second=12)
+movie.save(figure, draw, range(85), path, per_second=14)
 plt.close(figure)
 HTML(f'<img src="data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}">')
 

@@ -116,7 +116,7 @@ def test_a_constraint_that_nothing_keeps_is_broken_as_little_as_can_be():
     plan = de.presets.plan(slide, away, constraint=lambda state, control: 1 + control, **SMALL)(
         KEY, START
     )
-    assert 0 <= plan.violation < 2  # 8 of the middle's controls break it by 8
+    assert 0 < plan.violation < 4  # 8 of the middle's controls break it by 8
 
 
 def around(state, controls):
@@ -157,13 +157,14 @@ def test_a_demonstration_shows_what_costs_hide(of):
     _, path = roll(START, target)
 
     def needle(state):  # flat, but for a hole that chance does not meet
-        return -jnp.exp(-200 * jnp.sum((state - path[-1]) ** 2))
+        return jnp.where(jnp.linalg.norm(state - path[-1]) < 0.3, -1.0, 0.0)
 
     def plan(**settings):
-        return de.presets.plan(slide, lambda state, u: 0.0, needle, **SMALL, **settings)(KEY, START)
+        settings = {**SMALL, "rollouts": 1000, **settings}
+        return de.presets.plan(slide, lambda state, u: 0.0, needle, **settings)(KEY, START)
 
-    assert plan().cost > -0.5
-    assert plan(demonstration=target if of == "controls" else path).cost < -0.9
+    assert plan().cost == 0
+    assert plan(demonstration=target if of == "controls" else path).cost == -1
 
 
 def closed_loop(controller, delay=0, steps=25):
@@ -288,7 +289,7 @@ def test_bad_settings_of_a_controller_are_refused(refuses):
     with refuses("delay"):
         using(delay=-1)
     with refuses("rollouts"):
-        using(rollouts=4)
+        using(rollouts=3)
     with refuses("first"):
         using(first=0.0)
     with refuses("noise"):

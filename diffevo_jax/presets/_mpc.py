@@ -80,13 +80,13 @@ def mpc(
     The plan of the step before, its last control repeated, is brought to a middle level of noise
     and denoised in a few levels, as in DIAL-MPC (Xue, Pan, Yi, Qu, Shi 2024,
     https://arxiv.org/abs/2409.15610), whose second annealing, over the horizon, is `first`. The
-    plan before is itself a roll-out of the first level. Both functions are pure, compiled once for
-    states of one shape, and run inside jit, vmap and scan.
+    plan before is itself a roll-out of the first level, and the control is the last target's. Both
+    functions are pure, compiled once for states of one shape, and run inside jit, vmap and scan.
 
     step_fn, stage_cost, terminal_cost, horizon, bounds, constraint, knots, interpolation,
         temperature: see `plan`. The system may differ from step_fn, by noise for example: every
         step plans anew from the state that it is given.
-    rollouts: of a control step, all of its levels together; one is the last target's.
+    rollouts: of a control step, all of its levels together.
     num_levels: levels of a control step.
     noise: standard deviation at its first level and at its last, in halves of the bounds.
     first: noise of the first control as a share of the last one's, in (0, 1]; between them it grows
@@ -109,9 +109,9 @@ def mpc(
     )
     num_controls = len(bounds)
     start = check_count("num_levels", num_levels) - 1
-    size = (check_count("rollouts", rollouts) - 1) // num_levels
+    size = check_count("rollouts", rollouts) // num_levels
     if size < 2:
-        raise InputError("rollouts", f"at least {2 * num_levels + 1}, two a level", rollouts)
+        raise InputError("rollouts", f"at least {2 * num_levels}, two a level", rollouts)
     wide, narrow = check_noise(noise)
     check_number("first", first, 0, 1, closed="(]")
     check_number("temperature", temperature, 0, math.inf, closed="()")
@@ -145,11 +145,11 @@ def mpc(
         evaluate = evaluator(model, state, origin=genome, width=width)
         nothing = jnp.zeros((size, model.num_genes))
         population = renoise(key_noise, nothing, schedule, start).at[0].set(0)
-        found, _ = denoise(key_run, algorithm, evaluate, population, start, num_levels)
-        controls = model.controls(genome + width * found.genome)
+        best, target, _ = denoise(key_run, algorithm, evaluate, population, start, num_levels)
+        controls = model.controls(genome + width * target)
         sent = jnp.concatenate([memory.committed, controls[:1]])
         onwards = jnp.concatenate([controls[1:], controls[-1:]])
-        return MPCMemory(onwards, sent[1:]), controls[0], found.outcome.cost
+        return MPCMemory(onwards, sent[1:]), controls[0], best.outcome.cost
 
     compiled = jax.jit(search)
 
