@@ -667,7 +667,7 @@ def tables(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default=None, help="parts whose name begins so, anew")
+    parser.add_argument("--only", nargs="+", help="parts whose name begins so, anew")
     parser.add_argument("--tables", action="store_true", help="print the tables of the page")
     chosen = parser.parse_args()
     only = chosen.only
@@ -688,7 +688,7 @@ if __name__ == "__main__":
     for name in TASKS:
         parts[f"open/{name}/search"] = lambda n=name: open_loop(n, "search")
     for name, part in parts.items():
-        if name.startswith(only) if only is not None else name not in results:
+        if name.startswith(tuple(only)) if only else name not in results:
             begin = time.perf_counter()
             results[name] = part()
             seconds = time.perf_counter() - begin
