@@ -63,7 +63,7 @@ class Plan(NamedTuple):
     violations: jax.Array
 
 
-class Outcome(NamedTuple):
+class RollOut(NamedTuple):
     """What a roll-out came to.
 
     cost: `[]`. violation: `[]`, 0 where the constraint is kept. features: `[d]`, what tells plans
@@ -80,23 +80,23 @@ class Candidate(NamedTuple):
     """A genome, `[D]`, with what its roll-out came to."""
 
     genome: jax.Array
-    outcome: Outcome
+    outcome: RollOut
 
 
 class Model(NamedTuple):
     """A system to plan for, with its checks behind it.
 
-    roll: (state, controls `[H, m]`) -> Outcome. check: state -> state, raises InputError.
+    roll: (state, controls `[H, m]`) -> RollOut. check: state -> state, raises InputError.
     controls: genome `[D]` -> controls `[H, m]`. genome: the inverse, nearest where knots are few.
-    num_genes: D. demonstrated: state -> the demonstration's Outcome, None without one.
+    num_genes: D. demonstrated: state -> the demonstration's RollOut, None without one.
     """
 
-    roll: Callable[[Any, jax.Array], Outcome]
+    roll: Callable[[Any, jax.Array], RollOut]
     check: Callable[[Any], Any]
     controls: Callable[[jax.Array], jax.Array]
     genome: Callable[[jax.Array], jax.Array]
     num_genes: int
-    demonstrated: Callable[[Any], Outcome] | None
+    demonstrated: Callable[[Any], RollOut] | None
 
 
 def plan(
@@ -286,7 +286,7 @@ def make_model(
             )
         return cost, violation, path
 
-    def outcome(cost: jax.Array, violation: jax.Array, path: Any, controls: jax.Array) -> Outcome:
+    def outcome(cost: jax.Array, violation: jax.Array, path: Any, controls: jax.Array) -> RollOut:
         told, distance = jnp.zeros(0), jnp.zeros(())
         if many:
             told = _features(features, path, controls, is_whole)
@@ -294,12 +294,12 @@ def make_model(
             pairs = (controls, guide) if by_controls else (path, guide)
             squares = jax.tree.map(lambda a, b: jnp.mean((a - b) ** 2.0), *pairs)
             distance = jnp.mean(jnp.stack(jax.tree.leaves(squares)))
-        return Outcome(cost, violation, told, distance)
+        return RollOut(cost, violation, told, distance)
 
-    def roll(state: Any, controls: jax.Array) -> Outcome:
+    def roll(state: Any, controls: jax.Array) -> RollOut:
         return outcome(*simulate(state, controls), controls)
 
-    def demonstrated(state: Any) -> Outcome:
+    def demonstrated(state: Any) -> RollOut:
         assert guide is not None
         if by_controls:
             return roll(state, guide)
@@ -354,17 +354,17 @@ def make_model(
 
 def evaluator(
     model: Model, state: Any, *, origin: jax.Array | float = 0.0, width: jax.Array | float = 1.0
-) -> Callable[[jax.Array], tuple[Outcome, jax.Array]]:
-    """Make the function population `[N, D]` -> Outcome of each, and fitness `[N]`, from a state.
+) -> Callable[[jax.Array], tuple[RollOut, jax.Array]]:
+    """Make the function population `[N, D]` -> RollOut of each, and fitness `[N]`, from a state.
 
     origin, width: `[D]` or numbers; a genome z stands for the knots origin + width z.
     """
     guide = None if model.demonstrated is None else model.demonstrated(state)
 
-    def roll(genome: jax.Array) -> Outcome:
+    def roll(genome: jax.Array) -> RollOut:
         return model.roll(state, model.controls(origin + width * genome))
 
-    def evaluate(population: jax.Array) -> tuple[Outcome, jax.Array]:
+    def evaluate(population: jax.Array) -> tuple[RollOut, jax.Array]:
         outcome = jax.vmap(roll)(population)
         if guide is None:
             return outcome, _fitness(outcome)
@@ -384,7 +384,7 @@ def evaluator(
 def denoise(
     key: jax.Array,
     algorithm: Algorithm,
-    evaluate: Callable[[jax.Array], tuple[Outcome, jax.Array]],
+    evaluate: Callable[[jax.Array], tuple[RollOut, jax.Array]],
     population: jax.Array,
     start: int,
     count: int,
@@ -477,7 +477,7 @@ def _first(violation: jax.Array, cost: jax.Array, among: jax.Array) -> jax.Array
     return jnp.argmin(jnp.where(among & (violation == least), cost, jnp.inf))
 
 
-def _better(best: Candidate, population: jax.Array, outcome: Outcome) -> Candidate:
+def _better(best: Candidate, population: jax.Array, outcome: RollOut) -> Candidate:
     """Return the better of the best so far and a generation: by violation, then by cost."""
     first = _first(outcome.violation, outcome.cost, jnp.ones(len(outcome.cost), bool))
     new = Candidate(population[first], jax.tree.map(lambda leaf: leaf[first], outcome))
@@ -492,7 +492,7 @@ def _better(best: Candidate, population: jax.Array, outcome: Outcome) -> Candida
     return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), new, best)
 
 
-def _fitness(outcome: Outcome) -> jax.Array:
+def _fitness(outcome: RollOut) -> jax.Array:
     """Make fitness of costs and violations, `[N]`: what breaks the constraint is behind all else.
 
     So Deb (2000, "An efficient constraint handling method for genetic algorithms") orders them.
