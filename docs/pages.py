@@ -66,6 +66,7 @@ READ = {
     "observations": ("Normalised observations", "presets.md"),
     "optima": ("All optima", "minimize.md"),
     "peers": ("Peers and their settings", "howto/peers.md"),
+    "planning": ("Planning", "planning.md"),
     "pyribs": ("Emitters of pyribs", "neighbours.md"),
     "restart": ("Moving peaks", "sampling.md"),
     "rollouts": ("Roll-outs", "rollouts.md"),

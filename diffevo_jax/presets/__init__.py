@@ -5,7 +5,12 @@ from diffevo_jax.presets._control import Champion as Champion
 from diffevo_jax.presets._control import Control as Control
 from diffevo_jax.presets._control import choose_champion as choose_champion
 from diffevo_jax.presets._control import control as control
+from diffevo_jax.presets._mpc import MPC as MPC
+from diffevo_jax.presets._mpc import MPCMemory as MPCMemory
+from diffevo_jax.presets._mpc import mpc as mpc
 from diffevo_jax.presets._paper import paper as paper
+from diffevo_jax.presets._plan import Plan as Plan
+from diffevo_jax.presets._plan import plan as plan
 from diffevo_jax.presets._restart import RestartInfo as RestartInfo
 from diffevo_jax.presets._restart import Restarting as Restarting
 from diffevo_jax.presets._restart import renoise as renoise
