@@ -183,6 +183,8 @@ def test_replaced_parameters_take_effect_in_a_task():
     outputs = jnp.ones(1)
     assert strong.act(outputs) == 4 * weak.act(outputs)
     assert strong.replace(max_torque=1.0).act(outputs) == weak.act(outputs)
+    assert strong.replace(max_steps_in_episode=50).max_steps == 50
+    assert strong.replace(max_steps_in_episode=900).max_steps == 500  # make_task's own limit
     heavy = strong.replace(m=3.0)
     state = strong.reset(KEY)[1]
     moved = [task.step(KEY, state, jnp.ones(1)).observation for task in (strong, heavy)]

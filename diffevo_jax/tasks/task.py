@@ -25,12 +25,14 @@ class Task(NamedTuple):
 
     environment: of `environments`. max_steps: steps after which an episode is cut off.
     observations: how policies see them. fast_trig: whether steps take the faster sines and cosines.
+    cut: the limit that was asked for, the environment's own aside; None for no other.
     """
 
     environment: Environment
     max_steps: int
     observations: Observations = "scaled"
     fast_trig: bool = True
+    cut: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,7 +106,9 @@ class Task(NamedTuple):
 
     def replace(self, **params: Any) -> "Task":
         """Return the task with other parameters of its environment, see its `replace`."""
-        return self._replace(environment=self.environment.replace(**params))
+        environment = self.environment.replace(**params)
+        steps = _limit(environment, self.cut)
+        return self._replace(environment=environment, max_steps=steps)
 
     def _space_shape(self) -> tuple[int, ...]:
         space = self.environment.observations
@@ -165,10 +169,8 @@ def make_task(
     if observations not in get_args(Observations):
         choices = ", ".join(map(repr, get_args(Observations)))
         raise InputError("observations", f"one of {choices}", repr(observations))
-    limits = [limit for limit in (max_steps, environment.max_steps) if limit is not None]
-    if not limits:
-        raise InputError("max_steps", f"a number of steps, of which {name} has none", max_steps)
-    return Task(environment, int(min(limits)), observations, fast_trig)
+    steps = _limit(environment, max_steps)
+    return Task(environment, steps, observations, fast_trig, max_steps)
 
 
 def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
@@ -200,6 +202,14 @@ def seen(task: Task, statistics: Statistics | None, observation: jax.Array) -> j
     """Return what a policy sees of an observation of the environment's."""
     observation = task.observe(observation)
     return observation if statistics is None else normalise(statistics, observation)
+
+
+def _limit(environment: Environment, cut: int | None) -> int:
+    """Return the steps after which an episode is cut off, by whichever limit comes first."""
+    limits = [int(limit) for limit in (cut, environment.max_steps) if limit is not None]
+    if not limits:
+        raise InputError("max_steps", f"a number of steps, {environment.name} has none", cut)
+    return min(limits)
 
 
 def _is_discrete(space: Any) -> TypeGuard[int]:
