@@ -12,8 +12,10 @@ import diffevo_jax as de
 from diffevo_jax.environments._names import OWN
 from diffevo_jax.runs import load_champion, load_run
 from diffevo_jax.runs.cli import app
-from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.runs.config.experiment import load
 from diffevo_jax.runs.config.schema import ConfigError
+from diffevo_jax.runs.results import champion
+from diffevo_jax.runs.run import engine
 from diffevo_jax.tasks.task import seen
 
 CONFIG = """\
@@ -49,7 +51,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_champion_of_a_run_is_the_best_reevaluated_policy_of_all(folder):
-    champion, run = load_champion(folder), load_run(folder)
+    best_of_all, run = load_champion(folder), load_run(folder)
     methods: dict[str, Any] = run.methods
     means = {
         (name, repeat): returns.mean()
@@ -57,32 +59,32 @@ def test_the_champion_of_a_run_is_the_best_reevaluated_policy_of_all(folder):
         for repeat, returns in enumerate(method.reevaluated_return)
     }
     best = max(means, key=lambda each: means[each])
-    assert (champion.method, champion.repeat) == best
-    np.testing.assert_array_equal(champion.genome, methods[best[0]].reevaluated_genome[best[1]])
+    assert (best_of_all.method, best_of_all.repeat) == best
+    np.testing.assert_array_equal(best_of_all.genome, methods[best[0]].reevaluated_genome[best[1]])
     kept = load_champion(folder / "champion.npz")
-    np.testing.assert_array_equal(kept.genome, champion.genome)
-    assert kept.problem == champion.problem
+    np.testing.assert_array_equal(kept.genome, best_of_all.genome)
+    assert kept.problem == best_of_all.problem
 
 
 def test_a_champions_controller_acts_as_the_run_did(folder):
-    champion: Any = load_champion(folder, method="plain", repeat=1)
-    assert (champion.method, champion.repeat) == ("plain", 1)
-    assert champion.task.environment.params.max_torque == 3.0
+    loaded: Any = load_champion(folder, method="plain", repeat=1)
+    assert (loaded.method, loaded.repeat) == ("plain", 1)
+    assert loaded.task.environment.params.max_torque == 3.0
     statistics: Any = load_run(folder).methods["plain"].statistics
-    np.testing.assert_array_equal(champion.statistics.mean, statistics.mean[1])
+    np.testing.assert_array_equal(loaded.statistics.mean, statistics.mean[1])
     observation = jnp.array([0.5, -0.2, 1.0])
-    action = jax.jit(champion.controller())(observation)
-    _, outputs = champion.policy.apply(
-        champion.policy.unflatten(champion.genome),
+    action = jax.jit(loaded.controller())(observation)
+    _, outputs = loaded.policy.apply(
+        loaded.policy.unflatten(loaded.genome),
         (),
-        seen(champion.task, champion.statistics, observation),
+        seen(loaded.task, loaded.statistics, observation),
     )
     np.testing.assert_allclose(action, 3 * np.tanh(outputs), rtol=1e-5)
-    returns = de.tasks.make_returns(champion.task, champion.policy, num_episodes=64)
-    again = jax.jit(returns)(jax.random.key(1), champion.genome[None], champion.statistics)
+    returns = de.tasks.make_returns(loaded.task, loaded.policy, num_episodes=64)
+    again = jax.jit(returns)(jax.random.key(1), loaded.genome[None], loaded.statistics)
     # 164 episodes of one policy, half of them drawn by the run.
-    error = np.hypot(*(np.std(each) / len(each) ** 0.5 for each in (again[0], champion.returns)))
-    assert abs(again.mean() - champion.returns.mean()) < 4 * error
+    error = np.hypot(*(np.std(each) / len(each) ** 0.5 for each in (again[0], loaded.returns)))
+    assert abs(again.mean() - loaded.returns.mean()) < 4 * error
 
 
 def test_rollout_reports_records_and_draws(folder, tmp_path):
@@ -145,15 +147,21 @@ def test_an_environment_of_a_plugin_comes_back_with_it(tmp_path):
         "de.environments.register('hold', Hold)\n"
     )
     config = CONFIG.replace("Pendulum-v1", "hold").replace("  parameters: {max_torque: 3.0}\n", "")
-    (tmp_path / "hold.yaml").write_text(config.replace("repeats: 2", "repeats: 1"))
+    (tmp_path / "hold.yaml").write_text(config)
+    settings = load(tmp_path / "hold.yaml").config
+    with pytest.raises(ValueError, match="'hold'"):
+        engine.build(settings)
     out = tmp_path / "out"
-    assert _cli("run", tmp_path / "hold.yaml", "--out", out).exit_code == 2  # without the plugin
-    result = _cli("run", tmp_path / "hold.yaml", "--out", out, "--plugin", plugin)
-    assert result.exit_code == 0, result.output
-    del OWN["hold"]
-    del registry.plugins["balance.py"]
-    result = _cli("rollout", out, "--episodes", 4)
+    (out / "plugins").mkdir(parents=True)
+    kept = plugin.rename(out / "plugins" / plugin.name)
+    genome = np.zeros((1, 10), np.float32)  # one input, three hidden units, one output
+    arrays = {"reevaluated_genome": genome, "reevaluated_return": np.zeros((1, 2))}
+    arrays |= {f"observation_{name}": np.zeros((1, 1)) for name in de.tasks.Statistics._fields}
+    champion.write(out, settings, {"plain": arrays})
+    result = _cli("rollout", out / "champion.npz", "--episodes", 4)
     assert result.exit_code == 2
-    assert f"keeps them: --plugin {out}/plugins/balance.py" in result.output
-    again = _cli("rollout", out, "--episodes", 4, "--plugin", out / "plugins" / "balance.py")
+    assert f"keeps them: --plugin {kept}" in result.output
+    again = _cli("rollout", out / "champion.npz", "--episodes", 4, "--plugin", kept)
     assert again.exit_code == 0, again.output
+    engine.build(settings)
+    del OWN["hold"]
