@@ -267,12 +267,12 @@ def _construct(
     try:
         return constructor(**arguments)
     except AssertionError as error:
-        raise InputError(
-            "options",
-            f"those that {name} takes",
-            f"population_size = {population_size} and {options}",
-            str(error),
-        ) from None
+        advice = str(error).rstrip(".")
+        if "opulation" in advice:
+            expected = f"one that {name} takes"
+            raise InputError("population_size", expected, population_size, advice) from None
+        seen = ", ".join(options) or "none"
+        raise InputError("options", f"those that {name} takes", seen, advice) from None
 
 
 def _is_number(value: Any) -> bool:

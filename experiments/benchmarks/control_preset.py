@@ -67,12 +67,13 @@ def run(
     """
     key_preset, key_run, key_choose, key_new = jax.random.split(key, 4)
     control = de.presets.control(key_preset, task, **settings)
-    algorithm = control.algorithm
+    algorithm, population = control.algorithm, control.population
     if make is not None:
-        size, num_genes = control.population.shape
+        population = population[: len(population) // 2 * 2]  # OpenES and PGPE take pairs
+        size, num_genes = population.shape
         sizes = {"population_size": size, "num_genes": num_genes}
         algorithm = make(num_generations=algorithm.num_generations, **sizes)
-    evolved = de.evolve(key_run, algorithm, control.problem, control.population)
+    evolved = de.evolve(key_run, algorithm, control.problem, population)
     champion = control.champion(key_choose, evolved)
     again = de.reevaluate(key_new, control.problem, champion.genome, memory=evolved.memory)
     found = {"return": jnp.mean(again)}
