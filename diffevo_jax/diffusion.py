@@ -28,7 +28,7 @@ SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
 # The noise that is left at the end, as -log10(1 - alpha): what N T evaluations of D genes and T
 # levels can follow, up to what float32 has.
 FIRST_DECADES, PER_ROOT = 1.2, 0.45
-LEAST_DECADES, MOST_DECADES, LEVELS_PER_DECADE = 2.0, 8.0, 4
+LEAST_DECADES, MOST_DECADES, MOST_IN_PLANE, LEVELS_PER_DECADE = 2.0, 10.0, 8.0, 4
 
 
 def diffusion_evolution(
@@ -51,7 +51,7 @@ def diffusion_evolution(
 
     * fitness map: `standardised`, its temperature .1 in the plane, else .25 (D / 5)^(1/5);
     * schedule: `geometric`, down to 1 - alpha = 10^-(1.2 + .45 sqrt(N T / D)), by at most a decade
-      in four levels, and to between 1e-2 and 1e-8;
+      in four levels, and to between 1e-2 and 1e-10, 1e-8 in the plane;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more `consensus`, one
       target for all, or `posterior_mean` where a latent space is set;
     * sampler: `ddim(freshness=1)`, noise without memory; with more than two genes centred.
@@ -127,7 +127,8 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
 def final_noise(population_size: int, num_levels: int, num_genes: int) -> float:
     """Return 1 - alpha at the last level, for N individuals, T levels and D genes."""
     decades = FIRST_DECADES + PER_ROOT * (population_size * num_levels / num_genes) ** 0.5
-    most = min(num_levels / LEVELS_PER_DECADE, MOST_DECADES)
+    most = MOST_IN_PLANE if num_genes <= PLANE else MOST_DECADES
+    most = min(num_levels / LEVELS_PER_DECADE, most)
     return 10 ** -max(LEAST_DECADES, min(decades, most))
 
 
