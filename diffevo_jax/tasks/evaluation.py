@@ -133,8 +133,8 @@ def make_fitness(
     def with_moments(lanes: rollout.Lanes) -> Any:
         return read(lanes), (lanes.length, *lanes.moments) if lanes.moments else ()
 
-    normalised = task.statistics is not None
-    episodes = _roll_out(task, policy, num_episodes, None, with_moments, gather=normalised)
+    kept = {"gather": task.statistics is not None, "goal": success == "goal"}
+    episodes = _roll_out(task, policy, num_episodes, None, with_moments, **kept)
 
     def mean_outcome(key: jax.Array, individuals: tuple[jax.Array, jax.Array], *statistics: Any):
         outcome, moments = episodes(*individuals, *statistics)
@@ -166,7 +166,7 @@ def make_fitness(
         episodes = (value.reshape(-1, *value.shape[2:]) for value in moments)
         return merge(statistics, pool(*episodes)), result
 
-    return normalised_fitness if normalised else fitness
+    return fitness if task.statistics is None else normalised_fitness
 
 
 def make_problem(
@@ -202,7 +202,7 @@ def make_problem(
     return problem._replace(reevaluate=reevaluate, init=lambda key: statistics, advice=advice)
 
 
-def _roll_out(task, policy, num_episodes, chunk, read, *, gather=False):
+def _roll_out(task, policy, num_episodes, chunk, read, **kept: bool):
     check_fit(task, policy, num_episodes)
     if chunk is not None:
         check_count("chunk", chunk)
@@ -245,7 +245,7 @@ def _roll_out(task, policy, num_episodes, chunk, read, *, gather=False):
 
         def with_settings(settings: dict[str, Any]):
             return lambda keys, population, statistics: rollout.rollout(
-                seeing(statistics), keys, population, gather=gather, read=read, **settings
+                seeing(statistics), keys, population, read=read, **kept, **settings
             )
 
         return jax.lax.platform_dependent(
