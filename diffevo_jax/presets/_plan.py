@@ -108,7 +108,7 @@ class Descent(NamedTuple):
     spread: jax.Array
 
 
-class Stage(NamedTuple):
+class PlanStage(NamedTuple):
     """Searches beside each other.
 
     searches: their number. samples: roll-outs of a level of each. noises: by level, `[T]`, growing,
@@ -217,7 +217,7 @@ def plan(
 
     def search(key: jax.Array, state: Any) -> Plan:
         def run(
-            key: jax.Array, stage: Stage, width: jax.Array, genome: jax.Array, shape: Any
+            key: jax.Array, stage: PlanStage, width: jax.Array, genome: jax.Array, shape: Any
         ) -> Descent:
             key_noise, key_run = jax.random.split(key)
             schedule, unit = falling(stage.noises)
@@ -636,9 +636,9 @@ def _sizes(rollouts: int, num_samples: int | None, num_plans: int) -> tuple[int,
     """Return the budget, roll-outs of a search's level, and the number of searches by stage."""
     check_count("rollouts", rollouts)
     most = SEARCHES if num_plans == 1 else max(SEARCHES, 2 * num_plans)
-    fewest = 1 if num_plans == 1 else 2 * num_plans
+    fewest = 1 if num_plans == 1 else most
     if num_samples is None:
-        num_samples = min(SAMPLES, max(FEWEST, rollouts // (8 * fewest)))
+        num_samples = min(SAMPLES, max(FEWEST, rollouts // (LEVELS * fewest)))
     check_count("num_samples", num_samples, least=FEWEST)
     searches = max(fewest, min(most, rollouts // (LEVELS * num_samples)))
     counts = [searches]
@@ -656,7 +656,7 @@ def _sizes(rollouts: int, num_samples: int | None, num_plans: int) -> tuple[int,
 
 def _stages(
     noise: tuple[float, float], rollouts: int, samples: int, counts: list[int]
-) -> list[Stage]:
+) -> list[PlanStage]:
     """Spend the budget, down from the first noise to the last."""
     wide, narrow = noise
     number = len(counts)
@@ -664,7 +664,7 @@ def _stages(
     for searches, share, fall in zip(counts, SHARES[number], FALLS[number], strict=True):
         begin, end = (wide * (narrow / wide) ** place for place in fall)
         levels = int(share * rollouts + 1e-6) // (searches * samples)
-        stages.append(Stage(searches, samples, np.geomspace(end, begin, levels)))
+        stages.append(PlanStage(searches, samples, np.geomspace(end, begin, levels)))
     return stages
 
 
