@@ -72,7 +72,7 @@ plan = planner(jax.random.key(1), START)
 print(f"costs of the two plans: {plan.costs[0]:.0f} and {plan.costs[1]:.0f}")
 
 # %% [markdown]
-# `features` tells plans apart: here by the side on which they pass. Eight chains of consensus look for valleys beside each other, each by itself; the best of them
+# `features` tells plans apart: here by the side on which they pass. Eight searches look for valleys beside each other, each by itself; the best of them
 # and the best one that differs from it share the rest of the budget, 10,240 roll-outs in all.
 
 

@@ -167,6 +167,28 @@ def test_a_demonstration_shows_what_costs_hide(of):
     assert plan(demonstration=target if of == "controls" else path).cost == -1
 
 
+@pytest.mark.parametrize(
+    ("rollouts", "searches"), [(200, [1]), (1000, [3, 1]), (10_240, [8, 4, 1])]
+)
+def test_a_budget_is_spent_by_fewer_and_fewer_searches(rollouts, searches):
+    stages = _plan._stages((2.5, 0.02), *_plan._sizes(rollouts, None, 1))
+    assert [stage.searches for stage in stages] == searches
+    spent = sum(stage.searches * stage.samples * len(stage.noises) for stage in stages)
+    assert 0.8 * rollouts < spent <= rollouts
+    np.testing.assert_allclose([stages[0].noises[-1], stages[-1].noises[0]], [2.5, 0.02])
+
+
+def test_noise_takes_the_shape_of_what_weighs_and_keeps_its_volume():
+    steps = jnp.array([[2.0, 2.0], [-2.0, -2.0], [1.0, -1.0], [0.0, jnp.nan]])
+    log_weight = jnp.array([0.0, 0.0, -1e3, jnp.nan])
+    root = _plan._learn(jnp.eye(2), jnp.nan_to_num(steps), log_weight)
+    covariance = root @ root.T
+    np.testing.assert_allclose(jnp.linalg.det(covariance), 1, rtol=1e-5)  # float32
+    # .8 of the old one and .2 of (4, 4; 4, 4), which is the steps that have weight.
+    expected = np.array([[1.6, 0.8], [0.8, 1.6]]) / np.sqrt(1.6**2 - 0.8**2)
+    np.testing.assert_allclose(covariance, expected, rtol=1e-4)  # a millionth is added
+
+
 def closed_loop(controller, delay=0, steps=25):
     def stage(carry, key):
         memory, state, waiting = carry
@@ -245,11 +267,11 @@ def test_bad_settings_are_refused(refuses):
         using(rollout_cost=around)
     with refuses("rollout_cost"):
         plan(rollout_cost=3, **SMALL)
-    for rollouts in (3, 20):
+    for rollouts in (3, 7):
         with refuses("rollouts"):
             using(rollouts=rollouts)
     with refuses("rollouts"):
-        using(num_samples=100, num_levels=5)
+        using(num_samples=101)
     with refuses("num_plans"):
         using(num_plans=0)
     for noise in ((0.1, 0.5), 1.0):

@@ -64,7 +64,7 @@ def mpc(
     constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 384,
     num_levels: Count = 2,
-    noise: tuple[float, float] = (1.0, 0.2),
+    noise: tuple[float, float] = (0.8, 0.3),
     first: Share = 1.0,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
@@ -144,12 +144,12 @@ def mpc(
         genome = model.genome(memory.controls)
         evaluate = evaluator(model, state, origin=genome, width=width)
         nothing = jnp.zeros((size, model.num_genes))
-        population = renoise(key_noise, nothing, schedule, start).at[0].set(0)
-        best, target, _ = denoise(key_run, algorithm, evaluate, population, start, num_levels)
-        controls = model.controls(genome + width * target)
+        population = renoise(key_noise, nothing, schedule, start)
+        found = denoise(key_run, algorithm, evaluate, population, start, num_levels)
+        controls = model.controls(genome + width * found.target)
         sent = jnp.concatenate([memory.committed, controls[:1]])
         onwards = jnp.concatenate([controls[1:], controls[-1:]])
-        return MPCMemory(onwards, sent[1:]), controls[0], best.outcome.cost
+        return MPCMemory(onwards, sent[1:]), controls[0], found.best.outcome.cost
 
     compiled = jax.jit(search)
 

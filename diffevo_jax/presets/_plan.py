@@ -34,11 +34,22 @@ from diffevo_jax.presets._restart import renoise
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, from_alpha
 
-# How a budget is spent: half of the levels by CHAINS searches beside each other, down to noise of
-# MIDDLE halves of the bounds; the others by those that go on.
-CHAINS, MIDDLE = 8, 0.3
-SAMPLES, FEWEST, LEVELS = 160, 4, 4  # a level; of a chain at least; levels at least
+# How a budget is spent: searches beside each other, of which the better half goes on, and then the
+# best. A stage's share of the roll-outs, and where it begins and ends on the way of the noise, by
+# the number of stages.
+SEARCHES, SAMPLES, FEWEST = 8, 20, 4  # roll-outs of a search's level, and at least
+SHARES = {1: (1.0,), 2: (0.4, 0.6), 3: (0.4, 0.25, 0.35)}
+FALLS = {
+    1: ((0.0, 1.0),),
+    2: ((0.0, 0.25), (0.5, 1.0)),
+    3: ((0.0, 0.25), (0.5, 2 / 3), (2 / 3, 1.0)),
+}
+LEVELS = 16  # of one search; as many searches as there are roll-outs for so many
+LEAST = 0.28  # the first noise of the search that has least, as a share of the first noise
 TEMPERATURE = 0.1  # of `standardised`, MBD's
+# How much of the noise's covariance a level renews; less where it has more genes than samples know.
+RATE, KNOWN = 0.2, 5
+LEARNED = 256  # genes at most; a level takes their number's cube
 # Plans are two where their features differ by so much of the first roll-outs' deviation.
 APART = 0.5
 
@@ -83,6 +94,32 @@ class Candidate(NamedTuple):
     outcome: RollOut
 
 
+class Descent(NamedTuple):
+    """What a search came to.
+
+    best: the best roll-out. target: the last weighted mean, `[D]`. shape: the root of the noise's
+    covariance, `[D, D]`, None where it was not learned. spread: the deviation of the first level's
+    features, `[d]`.
+    """
+
+    best: Candidate
+    target: jax.Array
+    shape: jax.Array | None
+    spread: jax.Array
+
+
+class PlanStage(NamedTuple):
+    """Searches beside each other.
+
+    searches: their number. samples: roll-outs of a level of each. noises: by level, `[T]`, growing,
+    in halves of the bounds.
+    """
+
+    searches: int
+    samples: int
+    noises: np.ndarray
+
+
 class Model(NamedTuple):
     """A system to plan for, with its checks behind it.
 
@@ -109,14 +146,13 @@ def plan(
     rollout_cost: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 10_240,
     num_samples: Count | None = None,
-    num_levels: Count | None = None,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
     num_plans: Count = 1,
     features: Callable[[Any, jax.Array], ArrayLike] | None = None,
     constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     demonstration: Any = None,
-    noise: tuple[float, float] = (0.8, 0.15),
+    noise: tuple[float, float] = (2.5, 0.02),
     temperature: Positive = TEMPERATURE,
 ) -> Callable[[jax.Array, Any], Plan]:
     """Make a planner: from a system and its cost to controls over a horizon, by roll-outs alone.
@@ -125,11 +161,12 @@ def plan(
         plan = planner(key, state)
 
     The planner, (key, state) -> `Plan`, is a pure function, compiled once for states of one shape,
-    and runs inside jit and vmap. Half of the levels are chains beside each other, each a search of
-    its own, which settle in whatever valley they meet; the rest of the budget belongs to the best
-    one, or to as many plans as are to be kept. A step is `denoisers.consensus` with
-    `samplers.ddim(freshness=1)`: that of Model-Based Diffusion (arXiv 2407.01573), under noise that
-    falls geometrically.
+    and runs inside jit and vmap. Searches beside each other, some in wide noise and some in narrow,
+    settle in whatever valley they meet; the better half goes on, then the best one, or as many
+    plans as are to be kept. A step is `denoisers.consensus` with `samplers.ddim(freshness=1)`: that
+    of Model-Based Diffusion (arXiv 2407.01573), under noise that falls geometrically. Those that go
+    on learn the noise's covariance from the roll-outs that weigh, as CMA-ES's rank-mu update does
+    (Hansen, arXiv 1604.00772): its size is the schedule's, its shape the valley's.
 
     step_fn: (state, control `[m]`) -> the next state, a pytree of the same shapes and dtypes.
     stage_cost: (state, control) -> cost `[]`, lower is better, summed over the H states that
@@ -137,8 +174,8 @@ def plan(
     horizon: H, steps that are planned. bounds: (low, high) of each of the m controls.
     rollout_cost: (state, controls `[H, m]`) -> cost `[]`, in the place of step_fn and stage_cost.
         A cost that is NaN or infinite gives its roll-out no weight.
-    rollouts: the budget in all. num_samples, num_levels: roll-outs a level and levels, in the place
-        of those that fit the budget.
+    rollouts: the budget in all. num_samples: roll-outs of a search's level; None has 20, or fewer
+        where the budget is small. The levels are as many as fit.
     knots: controls are a spline through so many points, evenly over the horizon; None has one for
         every step. Few knots are smooth plans, which fewer roll-outs find.
     interpolation: between knots, "cubic" (a natural spline) or "linear".
@@ -153,7 +190,8 @@ def plan(
         roll-out weighs as its cost says or, where that is more, as the demonstration's cost and its
         closeness to the demonstration say (MBD's third section); so it guides the search until the
         search has found better.
-    noise: standard deviation at the first level and at the last, in halves of the bounds.
+    noise: standard deviation at the first level and at the last, in halves of the bounds; one
+        of the searches begins at .28 of the first, the others between.
     temperature: of `fitness.standardised`.
 
     Outside jit, warns where no roll-out had a finite cost.
@@ -174,37 +212,44 @@ def plan(
         demonstration=demonstration,
     )
     check_number("temperature", temperature, 0, math.inf, closed="()")
-    size, levels, chains = _sizes(rollouts, num_samples, num_levels, num_plans)
-    last = (levels - 1) // 2 if chains > 1 else -1  # where the best chains go on alone
-    schedule, width = falling(_falls(check_noise(noise), levels, last))
-    algorithm = search_algorithm(schedule, temperature)
+    stages = _stages(check_noise(noise), *_sizes(rollouts, num_samples, num_plans))
+    num_genes = model.num_genes
 
     def search(key: jax.Array, state: Any) -> Plan:
-        key_explore, key_polish = jax.random.split(key)
-        evaluate = evaluator(model, state, width=width)
-
-        def descend(*arguments: Any) -> tuple[Candidate, jax.Array]:
-            best, target, spread = denoise(*arguments)
-            return _better(best, target[None], evaluate(target[None])[0]), spread
-
-        def explore(key: jax.Array) -> tuple[Candidate, jax.Array]:
-            key_draw, key_run = jax.random.split(key)
-            population = jax.random.normal(key_draw, (size // chains, model.num_genes))
-            return descend(key_run, algorithm, evaluate, population, levels - 1, levels - 1 - last)
-
-        def polish(key: jax.Array, start: Candidate) -> Candidate:
+        def run(
+            key: jax.Array, stage: PlanStage, width: jax.Array, genome: jax.Array, shape: Any
+        ) -> Descent:
             key_noise, key_run = jax.random.split(key)
-            nothing = jnp.zeros((size // num_plans, model.num_genes))
-            population = start.genome + renoise(key_noise, nothing, schedule, last)
-            population = population.at[0].set(start.genome)
-            return descend(key_run, algorithm, evaluate, population, last, last + 1)[0]
+            schedule, unit = falling(stage.noises)
+            evaluate = evaluator(model, state, origin=genome, width=unit * width)
+            start = len(stage.noises) - 1
+            nothing = jnp.zeros((stage.samples, num_genes))
+            population = renoise(key_noise, nothing, schedule, start)
+            algorithm = search_algorithm(schedule, temperature)
+            end = denoise(key_run, algorithm, evaluate, population, start, start + 1, shape)
+            return end._replace(
+                best=end.best._replace(genome=genome + unit * width * end.best.genome)
+            )
 
-        found, spread = jax.vmap(explore)(jax.random.split(key_explore, chains))
-        if last < 0:
-            return _finished(model, found, jnp.ones(1, bool), width)
-        chosen, is_plan = _choose(found, APART * jnp.mean(spread, axis=0), num_plans)
-        found = jax.vmap(polish)(jax.random.split(key_polish, num_plans), chosen)
-        return _finished(model, found, is_plan, width)
+        first, *others = stages
+        keys = jax.random.split(key, len(stages))
+        widths = jnp.geomspace(LEAST, 1, first.searches) if first.searches > 1 else jnp.ones(1)
+        ends = jax.vmap(lambda key, width: run(key, first, width, jnp.zeros(num_genes), None))(
+            jax.random.split(keys[0], first.searches), widths
+        )
+        apart = APART * jnp.mean(ends.spread, axis=0) if num_plans > 1 else None
+        shapes = None
+        if num_genes <= LEARNED:
+            shapes = jnp.broadcast_to(jnp.eye(num_genes), (first.searches, num_genes, num_genes))
+        is_plan = jnp.ones(1, bool)
+        for key_stage, stage in zip(keys[1:], others, strict=True):
+            rows, is_plan = _choose(ends.best.outcome, apart, stage.searches)
+            begin = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (ends.best.genome, shapes))
+            ends = jax.vmap(lambda key, begin, stage=stage: run(key, stage, jnp.ones(()), *begin))(
+                jax.random.split(key_stage, stage.searches), begin
+            )
+            shapes = ends.shape
+        return _finished(model, ends.best, is_plan)
 
     compiled = jax.jit(search)
 
@@ -287,14 +332,14 @@ def make_model(
         return cost, violation, path
 
     def outcome(cost: jax.Array, violation: jax.Array, path: Any, controls: jax.Array) -> RollOut:
-        told, distance = jnp.zeros(0), jnp.zeros(())
+        marks, distance = jnp.zeros(0), jnp.zeros(())
         if many:
-            told = _features(features, path, controls, is_whole)
+            marks = _features(features, path, controls, is_whole)
         if guide is not None:
             pairs = (controls, guide) if by_controls else (path, guide)
             squares = jax.tree.map(lambda a, b: jnp.mean((a - b) ** 2.0), *pairs)
             distance = jnp.mean(jnp.stack(jax.tree.leaves(squares)))
-        return RollOut(cost, violation, told, distance)
+        return RollOut(cost, violation, marks, distance)
 
     def roll(state: Any, controls: jax.Array) -> RollOut:
         return outcome(*simulate(state, controls), controls)
@@ -388,26 +433,55 @@ def denoise(
     population: jax.Array,
     start: int,
     count: int,
-) -> tuple[Candidate, jax.Array, jax.Array]:
-    """Go down `count` levels from `start`; return the best roll-out and the last target, `[D]`.
+    shape: jax.Array | None = None,
+) -> Descent:
+    """Go down `count` levels from `start`, around 0; the first roll-out of a level is the target.
 
-    Also the deviation of the first generation's features, `[d]`.
+    shape: a root of the noise's covariance to begin with, `[D, D]`; it is learned. None leaves the
+        noise as it is.
     """
     state = algorithm.init(key, population)
     state = state._replace(t=jnp.full_like(state.t, start))
-    shape = jax.eval_shape(evaluate, population)[0]
-    nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape[1:], jnp.nan, leaf.dtype), shape)
+    shapes = jax.eval_shape(evaluate, population)[0]
+    nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape[1:], jnp.nan, leaf.dtype), shapes)
 
     def generation(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        state, best, _ = carry
+        state, best, target, shape = carry
+        steps = (state.population - target).at[0].set(0)
+        if shape is not None:
+            steps = steps @ shape.T
+        state = state._replace(population=target + steps)
         outcome, fitness = evaluate(state.population)
         best = _better(best, state.population, outcome)
         state, info = algorithm.step(key, state, fitness)
-        return (state, best, info.x0[0]), jnp.nanstd(outcome.features, axis=0)
+        if shape is not None:
+            shape = _learn(shape, steps / jnp.sqrt(1 - info.alpha), info.log_weight)
+        return (state, best, info.x0[0], shape), jnp.nanstd(outcome.features, axis=0)
 
-    carry = state, Candidate(population[0], nothing), population[0]
-    (_, best, target), spread = jax.lax.scan(generation, carry, jax.random.split(key, count))
-    return best, target, spread[0]
+    carry = state, Candidate(population[0], nothing), jnp.zeros_like(population[0]), shape
+    (_, best, target, shape), spread = jax.lax.scan(generation, carry, jax.random.split(key, count))
+    return Descent(best, target, shape, spread[0])
+
+
+def _learn(shape: jax.Array, steps: jax.Array, log_weight: jax.Array) -> jax.Array:
+    """Renew a share of the noise's covariance, and return its root of determinant 1, `[D, D]`.
+
+    C = (1 - rate) C + rate sum_n w_n s_n s_n'
+
+    shape: the root of C before. steps: s, `[N, D]`, in units of the level's noise. log_weight:
+        `[N]`, NaN for those left out.
+    """
+    num_genes = len(shape)
+    rate = min(RATE, KNOWN / num_genes)
+    log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
+    weight = jnp.exp(log_weight - jax.nn.logsumexp(log_weight))
+    weighed = jnp.matmul(steps.T * weight, steps, precision=jax.lax.Precision.HIGHEST)
+    before = jnp.matmul(shape, shape.T, precision=jax.lax.Precision.HIGHEST)
+    after = (1 - rate) * before + rate * weighed
+    least = 1e-6 * jnp.trace(after) / num_genes  # a root in float32 exists
+    root = jnp.linalg.cholesky(after + least * jnp.eye(num_genes))
+    root = root / jnp.exp(jnp.mean(jnp.log(jnp.diag(root))))
+    return jnp.where(jnp.all(jnp.isfinite(root)), root, shape)
 
 
 def search_algorithm(schedule: Schedule, temperature: Positive) -> Algorithm:
@@ -431,7 +505,7 @@ def warn_without_cost(name: str, cost: jax.Array) -> None:
         )
 
 
-def _finished(model: Model, found: Candidate, is_plan: jax.Array, width: float) -> Plan:
+def _finished(model: Model, found: Candidate, is_plan: jax.Array) -> Plan:
     """Sort plans, `[K]`, the best one first; `is_plan` says which of them were found."""
     cost, violation = found.outcome[:2]
     left = is_plan & jnp.isfinite(cost) & jnp.isfinite(violation)
@@ -442,7 +516,7 @@ def _finished(model: Model, found: Candidate, is_plan: jax.Array, width: float) 
         rows.append(jnp.where(is_found[-1], row, rows[0] if rows else row))
         left = left.at[row].set(False)
     rows, is_found = jnp.stack(rows), jnp.stack(is_found)
-    plans = jax.vmap(model.controls)(width * found.genome[rows])
+    plans = jax.vmap(model.controls)(found.genome[rows])
     cost, violation = cost[rows], violation[rows]
     return Plan(
         *(plans[0], cost[0], violation[0], plans),
@@ -451,20 +525,23 @@ def _finished(model: Model, found: Candidate, is_plan: jax.Array, width: float) 
     )
 
 
-def _choose(found: Candidate, apart: jax.Array, num_plans: int) -> tuple[Candidate, jax.Array]:
-    """Choose K of the candidates `[C]`: the best, then the best of those far from all chosen.
+def _choose(outcome: RollOut, apart: jax.Array | None, number: int) -> tuple[jax.Array, jax.Array]:
+    """Choose some of the roll-outs `[C]`: the best, then the best of those far from all chosen.
 
-    apart: `[d]`, two are far where a feature differs by more. Also whether each is another plan.
+    apart: `[d]`, two are far where a feature differs by more; None: all are. Returns their rows,
+    and whether each is another plan.
     """
-    cost, violation, features = found.outcome[:3]
-    left = jnp.ones(len(cost), bool)
-    best, chosen, is_plan = _first(violation, cost, left), [], []
-    for _ in range(num_plans):
+    left = jnp.ones(len(outcome.cost), bool)
+    best, rows, is_plan = _first(outcome.violation, outcome.cost, left), [], []
+    for _ in range(number):
         is_plan.append(jnp.any(left))
-        chosen.append(jnp.where(is_plan[-1], _first(violation, cost, left), best))
-        left = left & jnp.any(jnp.abs(features - features[chosen[-1]]) > apart, axis=1)
-    rows = jnp.stack(chosen)
-    return jax.tree.map(lambda leaf: leaf[rows], found), jnp.stack(is_plan)
+        row = jnp.where(is_plan[-1], _first(outcome.violation, outcome.cost, left), best)
+        left = left.at[row].set(False)
+        if apart is not None:
+            gap = jnp.abs(outcome.features - outcome.features[row])
+            left = left & jnp.any(gap > apart, axis=1)
+        rows.append(row)
+    return jnp.stack(rows), jnp.stack(is_plan)
 
 
 def _first(violation: jax.Array, cost: jax.Array, among: jax.Array) -> jax.Array:
@@ -527,8 +604,8 @@ def _features(
 ) -> jax.Array:
     """Describe a plan by numbers, `[d]`: the function's, or the mean state, or the controls."""
     if features is not None:
-        told = call_in_jax("features", features, () if is_whole else path, controls)
-        return jnp.ravel(jnp.asarray(told, float))
+        marks = call_in_jax("features", features, () if is_whole else path, controls)
+        return jnp.ravel(jnp.asarray(marks, float))
     if is_whole:
         return controls.ravel()
     means = [jnp.ravel(jnp.mean(leaf.astype(float), axis=0)) for leaf in jax.tree.leaves(path)]
@@ -544,16 +621,6 @@ def falling(noise: np.ndarray) -> tuple[Schedule, float]:
     return from_alpha(1 - (noise / width) ** 2), width
 
 
-def _falls(noise: tuple[float, float], levels: int, last: int) -> np.ndarray:
-    """Fall geometrically from the first noise to the last, through the middle at level `last`."""
-    wide, narrow = noise
-    if last < 0:
-        return np.geomspace(narrow, wide, levels)
-    middle = MIDDLE if narrow < MIDDLE < wide else (narrow * wide) ** 0.5
-    below = np.geomspace(narrow, middle, last + 1)
-    return np.concatenate([below, np.geomspace(middle, wide, levels - last)[1:]])
-
-
 def check_noise(noise: Any) -> tuple[float, float]:
     """Return the first level's noise and the last one's; raise InputError unless it falls."""
     try:
@@ -565,29 +632,40 @@ def check_noise(noise: Any) -> tuple[float, float]:
     return wide, narrow
 
 
-def _sizes(
-    rollouts: int, num_samples: int | None, num_levels: int | None, num_plans: int
-) -> tuple[int, int, int]:
-    """Return roll-outs a level, levels, and chains, for a budget."""
+def _sizes(rollouts: int, num_samples: int | None, num_plans: int) -> tuple[int, int, list[int]]:
+    """Return the budget, roll-outs of a search's level, and the number of searches by stage."""
     check_count("rollouts", rollouts)
-    most = max(CHAINS, 2 * num_plans)
-    budget = rollouts - most - num_plans  # the last targets are evaluated too
-    if num_samples is not None:
-        check_count("num_samples", num_samples, least=FEWEST)
-    if num_levels is not None:
-        check_count("num_levels", num_levels, least=2)
+    most = SEARCHES if num_plans == 1 else max(SEARCHES, 2 * num_plans)
+    fewest = 1 if num_plans == 1 else most
     if num_samples is None:
-        fitting = budget // (num_levels or LEVELS)
-        num_samples = fitting if num_levels else max(1, min(SAMPLES, fitting))
-    levels = num_levels or budget // num_samples
-    least = FEWEST * (most if num_plans > 1 else 1)
-    if num_samples * levels > budget or levels < 2 or num_samples < least:
-        asked = max(num_samples, least) * (num_levels or LEVELS) + most + num_plans
-        raise InputError("rollouts", f"at least {asked}, for what else is set", rollouts)
-    chains = min(most, num_samples // FEWEST)
-    if num_plans == 1 and num_samples < FEWEST * most:
-        chains = 1
-    return num_samples, levels, chains
+        num_samples = min(SAMPLES, max(FEWEST, rollouts // (LEVELS * fewest)))
+    check_count("num_samples", num_samples, least=FEWEST)
+    searches = max(fewest, min(most, rollouts // (LEVELS * num_samples)))
+    counts = [searches]
+    if num_plans == 1 and searches >= 4:
+        counts.append(searches // 2)
+    if searches > num_plans:
+        counts.append(num_plans)
+    shares = SHARES[len(counts)]
+    # Two levels of every stage.
+    needed = (math.ceil(2 * num_samples * n / s) for n, s in zip(counts, shares, strict=True))
+    if rollouts < (least := max(needed)):
+        raise InputError("rollouts", f"at least {least}, for what else is set", rollouts)
+    return rollouts, num_samples, counts
+
+
+def _stages(
+    noise: tuple[float, float], rollouts: int, samples: int, counts: list[int]
+) -> list[PlanStage]:
+    """Spend the budget, down from the first noise to the last."""
+    wide, narrow = noise
+    number = len(counts)
+    stages = []
+    for searches, share, fall in zip(counts, SHARES[number], FALLS[number], strict=True):
+        begin, end = (wide * (narrow / wide) ** place for place in fall)
+        levels = int(share * rollouts + 1e-6) // (searches * samples)
+        stages.append(PlanStage(searches, samples, np.geomspace(end, begin, levels)))
+    return stages
 
 
 def _basis(horizon: int, knots: int | None, interpolation: str) -> np.ndarray:

@@ -457,7 +457,10 @@ class Loop(NamedTuple):
 
 
 def mppi_loop(task: Task, levels: int, knots: int | None) -> Callable[..., Loop]:
-    """MPPI as a controller: the mean moved on by one step, and averaged again."""
+    """MPPI as a controller: the mean moved on by one step, and averaged again.
+
+    Without the clip the mean drifts beyond the bounds, and both swing-ups fail.
+    """
     cost, shape = make_cost(task, knots)
     onwards = moved_on(knots)
     low, high = jnp.asarray(task.bounds, float).T
@@ -471,7 +474,7 @@ def mppi_loop(task: Task, levels: int, knots: int | None) -> Callable[..., Loop]
             size = SMALL // levels
             mean, _ = averaging(cost, key, state, mean, noises, size, temperature)
             control = (low + high) / 2 + (high - low) / 2 * jnp.clip(mean[0], -1, 1)
-            return onwards @ mean, control
+            return onwards @ jnp.clip(mean, -1, 1), control
 
         return Loop(jnp.zeros(shape), step)
 
