@@ -32,6 +32,8 @@ from diffevo_jax.tasks.task import Observations
 # least LEVELS.
 CHOICE, MOST, CANDIDATES = 0.1, 128, 8
 SIZE, LARGE, LEVELS = 128, 25_600, 18
+# The noise that is left at the end, as -log10(1 - alpha); with more than LARGE episodes, at most.
+DECADES, MOST_DECADES = 2.0, 6.0
 LEAST = 4  # individuals, two for each of two starts
 
 
@@ -86,9 +88,9 @@ def control(
     Beside the published settings: smaller generations and more of them; genomes times 3; starts
     that individuals share and whose luck is taken out; returns in standard deviations; one target
     for all, `denoisers.consensus`, and noise that does not remember and falls geometrically to a
-    tenth of its size. A tenth of the episodes, 1,024 at most, goes into the choice of the champion
-    among the last generation's mean and its best seven: the best value ever seen, `evolved.best`,
-    may owe its place to luck.
+    tenth of its size, further with more than 25,600 episodes. A tenth of the episodes, 1,024 at
+    most, goes into the choice of the champion among the last generation's mean and its best seven:
+    the best value ever seen, `evolved.best`, may owe its place to luck.
 
     key: draws the initial population.
     episodes: the budget in all, choice and all; 2,560 is that of the published control tasks.
@@ -127,7 +129,7 @@ def control(
         policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
     policy = policies.scaled(policy, scale)
     algorithm = denoising_evolution(
-        schedules.geometric(levels, end=0.01),
+        schedules.geometric(levels, end=10 ** -min(DECADES * _growth(episodes), MOST_DECADES)),
         fitness_map=standardised(
             default_temperature(policy.num_genes) if temperature is None else temperature
         ),
@@ -196,6 +198,11 @@ def _sizes(episodes: int, size: int | None, levels: int | None) -> tuple[int, in
     if levels is not None:
         size = size or episodes // check_count("num_levels", levels)
     elif size is None:
-        size = int(min(SIZE * max(1.0, episodes / LARGE) ** 0.5, episodes // LEVELS))
+        size = int(min(SIZE * _growth(episodes), episodes // LEVELS))
     levels = levels or episodes // max(size, 1)
     return size, levels
+
+
+def _growth(episodes: int) -> float:
+    """Return by how much a large budget's generations and decades of noise grow."""
+    return max(1.0, episodes / LARGE) ** 0.5
