@@ -80,7 +80,9 @@ def brax(name: str, **settings: Any) -> Brax:
         warnings.filterwarnings("ignore", "Brax System", UserWarning)
         try:
             instance = envs.get_environment(name, **settings)
-        except (ValueError, NotImplementedError, AssertionError, KeyError) as error:
+        except ValueError as error:
+            if "backend" not in str(error):  # another setting's
+                raise
             raise InputError(
                 "backend",
                 f"one that has brax/{name}",
