@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.presets import _plan
+from diffevo_jax.presets import _descent, _plan, _system
 
 KEY = jax.random.key(5)
 START = jnp.array([1.0, 0.0])
@@ -71,7 +71,7 @@ def test_the_cost_of_the_last_state_counts():
 
 @pytest.mark.parametrize("interpolation", ["cubic", "linear"])
 def test_a_spline_goes_through_its_knots_and_a_line_stays_a_line(interpolation):
-    basis = _plan._basis(13, 5, interpolation)
+    basis = _system._basis(13, 5, interpolation)
     knots = np.array([0.3, -0.2, 0.5, 0.1, -0.4])
     np.testing.assert_allclose((basis @ knots)[::3], knots, atol=1e-12)
     np.testing.assert_allclose(basis @ np.arange(5), np.arange(13) / 3, atol=1e-12)
@@ -171,17 +171,20 @@ def test_a_demonstration_shows_what_costs_hide(of):
     ("rollouts", "searches"), [(200, [1]), (1000, [3, 1]), (10_240, [8, 4, 1])]
 )
 def test_a_budget_is_spent_by_fewer_and_fewer_searches(rollouts, searches):
-    stages = _plan._stages((2.5, 0.02), *_plan._sizes(rollouts, None, 1))
-    assert [stage.searches for stage in stages] == searches
-    spent = sum(stage.searches * stage.samples * len(stage.noises) for stage in stages)
-    assert 0.8 * rollouts < spent <= rollouts
-    np.testing.assert_allclose([stages[0].noises[-1], stages[-1].noises[0]], [2.5, 0.02])
+    size, counts = _plan._sizes(rollouts, None, 1)
+    assert counts == searches
+    stages = _plan._stages((2.5, 0.02), rollouts, size, counts)
+    np.testing.assert_array_equal(np.count_nonzero(stages.levels, axis=1), searches)
+    assert 0.8 * rollouts < size * stages.levels.sum() <= rollouts
+    noises = jnp.sqrt(stages.schedule.one_minus_alpha) * stages.widths.max(axis=1)[:, None]
+    first, last = noises[0, stages.levels[0, 0] - 1], noises[-1, 0]
+    np.testing.assert_allclose([first, last], [2.5, 0.02], rtol=1e-6)  # float32
 
 
 def test_noise_takes_the_shape_of_what_weighs_and_keeps_its_volume():
     steps = jnp.array([[2.0, 2.0], [-2.0, -2.0], [1.0, -1.0], [0.0, jnp.nan]])
     log_weight = jnp.array([0.0, 0.0, -1e3, jnp.nan])
-    root = _plan._learn(jnp.eye(2), jnp.nan_to_num(steps), log_weight)
+    root = _descent._learn(jnp.eye(2), jnp.nan_to_num(steps), log_weight)
     covariance = root @ root.T
     np.testing.assert_allclose(jnp.linalg.det(covariance), 1, rtol=1e-5)  # float32
     # .8 of the old one and .2 of (4, 4; 4, 4), which is the steps that have weight.

@@ -18,17 +18,8 @@ from diffevo_jax.checks import (
     check_key,
     check_number,
 )
-from diffevo_jax.presets._plan import (
-    Interpolation,
-    check_noise,
-    denoise,
-    evaluator,
-    falling,
-    make_model,
-    search_algorithm,
-    warn_without_cost,
-)
-from diffevo_jax.presets._restart import renoise
+from diffevo_jax.presets._descent import check_noise, descend, falling, warn_without_cost
+from diffevo_jax.presets._system import Interpolation, evaluator, make_model
 
 
 class MPCMemory(NamedTuple):
@@ -108,7 +99,7 @@ def mpc(
         constraint=constraint,
     )
     num_controls = len(bounds)
-    start = check_count("num_levels", num_levels) - 1
+    check_count("num_levels", num_levels)
     size = check_count("rollouts", rollouts) // num_levels
     if size < 2:
         raise InputError("rollouts", f"at least {2 * num_levels}, two a level", rollouts)
@@ -122,7 +113,6 @@ def mpc(
         np.geomspace(narrow, wide, num_levels) if num_levels > 1 else np.array([wide, 2 * wide])
     )
     schedule, unit = falling(noises)
-    algorithm = search_algorithm(schedule, temperature)
     place = jnp.repeat(jnp.linspace(0, 1, model.num_genes // num_controls), num_controls)
     width = unit * first ** (1 - place)
 
@@ -140,13 +130,14 @@ def mpc(
         assert step_fn is not None
         for control in memory.committed:
             state = step_fn(state, control)
-        key_noise, key_run = jax.random.split(key)
-        genome = model.genome(memory.controls)
-        evaluate = evaluator(model, state, origin=genome, width=width)
-        nothing = jnp.zeros((size, model.num_genes))
-        population = renoise(key_noise, nothing, schedule, start)
-        found = denoise(key_run, algorithm, evaluate, population, start, num_levels)
-        controls = model.controls(genome + width * found.target)
+        found = descend(
+            *(key, evaluator(model, state), schedule, num_levels),
+            size=size,
+            origin=model.genome(memory.controls),
+            width=width,
+            temperature=temperature,
+        )
+        controls = model.controls(found.target)
         sent = jnp.concatenate([memory.committed, controls[:1]])
         onwards = jnp.concatenate([controls[1:], controls[-1:]])
         return MPCMemory(onwards, sent[1:]), controls[0], found.best.outcome.cost
