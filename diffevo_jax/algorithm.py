@@ -62,6 +62,7 @@ class Algorithm(NamedTuple):
 class Best(NamedTuple):
     """The best individual so far: its genome, `[D]`, and its fitness, `[]`; -inf before any.
 
+    fitness: the return where the problem's fitness is relative, see `returns` in `Problem`.
     memory: what `evolve` returns beside it: the problem's at the end of the run.
     """
 
@@ -301,7 +302,7 @@ def _generation(
             )
         evaluated = () if repair is None else (population,)
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
-        best = _better(running.best, info.population, info.fitness)
+        best = _better(running.best, info.population, _worth(info.fitness, *aux))
         return Running(state, best, memory), keep(info, *aux)
 
     return generation
@@ -370,6 +371,12 @@ def _length(algorithm: Algorithm, start: int | None, num_generations: int | None
     if left is not None and count > left:
         raise InputError("num_generations", f"at most the {left} that are left", count)
     return count
+
+
+def _worth(fitness: jax.Array, aux: Any = None) -> jax.Array:
+    """Return what individuals are worth, `[N]`: their returns where their fitness is relative."""
+    returns = aux.get("returns") if isinstance(aux, dict) else None
+    return returns if getattr(returns, "shape", None) == fitness.shape else fitness
 
 
 def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:

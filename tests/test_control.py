@@ -437,6 +437,23 @@ def test_shared_starts_are_the_episodes_of_every_mth_and_their_luck_is_taken_out
     np.testing.assert_array_equal(split_aux["success"], aux["success"])
 
 
+def test_the_best_of_shared_starts_is_the_best_return():
+    task, policy = _setup(hidden=(), max_steps=40)
+    problem = control.make_problem(task, policy, shared_starts=2)
+    population = jax.random.normal(KEY, (16, policy.num_genes))
+    _, kept, best = de.evolve(
+        KEY,
+        de.diffusion_evolution(4),
+        problem,
+        population,
+        keep=lambda info, aux: (info.fitness, aux["returns"], info.population),
+    )
+    fitness, returns, populations = kept
+    assert fitness.max() > returns.max()  # 0 luck taken out is more than the task pays
+    assert best.fitness == returns.max() <= 40
+    np.testing.assert_array_equal(best.genome, populations[returns == best.fitness][0])
+
+
 def test_devices_share_out_individuals_and_their_success():
     task, policy = _setup(hidden=(), max_steps=20)
     population = jax.random.normal(KEY, (5, policy.num_genes))
