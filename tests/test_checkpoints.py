@@ -373,6 +373,16 @@ def test_a_run_of_another_config_is_refused_and_its_keys_are_named(config, inter
     ]
 
 
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_a_run_does_not_go_on_with_another_generator_of_keys(interrupted, tmp_path, generator):
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    with jax.default_prng_impl(generator):
+        result = _cli("run", out, "--resume")
+    assert result.exit_code == 2
+    expected = f"JAX_DEFAULT_PRNG_IMPL: threefry2x32 there, {generator} here"
+    assert result.output.splitlines()[-1].strip() == expected
+
+
 def test_what_results_are_held_against_is_no_other_config(config, interrupted, tmp_path):
     out = shutil.copytree(interrupted, tmp_path / "out")
     reference = "reference: {success_rate: 1, standard_error: 0, source: x}"

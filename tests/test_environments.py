@@ -292,6 +292,14 @@ def test_brax_follows_its_own_steps():
     np.testing.assert_allclose(returns[0, 0], earned, rtol=1e-4)
 
 
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_jumanji_begins_under_another_generator_of_keys(generator):
+    with jax.default_prng_impl(generator):
+        task = de.tasks.make_task("jumanji/Game2048-v1")
+        first, _ = jax.vmap(task.reset)(jax.random.split(jax.random.key(0), 8))
+    assert len(np.unique(first, axis=0)) > 1
+
+
 def test_jumanji_tells_its_observation_in_one_vector():
     task = de.tasks.make_task("jumanji/Maze-v0", max_steps=4, observations="raw")
     assert (task.num_inputs, task.num_outputs, task.max_steps) == (109, 4, 4)

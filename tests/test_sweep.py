@@ -462,6 +462,19 @@ def test_a_damaged_or_an_older_point_is_named_before_anything_runs(
         _sweep(tiny, out)
 
 
+def test_a_sweep_does_not_go_on_with_another_generator_of_keys_or_precision(
+    tiny, tmp_path, pretend
+):
+    out = tmp_path / "out"
+    _sweep(tiny, out, only=[0])
+    for other, message in (
+        (jax.default_prng_impl("rbg"), "JAX_DEFAULT_PRNG_IMPL=threefry2x32; this is rbg"),
+        (jax.enable_x64(True), "JAX_ENABLE_X64=False; this is True"),
+    ):
+        with other, pytest.raises(cfg.ConfigError, match=f"point 0 .* was run with {message}"):
+            _sweep(tiny, out)
+
+
 def test_two_calls_at_once_do_not_share_a_folder(tiny, tmp_path, pretend):
     out = tmp_path / "out"
     _sweep(tiny, out, only=[0])

@@ -226,8 +226,29 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
         "device_count": len(devices),
-        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        **settings_of_jax(),
         "git_commit": _git_commit(),
+    }
+
+
+def settings_of_jax() -> dict[str, Any]:
+    """Whether JAX computes in 64 bits, and its generator of keys: other ones are other numbers."""
+    import jax
+
+    settings: Any = jax.config
+    return {
+        "x64": bool(settings.jax_enable_x64),
+        "generator": str(settings.jax_default_prng_impl),
+    }
+
+
+def other_settings_of_jax(there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Those that an environment.json has otherwise: the variable that sets it -> (there, here)."""
+    variables = {"x64": "JAX_ENABLE_X64", "generator": "JAX_DEFAULT_PRNG_IMPL"}
+    return {
+        variables[key]: (there[key], value)
+        for key, value in settings_of_jax().items()
+        if there.get(key, value) != value
     }
 
 

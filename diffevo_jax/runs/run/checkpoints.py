@@ -230,7 +230,7 @@ def begin(
     if goes_on:
         plugins.check_same(folder, sources)
         before = results.read_environment(folder)
-        _check_same(folder, config, before, record)
+        _check_same(folder, config, before)
     else:  # first of all: from here on the folder alone is enough to go on
         plugins.keep(folder, sources)
         results.write_config(folder, config, source)
@@ -263,16 +263,13 @@ def finished(folder: Path, config: cfg.RunConfig, say: Callable[[str], None]) ->
     return complete
 
 
-def _check_same(
-    folder: Path, config: cfg.RunConfig, before: dict[str, Any], record: dict[str, Any]
-) -> None:
+def _check_same(folder: Path, config: cfg.RunConfig, before: dict[str, Any]) -> None:
     stored = load(folder / "config.yaml").config.model_dump()
     new = config.model_dump()
-    if before and before["x64"] != record["x64"]:
-        stored["JAX_ENABLE_X64"], new["JAX_ENABLE_X64"] = before["x64"], record["x64"]
+    others = differences(stored, new) | results.other_settings_of_jax(before)
     lines = [
         f"  {key}: {there} there, {here} here"
-        for key, (there, here) in differences(stored, new).items()
+        for key, (there, here) in others.items()
         # Words, which follow the others, and what results are held against.
         if key != "description" and not key.startswith("figure") and ".reference" not in key
     ]

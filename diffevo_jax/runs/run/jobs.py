@@ -392,3 +392,8 @@ def _check_folder(folder: Path, loaded: Experiment, sources: dict[str, str]) -> 
                 f"--out {folder}: {point.describe()} was run by version {written.version}; this is "
                 f"{de.__version__}. Choose another folder"
             )
+        for variable, (there, here) in results.other_settings_of_jax(written.environment).items():
+            raise ConfigError(
+                f"--out {folder}: {point.describe()} was run with {variable}={there}; this is "
+                f"{here}. Choose another folder"
+            )
