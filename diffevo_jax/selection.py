@@ -8,7 +8,7 @@ import numpy as np
 
 # Below this mean effective sample size individuals average themselves alone, or the best one.
 ALONE = 1.05
-MANY = 1 / 3  # of the generations, from which on that is said
+MANY = 1 / 3  # share of the generations, from which on that is said
 
 NOBODY_SELECTED = (
     "nothing was selected: in no generation did an individual have a valid weight. The fitness is "
@@ -16,8 +16,7 @@ NOBODY_SELECTED = (
     "fitness.standardised() takes any sign and any unit"
 )
 NOBODY_SHARED = (
-    "no individual learned from others for a third of the generations or more: their mean "
-    "effective sample size was 1. Select less sharply (fitness.standardised(), a higher "
+    "no individual learned from others {}: their mean effective sample size was 1. Select less sharply (fitness.standardised(), a higher "
     "temperature) or, with many genes, broaden the kernel: diffusion_evolution does, or a "
     "projection (latent_dim), denoisers.broadened() or consensus()"
 )
@@ -40,6 +39,10 @@ def advice(selected: np.ndarray, effective_sample_size: np.ndarray) -> str | Non
     """
     if not np.any(selected):
         return NOBODY_SELECTED
-    if np.mean(effective_sample_size < ALONE) >= MANY:
-        return NOBODY_SHARED
-    return None
+    alone = effective_sample_size < ALONE
+    if np.mean(alone) < MANY:
+        return None
+    if alone[-1]:
+        together = np.flatnonzero(~alone)  # generations count from 1
+        return NOBODY_SHARED.format(f"from generation {max(together, default=-1) + 2} on")
+    return NOBODY_SHARED.format(f"in {alone.sum()} of {len(alone)} generations")

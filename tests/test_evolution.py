@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import diffevo_jax as de
+from diffevo_jax import selection
 
 KEY = jax.random.key(11)
 POPULATION = jax.random.normal(jax.random.key(1), (64, 2))
@@ -362,8 +363,23 @@ def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
     assert "nothing was selected" in nobody
     assert "fitness.standardised()" in nobody
     (alone,) = _warned(fitness_map=de.fitness.boltzmann(1.0))
-    assert "effective sample size was 1" in alone
+    assert "from generation 1 on: their mean effective sample size was 1" in alone
+    assert "fitness.standardised()" in alone
     assert _warned(fitness_map=de.fitness.standardised()) == []
+
+
+@pytest.mark.parametrize(
+    ("alone", "words"),
+    [
+        ([0, 1, 0, 0, 1, 1], "from generation 5 on"),
+        ([1, 1, 1, 1, 1, 1], "from generation 1 on"),
+        ([1, 0, 0, 1, 1, 0], "in 3 of 6 generations"),
+        ([0, 0, 0, 0, 0, 1], None),
+    ],
+)
+def test_the_generation_from_which_on_nobody_shares_is_named(alone, words):
+    message = selection.advice(np.ones(6), np.where(alone, 1.04, 1.06))
+    assert message is None if words is None else f"learned from others {words}: " in message
 
 
 def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():

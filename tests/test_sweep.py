@@ -274,6 +274,18 @@ def test_a_sweep_names_the_points_that_selected_nobody(tiny, tmp_path):
     assert advice[0] in again
 
 
+def test_advice_that_differs_in_its_numbers_alone_is_one_line(tiny, tmp_path, monkeypatch):
+    def run_points(points, *, runs_per_call):
+        for point in points:
+            advice = (f"from generation {point.number + 5} on", "another")[: 1 + point.number % 2]
+            yield jobs.PointResult(point, [], {}, advice=advice)
+
+    monkeypatch.setattr(jobs, "run_points", run_points)
+    _, said = _sweep(tiny, tmp_path / "out")
+    lines = ["points 0, 1, 2, 3: from generation 5 on", "points 1, 3: another"]
+    assert [line for line in said if line.startswith("points")] == lines
+
+
 def test_numbers_are_data_and_all_else_makes_a_shape(tiny):
     methods = {
         "eta": 0.3,

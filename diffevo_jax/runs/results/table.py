@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -115,12 +116,16 @@ def read_points(
 
 
 def advice(folder: Path, points: Iterable[Point]) -> Iterator[str]:
-    """What to change where points did not select: a line each, which names the points."""
-    numbers: dict[str, list[str]] = {}
+    """What to change where points did not select: a line each, which names the points.
+
+    Where points differ in the message's numbers alone, these are the first point's.
+    """
+    numbers: dict[str, tuple[str, list[str]]] = {}
     for point, written in read_points(folder, points):
         for message in written.advice:
-            numbers.setdefault(message, []).append(str(point.number))
-    for message, each in numbers.items():
+            words = re.sub(r"\d+", "", message)
+            numbers.setdefault(words, (message, []))[1].append(str(point.number))
+    for message, each in numbers.values():
         more = f" and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
         yield f"point{'s'[: len(each) > 1]} {', '.join(each[:MOST_NAMED])}{more}: {message}"
 

@@ -161,7 +161,7 @@ def _result(point: Point, records: dict[str, Record], error: str) -> PointResult
             rows.append({"method": name, "repeat": repeat, **row})
         best = {key: repeats[key][:limit] for key in ENDING if key in repeats and limit}
         arrays |= {f"{name}.{key}": value for key, value in (best | populations).items()}
-        messages += advice(repeats)
+        messages += advice(repeats)[:1]
     if error:
         return PointResult(point, [], {}, error)
     return PointResult(point, rows, arrays, "", tuple(dict.fromkeys(messages)))
