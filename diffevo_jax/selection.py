@@ -16,7 +16,8 @@ NOBODY_SELECTED = (
     "fitness.standardised() takes any sign and any unit"
 )
 NOBODY_SHARED = (
-    "no individual learned from others {}: their mean effective sample size was 1. Select less sharply (fitness.standardised(), a higher "
+    "no individual learned from others {}: their mean effective "
+    "sample size was 1. Select less sharply (fitness.standardised(), a higher "
     "temperature) or, with many genes, broaden the kernel: diffusion_evolution does, or a "
     "projection (latent_dim), denoisers.broadened() or consensus()"
 )

@@ -1,13 +1,16 @@
 """Moving pictures: where actors are drawn, how many pictures there are, how large."""
 
+import weakref
+
 import jax
 import numpy as np
 import pytest
 from matplotlib import animation
+from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 import diffevo_jax as de
-from diffevo_jax.drawings import episodes
+from diffevo_jax.drawings import episodes, movie
 from diffevo_jax.drawings.tasks import DRAWINGS
 from diffevo_jax.tasks.evaluation import Trajectory
 
@@ -89,6 +92,23 @@ def test_a_population_of_the_plane_becomes_a_wide_gif(tmp_path):
     with GifImageFile(path) as picture:
         assert picture.size[0] >= 800
         assert picture.n_frames == 4
+
+
+def test_a_long_movie_takes_the_memory_of_a_short_one(tmp_path, monkeypatch):
+    made, alive, convert = [], [], Image.Image.convert
+
+    def counted(*arguments, **settings):
+        picture = convert(*arguments, **settings)
+        made.append(weakref.ref(picture))
+        alive.append(sum(each() is not None for each in made))
+        return picture
+
+    monkeypatch.setattr(Image.Image, "convert", counted)
+    monkeypatch.setattr(movie, "DPI", 10)
+    populations = np.random.default_rng(0).normal(size=(60, 4, 2))
+    de.drawings.animate_population(tmp_path / "long.gif", populations)
+    assert len(made) >= 60
+    assert max(alive) <= 12  # 8 of them for the palette
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path, monkeypatch, refuses):

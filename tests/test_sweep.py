@@ -190,9 +190,12 @@ def test_a_slip_in_a_methods_name_makes_no_new_method(tiny):
 def test_run_and_sweep_name_each_other(tiny):
     with pytest.raises(cfg.ConfigError, match="run it with `diffevo-jax sweep"):
         assert load(tiny).config
-    tiny.write_text(HEAD)
-    with pytest.raises(cfg.ConfigError, match=r"missing key 'sweep'.*`diffevo-jax run"):
-        _sweep(tiny, tiny.parent / "out")
+    spaced = tiny.rename(tiny.parent / "a sweep.yaml")
+    with pytest.raises(cfg.ConfigError, match=r"`diffevo-jax sweep '.*a sweep\.yaml'`"):
+        assert load(spaced).config
+    spaced.write_text(HEAD)
+    with pytest.raises(cfg.ConfigError, match=r"missing key 'sweep'.*`diffevo-jax run '.*yaml'`"):
+        _sweep(spaced, tiny.parent / "out")
 
 
 # What a sweep computes

@@ -22,3 +22,15 @@ from diffevo_jax.baselines._open_es import open_es as open_es
 from diffevo_jax.baselines._pepg import pepg as pepg
 from diffevo_jax.search import SearchInfo as SearchInfo
 from diffevo_jax.search import SearchState as SearchState
+
+__all__ = [  # for `help`
+    "EliteArchive",
+    "EliteState",
+    "ElitistState",
+    "SearchInfo",
+    "SearchState",
+    "cma_es",
+    "map_elites",
+    "open_es",
+    "pepg",
+]

@@ -50,6 +50,8 @@ def map_elites(
     The archive holds the fittest genome of each cell of an unbounded grid, `metrics.elites`. A
     generation is a batch of children: parents drawn evenly from the archive, plus sigma N(0, I).
     The published one adds child after child. The initial population is the first generation.
+    Descriptors that a fitness tells beside, its aux, reach `keep` alone: `metrics.elites` makes an
+    archive of what was kept.
 
     sigma: standard deviation of a mutation. cell: side of the cells.
 

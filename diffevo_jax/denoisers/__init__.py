@@ -5,3 +5,11 @@ from diffevo_jax.denoisers._broadened import broadened as broadened
 from diffevo_jax.denoisers._consensus import consensus as consensus
 from diffevo_jax.denoisers._niching import niching as niching
 from diffevo_jax.denoisers._posterior_mean import posterior_mean as posterior_mean
+
+__all__ = [  # for `help`
+    "archive",
+    "broadened",
+    "consensus",
+    "niching",
+    "posterior_mean",
+]

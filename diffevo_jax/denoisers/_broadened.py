@@ -23,8 +23,9 @@ def broadened(kernel: Kernel = GAUSSIAN, *, share: Share = 0.3) -> Denoiser:
     w_ij = g_j exp(-beta |z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha)))
 
     beta is the largest in (0, 1] for which the individuals' mean effective sample size is at least
-    `share` of that of the weights alone, (sum g)^2 / sum g^2; where the kernel is broad enough, 1.
-    In many dimensions it keeps individuals from averaging themselves alone.
+    `share` of that of the weights alone, (sum g)^2 / sum g^2; where the kernel is broad enough, 1:
+    in a latent space of few dimensions it often is, and this is `posterior_mean`. In many
+    dimensions it keeps individuals from averaging themselves alone.
 
     kernel: see `posterior_mean`; beta is its `inverse_temperature`.
     share: in (0, 1], or traced; gradients take beta as constant.

@@ -8,3 +8,14 @@ from diffevo_jax.environments._jumanji import jumanji as jumanji
 from diffevo_jax.environments._names import make as make
 from diffevo_jax.environments._names import register as register
 from diffevo_jax.environments._playground import playground as playground
+
+__all__ = [  # for `help`
+    "Environment",
+    "Transition",
+    "brax",
+    "gymnax",
+    "jumanji",
+    "make",
+    "playground",
+    "register",
+]

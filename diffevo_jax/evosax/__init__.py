@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diffevo_jax.evosax._interface import Params as Params
     from diffevo_jax.evosax._interface import diffusion_evolution as diffusion_evolution
 
+__all__ = ["TUNED", "AsEvosax", "EvosaxState", "Params", "diffusion_evolution", "strategy"]
 _INTERFACE = ("AsEvosax", "Params", "EvosaxState", "diffusion_evolution")
 
 

@@ -6,3 +6,12 @@ from diffevo_jax.kernels._estimate import log_density as log_density
 from diffevo_jax.kernels._gaussian import gaussian as gaussian
 from diffevo_jax.kernels._isotropic import isotropic as isotropic
 from diffevo_jax.kernels._isotropic import student_t as student_t
+
+__all__ = [  # for `help`
+    "estimate_posterior",
+    "estimate_x0",
+    "gaussian",
+    "isotropic",
+    "log_density",
+    "student_t",
+]

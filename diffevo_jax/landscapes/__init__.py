@@ -11,3 +11,17 @@ from diffevo_jax.landscapes.functions import rastrigin as rastrigin
 from diffevo_jax.landscapes.functions import rosenbrock as rosenbrock
 from diffevo_jax.landscapes.functions import two_peaks as two_peaks
 from diffevo_jax.landscapes.functions import two_steps as two_steps
+
+__all__ = [  # for `help`
+    "ackley",
+    "bbob",
+    "beale",
+    "functions",
+    "himmelblau",
+    "make_problem",
+    "moving_peaks",
+    "rastrigin",
+    "rosenbrock",
+    "two_peaks",
+    "two_steps",
+]

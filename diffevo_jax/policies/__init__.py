@@ -9,3 +9,15 @@ from diffevo_jax.policies._policy import Batched as Batched
 from diffevo_jax.policies._policy import Policy as Policy
 from diffevo_jax.policies._policy import from_apply as from_apply
 from diffevo_jax.policies._policy import scaled as scaled
+
+__all__ = [  # for `help`
+    "GRU",
+    "MLP",
+    "Batched",
+    "Policy",
+    "from_apply",
+    "gru",
+    "linen_policy",
+    "mlp",
+    "scaled",
+]

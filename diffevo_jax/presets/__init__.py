@@ -17,3 +17,23 @@ from diffevo_jax.presets._restart import renoise as renoise
 from diffevo_jax.presets._restart import restart as restart
 from diffevo_jax.presets._sample import Samples as Samples
 from diffevo_jax.presets._sample import sample as sample
+
+__all__ = [  # for `help`
+    "MPC",
+    "Champion",
+    "Control",
+    "MPCMemory",
+    "Plan",
+    "RestartInfo",
+    "Restarting",
+    "Samples",
+    "choose_champion",
+    "control",
+    "mpc",
+    "paper",
+    "plan",
+    "renoise",
+    "restart",
+    "sample",
+    "sizes",
+]

@@ -11,3 +11,17 @@ from diffevo_jax.tasks.task import Task as Task
 from diffevo_jax.tasks.task import make_task as make_task
 from diffevo_jax.tasks.trajectories import Trajectory as Trajectory
 from diffevo_jax.tasks.trajectories import make_trajectories as make_trajectories
+
+__all__ = [  # for `help`
+    "Outcome",
+    "Statistics",
+    "Task",
+    "Trajectory",
+    "make_controller",
+    "make_fitness",
+    "make_outcomes",
+    "make_problem",
+    "make_returns",
+    "make_task",
+    "make_trajectories",
+]

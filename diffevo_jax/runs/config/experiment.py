@@ -20,6 +20,7 @@ from diffevo_jax.runs.config.registry import KINDS, Registry, Section
 from diffevo_jax.runs.config.registry import registry as default_registry
 from diffevo_jax.runs.config.schema import SHARED, ConfigError, RunConfig
 from diffevo_jax.runs.config.sweep import SweepSection
+from diffevo_jax.runs.results.files import quoted
 
 # Its full path, a.b.c, and its value.
 Setting = tuple[str, Any]
@@ -73,7 +74,7 @@ class Experiment(NamedTuple):
         """The config of a run. Raises ConfigError where the file is a sweep's."""
         if self.sweep is not None:
             name = shown(self.path)
-            raise ConfigError(f"{name}: a sweep; run it with `diffevo-jax sweep {name}`")
+            raise ConfigError(f"{name}: a sweep; run it with `diffevo-jax sweep {quoted(name)}`")
         return self.points[0].config
 
 

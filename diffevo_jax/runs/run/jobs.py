@@ -201,8 +201,8 @@ def sweep(
     if loaded.sweep is None:
         name = shown(path)
         raise ConfigError(
-            f"{name}: missing key 'sweep', with grid, list or random; `diffevo-jax run {name}` "
-            "runs a config without"
+            f"{name}: missing key 'sweep', with grid, list or random; "
+            f"`diffevo-jax run {folders.quoted(name)}` runs a config without"
         )
     groups = group(loaded)
     for number in only:
