@@ -49,7 +49,7 @@ def main() -> None:
     )
     step = jax.jit(evolution.step)
     state = evolution.init(key_init, jax.random.normal(key_init, (arguments.population, 4)))
-    with host.pool(evaluate, num_workers=arguments.workers, chunk=8) as fitness_of:
+    with host.pool(evaluate, num_workers=arguments.workers) as fitness_of:
         for key in jax.random.split(key_run, arguments.generations):
             result = fitness_of(state.population)
             for failure in result.failures:

@@ -1,11 +1,17 @@
 """Fitness from Python in a pool of processes: numbers, failures, and a whole run."""
 
+import multiprocessing
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +22,10 @@ from conftest import REPOSITORY
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import host
+
+if multiprocessing.parent_process() is not None:  # in a worker: a script that seeds at its top
+    random.seed(0)
+    np.random.seed(0)
 
 
 class Unsendable(Exception):
@@ -90,7 +100,7 @@ def test_an_evolution_completes_and_counts_evaluations_that_raise():
     step = jax.jit(evolution.step)
     state = evolution.init(jax.random.key(0), jax.random.normal(jax.random.key(0), (32, 2)))
     raised = missing = 0
-    with host.pool(sometimes, num_workers=1, chunk=8) as fitness_of:
+    with host.pool(sometimes, num_workers=1) as fitness_of:
         for key in jax.random.split(jax.random.key(1), 4):
             evaluation = fitness_of(state.population)
             state, info = step(key, state, evaluation.fitness)
@@ -104,7 +114,7 @@ def test_an_evolution_completes_and_counts_evaluations_that_raise():
 
 def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():
     with (
-        host.pool(evaluate, num_workers=1, stop_on_error=True, chunk=3) as fitness_of,
+        host.pool(evaluate, num_workers=1, stop_on_error=True) as fitness_of,
         pytest.raises(
             host.HostError, match="individual 1: ZeroDivisionError: no such lab"
         ) as error,
@@ -114,22 +124,206 @@ def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():
     assert re.search(r"test_host.py.*in evaluate", str(error.value))
 
 
-def test_a_worker_that_dies_is_an_error_and_no_hang():
-    population = POPULATION[:1].copy()
-    population[0, 0] = 104
+def ends(how: str | int) -> str | int:
+    """Return a number, or end this process, or try to, as a word says."""
+    match how:
+        case "exit 0":
+            os._exit(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "sys.exit":
+            sys.exit("enough")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "lock":
+            return threading.Lock()  # pyright: ignore[reportReturnType]
+    return how
+
+
+def test_a_point_whose_worker_dies_fails_alone():
+    points: list[str | int] = list(range(50))
+    bad = {7: "exit 0", 20: "kill", 30: "sys.exit", 31: "interrupt", 32: "lock"}
+    for index, how in bad.items():
+        points[index] = how
+    with host.executor(ends, num_workers=2) as submit:
+        futures = [submit(point) for point in points]
+        errors = [future.exception() for future in futures]
+        for index, error in enumerate(errors):
+            assert (error is None) == (index not in bad)
+        assert [type(errors[index]) for index in bad] == [
+            host.WorkerDied,
+            host.WorkerDied,
+            RuntimeError,
+            RuntimeError,
+            TypeError,
+        ]
+        assert [str(errors[index]) for index in bad] == [
+            "the worker process died with exit code 0",
+            "the worker process died with exit code -9 (Killed)",
+            "SystemExit: enough",
+            "KeyboardInterrupt",
+            "cannot pickle '_thread.lock' object",
+        ]
+        assert "in ends" in errors[30].__notes__[-1]  # pyright: ignore
+
+        for process in multiprocessing.active_children():  # they have nothing to do
+            process.kill()
+            process.join()
+        assert submit(1).result() == 1
+
+
+def test_a_worker_that_dies_at_each_call_fails_each_individual_and_the_run_goes_on():
+    population = np.full((2, 2), 104.0)
+    with host.pool(evaluate, num_workers=1) as fitness_of:
+        fitness, failures = fitness_of(population)
+    assert np.isnan(fitness).all()
+    assert [str(failure.error) for failure in failures] == [
+        "the worker process died with exit code 1"
+    ] * 2
+
+
+def sleeps(seconds: float) -> float:
+    """Sleep in a process of its own, whose id is written down, where it is for long."""
+    if seconds < 1:
+        time.sleep(seconds)
+    else:
+        subprocess.run([sys.executable, "-c", f"import time; time.sleep({seconds})"], check=True)
+    return seconds
+
+
+def _running(text: str) -> list[int]:
+    """The ids of processes with a text in their command line."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if text in line]
+
+
+def test_an_evaluation_that_never_returns_is_ended_with_what_it_started():
+    # A process takes more than the half second to start, and the first point has it all the same.
+    with host.executor(sleeps, num_workers=1, timeout=0.5) as submit:
+        quick, never, after = submit(0.2), submit(4321.5), submit(0.1)
+        assert quick.result() == 0.2
+        with pytest.raises(TimeoutError, match=r"the evaluation took longer than 0.5 s"):
+            never.result()
+        assert after.result() == 0.1
+    assert _running("time.sleep(4321.5)") == []
+
+
+def test_what_is_unfinished_at_the_end_of_the_context_is_cancelled():
+    with host.executor(sleeps, num_workers=1) as submit:
+        done, running, waiting = submit(0.0), submit(1000), submit(0.0)
+        done.result()
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 1
+    assert done.result() == 0
+    for future in (running, waiting):
+        with pytest.raises(CancelledError):
+            future.result(timeout=0)
+    with pytest.raises(RuntimeError, match="ended with their context"):
+        submit(0.0)
+
+
+def draws(seconds: float) -> tuple[int, float, float]:
+    time.sleep(seconds)
+    return os.getpid(), random.random(), float(np.random.random())
+
+
+def test_global_random_states_differ_between_workers_of_a_script_that_seeds_them():
+    with host.executor(draws, num_workers=2) as submit:
+        found: dict[int, tuple[float, float]] = {}
+        while len(found) < 2:
+            for future in [submit(0.1), submit(0.1)]:
+                process, *numbers = future.result()
+                found.setdefault(process, tuple(numbers))
+    first, second = found.values()
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+
+
+SCRIPT = """
+import time
+from diffevo_jax.optimize import host
+
+def evaluate(x):
+    time.sleep(x)
+    return x
+
+if __name__ == "__main__":
+    try:
+        with host.executor(evaluate, num_workers=4) as submit:
+            futures = [submit(x) for x in (0, 0, 1000, 1000, 1000, 1000, 1000)]
+            futures[1].result()
+            try:
+                print("ready", flush=True)
+                futures[-1].result()
+            finally:
+                begin = time.monotonic()
+    except KeyboardInterrupt:
+        quick = time.monotonic() - begin < 1
+        print([future.result() for future in futures if not future.exception(0)], quick)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """A script of four workers, in a process group of its own, that waits for a slow point."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while "ready" not in (line := process.stdout.readline()):
+        assert line
+    yield process
+    process.kill()
+
+
+# Quiet in processes that are still importing, as they are at once, and in those that evaluate.
+@pytest.mark.parametrize("seconds", [0, 4])
+def test_ctrl_c_is_quiet_and_keeps_what_was_finished(script, seconds):
+    time.sleep(seconds)
+    os.killpg(script.pid, signal.SIGINT)
+    output, errors = script.communicate(timeout=60)
+    assert output.splitlines()[-1] == "[0, 0] True"
+    assert errors == ""
+    assert script.returncode == 0
+
+
+def test_workers_end_with_a_parent_that_is_killed(script):
+    script.kill()
+    script.communicate(timeout=60)  # returns when all have ended, who hold its pipes
+
+
+def _raises() -> None:
+    raise ImportError("no such simulator")
+
+
+class Unloadable:
+    """A function that arrives and cannot be loaded."""
+
+    def __call__(self, x):
+        return x
+
+    def __reduce__(self):
+        return _raises, ()
+
+
+def test_a_function_that_cannot_be_loaded_is_an_error_at_the_start():
     with (
-        host.pool(evaluate, num_workers=1) as fitness_of,
-        pytest.raises(host.HostError, match=r"individual 0: Broken(?s:.*) died"),
+        pytest.raises(ImportError, match="no such simulator"),
+        host.executor(Unloadable(), num_workers=2),
     ):
-        fitness_of(population)
-
-
-@pytest.mark.parametrize("setting", ["num_workers", "chunk"])
-def test_no_workers_and_no_individuals_at_a_time_are_refused(setting):
-    settings: dict[str, Any] = {setting: 0}
-    with pytest.raises(InputError) as error, host.pool(evaluate, **settings):
         pass
-    assert (error.value.path, error.value.seen) == (setting, "0")
+
+
+@pytest.mark.parametrize("setting", ["num_workers", "timeout"])
+def test_no_workers_and_no_time_are_refused(setting, refuses):
+    settings: dict[str, Any] = {setting: 0}
+    with refuses(setting), host.pool(evaluate, **settings):
+        pass
 
 
 def test_a_lambda_is_sent_whole_and_what_cannot_be_sent_is_named():
@@ -159,10 +353,9 @@ def test_a_script_without_a_main_guard_ends_with_the_reason(tmp_path):
     assert last.endswith('belongs under `if __name__ == "__main__":`')
 
 
-def test_a_population_of_another_shape_is_refused():
-    with host.pool(evaluate, num_workers=1) as fitness_of, pytest.raises(InputError) as error:
+def test_a_population_of_another_shape_is_refused(refuses):
+    with host.pool(evaluate, num_workers=1) as fitness_of, refuses("population"):
         fitness_of(np.zeros(2))
-    assert (error.value.path, error.value.seen) == ("population", "(2,)")
 
 
 def test_the_example_evolves_a_policy_in_gymnasium():
