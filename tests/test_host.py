@@ -198,11 +198,11 @@ def _running(text: str) -> list[int]:
 
 
 def test_an_evaluation_that_never_returns_is_ended_with_what_it_started():
-    # A process takes more than the half second to start, and the first point has it all the same.
-    with host.executor(sleeps, num_workers=1, timeout=0.5) as submit:
+    # A process takes more than a second to start, and the first point has it all the same.
+    with host.executor(sleeps, num_workers=1, timeout=1) as submit:
         quick, never, after = submit(0.2), submit(4321.5), submit(0.1)
         assert quick.result() == 0.2
-        with pytest.raises(TimeoutError, match=r"the evaluation took longer than 0.5 s"):
+        with pytest.raises(TimeoutError, match=r"the evaluation took longer than 1 s"):
             never.result()
         assert after.result() == 0.1
     assert _running("time.sleep(4321.5)") == []
@@ -213,7 +213,7 @@ def test_what_is_unfinished_at_the_end_of_the_context_is_cancelled():
         done, running, waiting = submit(0.0), submit(1000), submit(0.0)
         done.result()
         begin = time.monotonic()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 2  # 0.1 s where the cores are free
     assert done.result() == 0
     for future in (running, waiting):
         with pytest.raises(CancelledError):
@@ -258,7 +258,7 @@ if __name__ == "__main__":
             finally:
                 begin = time.monotonic()
     except KeyboardInterrupt:
-        quick = time.monotonic() - begin < 1
+        quick = time.monotonic() - begin < 2
         print([future.result() for future in futures if not future.exception(0)], quick)
 """
 
@@ -295,6 +295,19 @@ def test_ctrl_c_is_quiet_and_keeps_what_was_finished(script, seconds):
 def test_workers_end_with_a_parent_that_is_killed(script):
     script.kill()
     script.communicate(timeout=60)  # returns when all have ended, who hold its pipes
+
+
+def test_a_script_that_never_leaves_the_context_ends(tmp_path):
+    script = tmp_path / "entered.py"
+    script.write_text(
+        "from diffevo_jax.optimize import host\n"
+        "if __name__ == '__main__':\n"
+        "    context = host.executor(abs, num_workers=1)\n"
+        "    print(context.__enter__()(-1).result())\n"
+    )
+    command = [sys.executable, str(script)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "1\n", "")
 
 
 def _raises() -> None:

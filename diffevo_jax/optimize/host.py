@@ -12,6 +12,7 @@ For an ask-evaluate-tell loop, where fitness is data:
 on, for points of any kind, one at a time.
 """
 
+import atexit
 import math
 import multiprocessing
 import os
@@ -153,9 +154,23 @@ def executor(
         staff.tasks.put((future, cloudpickle.dumps(x)))
         return future
 
-    started = threads[:1]  # one alone until it is known that they start
+    def end() -> None:
+        if staff.closed.is_set():
+            return
+        atexit.unregister(end)
+        with staff.lock:
+            staff.closed.set()
+            for process in staff.processes:
+                _kill(process)
+        running = [thread for thread in threads if thread.is_alive()]
+        for _ in running:
+            staff.tasks.put(None)
+        for thread in running:
+            thread.join()
+
+    atexit.register(end)  # of a script that never leaves the context
     try:
-        threads[0].start()
+        threads[0].start()  # alone until it is known that they start
         error = staff.ready.get()
         if isinstance(error, WorkerDied):
             raise RuntimeError(
@@ -167,17 +182,9 @@ def executor(
             raise error
         for thread in threads[1:]:
             thread.start()
-            started.append(thread)
         yield submit
     finally:
-        with staff.lock:
-            staff.closed.set()
-            for process in staff.processes:
-                _kill(process)
-        for _ in started:
-            staff.tasks.put(None)
-        for thread in started:
-            thread.join()
+        end()
 
 
 def packed(function: Callable) -> bytes:
@@ -250,16 +257,16 @@ def _is_alive(worker: _Worker | None) -> bool:
 
 def _start(staff: _Staff) -> tuple[_Worker | None, Exception | None]:
     """Start a process and load the function there; or return why that failed."""
-    here, there = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_work, args=(there,))
-    with staff.lock:
-        if staff.closed.is_set():
-            return None, CancelledError()
-        try:
+    try:
+        here, there = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=_work, args=(there,))
+        with staff.lock:
+            if staff.closed.is_set():
+                return None, CancelledError()
             process.start()
-        except Exception as error:
-            return None, error
-        staff.processes.add(process)
+            staff.processes.add(process)
+    except Exception as error:
+        return None, error
     there.close()
     worker = _Worker(process, here)
     _, error = _ask(staff, worker, staff.function, None)
@@ -328,7 +335,7 @@ def _work(connection: Connection) -> None:
         try:
             evaluate = cloudpickle.loads(function)
         except BaseException as error:
-            connection.send_bytes(cloudpickle.dumps((None, _sendable(error))))
+            connection.send_bytes(_failed(error))
             return
         connection.send_bytes(cloudpickle.dumps((None, None)))
         random.seed()  # anew, because the script that was imported may have seeded them
@@ -350,24 +357,24 @@ def _answer(evaluate: Callable[[Any], Any], x: bytes) -> bytes:
     try:
         return cloudpickle.dumps((evaluate(cloudpickle.loads(x)), None))
     except BaseException as error:
-        return cloudpickle.dumps((None, _sendable(error)))
+        return _failed(error)
 
 
-def _sendable(error: BaseException) -> Exception:
-    """Copy an exception, with its traceback as a note.
+def _failed(error: BaseException) -> bytes:
+    """Pack an exception, with its traceback as a note.
 
-    A RuntimeError with its text where it cannot be sent, or where raising it would end more than
-    the evaluation, as SystemExit would.
+    It is a RuntimeError with the same text where the exception itself cannot be sent, or would end
+    more than the evaluation, as SystemExit does.
     """
     text = traceback.format_exc()
     if isinstance(error, Exception):
         with suppress(Exception):
             sent = cloudpickle.loads(cloudpickle.dumps(error))
             sent.add_note(text)
-            return cloudpickle.loads(cloudpickle.dumps(sent))
+            return cloudpickle.dumps((None, sent))
     sent = RuntimeError("".join(traceback.format_exception_only(error)).strip())
     sent.add_note(text)
-    return sent
+    return cloudpickle.dumps((None, sent))
 
 
 def _fitness(evaluate: Callable[[np.ndarray], float], genome: np.ndarray) -> float:
