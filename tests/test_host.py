@@ -249,8 +249,8 @@ def evaluate(x):
 
 if __name__ == "__main__":
     try:
-        with host.executor(evaluate, num_workers=4) as submit:
-            futures = [submit(x) for x in (0, 0, 1000, 1000, 1000, 1000, 1000)]
+        with host.executor(evaluate, num_workers=2) as submit:
+            futures = [submit(x) for x in (0, 0, 1000, 1000, 1000)]
             futures[1].result()
             try:
                 print("ready", flush=True)
@@ -265,7 +265,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """A script of four workers, in a process group of its own, that waits for a slow point."""
+    """A script of two workers, in a process group of its own, that waits for a slow point."""
     (tmp_path / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")],
