@@ -1,9 +1,13 @@
 """What a minimisation or a maximisation returns, and how it prints."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from diffevo_jax.drawings.search import draw_search
+from diffevo_jax.optimize import table
 
 
 class Optimum(NamedTuple):
@@ -48,6 +52,18 @@ class Result(NamedTuple):
         """Show the best on a few lines, without the arrays."""
         return _lines(self, "cost", self.cost, [optimum.cost for optimum in self.optima])
 
+    def to_pandas(self) -> Any:
+        """Make a DataFrame: a row an evaluation, a column a parameter, and "cost"."""
+        return table.to_pandas(self.population, "cost", self.costs)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the search, into NAME.png, .pdf or .svg if given; returns matplotlib's figure.
+
+        Progress; the best evaluations; importance of the parameters, by a random forest; slices.
+        """
+        columns = table.columns(self.population)
+        return draw_search(columns, self.costs, label="cost", path=path)
+
 
 class MaximizeResult(NamedTuple):
     """The best of a maximisation, and everything that was evaluated: `Result` with values."""
@@ -65,6 +81,18 @@ class MaximizeResult(NamedTuple):
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
         return _lines(self, "value", self.value, [optimum.value for optimum in self.optima])
+
+    def to_pandas(self) -> Any:
+        """Make a DataFrame: a row an evaluation, a column a parameter, and "value"."""
+        return table.to_pandas(self.population, "value", self.values)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the search, into NAME.png, .pdf or .svg if given; returns matplotlib's figure.
+
+        Progress; the best evaluations; importance of the parameters, by a random forest; slices.
+        """
+        columns = table.columns(self.population)
+        return draw_search(columns, self.values, label="value", highest=True, path=path)
 
 
 def in_values(result: Result) -> MaximizeResult:
