@@ -517,6 +517,31 @@ def rollout(
         typer.echo(line)
 
 
+# Searches
+
+
+@app.command()
+def search(
+    journal: Annotated[Path, Argument(metavar="JOURNAL", help="`journal=` of de.minimize.")],
+    plot: Annotated[
+        Path | None,
+        _out("NAME.png, .pdf or .svg: progress, the best, what matters, slices.", False),
+    ] = None,
+    csv: Annotated[Path | None, _out("NAME.csv: a row an evaluation.", False)] = None,
+) -> None:
+    """Show what a search has found, from its journal, also while it runs."""
+    from diffevo_jax.runs.report import search as report
+
+    loaded = report.load(journal)
+    _console().print(*report.lines(journal, loaded), sep="\n")
+    if csv:
+        report.write_csv(csv, loaded)
+        typer.echo(csv)
+    if plot:
+        report.draw(plot, loaded)
+        typer.echo(plot)
+
+
 # The paper, and the machine
 
 
