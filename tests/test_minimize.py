@@ -292,7 +292,7 @@ def test_a_template_gives_the_function_its_own_structure():
     bounds = {"net": {"rate": (1e-4, 1.0), "layers": (1, 8)}, "bias": (np.zeros(3), np.ones(3))}
 
     def cost(p) -> float:
-        assert isinstance(p["net"]["layers"], np.integer)
+        assert isinstance(p["net"]["layers"], int)
         assert p["bias"].shape == (3,)
         far = abs(np.log(p["net"]["rate"] / 0.01)) + (p["net"]["layers"] - 5) ** 2
         return float(far + np.sum((p["bias"] - 0.5) ** 2))
@@ -652,7 +652,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "infinite": ({"bounds": [(0, np.inf)]}, "bounds", "(0, inf) for parameter 0"),
     "shape": ({"bounds": [(0, 1, 2)]}, "bounds", "(1, 3)"),
     "text": ({"bounds": "0 1"}, "bounds", "'0 1'"),
-    "leaf": ({"bounds": {"a": (0, 1), "b": 3}}, "bounds", "3"),
+    "leaf": ({"bounds": {"a": (0, 1), "b": (0, "1")}}, "bounds", "(0, '1')"),
     "index": ({"integers": [2]}, "integers", "[2]"),
     "name": ({"bounds": {"a": (0, 1)}, "log": ["b"]}, "log", "['b']"),
     "broken": ({"bounds": [(0.5, 3)], "integers": [0]}, "integers", "(0.5, 3) for parameter 0"),

@@ -49,6 +49,7 @@ def draw_search(
     parameters: Mapping[str, np.ndarray],
     costs: Any,
     *,
+    feasible: Any = True,
     label: str = "cost",
     highest: bool = False,
     path: str | Path | None = None,
@@ -57,6 +58,7 @@ def draw_search(
 
     parameters: a column `[M]` each, numbers or text; NaN or None where one has no value.
     costs: `[M]`, in the order of evaluation; NaN for failures. highest: the best is the highest.
+    feasible: `[M]`, bool; the others are drawn, but nothing is said of them.
     path: NAME.png, .pdf or .svg.
 
     Raises InputError where no evaluation has a cost, or on another ending of the path.
@@ -67,9 +69,12 @@ def draw_search(
         raise InputError("path", "NAME.png, NAME.pdf or NAME.svg", path)
     costs = np.asarray(costs, float)
     costs = np.where(np.isfinite(costs), costs, np.nan)
-    order = np.argsort(-costs if highest else costs)[: np.isfinite(costs).sum()]  # NaN is last
-    if not len(order):
+    if not np.isfinite(costs).any():
         raise InputError("costs", "at least one number", f"none in {len(costs)}")
+    known = np.where(feasible, costs, np.nan)
+    order = np.argsort(-known if highest else known, kind="stable")[
+        : np.isfinite(known).sum()
+    ]  # NaN is last
     sides = [_side(name, np.asarray(values)) for name, values in parameters.items()]
     importance = _importance(sides, order)
     ranked = np.argsort(-importance.mean, kind="stable")[:MOST_PARAMETERS]
@@ -85,9 +90,10 @@ def draw_search(
         bars = figure.add_subplot(grid[:2, 2] if tall else grid[0, 2])
         _bars(bars, [sides[i] for i in ranked], importance, ranked, len(sides))
         lines = figure.add_subplot(grid[1, :2] if tall else grid[1, :])
-        _parallel(lines, shown, costs, order)
+        _parallel(lines, shown, np.flatnonzero(np.isfinite(costs)), order)
         panels = figure.add_subfigure(grid[2, :])
         title = f"{label}; blue where the other parameters are like the best's"
+        title = title if len(order) else label
         panels.suptitle(title, x=0.01, ha="left", fontsize=11)
         _slices(panels, panels.add_gridspec(down, across), shown, costs, order, label)
         if path is not None:
@@ -169,9 +175,7 @@ def _importance(sides: list[Side], order: np.ndarray) -> Importance:
     count = len(order)
     nothing = np.zeros(len(sides)), np.zeros(len(sides)), math.nan
     if count < 4 * FOLDS:
-        return Importance(
-            *nothing, f"{4 * FOLDS} evaluations with a cost\nat least say what matters"
-        )
+        return Importance(*nothing, f"fewer than {4 * FOLDS} evaluations\nto learn from")
     try:
         from sklearn.ensemble import RandomForestRegressor
         from sklearn.inspection import permutation_importance
@@ -201,12 +205,20 @@ def _importance(sides: list[Side], order: np.ndarray) -> Importance:
 
 def _progress(axes: Any, costs: np.ndarray, order: np.ndarray, label: str, highest: bool) -> None:
     number = np.arange(1, len(costs) + 1)
-    best = (np.fmax if highest else np.fmin).accumulate(costs)
+    known = np.full(len(costs), np.nan)
+    known[order] = costs[order]
+    best = (np.fmax if highest else np.fmin).accumulate(known)
     failed = np.isnan(costs)
+    infeasible = np.isnan(known) & ~failed
     size, alpha = np.clip(np.array([60, 20]) / math.sqrt(len(costs)), [2.5, 0.1], [5, 0.5])
     dots = {"color": X, "ms": size, "alpha": alpha, "mew": 0, "rasterized": True}
-    axes.plot(number, costs, "o", label="evaluation", **dots)
-    axes.step(number, best, where="post", color=FINAL, linewidth=1.5, label="best so far")
+    if len(order):
+        axes.plot(number, known, "o", label="evaluation", **dots)
+        axes.step(number, best, where="post", color=FINAL, linewidth=1.5, label="best so far")
+    if infeasible.any():
+        name = f"infeasible ({infeasible.sum()})"
+        hollow = {**dots, "color": GREY, "mfc": "none", "mew": 0.6, "zorder": 1}
+        axes.plot(number[infeasible], costs[infeasible], "o", label=name, **hollow)
     if failed.any():
         low, bottom = np.full(failed.sum(), 0.015), axes.get_xaxis_transform()
         name = f"failed ({failed.sum()})"
@@ -214,9 +226,12 @@ def _progress(axes: Any, costs: np.ndarray, order: np.ndarray, label: str, highe
     _set_scale(axes, costs)
     axes.set_xlim(0, len(costs) + 1)
     axes.set(xlabel="evaluation", ylabel=label)
-    axes.set_title(f"best {label} {costs[order[0]]:.5g} at evaluation {order[0] + 1}", loc="left")
+    title = "no point satisfies all constraints"
+    if len(order):
+        title = f"best {label} {costs[order[0]]:.5g} at evaluation {order[0] + 1}"
+    axes.set_title(title, loc="left")
     place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98)}
-    for handle in axes.legend(frameon=False, fontsize=8, ncols=3, **place).legend_handles:
+    for handle in axes.legend(frameon=False, fontsize=8, ncols=4, **place).legend_handles:
         handle.set_alpha(1)
 
 
@@ -255,7 +270,7 @@ def _bars(
         axes.set_title(f"what matters, {len(sides)} of {count}", loc="left")
 
 
-def _parallel(axes: Any, sides: list[Side], costs: np.ndarray, order: np.ndarray) -> None:
+def _parallel(axes: Any, sides: list[Side], rows: np.ndarray, order: np.ndarray) -> None:
     """Draw a line an evaluation across all parameters: a sample of them pale, the best strong."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
@@ -271,8 +286,7 @@ def _parallel(axes: Any, sides: list[Side], costs: np.ndarray, order: np.ndarray
         axes.add_collection(LineCollection(lines, **look))
 
     best = order[: max(3, min(MOST_BEST, len(order) // 10))]
-    rest = np.sort(order)[:: math.ceil(len(order) / MOST_LINES)]
-    draw(rest, colors=PALE, linewidths=0.6, zorder=1)
+    draw(_thinned(rows, MOST_LINES), colors=PALE, linewidths=0.6, zorder=1)
     draw(best[:0:-1], colors=X, linewidths=1.0, alpha=0.6, zorder=3)
     draw(best[:1], colors=X0, linewidths=2.0, zorder=4)
     outline = [withStroke(linewidth=2, foreground="white")]
@@ -293,7 +307,8 @@ def _parallel(axes: Any, sides: list[Side], costs: np.ndarray, order: np.ndarray
     axes.set_yticks([MISSING] if missing else [], ["none"] if missing else [], fontsize=8)
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title(f"the best (red), the best {len(best)} (blue), and all", loc="left")
+    title = f"the best (red), the best {len(best)} (blue), and all" if len(best) else "all"
+    axes.set_title(title, loc="left")
 
 
 def _slices(
@@ -305,9 +320,10 @@ def _slices(
     """
     places = np.stack([side.place for side in sides], axis=1)
     places = np.where(np.isnan(places), MISSING, places)
-    distances = (places - places[order[0]]) ** 2
-    rows = np.sort(order)
-    sample = rows[:: math.ceil(len(rows) / MOST_DOTS)]
+    best, rows = order[:1], np.sort(order)
+    infeasible = np.setdiff1d(np.flatnonzero(np.isfinite(costs)), rows)
+    failed = np.flatnonzero(np.isnan(costs))
+    distances = (places - places[best].sum(axis=0)) ** 2
     first = None
     for i, side in enumerate(sides):
         axes = figure.add_subplot(grid[divmod(i, grid.ncols)], sharey=first)
@@ -316,17 +332,33 @@ def _slices(
             _set_scale(axes, costs)
         place = places[:, i]
         near = rows[_nearest(place[rows], distances[rows].sum(axis=1) - distances[rows, i])]
+        sample = _thinned(rows, MOST_DOTS)
         axes.scatter(place[sample], costs[sample], s=4, color=PALE, linewidth=0, rasterized=True)
+        if len(infeasible):
+            some = _thinned(infeasible, MOST_DOTS)
+            hollow = {"s": 5, "facecolor": "none", "edgecolor": GREY, "alpha": 0.4, "zorder": 0.9}
+            axes.scatter(place[some], costs[some], rasterized=True, **hollow)
         axes.scatter(place[near], costs[near], s=9, color=X, linewidth=0, alpha=0.8)
-        axes.scatter(place[order[0]], costs[order[0]], s=45, color=X0, marker="*", zorder=5)
+        if len(failed):
+            bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            axes.plot(place[failed], 0 * failed, "x", color=X0, ms=3, mew=0.6, **bottom)
+        axes.scatter(place[best], costs[best], s=45, color=X0, marker="*", zorder=5)
         missing = bool(np.isnan(side.place).any())
         ticks = [*[(MISSING, "none")] * missing, *side.ticks]
         axes.set_xticks([place for place, _ in ticks], [text for _, text in ticks], fontsize=7)
+        are_words = any(text[:1].isalpha() for _, text in side.ticks)
+        if are_words and sum(len(text) + 1 for _, text in ticks) > 120 / grid.ncols:
+            axes.tick_params(axis="x", labelrotation=25, pad=1)
         axes.set_xlim(MISSING - 0.08 if missing else -0.06, 1.06)
         axes.set_xlabel(side.name, fontsize=8, labelpad=1)
         axes.tick_params(axis="y", labelsize=7, labelleft=i % grid.ncols == 0)
         if i % grid.ncols == 0:
             axes.set_ylabel(label, fontsize=8)
+
+
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """Take every so many of the rows, up to `most`."""
+    return rows[:: max(1, math.ceil(len(rows) / most))]
 
 
 def _nearest(place: np.ndarray, distance: np.ndarray) -> np.ndarray:

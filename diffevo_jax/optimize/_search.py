@@ -42,7 +42,10 @@ def search(
     """
     check_key(key)
     space = make_space(bounds, integers, log)
-    num_genes = len(space.low)
+    if space.has_categories:
+        mend = "call de.minimize, which takes them"
+        raise InputError("bounds", "numbers alone inside JAX", "categories", mend)
+    num_genes = space.num_genes
     size, levels = stage.sizes(evaluations, num_genes)
     least = size * levels + cma.default_size(num_genes)
     if evaluations < least:
@@ -53,7 +56,8 @@ def search(
     def costs_of(unit: jax.Array) -> jax.Array:
         advice = "; or call de.minimize, which takes it"
         x = parameters(space, unit)
-        costs = call_in_jax("cost_fn", mapped, x, otherwise=advice).astype(float)
+        costs, _ = call_in_jax("cost_fn", mapped, x, otherwise=advice)
+        costs = costs.astype(float)
         return jnp.where(jnp.isfinite(costs), costs, jnp.nan)
 
     def run(key: jax.Array) -> Optimum:

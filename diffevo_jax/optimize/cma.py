@@ -122,6 +122,24 @@ def begin(
     return Polish(start, spread, np.asarray(state.population, float), state)
 
 
+def replaced(polish: Polish, places: np.ndarray, points: np.ndarray) -> Polish:
+    """Put other points of the cube, `[K, D]`, at places `[K]` of the population."""
+    assert polish.draws is not None
+    draws = polish.draws.copy()
+    draws[places] = (points - polish.start) / polish.spread
+    strategy = polish.strategy
+    if not hasattr(strategy, "ask"):
+        strategy = strategy._replace(population=draws.astype(strategy.population.dtype))
+    return replace(polish, draws=draws, strategy=strategy)
+
+
+def middle(polish: Polish) -> np.ndarray:
+    """Return the mean of the distribution, `[D]` in the unit cube."""
+    strategy = polish.strategy
+    mean = strategy.mean if hasattr(strategy, "ask") else strategy.strategy.mean
+    return reflect(polish.start + polish.spread * np.asarray(mean, float))
+
+
 def advance(random: np.random.Generator, polish: Polish, costs: np.ndarray) -> Polish:
     """Learn from the costs `[N]`, NaN for those without one, and draw the next points."""
     strategy = polish.strategy

@@ -1,9 +1,11 @@
 """A search's evaluations on disk, as they end: JSON lines, a header first.
 
-    {"format":"diffevo-jax search 1","version":"0.1.0","evaluations":2000}
-    {"x":[0.25,-1.5],"cost":0.123}
+    {"format":"diffevo-jax search 1","version":"0.1.0","parameters":...,"seed":0,...}
+    {"evaluations":2000}
+    {"x":[0.25,-1.5],"cost":0.123,"seconds":4.56}
 
-Strict JSON in UTF-8: NaN and infinity are null, and every float is read back to the bit.
+A line of evaluations is a budget; what else a record may have, `optimize.recording` decides. Strict
+JSON in UTF-8: NaN and infinity are null, and every float is read back to the bit.
 """
 
 import json
@@ -35,7 +37,7 @@ except ModuleNotFoundError:  # the standard library writes the same, ten times s
     orjson: Any = None
 
 FORMAT = "diffevo-jax search 1"
-SYNC_SECONDS = 0.2  # the least time between two waits for the disk
+SYNC_SECONDS = 1.0  # the least time between two waits for the disk
 FAR = 2**40  # where Windows locks a byte: others cannot read what it locks
 
 
@@ -43,7 +45,7 @@ class Journal:
     """A file of records that one process appends to.
 
     An append returns when the operating system has the records: a process that is killed loses
-    none. The disk has them .2 s later at most, while more are appended, and on `close`: a power
+    none. The disk has them a second later at most, while more are appended, and on `close`: a power
     cut loses no more than the last of them. A new file is made where there is none.
 
     path: the file. header: what the records belong to; a file there must have the same.
@@ -53,7 +55,7 @@ class Journal:
     another process writes, and leaves it as it is; OSError where an append cannot be written: the
     file ends with the append before.
 
-        with Journal("search.jsonl", {"evaluations": 2000}) as journal:
+        with Journal("search.jsonl", {"seed": 0}) as journal:
             journal.append({"x": [0.25, -1.5], "cost": 0.123})
     """
 

@@ -8,31 +8,49 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from diffevo_jax.optimize import cma, stage
-from diffevo_jax.optimize.arrays import finite
+from diffevo_jax.optimize import cma, stage, surrogate
+from diffevo_jax.optimize.arrays import CostSamples, finite, joined
 from diffevo_jax.optimize.cma import Polish
+from diffevo_jax.optimize.space import Space, parameters, to_unit
 from diffevo_jax.optimize.stage import Stage
+from diffevo_jax.optimize.surrogate import Surrogate
 
 # CMA-ES has converged when its best costs change by less than this share of the stage's range.
 FLAT = 1e-13
+# Evaluations a parameter, below which a model leads the search of categories.
+FEW = 100
 
 
 class SearchForOne(NamedTuple):
     """Where a search stands.
 
-    phase: what the points belong to: the first point, the global stage or CMA-ES.
+    phase: what the points belong to: the guesses, the model, the global stage or CMA-ES.
+    space: that of the parameters, for the model.
     evaluations, least: the budget, and the deviation `[D]` that whole numbers keep.
-    first, first_cost: a point to begin with, `[D]`, and its cost.
-    round: number of the round, from 0. stage, polish: what waits for costs in their phases.
+    guesses, guess_x: points to begin with, `[F, D]`, and their values, `[F, P]`.
+    guess_costs: their costs `[F]`, NaN for those without one.
+    first, first_cost: the best of the guesses and of what was known, `[D]`, and its cost.
+    known: what was known before the search. step: CMA-ES' first deviation around `first`, of the
+        cube's side, where no global stage comes before it; 0 for the usual way.
+    given: costs `[N]` of those points that are known, NaN for the others; None for none.
+    round: number of the round, from 0. model, stage, polish: what waits for costs in their phases.
     bests, scale: by which CMA-ES has converged, see `is_flat`.
     """
 
-    phase: Literal["first", "global", "local"]
+    phase: Literal["guesses", "model", "global", "local"]
+    space: Space
     evaluations: int
     least: np.ndarray
+    guesses: np.ndarray
+    guess_x: np.ndarray
     first: np.ndarray
-    first_cost: float = np.nan
+    first_cost: float
+    known: CostSamples
+    step: float = 0.0
+    guess_costs: np.ndarray = np.empty(0)
+    given: np.ndarray | None = None
     round: int = 0
+    model: Surrogate | None = None
     stage: Stage | None = None
     polish: Polish | None = None
     bests: np.ndarray | None = None
@@ -41,27 +59,71 @@ class SearchForOne(NamedTuple):
     @property
     def points(self) -> Any:
         """The points to evaluate next, `[N, D]` in the unit cube."""
-        if self.phase == "first":
-            return self.first[None]
+        if self.phase == "guesses":
+            return self.guesses
+        if self.phase == "model":
+            assert self.model is not None
+            return to_unit(self.space, self.model.proposals)
         waiting = self.stage if self.phase == "global" else self.polish
         assert waiting is not None
         return waiting.points
 
 
-def begin(first: np.ndarray, evaluations: int, least: np.ndarray) -> SearchForOne:
-    """Begin with a point `[D]` of the unit cube."""
-    return SearchForOne("first", evaluations, least, first)
+def begin(
+    random: np.random.Generator,
+    space: Space,
+    guesses: np.ndarray,
+    guess_x: np.ndarray,
+    known: CostSamples,
+    step: float,
+    evaluations: int,
+    least: np.ndarray,
+) -> SearchForOne:
+    """Begin with points `[F, D]` of the unit cube, and with what is known; one of them at least.
+
+    guess_x: the points' values, `[F, P]`.
+    """
+    first, first_cost = _best(joined(known, CostSamples(guesses, np.full(len(guesses), np.nan))))
+    state = SearchForOne(
+        "guesses",
+        space,
+        evaluations,
+        least,
+        guesses,
+        guess_x,
+        first,
+        first_cost,
+        known,
+        float(step),
+    )
+    return state if len(guesses) else _begin_round(random, state)
+
+
+def guessed(state: SearchForOne, points: np.ndarray, costs: np.ndarray) -> SearchForOne:
+    """Take the costs `[F]` of guesses, `[F, D]`."""
+    best = CostSamples(state.first[None], np.array([state.first_cost]))
+    first, first_cost = _best(joined(best, CostSamples(points, costs)))
+    return state._replace(first=first, first_cost=first_cost)
 
 
 def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray) -> SearchForOne:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
-    if state.phase == "first":
-        return _explore(random, state._replace(first_cost=costs[0]))
+    state = state._replace(given=None)
+    if state.phase == "guesses":
+        return _begin_round(
+            random, guessed(state._replace(guess_costs=costs), state.guesses, costs)
+        )
     if state.phase == "global":
         assert state.stage is not None
         after = stage.advance(state.stage, costs)
         state = state._replace(stage=after)
-        return _polish(random, state) if after.points is None else state
+        return _polish_best(random, state, after.samples) if after.points is None else state
+    if state.phase == "model":
+        assert state.model is not None
+        model = state.model
+        if len(model.costs) < min(surrogate.MOST, state.evaluations):
+            return state._replace(model=surrogate.advance(random, state.space, model))
+        return _polish_modelled(random, state, model)
     assert state.polish is not None
     assert state.bests is not None
     bests = append(state.bests, np.min(finite(costs)))
@@ -69,27 +131,108 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
         polish = cma.advance(random, state.polish, costs)
         if polish.draws is not None:
             return state._replace(polish=polish, bests=bests)
-    return _explore(random, state._replace(round=state.round + 1))
+    nothing = CostSamples(state.known.points[:0], state.known.costs[:0])
+    after = state._replace(round=state.round + 1, known=nothing, step=0.0, polish=None)
+    return _begin_round(random, after)
 
 
-def _explore(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
-    num_genes = len(state.first)
+def chosen(state: SearchForOne, x: np.ndarray) -> SearchForOne:
+    """Note which point `[P]` is evaluated of those that the model proposes."""
+    assert state.model is not None
+    return state._replace(model=surrogate.chosen(state.model, x))
+
+
+def learned(state: SearchForOne, x: np.ndarray, costs: np.ndarray) -> SearchForOne:
+    """Take costs `[K]` of points `[K, P]` of the model, NaN for those without one."""
+    assert state.model is not None
+    return state._replace(model=surrogate.learned(state.model, x, costs))
+
+
+def replaced(state: SearchForOne, places: np.ndarray, points: np.ndarray) -> SearchForOne:
+    """Put other points, `[K, D]`, at places `[K]`."""
+    if state.stage is not None:
+        return state._replace(stage=stage.replaced(state.stage, places, points))
+    if state.polish is not None:
+        return state._replace(polish=cma.replaced(state.polish, places, points))
+    guesses = state.guesses.copy()
+    guesses[places] = points
+    return state._replace(guesses=guesses)
+
+
+def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
+    """Begin a global stage; CMA-ES where there is a step, or more is known than it would sample."""
+    num_genes = state.guesses.shape[1]
+    if state.step:
+        return _polish(random, state, state.first, np.full(num_genes, state.step), state.known)
+    num_values = state.space.num_values
+    few = state.evaluations <= FEW * num_values
+    if state.round == 0 and few and state.space.has_categories:
+        known = np.reshape(parameters(state.space, state.known.points), (-1, num_values))
+        x = np.concatenate([known, state.guess_x])
+        costs = np.concatenate([state.known.costs, state.guess_costs])
+        model = surrogate.begin(random, state.space, x, costs, state.evaluations)
+        return state._replace(phase="model", model=model)
     size, levels = stage.sizes(state.evaluations, num_genes)
+    if len(state.known.costs) >= size * levels:
+        return _polish_best(random, state, state.known)
     first = stage.begin(random, size * 2**state.round, levels, num_genes, stage.consensus_evolution)
-    return state._replace(phase="global", stage=first, polish=None)
+    state = state._replace(phase="global", stage=first)
+    number = min(len(state.known.costs), size // 2)
+    if not number:
+        return state
+    # The best of what is known takes part in the first generation, and is not paid for.
+    order = np.argsort(state.known.costs)
+    best, rest = (state.known.points[part] for part in (order[:number], order[number:]))
+    given = np.full(size, np.nan)
+    given[:number] = state.known.costs[order[:number]]
+    return state._replace(
+        stage=stage.replaced(first, np.arange(number), best),
+        known=CostSamples(rest, state.known.costs[order[number:]]),
+        given=given,
+    )
 
 
-def _polish(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
-    assert state.stage is not None
-    points, costs = state.stage.samples
-    start, spread = stage.start_of(points, costs, state.stage.levels)
-    if state.round == 0 and state.first_cost < np.fmin.reduce(costs, initial=np.inf):
+def _polish_modelled(
+    random: np.random.Generator, state: SearchForOne, model: Surrogate
+) -> SearchForOne:
+    """Begin CMA-ES at the best that the model has found."""
+    points = np.reshape(to_unit(state.space, model.x), (-1, state.space.num_genes))
+    samples = CostSamples(points, np.where(np.isfinite(model.costs), model.costs, np.nan))
+    spread = np.full(points.shape[1], stage.SAMPLE_SPREAD)
+    return _polish(random, state._replace(model=None), _best(samples)[0], spread, samples)
+
+
+def _polish_best(
+    random: np.random.Generator, state: SearchForOne, samples: CostSamples
+) -> SearchForOne:
+    """Begin CMA-ES at the best of samples, or at a guess that is better than all of them."""
+    levels = stage.LEVELS if state.stage is None else state.stage.levels
+    whole = samples if state.stage is None else joined(samples, state.known)
+    start, spread = stage.start_of(whole.points, whole.costs, levels)
+    if state.round == 0 and state.first_cost < np.fmin.reduce(samples.costs, initial=np.inf):
         start = state.first
+    return _polish(random, state, start, spread, whole)
+
+
+def _polish(
+    random: np.random.Generator,
+    state: SearchForOne,
+    start: np.ndarray,
+    spread: np.ndarray,
+    samples: CostSamples,
+) -> SearchForOne:
     size = cma.default_size(len(start)) * 2**state.round
     polish = cma.begin(random, start, spread, size, state.least)
     bests = np.full(window(size, len(start)), np.nan)
-    scale = float(np.ptp(finite(costs)))
+    scale = float(np.ptp(finite(samples.costs)))
     return state._replace(phase="local", stage=None, polish=polish, bests=bests, scale=scale)
+
+
+def _best(samples: CostSamples) -> tuple[np.ndarray, float]:
+    """Return the sample of the least cost, the first one where there is no cost."""
+    costs = np.ravel(samples.costs)
+    place = int(np.argmin(np.where(np.isnan(costs), np.inf, costs)))
+    return samples.points[place], float(costs[place])
 
 
 def window(size: int, num_genes: int) -> int:

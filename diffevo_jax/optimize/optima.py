@@ -70,15 +70,15 @@ class Niches(NamedTuple):
 class SearchForAll(NamedTuple):
     """Where a search stands.
 
-    phase: what the points belong to: the first point, an even sample, the evolution or the niches.
-    evaluations: the budget. first: a point to begin with, `[D]`.
+    phase: what the points belong to: the guesses, an even sample, the evolution or the niches.
+    evaluations: the budget. guesses: points to begin with, `[F, D]`.
     samples: all points but those of niches. optima: those that were polished to the end.
     even: the even sample, `[N, D]`. stage, niches: what waits for costs in their phases.
     """
 
-    phase: Literal["first", "even", "global", "local"]
+    phase: Literal["guesses", "even", "global", "local"]
     evaluations: int
-    first: np.ndarray
+    guesses: np.ndarray
     samples: CostSamples
     optima: CostSamples
     even: np.ndarray | None = None
@@ -88,21 +88,21 @@ class SearchForAll(NamedTuple):
     @property
     def points(self) -> Any:
         """The points to evaluate next, `[N, D]` in the unit cube."""
-        if self.phase == "first":
-            return self.first[None]
+        if self.phase == "guesses":
+            return self.guesses
         if self.phase == "even":
             return self.even
         if self.phase == "global":
             assert self.stage is not None
             return self.stage.points
         assert self.niches is not None
-        return self.niches.points[self.niches.slots >= 0].reshape(-1, len(self.first))
+        return self.niches.points[self.niches.slots >= 0].reshape(-1, self.guesses.shape[1])
 
 
-def begin(first: np.ndarray, evaluations: int) -> SearchForAll:
-    """Begin with a point `[D]` of the unit cube."""
-    nothing = CostSamples(np.empty((0, len(first))), np.empty(0))
-    return SearchForAll("first", evaluations, first, nothing, nothing)
+def begin(guesses: np.ndarray, known: CostSamples, evaluations: int) -> SearchForAll:
+    """Begin with points `[F, D]` of the unit cube, and with what is known."""
+    nothing = CostSamples(guesses[:0], np.empty(0))
+    return SearchForAll("guesses", evaluations, guesses, known, nothing)
 
 
 def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray) -> SearchForAll:
@@ -121,10 +121,10 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
         state = state._replace(samples=joined(state.samples, after.samples), stage=None)
         return _go_on(random, state, _niches(state))
     state = state._replace(samples=joined(state.samples, CostSamples(state.points, costs)))
-    if state.phase == "first":
+    if state.phase == "guesses":
         return _even(random, state)
     size = len(costs) // LEVELS
-    first = stage.begin(random, size, LEVELS, len(state.first), plain_evolution)
+    first = stage.begin(random, size, LEVELS, state.guesses.shape[1], plain_evolution)
     return state._replace(phase="global", even=None, stage=first)
 
 
@@ -147,7 +147,7 @@ def merged(optima: CostSamples) -> np.ndarray:
 
 def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
     half = max(2 * LEVELS, int(SAMPLED * state.evaluations / ROUNDS / 2))
-    points = random.uniform(size=(half, len(state.first)))
+    points = random.uniform(size=(half, state.guesses.shape[1]))
     return state._replace(phase="even", even=points, niches=None)
 
 
@@ -160,7 +160,7 @@ def _go_on(random: np.random.Generator, state: SearchForAll, niches: Niches | No
 
 def _niches(state: SearchForAll) -> Niches | None:
     """Pick the basins of the samples that have no optimum yet; None where there is none."""
-    num_genes = len(state.first)
+    num_genes = state.guesses.shape[1]
     size, evaluations = cma.default_size(num_genes), int((1 - SAMPLED) * state.evaluations / ROUNDS)
     slots = int(np.clip(evaluations // (100 * size), 1, 256))
     most = max(slots, int(PROBED * evaluations / (PROBE * size)))

@@ -5,18 +5,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property, wraps
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import jax
 import numpy as np
 
 from diffevo_jax.checks import InputError, check_key
+from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.cma import default_size
-from diffevo_jax.optimize.space import Space, make_space
+from diffevo_jax.optimize.known import known_points
+from diffevo_jax.optimize.space import Space, make_space, rows_of
 
 Optima = Literal["one", "all"]
 # The options of the loop that calls the function; a search has none of them.
-OF_THE_LOOP = ("batched", "workers", "jit", "target", "callback", "progress")
+OF_THE_LOOP = (
+    "batched",
+    "workers",
+    "executor",
+    "timeout",
+    "seconds",
+    "jit",
+    "target",
+    "callback",
+    "journal",
+    "progress",
+)
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,20 +52,28 @@ class Options:
     log: Sequence[int | str] = ()
     optima: Optima = "one"
     initial: Any = None
+    step: float | None = None
+    known: Any = None
+    constraints: Sequence[Callable[..., Any]] | Literal["returned"] = ()
+    noisy: bool = False
     batched: bool = False
     workers: int | None = None
+    executor: Any = None
+    timeout: float | None = None
+    seconds: float | None = None
     jit: bool | None = None
     target: float | None = None
     callback: Callable[[Any], Any] | None = None
+    journal: str | PathLike[str] | None = None
     progress: bool = False
 
     def __post_init__(self):
         """Check what can be checked without the cost function."""
-        least = 2 * default_size(len(self.space.low))
+        least = 2 * default_size(self.space.num_values)
         if not _is_whole(self.evaluations):
             raise InputError("evaluations", "a whole number", repr(self.evaluations))
-        if self.evaluations < least:
-            generations = f"two generations of {len(self.space.low)} parameters"
+        if self.evaluations < min(least, self.space.size):
+            generations = f"two generations of {self.space.num_values} parameters"
             raise InputError("evaluations", f"at least {least}, {generations}", self.evaluations)
         if self.key is not None and self.seed is not None:
             raise InputError("key, seed", "one of the two", "both")
@@ -67,6 +89,38 @@ class Options:
         if workers is not None and workers > 1 and (self.batched or self.jit):
             name = "batched" if self.batched else "jit"
             raise InputError("workers", f"None or 1 with {name}=True", workers)
+        if self.executor is not None:
+            if not callable(getattr(self.executor, "submit", None)):
+                expected = "an executor, as concurrent.futures has them, with submit(function, x)"
+                raise InputError("executor", expected, f"{self.executor!r:.60}")
+            if self.batched or self.jit:
+                name = "batched" if self.batched else "jit"
+                raise InputError("executor", f"None with {name}=True", f"{self.executor!r:.60}")
+        for name in ("timeout", "seconds", "step"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
+                raise InputError(name, "a number above 0", repr(value))
+        if self.step is not None and self.step > 1:
+            raise InputError("step", "a share of each parameter's side, in (0, 1]", self.step)
+        if self.timeout is not None and (self.batched or self.jit):
+            name = "batched" if self.batched else "jit"
+            raise InputError("timeout", f"None with {name}=True", self.timeout)
+        if self.step is not None and self.initial is None and self.known is None:
+            raise InputError("step", "a point to search around: initial or known", "none")
+        if self.step is not None and self.optima == "all":
+            raise InputError("step", 'none with optima="all"', self.step)
+        if self.constraints != "returned" and not (
+            isinstance(self.constraints, Sequence) and all(map(callable, self.constraints))
+        ):
+            expected = "a list of functions g, at most 0 where they hold, or 'returned'"
+            raise InputError("constraints", expected, f"{self.constraints!r:.60}")
+        if self.noisy and self.optima == "all":
+            raise InputError("noisy", 'False with optima="all"', self.noisy)
+        if self.space.has_categories and self.jit:
+            raise InputError("jit", "None or False with categories, for JAX has none", self.jit)
+        if self.space.is_nested and self.batched:
+            seen = "options that have parameters of their own"
+            raise InputError("batched", "points of one structure", seen, "take batched=False")
         if self.jit not in (None, True, False):
             raise InputError("jit", "True, False or None", repr(self.jit))
         if self.target is not None and not isinstance(self.target, Real):
@@ -80,6 +134,21 @@ class Options:
     def space(self) -> Space:
         """The box of the parameters."""
         return make_space(self.bounds, self.integers, self.log)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether points are evaluated elsewhere, and end in any order."""
+        return self.executor is not None or (self.workers or 0) > 1 or self.timeout is not None
+
+    def first_points(self) -> np.ndarray:
+        """The points to evaluate first, `[F, P]`."""
+        if self.initial is None:
+            return np.empty((0, self.space.num_values))
+        return rows_of(self.space, self.initial, "initial")
+
+    def known_points(self) -> CostSamples:
+        """What is known beforehand: values `[K, P]`, and costs `[K]`."""
+        return known_points(self.space, self.known)
 
     def random(self) -> np.random.Generator:
         """Make the generator of the search's draws."""
@@ -111,6 +180,10 @@ def takes_options(
         return call
 
     return decorated
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffevo_jax.drawings.search import draw_search
-from diffevo_jax.optimize import table
+from diffevo_jax.optimize.table import numbers, to_pandas
 
 
 class Optimum(NamedTuple):
@@ -36,6 +36,10 @@ class Result(NamedTuple):
     history: evaluations so far, and the best cost of them, `[G, 2]`, after each generation.
     failures: evaluations that raised, or gave no finite number.
     message: why it ended, and what was wrong.
+    standard_error: of `cost`, with noisy=True, where it is the mean of evaluations that did not
+        choose x; else NaN.
+    feasible: `[M]`, bool, whether the constraints hold.
+    table: the parameters by name, `[M]` each: what a template's population is as columns.
     """
 
     x: Any
@@ -47,22 +51,25 @@ class Result(NamedTuple):
     history: np.ndarray
     failures: int
     message: str
+    standard_error: float
+    feasible: np.ndarray
+    table: dict[str, np.ndarray]
 
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
         return _lines(self, "cost", self.cost, [optimum.cost for optimum in self.optima])
 
     def to_pandas(self) -> Any:
-        """Make a DataFrame: a row an evaluation, a column a parameter, and "cost"."""
-        return table.to_pandas(self.population, "cost", self.costs)
+        """Make a DataFrame: a row an evaluation, a column a parameter, "cost" and "feasible"."""
+        return to_pandas(self.table, {"cost": self.costs, "feasible": self.feasible})
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw the search, into NAME.png, .pdf or .svg if given; returns matplotlib's figure.
 
         Progress; the best evaluations; importance of the parameters, by a random forest; slices.
         """
-        columns = table.columns(self.population)
-        return draw_search(columns, self.costs, label="cost", path=path)
+        columns = {name: numbers(values) for name, values in self.table.items()}
+        return draw_search(columns, self.costs, feasible=self.feasible, path=path)
 
 
 class MaximizeResult(NamedTuple):
@@ -77,22 +84,26 @@ class MaximizeResult(NamedTuple):
     history: np.ndarray
     failures: int
     message: str
+    standard_error: float
+    feasible: np.ndarray
+    table: dict[str, np.ndarray]
 
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
         return _lines(self, "value", self.value, [optimum.value for optimum in self.optima])
 
     def to_pandas(self) -> Any:
-        """Make a DataFrame: a row an evaluation, a column a parameter, and "value"."""
-        return table.to_pandas(self.population, "value", self.values)
+        """Make a DataFrame: a row an evaluation, a column a parameter, "value" and "feasible"."""
+        return to_pandas(self.table, {"value": self.values, "feasible": self.feasible})
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw the search, into NAME.png, .pdf or .svg if given; returns matplotlib's figure.
 
         Progress; the best evaluations; importance of the parameters, by a random forest; slices.
         """
-        columns = table.columns(self.population)
-        return draw_search(columns, self.values, label="value", highest=True, path=path)
+        columns = {name: numbers(values) for name, values in self.table.items()}
+        settings: Any = {"feasible": self.feasible, "label": "value", "highest": True}
+        return draw_search(columns, self.values, **settings, path=path)
 
 
 def in_values(result: Result) -> MaximizeResult:
@@ -108,12 +119,16 @@ def in_values(result: Result) -> MaximizeResult:
         history=result.history * np.array([1, -1]),
         failures=result.failures,
         message=result.message,
+        standard_error=result.standard_error,
+        feasible=result.feasible,
+        table=result.table,
     )
 
 
 def _lines(result: Result | MaximizeResult, name: str, best: float, optima: list[float]) -> str:
+    error = f" ± {result.standard_error:.2g}" if result.standard_error > 0 else ""
     lines = [
-        f"{name:11}  {best:.6g}",
+        f"{name:11}  {best:.6g}{error}",
         f"x            {_short(result.x)}",
         f"evaluations  {result.evaluations} ({result.failures} failed)",
     ]
@@ -130,7 +145,12 @@ def _short(x: Any) -> str:
         return np.array2string(x, precision=5, threshold=12, edgeitems=3).replace("\n", "")
     leaves, _ = jax.tree_util.tree_flatten_with_path(x)
     return ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True, separator='/')}="
-        + (f"{leaf:.5g}" if np.ndim(leaf) == 0 else _short(np.asarray(leaf)))
+        f"{jax.tree_util.keystr(path, simple=True, separator='/')}=" + _leaf(leaf)
         for path, leaf in leaves
     )
+
+
+def _leaf(leaf: Any) -> str:
+    if isinstance(leaf, np.ndarray | jax.Array) and np.ndim(leaf):
+        return _short(np.asarray(leaf))
+    return f"{leaf:.5g}" if isinstance(leaf, float | np.floating) else str(leaf)

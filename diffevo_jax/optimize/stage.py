@@ -85,6 +85,19 @@ def advance(stage: Stage, costs: np.ndarray, hidden: Any = False) -> Stage:
     return stage._replace(points=np.asarray(points, float), samples=samples, evolution=evolution)
 
 
+def replaced(stage: Stage, places: np.ndarray, points: np.ndarray) -> Stage:
+    """Put other points, `[K, D]`, at places `[K]` of the population."""
+    assert stage.points is not None
+    whole = stage.points.copy()
+    whole[places] = points
+    stage = stage._replace(points=whole)
+    if stage.evolution is None:
+        return stage
+    genomes = np.array(stage.evolution.population)
+    genomes[places] = genomes_at(points)
+    return stage._replace(evolution=stage.evolution._replace(population=genomes))
+
+
 def consensus_evolution(size: int, levels: int) -> Algorithm:
     """Configure the search for one optimum: steps to the weighted mean, as an evolution strategy's.
 

@@ -14,58 +14,88 @@ from diffevo_jax.runs.results.files import write_whole
 
 
 class Evaluations(NamedTuple):
-    """A journal's records as columns.
+    """A journal's evaluations as columns.
 
-    header: as it is. columns: a parameter each, `[M]`. costs: `[M]`, NaN for failures; values
-    where the header says maximize. records: as they are.
+    label: "cost", or "value" of a maximisation. budget: evaluations in all, None before the first.
+    columns: a parameter each, `[M]`. costs: `[M]`, NaN for failures. seconds: `[M]`, NaN where
+    they are not known. errors: M, what they raised, "" for nothing.
+    broken: by how much constraints that the cost function returns are broken, `[M]`; 0 without.
+    is_constrained: whether it returns some.
     """
 
-    header: dict
+    label: str
+    budget: int | None
     columns: dict[str, np.ndarray]
     costs: np.ndarray
-    records: list[dict]
-
-    @property
-    def label(self) -> str:
-        """What a cost is called."""
-        return "value" if self.header.get("maximize") else "cost"
+    seconds: np.ndarray
+    errors: list[str]
+    broken: np.ndarray
+    is_constrained: bool
 
 
 def load(path: Path) -> Evaluations:
     """Read a journal. Raises InputError on a file that is none, OSError."""
     header, records = journal.read(path)
-    costs = np.array([record.get("cost") for record in records], float)
-    columns = table.columns_of([record.get("x") for record in records])
-    return Evaluations(header, columns, costs, records)
+    before, budget = 0, None
+    for record in records:
+        before = record.get("restart", before)
+        budget = before + record["evaluations"] if "evaluations" in record else budget
+    records = [record for record in records if "x" in record]
+    names = list(dict.fromkeys(each["name"] for each in header["parameters"]))
+    points = [record["x"] for record in records]
+    points = [x if isinstance(x, dict) else dict(zip(names, x, strict=True)) for x in points]
+    broken = np.array([record.get("broken", 0.0) for record in records], float)
+    return Evaluations(
+        label="value" if header["maximize"] else "cost",
+        budget=budget,
+        columns={name: table.numbers([point.get(name) for point in points]) for name in names},
+        costs=np.array([record["cost"] for record in records], float),
+        seconds=np.array([record.get("seconds") for record in records], float),
+        errors=[record.get("error", "") for record in records],
+        broken=np.where(np.isnan(broken), np.inf, broken),  # JSON has no infinity
+        is_constrained=header["constraints"] == "returned",
+    )
 
 
 def lines(path: Path, loaded: Evaluations) -> list[str]:
     """Say what a journal holds: evaluations, failures, time, the best and its parameters."""
-    count, total = len(loaded.records), loaded.header.get("evaluations")
-    failures = [record for record in loaded.records if record.get("cost") is None]
-    of = f" of {total}" if total else ""
-    shown = [("evaluations", f"{count}{of} ({len(failures)} failed)")]
-    errors = [record["error"] for record in failures if record.get("error")]
-    if errors:
-        shown.append(("first failure", errors[0].strip().splitlines()[-1]))
-    spent = sum(record.get("seconds") or 0 for record in loaded.records)
+    costs, has_cost = loaded.costs, ~np.isnan(loaded.costs)
+    notes = [f"{np.sum(~has_cost)} failed"]
+    if loaded.is_constrained:
+        notes.append(f"{np.sum(has_cost & (loaded.broken > 0))} infeasible")
+    of = "" if loaded.budget is None else f" of {loaded.budget}"
+    shown = [("evaluations", f"{len(costs)}{of} ({', '.join(notes)})")]
+    first = next(filter(None, loaded.errors), "")
+    if first:
+        shown.append(("first failure", first.splitlines()[0]))
+    timed = loaded.seconds[~np.isnan(loaded.seconds)]
+    of = "" if len(timed) == len(costs) else f"{len(timed)} of the "
+    spent = f"{_duration(timed.sum())} in {of}evaluations, " if len(timed) else ""
     written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
-    evaluating = f"{_duration(spent)} in evaluations, " if spent else ""
-    shown.append(("time", f"{evaluating}the last one at {written}"))
-    if len(failures) < count:
-        best = int((np.nanargmax if loaded.header.get("maximize") else np.nanargmin)(loaded.costs))
-        shown.append((f"best {loaded.label}", f"{loaded.costs[best]:.6g}, evaluation {best + 1}"))
-        shown += [(f"  {name}", _text(values[best])) for name, values in loaded.columns.items()]
+    shown.append(("time", f"{spent}the last one at {written}"))
+    if has_cost.any():
+        # Feasible ones first, then those that break the least.
+        upwards = -costs if loaded.label == "value" else costs
+        best = np.lexsort((upwards, loaded.broken, ~has_cost))[0]
+        by = loaded.broken[best]
+        note = f"; none is feasible, it breaks constraints by {by:.3g}" if by > 0 else ""
+        shown.append((f"best {loaded.label}", f"{costs[best]:.6g}, evaluation {best + 1}{note}"))
+        columns = loaded.columns.items()
+        shown += [(f"  {name}", _text(values[best]) or "none") for name, values in columns]
     width = max(len(name) for name, _ in shown)
     return [f"{name:<{width}}  {text}" for name, text in shown]
 
 
 def write_csv(path: Path, loaded: Evaluations) -> None:
-    """Write a row an evaluation: parameters, cost or value, and seconds and error where known."""
-    columns: dict[str, Any] = table.with_costs(loaded.columns, loaded.label, loaded.costs)
-    for name in ("seconds", "error"):
-        if any(name in record for record in loaded.records):
-            columns[name] = [record.get(name) for record in loaded.records]
+    """Write a row an evaluation: parameters, cost or value, and what else is known of it."""
+    answers: dict[str, Any] = {loaded.label: loaded.costs}
+    if loaded.is_constrained:
+        answers["feasible"] = loaded.broken == 0
+    if not np.isnan(loaded.seconds).all():
+        answers["seconds"] = loaded.seconds
+    if any(loaded.errors):
+        answers["error"] = loaded.errors
+    columns = table.with_answers(loaded.columns, answers)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -77,8 +107,14 @@ def write_csv(path: Path, loaded: Evaluations) -> None:
 
 def draw(path: Path, loaded: Evaluations) -> None:
     """Draw the four panels of `Result.plot`."""
-    highest = loaded.label == "value"
-    draw_search(loaded.columns, loaded.costs, label=loaded.label, highest=highest, path=path)
+    draw_search(
+        loaded.columns,
+        loaded.costs,
+        feasible=loaded.broken == 0,
+        label=loaded.label,
+        highest=loaded.label == "value",
+        path=path,
+    )
 
 
 def _text(value: Any) -> str:

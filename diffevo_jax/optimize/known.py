@@ -1,0 +1,73 @@
+"""Points whose costs are known before a search: pairs, a table, a journal, a study of Optuna."""
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from diffevo_jax.checks import InputError
+from diffevo_jax.optimize.arrays import CostSamples
+from diffevo_jax.optimize.space import Space, flat, point_of
+
+
+def known_records(space: Space, records: list[dict[str, Any]]) -> CostSamples:
+    """Read the records of a journal, without those that broke constraints: values and costs."""
+    return known_points(space, list(_evaluations(space, records)))
+
+
+def known_points(space: Space, known: Any) -> CostSamples:
+    """Read what is known: values `[K, P]` and costs `[K]`, without those that have no finite cost.
+
+    known: (x, cost) pairs, x as the cost function takes it; a pandas table, one column a parameter
+        and `cost`; the path of a journal; a study of Optuna, whose values are the costs.
+
+    Raises InputError naming the first point that is not in the space.
+    """
+    if isinstance(known, CostSamples):  # read before
+        return known
+    pairs = [] if known is None else list(_pairs(space, known))
+    x, costs = np.empty((len(pairs), space.num_values)), np.empty(len(pairs))
+    for place, (point, cost) in enumerate(pairs):
+        try:
+            x[place] = flat(space, point)
+            costs[place] = np.nan if cost is None else cost
+        except InputError as error:
+            raise InputError(f"known, point {place}", error.expected, error.seen) from None
+        except (TypeError, ValueError):
+            path = f"known, cost of point {place}"
+            raise InputError(path, "a number", f"{cost!r:.60}") from None
+    has_cost = np.isfinite(costs)
+    return CostSamples(x[has_cost], costs[has_cost])
+
+
+def _pairs(space: Space, known: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(known, str | PathLike):
+        from diffevo_jax.optimize.journal import read
+
+        _, records = read(known)
+        return _evaluations(space, records)
+    if hasattr(known, "trials"):
+        # A pruned trial has a value too, that of a part of its training.
+        done = (trial for trial in known.trials if trial.state.name == "COMPLETE")
+        return ((point_of(space, trial.params), trial.values[0]) for trial in done)
+    if hasattr(known, "to_dict") and hasattr(known, "columns"):
+        rows = known.to_dict(orient="records")
+        if "cost" not in known.columns:
+            raise InputError("known", "a table with a column cost", list(known.columns))
+        feasible = (row for row in rows if row.get("feasible", True))
+        return ((point_of(space, row), row["cost"]) for row in feasible)
+    try:
+        pairs = [(x, cost) for x, cost in known]
+    except (TypeError, ValueError):
+        expected = "(x, cost) pairs, a table, the path of a journal, or a study of Optuna"
+        raise InputError("known", expected, f"{known!r:.60}") from None
+    return pairs
+
+
+def _evaluations(space: Space, records: list[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Make pairs of a journal's records, whose points are lists of numbers, or values by name."""
+    for record in records:
+        if "x" in record and record.get("broken", 0) == 0:  # null is infinite
+            x = record["x"]
+            yield point_of(space, x) if isinstance(x, dict) else x, record["cost"]
