@@ -376,7 +376,9 @@ def _length(algorithm: Algorithm, start: int | None, num_generations: int | None
 def _worth(fitness: jax.Array, aux: Any = None) -> jax.Array:
     """Return what individuals are worth, `[N]`: their returns where their fitness is relative."""
     returns = aux.get("returns") if isinstance(aux, dict) else None
-    return returns if getattr(returns, "shape", None) == fitness.shape else fitness
+    if returns is None or returns.shape != fitness.shape:
+        return fitness
+    return returns
 
 
 def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:

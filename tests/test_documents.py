@@ -3,6 +3,7 @@
 import html.parser
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -154,6 +155,20 @@ def test_the_pyribs_recipe_fills_an_archive():
     coverage = re.search(r"coverage (\d+)%", _printed(imports + _neighbours("py")))
     assert coverage is not None
     assert int(coverage[1]) > 50
+
+
+@pytest.mark.slow
+def test_the_optuna_recipes_run(tmp_path):
+    pytest.importorskip("optuna")  # in no extra
+    blocks = (
+        re.findall(rf"```{fence}\n(.*?)```", PAGES["howto/from_optuna"], re.S)
+        for fence in ("python", "py")
+    )
+    namespace: dict = {}
+    with chdir(tmp_path):
+        for block in itertools.chain(*blocks):
+            exec(compile(block, "from_optuna.md", "exec"), namespace)
+    assert namespace["result"].cost <= namespace["study"].best_value
 
 
 def test_the_settings_pages_tables_are_of_the_numbers_measured():

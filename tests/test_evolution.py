@@ -379,7 +379,7 @@ def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
 )
 def test_the_generation_from_which_on_nobody_shares_is_named(alone, words):
     message = selection.advice(np.ones(6), np.where(alone, 1.04, 1.06))
-    assert message is None if words is None else f"learned from others {words}: " in message
+    assert message is None if words is None else f"learned from others {words}: " in (message or "")
 
 
 def test_a_traced_run_and_one_of_the_last_levels_warn_of_nothing():

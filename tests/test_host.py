@@ -286,7 +286,7 @@ def script(tmp_path: Path) -> Iterator[subprocess.Popen]:
 def test_ctrl_c_is_quiet_and_keeps_what_was_finished(script, seconds):
     time.sleep(seconds)
     os.killpg(script.pid, signal.SIGINT)
-    output, errors = script.communicate(timeout=60)
+    output, errors = script.communicate(timeout=300)
     assert output.splitlines()[-1] == "[0, 0] True"
     assert errors == ""
     assert script.returncode == 0
@@ -294,7 +294,7 @@ def test_ctrl_c_is_quiet_and_keeps_what_was_finished(script, seconds):
 
 def test_workers_end_with_a_parent_that_is_killed(script):
     script.kill()
-    script.communicate(timeout=60)  # returns when all have ended, who hold its pipes
+    script.communicate(timeout=300)  # returns when all have ended, who hold its pipes
 
 
 def test_a_script_that_never_leaves_the_context_ends(tmp_path):
@@ -306,7 +306,7 @@ def test_a_script_that_never_leaves_the_context_ends(tmp_path):
         "    print(context.__enter__()(-1).result())\n"
     )
     command = [sys.executable, str(script)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (process.returncode, process.stdout, process.stderr) == (0, "1\n", "")
 
 

@@ -248,7 +248,7 @@ def other_settings_of_jax(there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {
         variables[key]: (there[key], value)
         for key, value in settings_of_jax().items()
-        if there.get(key, value) != value
+        if there.get(key) not in (None, value)
     }
 
 
