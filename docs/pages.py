@@ -73,6 +73,8 @@ READ = {
     "sample": ("Draws from densities", "sampling.md"),
     "scaling": ("Many devices", "scaling.md"),
     "settings": ("Settings", "settings.md"),
+    "tuning": ("Tuning a model", "minimize.md"),
+    "tuning_mixed": ("Numbers and categories", "minimize.md"),
 }
 # Results of another setting of a script: the script, how it is called, what it measures.
 OF_ANOTHER = {
@@ -86,6 +88,11 @@ OF_ANOTHER = {
         "minimize",
         "--valleys --seeds 40",
         "`minimize` and others on Levy's and Ackley's functions.",
+    ),
+    "tuning_mixed": (
+        "tuning",
+        "--mixed",
+        "`minimize` and others on functions of numbers, whole numbers and categories.",
     ),
 }
 # What ± is, where it is no standard error.
@@ -106,6 +113,11 @@ PICTURES = {
         "Peaks kept against the best cost",
         "settings.md",
         "python experiments/benchmarks/settings.py --only frontier",
+    ),
+    "search.png": (
+        "A search of hyperparameters",
+        "howto/tuning.md",
+        "diffevo-jax search digits.jsonl --plot search.png",
     ),
     "anytime.png": (
         "Score against budget",
