@@ -244,6 +244,25 @@ class Table:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def test_a_table_of_a_maximisation_is_known_to_another():
+    settings: Any = {"evaluations": 40}
+    first = de.maximize(lambda x: -sphere(x), PLANE, **settings)
+    again = de.maximize(lambda x: -sphere(x), PLANE, known=first.to_pandas(), seed=1, **settings)
+    assert again.value >= first.value
+
+
+def test_a_function_that_exits_is_a_failure_at_its_point():
+    def cost(x: np.ndarray) -> float:
+        if next(number) == 20:
+            sys.exit(3)
+        return sphere(x)
+
+    number = itertools.count()
+    result = de.minimize(cost, PLANE, evaluations=60)
+    assert (result.evaluations, result.failures) == (60, 1)
+    assert "SystemExit: 3" in result.message
+
+
 def test_known_points_outside_are_named(refuses):
     with refuses("known, point 1"):
         de.minimize(sphere, PLANE, evaluations=60, known=[([0, 0], 1.0), ([9, 0], 2.0)])

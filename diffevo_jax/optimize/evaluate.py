@@ -326,7 +326,7 @@ def _evaluated(
     begin = time.perf_counter()
     try:
         whole = cost_fn(as_taken(space, x))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # as in a worker process
         return Answer(np.nan, 0, error, time.perf_counter() - begin), False
     answer = _answer(whole, returned, begin)
     return answer, isinstance(whole[0] if returned else whole, jax.Array)
@@ -336,7 +336,7 @@ def _together(cost_fn: Callable, options: Options, x: np.ndarray) -> Answers:
     """Call a function of all points `[N, P]` at once; NaN for all where it raises."""
     try:
         values = cost_fn(as_taken(options.space, x))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _of_all(np.full(len(x), np.nan), np.zeros(len(x)), error)
     returned = options.constraints == "returned"
     costs, constraints = _parted(values, returned)

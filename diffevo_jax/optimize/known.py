@@ -53,10 +53,12 @@ def _pairs(space: Space, known: Any) -> Iterable[tuple[Any, Any]]:
         return ((point_of(space, trial.params), trial.values[0]) for trial in done)
     if hasattr(known, "to_dict") and hasattr(known, "columns"):
         rows = known.to_dict(orient="records")
-        if "cost" not in known.columns:
-            raise InputError("known", "a table with a column cost", list(known.columns))
+        name = "value" if "value" in known.columns else "cost"
+        if name not in known.columns:
+            expected = "a table with a column cost, or value to maximize"
+            raise InputError("known", expected, list(known.columns))
         feasible = (row for row in rows if row.get("feasible", True))
-        return ((point_of(space, row), row["cost"]) for row in feasible)
+        return ((point_of(space, row), row[name]) for row in feasible)
     try:
         pairs = [(x, cost) for x, cost in known]
     except (TypeError, ValueError):
