@@ -164,7 +164,7 @@ def _polish(
     scale: jax.Array,
 ) -> _Best:
     """Run CMA-ES from a start, until it has converged or no generation fits."""
-    num_genes = len(start)
+    num_genes, place = len(start), cma.out_of_cube(start)
     bests = jnp.full(one.window(size, num_genes), jnp.nan, start.dtype)
     least = jnp.finfo(start.dtype).eps / jnp.max(spread)
 
@@ -176,7 +176,7 @@ def _polish(
     def generation(carry: Any) -> Any:
         key, state, bests, best = carry
         key, key_step = jax.random.split(key)
-        points = cma.reflect(start + spread * state.population)
+        points = cma.into_cube(place + spread * state.population)
         costs = costs_of(points)
         finite = jnp.isfinite(costs)
         lowest = jnp.min(costs, where=finite, initial=jnp.inf)

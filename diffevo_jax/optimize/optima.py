@@ -211,7 +211,7 @@ def _filled(random: np.random.Generator, niches: Niches) -> Niches:
     draws = np.asarray(searches.population, float)
     # A slot without a niche draws around one too; its points are not evaluated.
     start, spread = new.start[new.slots], new.spread[new.slots]
-    points = cma.reflect(start[:, None] + spread[:, None, None] * draws)
+    points = cma.into_cube(cma.out_of_cube(start)[:, None] + spread[:, None, None] * draws)
     begun = max(niches.begun, int(chosen.max(initial=-1)) + 1)
     return new._replace(begun=begun, points=points, searches=jax.device_get(searches))
 
