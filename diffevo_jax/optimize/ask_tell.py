@@ -56,10 +56,7 @@ class Search:
         space, num_genes = options.space, options.space.num_genes
         self._space = space
         self._constraints = () if options.constraints == "returned" else options.constraints
-        self._nearest = (
-            np.inf,
-            space.values.low,
-        )  # what breaks the constraints least, and by how much
+        self._least_broken = np.inf  # by how much what breaks constraints least does
         self._noisy, self._random = options.noisy, options.random()
         guesses = self._random.uniform(size=(1, num_genes))
         self._initial, known = options.first_points(), options.known_points()
@@ -310,8 +307,7 @@ class Search:
                 return
         self._is_exhausted = True
         if not drawn:
-            least, x = self._nearest
-            seen = f"at best broken by {least:.3g}, at {as_taken(self._space, x)!r:.80}"
+            seen = f"at best broken by {self._least_broken:.3g}"
             mend = "widen bounds, or loosen the constraints; equations have no inside"
             raise InputError("constraints", "functions that hold inside bounds", seen, mend)
 
@@ -486,8 +482,7 @@ class Search:
             point = as_taken(self._space, row)
             values = [np.ravel(_numeric("constraints", g(point))) for g in self._constraints]
             broken[place] = violation(np.concatenate(values))
-            if broken[place] <= self._nearest[0]:
-                self._nearest = broken[place], row
+            self._least_broken = min(self._least_broken, broken[place])
         return broken
 
     def _numbers_of(self, x: Any, waiting: np.ndarray) -> np.ndarray:
