@@ -16,7 +16,8 @@ import pytest
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
-from diffevo_jax.optimize import choice
+from diffevo_jax.optimize import choice, one
+from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.space import as_taken, columns, flat, make_space, parameters, point_of
 
 PLANE = [(-4.0, 4.0)] * 2
@@ -523,6 +524,41 @@ def test_no_worker_waits_for_the_slowest():
     search.tell([sphere(slowest[0])], slowest)
     assert search.result.evaluations == 100
     assert search.result.cost < 1e-3
+
+
+def test_costs_that_come_late_are_taken_in_by_the_model_with_what_is_known():
+    bounds, known = {"a": (0.0, 1.0), "k": ["x", "y", "z"]}, [({"a": 0.5, "k": "y"}, 1.04)]
+
+    def cost(point: dict[str, Any]) -> float:
+        return (point["a"] - 0.3) ** 2 + "xyz".index(point["k"])
+
+    search = de.optimize.Search(bounds, evaluations=60, known=known)
+    waiting = []
+    while (asked := search.ask(1)) is not None or waiting:
+        if asked is not None:
+            waiting.append({name: values[0] for name, values in asked.items()})
+        if asked is None or len(waiting) > 3:
+            point = waiting.pop(len(waiting) // 2)  # neither the first nor the last
+            search.tell([cost(point)], [point])
+    assert search.result.evaluations == 60
+    assert search.result.cost < 1e-2
+
+
+def test_a_first_point_that_is_moved_takes_its_values_with_it():
+    space, nothing = make_space({"a": (0.0, 1.0), "k": ["x", "y", "z"]}), np.empty((0, 4))
+    old, new = np.full((1, 4), 0.2), np.array([[0.9, 0.1, 0.8, 0.3]])
+    state = one.begin(
+        np.random.default_rng(0),
+        space,
+        old,
+        parameters(space, old),
+        CostSamples(nothing, np.empty(0)),
+        0,
+        40,
+        np.zeros(4),
+    )
+    moved = one.replaced(state, np.array([0]), new)
+    np.testing.assert_array_equal(moved.guess_x, [[0.9, 1]])  # the second option
 
 
 def test_seconds_end_a_search():

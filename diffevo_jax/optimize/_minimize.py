@@ -52,7 +52,7 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
     step: the first standard deviation of a search around `initial`, as a share of each
         parameter's side, (0, 1]; without it the whole box is searched first.
     known: what is known already, and is not paid for: (parameters, cost) pairs, a pandas table with
-        a column "cost", the path of a journal, or a study of Optuna.
+        a column "cost", or "value" to maximize, the path of a journal, or a study of Optuna.
     constraints: functions g of the parameters, at most 0 where they hold, numbers or arrays: what
         breaks one is not evaluated. Or "returned": cost_fn returns (cost, g); what breaks one
         stands behind all that do not.

@@ -243,7 +243,9 @@ class Search:
         are_left = self.evaluations < self.evaluations_in_all
         message = "evaluations are left" if are_left else "all evaluations are spent"
         if self._is_exhausted and not len(self.waiting):
-            message = f"all {len(self._number_of)} points are evaluated"
+            message = "no other point satisfies all constraints"
+            if np.isfinite(space.size):
+                message = f"all {len(self._number_of)} points are evaluated"
         if np.any(all_broken[best] > 0):
             message += "; no point satisfies all constraints: the best breaks them the least"
         again, means, errors = self._repeated()
@@ -319,12 +321,18 @@ class Search:
         values[has_number] = np.where(self._is_told[own], self._costs[own], np.nan)
         broken[has_number] = self._broken[own]
         missing = np.flatnonzero(has_number)[~self._is_told[own]]
-        if len(missing) and self._late and isinstance(self._state, one.SearchForOne):
+        state = self._state
+        if (
+            len(missing)
+            and self._late
+            and isinstance(state, one.SearchForOne)
+            and state.phase != "model"  # which has taken them in
+        ):
             # Those whose costs came late take the places of those whose costs are to come.
             late = np.array(self._late[-len(missing) :])
             missing = missing[: len(late)]
             units = to_unit(self._space, self._x[late])
-            self._state = one.replaced(self._state, missing, units)
+            self._state = one.replaced(state, missing, units)
             values[missing], broken[missing] = self._costs[late], self._broken[late]
         self._late = []
         values = self._behind(values, broken, values[broken <= 0])

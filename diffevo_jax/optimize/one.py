@@ -154,9 +154,9 @@ def replaced(state: SearchForOne, places: np.ndarray, points: np.ndarray) -> Sea
         return state._replace(stage=stage.replaced(state.stage, places, points))
     if state.polish is not None:
         return state._replace(polish=cma.replaced(state.polish, places, points))
-    guesses = state.guesses.copy()
-    guesses[places] = points
-    return state._replace(guesses=guesses)
+    guesses, guess_x = state.guesses.copy(), state.guess_x.copy()
+    guesses[places], guess_x[places] = points, parameters(state.space, points)
+    return state._replace(guesses=guesses, guess_x=guess_x)
 
 
 def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
