@@ -49,7 +49,7 @@ for optimum in found.optima:
 
 # %% [markdown]
 # The same on a harder one. This Rastrigin has 12 global minima, in a grid of three by four. Crosses are the optima returned, dots all that was
-# evaluated: half of it evenly, half by Diffusion Evolution.
+# evaluated: evenly and around what was found, by Diffusion Evolution, and while niches were polished.
 
 
 # %%

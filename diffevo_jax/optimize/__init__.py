@@ -1,6 +1,7 @@
 """Answers in one call: `minimize`, `maximize`, and `Search` for a loop of your own."""
 
 from diffevo_jax.optimize import host as host
+from diffevo_jax.optimize import scores as scores
 from diffevo_jax.optimize._minimize import maximize as maximize
 from diffevo_jax.optimize._minimize import minimize as minimize
 from diffevo_jax.optimize._search import search as search
@@ -23,5 +24,6 @@ __all__ = [  # for `help`
     "host",
     "maximize",
     "minimize",
+    "scores",
     "search",
 ]

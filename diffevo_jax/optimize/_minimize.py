@@ -27,7 +27,7 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
                              log=["rate"], integers=["layers"])
 
     Diffusion Evolution in the box, then CMA-ES from its best; neither the cost's unit nor its
-    offset matters. Needs pycma, and evosax for a single parameter and for optima="all":
+    offset matters. Needs pycma, and evosax for a single parameter:
     `pip install "diffevo-jax[minimize]"`.
 
     cost_fn: parameters -> cost, lower is better. In NumPy, or anything else that Python calls, or
@@ -45,8 +45,9 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
         index, or by name in a pytree, nested ones as "layer/rate". A whole number is an int in a
         leaf of its own, and in an array of whole numbers alone; among others in one array it is a
         float.
-    optima: "one", or "all" for every distinct optimum (`Result.optima`), with 1,000 evaluations a
-        parameter or more; for the best alone "one" is much quicker.
+    optima: "one", or "all" for every distinct optimum (`Result.optima`; `Result.global_optima` are
+        as good as the best), with 1,000 evaluations a parameter or more; for the best alone "one"
+        is much quicker.
     initial: parameters to evaluate first, as cost_fn takes them, or a list of several; at random
         by default.
     step: the first standard deviation of a search around `initial`, as a share of each

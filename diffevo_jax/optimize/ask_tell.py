@@ -8,7 +8,8 @@ import numpy as np
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import cma, one, optima
-from diffevo_jax.optimize.arrays import CostSamples, finite, joined
+from diffevo_jax.optimize.arrays import CostSamples, finite
+from diffevo_jax.optimize.basins import distinct
 from diffevo_jax.optimize.options import OF_THE_LOOP, Options, takes_options
 from diffevo_jax.optimize.result import Optimum, Result
 from diffevo_jax.optimize.space import (
@@ -256,12 +257,15 @@ class Search:
             error = float(errors[least[0]])
         elif isinstance(self._state, optima.SearchForAll):
             # The best of all is one of the optima, polished to the end or not.
-            unit = np.reshape(to_unit(space, ends_x), (-1, space.num_genes))
-            units = CostSamples(unit, ends_costs)
-            chosen = optima.merged(joined(self._state.optima, units))
-            polished = parameters(space, self._state.optima.points)
-            ends_x = np.concatenate([polished, ends_x])[chosen]
-            ends_costs = np.concatenate([self._state.optima.costs, ends_costs])[chosen]
+            known_optima = optima.known_optima(self._state)
+            ends_x = np.concatenate([parameters(space, known_optima.points), ends_x])
+            ends_costs = np.concatenate([known_optima.costs, ends_costs])
+            units = np.reshape(to_unit(space, ends_x), (-1, space.num_genes))
+            # Whole numbers differ by a step, whatever their range.
+            apart = least_deviation(space)
+            chosen = distinct(units, ends_costs, np.where(apart > 0, apart, optima.MERGED))
+            ends_x, ends_costs = ends_x[chosen], ends_costs[chosen]
+            message += optima.remark(self._state)
         ends = tuple(
             Optimum(as_taken(space, point), float(cost))
             for point, cost in zip(ends_x, ends_costs, strict=True)

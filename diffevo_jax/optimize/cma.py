@@ -89,22 +89,6 @@ def _configured(size: int, num_genes: int, dtype: Any) -> Any:
         )
 
 
-@partial(jax.jit, static_argnames=("size", "num_genes"))
-def renew(keys: jax.Array, anew: Any, states: Any, *, size: int, num_genes: int) -> Any:
-    """Start those of K searches that `anew` marks, `[K]`; all of them where there are none yet."""
-    new = jax.vmap(partial(init, size=size, num_genes=num_genes))(keys)
-    if states is None:
-        return new
-
-    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(anew.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, new, states)
-
-
-tell_all, reach_all = jax.jit(jax.vmap(tell)), jax.jit(jax.vmap(reach))
-
-
 # On the host.
 
 

@@ -252,8 +252,13 @@ def _compiled(cost_fn: Callable, options: Options) -> tuple[Callable | None, str
     run = programs.compiled(cost_fn, settings, trace, lambda: jax.jit(mapped))
 
     def evaluate(x: np.ndarray) -> Answers:
-        costs, constraints = run(x)
-        return _of_all(np.asarray(costs, float), violation(np.asarray(constraints)))
+        count = len(x)
+        if options.optima == "all":  # whose generations have many sizes: few programs for them
+            x = np.concatenate(
+                [x, np.repeat(x[-1:], 2 ** (count - 1).bit_length() - count, axis=0)]
+            )
+        costs, constraints = (np.asarray(values)[:count] for values in run(x))
+        return _of_all(costs.astype(float), violation(constraints))
 
     return evaluate, ""
 

@@ -1,13 +1,13 @@
 """The search for every optimum: sample, pick the basins, polish them side by side.
 
-It goes in rounds, until the caller ends it; a later round samples and polishes away from the
-optima of the earlier ones. A `SearchForAll` waits for the costs of its points; `advance` takes them
-and gives the next.
+It goes in rounds, each twice as large as the one before, until the caller ends it. A niche that is
+not polished when its round ends goes on in the next one; one that ends above the best begins again,
+with more individuals. A `SearchForAll` waits for the costs of its points;
+`advance` takes them and gives the next.
 """
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from diffevo_jax import schedules
@@ -16,116 +16,118 @@ from diffevo_jax.denoisers import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
 from diffevo_jax.kernels import gaussian
-from diffevo_jax.optimize import cma, stage
-from diffevo_jax.optimize.arrays import CostSamples, draw_keys, finite, joined, unit_costs
-from diffevo_jax.optimize.basins import basins, distinct, near_optima
+from diffevo_jax.optimize import cma, niches, stage
+from diffevo_jax.optimize.arrays import CostSamples, finite, joined
+from diffevo_jax.optimize.basins import BEST, TREE, basins, distinct, near_optima, nearest_other
+from diffevo_jax.optimize.niches import Draws, Niches
 from diffevo_jax.optimize.stage import Stage
 from diffevo_jax.samplers import ddim
 
-# Rounds that share the evaluations; more of the same size follow where there were few basins.
-ROUNDS = 2
-SAMPLED = 0.5
+# The first round's even sample for each parameter, half of which is later drawn around optima.
+FIRST = 100
+AROUND = 0.5
+# An evolution's share of all evaluations, in rounds whose even sample is twice as large.
+EVOLVED = 0.05
 LEVELS = 10
 TEMPERATURE = 1.0
-# An optimum is polished below this share of the cube's side, or of the range of sampled costs.
-PRECISE = 1e-9
-FLAT = 1e-9
-MERGED = 1e-3
-# Generations after which a share of the niches goes on, and the evaluations they may take.
+# Niches' evaluations for each that is sampled; the shares of new niches, which get PROBE
+# generations, and of those that begin again, of some RUN generations.
+LOCAL = 2.0
+PROBED = 0.4
+AGAIN = 0.5
 PROBE = 10
-PROMISING = 0.25
-PROBED = 0.3
+LEAST = 4  # new niches of a round
+RUN = 50
+TOGETHER = 400  # points of a generation of all niches
+# Individuals, of CMA-ES's default; how many times more where a search begins again.
+SIZE = 2.0
+MORE = 3
+# An optimum is as good as the best within this share of what typical samples are above it. A niche
+# ends when its costs differ by FLAT of its own range, or by LOOSE of what it is above the best;
+# those that are FINE wait for the others, and get DEEP of a round. Where it may lead is below its
+# best by OPTIMISM times how far that is below the median.
+TOLERANCE = 1e-5
+FLAT = 1e-15
+FINE = 1e-9
+DEEP = 0.1
+LOOSE = 0.03
+OPTIMISM = 4.0
+STALE = 30  # generations without a better cost, and as many evaluations for each parameter
+MERGED = 1e-3  # of the cube's side
+EDGE = 1e-6
+UNSETTLED = 10  # niches that have ended, of which one should have settled
 
 
-class Niches(NamedTuple):
-    """M basins, and a CMA-ES in some of them, in K slots side by side.
+class Archive(NamedTuple):
+    """Optima of niches that have ended, A of them.
 
-    start, spread: where each begins, or goes on, `[M, D]` and `[M]`. best, cost: the best point of
-        its run and its cost, `[M, D]` and `[M]`. age: the generations of its run, `[M]`.
-    parked: when it was put back to wait, `[M]`; NaN where it was not. probed: whether it ever was.
-    begun: how many have had a slot; they take them in order.
-    slots: the niche that each slot runs, `[K]`; -1 for none.
-    points: those of all slots, `[K, N, D]`. searches: evosax's states, leaves `[K, ...]`.
-    early: costs of all runs after PROBE generations.
-    used, evaluations: evaluations so far, and in all. scale: the range of all costs.
+    points: `[A, D]`. costs: `[A]`. spreads, sizes: first step and individuals of the run, `[A]`.
     """
 
-    start: np.ndarray
-    spread: np.ndarray
-    best: np.ndarray
-    cost: np.ndarray
-    age: np.ndarray
-    parked: np.ndarray
-    probed: np.ndarray
-    begun: int
-    slots: np.ndarray
     points: np.ndarray
-    searches: Any
-    early: np.ndarray
-    used: int
-    evaluations: int
-    scale: float
+    costs: np.ndarray
+    spreads: np.ndarray
+    sizes: np.ndarray
 
 
 class SearchForAll(NamedTuple):
     """Where a search stands.
 
     phase: what the points belong to: the guesses, an even sample, the evolution or the niches.
-    evaluations: the budget. guesses: points to begin with, `[F, D]`.
-    samples: all points but those of niches. optima: those that were polished to the end.
-    even: the even sample, `[N, D]`. stage, niches: what waits for costs in their phases.
+    evaluations: the budget. points: to evaluate next, `[N, D]` in the unit cube.
+    samples: all points but those of niches. optima: of niches that ended. niches: the others.
+    used: evaluations so far. round: its number. sampled, left: evaluations of its even sample, and
+        those left for niches.
+    settled, unsettled: niches that ended when their costs had settled; stale ones, and doubles.
+    stage, draws: what waits for costs in their phases.
     """
 
     phase: Literal["guesses", "even", "global", "local"]
     evaluations: int
-    guesses: np.ndarray
+    points: np.ndarray
     samples: CostSamples
-    optima: CostSamples
-    even: np.ndarray | None = None
+    optima: Archive
+    niches: Niches
+    used: int = 0
+    round: int = -1
+    sampled: int = 0
+    left: int = 0
+    settled: int = 0
+    unsettled: int = 0
     stage: Stage | None = None
-    niches: Niches | None = None
-
-    @property
-    def points(self) -> Any:
-        """The points to evaluate next, `[N, D]` in the unit cube."""
-        if self.phase == "guesses":
-            return self.guesses
-        if self.phase == "even":
-            return self.even
-        if self.phase == "global":
-            assert self.stage is not None
-            return self.stage.points
-        assert self.niches is not None
-        return self.niches.points[self.niches.slots >= 0].reshape(-1, self.guesses.shape[1])
+    draws: Draws | None = None
 
 
 def begin(guesses: np.ndarray, known: CostSamples, evaluations: int) -> SearchForAll:
     """Begin with points `[F, D]` of the unit cube, and with what is known."""
-    nothing = CostSamples(guesses[:0], np.empty(0))
-    return SearchForAll("guesses", evaluations, guesses, known, nothing)
+    none = np.empty(0)
+    archive = Archive(guesses[:0], none, none, np.empty(0, int))
+    nothing = niches.begin(guesses[:0], none, none, np.empty(0, int))
+    return SearchForAll("guesses", evaluations, guesses, known, archive, nothing)
 
 
 def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray) -> SearchForAll:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
+    state = state._replace(used=state.used + len(costs))
     if state.phase == "local":
-        assert state.niches is not None
-        niches, optima = _learn(random, state.niches, costs, state.optima)
-        return _go_on(random, state._replace(optima=optima), niches)
+        return _go_on(random, _learned(state, costs))
     if state.phase == "global":
         assert state.stage is not None
-        assert state.stage.points is not None
-        hidden = near_optima(state.stage.points, state.optima.points)
+        hidden = near_optima(state.points, _centres(state.optima))
         after = stage.advance(state.stage, costs, hidden)
         if after.points is not None:
-            return state._replace(stage=after)
+            return state._replace(stage=after, points=after.points)
         state = state._replace(samples=joined(state.samples, after.samples), stage=None)
-        return _go_on(random, state, _niches(state))
+        return _go_on(random, _with_niches(state))
     state = state._replace(samples=joined(state.samples, CostSamples(state.points, costs)))
     if state.phase == "guesses":
         return _even(random, state)
-    size = len(costs) // LEVELS
-    first = stage.begin(random, size, LEVELS, state.guesses.shape[1], plain_evolution)
-    return state._replace(phase="global", even=None, stage=first)
+    size = int(EVOLVED * state.evaluations / LEVELS)
+    if size < 2 or state.sampled < 2 * LEVELS * size:
+        return _go_on(random, _with_niches(state))
+    first = stage.begin(random, size, LEVELS, state.points.shape[1], plain_evolution)
+    assert first.points is not None
+    return state._replace(phase="global", stage=first, points=first.points)
 
 
 def plain_evolution(size: int, levels: int) -> Algorithm:
@@ -140,134 +142,168 @@ def plain_evolution(size: int, levels: int) -> Algorithm:
     )
 
 
-def merged(optima: CostSamples) -> np.ndarray:
-    """Return the indices of the distinct optima, best first."""
-    return distinct(optima.points, optima.costs, MERGED)
-
-
-def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
-    half = max(2 * LEVELS, int(SAMPLED * state.evaluations / ROUNDS / 2))
-    points = random.uniform(size=(half, state.guesses.shape[1]))
-    return state._replace(phase="even", even=points, niches=None)
-
-
-def _go_on(random: np.random.Generator, state: SearchForAll, niches: Niches | None) -> SearchForAll:
-    """Fill the niches' slots; sample anew where none is left, or all evaluations are made."""
-    if niches is None or niches.used >= niches.evaluations or _is_done(niches):
-        return _even(random, state)
-    return state._replace(phase="local", niches=_filled(random, niches))
-
-
-def _niches(state: SearchForAll) -> Niches | None:
-    """Pick the basins of the samples that have no optimum yet; None where there is none."""
-    num_genes = state.guesses.shape[1]
-    size, evaluations = cma.default_size(num_genes), int((1 - SAMPLED) * state.evaluations / ROUNDS)
-    slots = int(np.clip(evaluations // (100 * size), 1, 256))
-    most = max(slots, int(PROBED * evaluations / (PROBE * size)))
-    starts, radii = basins(state.samples, state.optima, most)
-    count = len(starts)
-    if count == 0:
-        return None
-    return Niches(
-        start=starts,
-        spread=radii / 2,
-        best=starts,
-        cost=np.full(count, np.inf),
-        age=np.zeros(count, int),
-        parked=np.full(count, np.nan),
-        probed=np.zeros(count, bool),
-        begun=0,
-        slots=np.full(slots, -1),
-        points=np.zeros((slots, size, num_genes)),
-        searches=None,
-        early=np.empty(0),
-        used=0,
-        evaluations=evaluations,
-        scale=float(np.ptp(finite(state.samples.costs))),
+def known_optima(state: SearchForAll) -> CostSamples:
+    """Return what is known of optima, distinct or not: of ended niches and of promising ones."""
+    going = state.niches
+    promises = (going.age >= PROBE) & (_least(going) <= _good(state))
+    return CostSamples(
+        np.concatenate([state.optima.points, going.best[promises]]),
+        np.concatenate([state.optima.costs, going.cost[promises]]),
     )
 
 
-def _is_done(niches: Niches) -> bool:
-    """Whether no niche runs, waits or is parked."""
-    waits = niches.begun < len(niches.start) or np.any(~np.isnan(niches.parked))
-    return not waits and bool(np.all(niches.slots < 0))
+def remark(state: SearchForAll) -> str:
+    """Say what is odd about the costs; nothing where nothing is."""
+    costs = state.samples.costs[np.isfinite(state.samples.costs)]
+    if len(costs) > 1 and np.ptp(costs) == 0:
+        return "; the cost is the same everywhere"
+    if not state.settled and state.unsettled >= UNSETTLED:
+        return "; costs settle nowhere: is it another one at each evaluation?"
+    best = state.optima.points[np.argsort(state.optima.costs)[:1]]
+    if np.any((best < EDGE) | (best > 1 - EDGE)):
+        return "; the best is at a side of the box"
+    return ""
 
 
-def _filled(random: np.random.Generator, niches: Niches) -> Niches:
-    """Give idle slots to niches that have not begun, then to the best of those parked."""
-    count, size, num_genes = niches.points.shape
-    (parked,) = np.nonzero(~np.isnan(niches.parked))
-    parked = parked[np.lexsort((niches.parked[parked], niches.cost[parked]))]
-    queue = np.concatenate([np.arange(niches.begun, len(niches.start)), parked])
-    idle = np.flatnonzero(niches.slots < 0)[: len(queue)]
-    chosen = queue[: len(idle)]
-    new = _copied(niches)
-    new.slots[idle] = chosen
-    new.age[chosen], new.cost[chosen], new.parked[chosen] = 0, np.inf, np.nan
-    new.spread[chosen] = np.maximum(new.spread[chosen], 1e-6)
-    anew = np.isin(np.arange(count), idle)
-    keys = draw_keys(random, count)
-    searches = cma.renew(keys, anew, niches.searches, size=size, num_genes=num_genes)
-    draws = np.asarray(searches.population, float)
-    # A slot without a niche draws around one too; its points are not evaluated.
-    start, spread = new.start[new.slots], new.spread[new.slots]
-    points = cma.into_cube(cma.out_of_cube(start)[:, None] + spread[:, None, None] * draws)
-    begun = max(niches.begun, int(chosen.max(initial=-1)) + 1)
-    return new._replace(begun=begun, points=points, searches=jax.device_get(searches))
+def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
+    """Sample evenly, and around optima as far as the next one is."""
+    num_genes, number = state.points.shape[1], state.round + 1
+    first = int(np.clip(state.evaluations // 10, 2, FIRST * num_genes))
+    # The last round is one that fits.
+    size = max(first, min(first * 2**number, int((state.evaluations - state.used) / (1 + LOCAL))))
+    points = random.uniform(size=(size, num_genes))
+    centres = _centres(state.optima)
+    if len(centres) > 1:
+        chosen = random.integers(len(centres), size=int(AROUND * size))
+        spread = nearest_other(centres)[chosen, None] / num_genes**0.5
+        away = spread * random.standard_normal((len(chosen), num_genes))
+        points[: len(chosen)] = cma.into_cube(cma.out_of_cube(centres[chosen]) + away)
+    return state._replace(phase="even", points=points, round=number, sampled=size)
 
 
-def _learn(
-    random: np.random.Generator, niches: Niches, costs: np.ndarray, optima: CostSamples
-) -> tuple[Niches, CostSamples]:
-    """Take the costs of the busy slots; end runs, or park those that promise little.
+def _with_niches(state: SearchForAll) -> SearchForAll:
+    """Begin the round's niches: in basins that have none, and again where others are trapped."""
+    state = state._replace(left=int(LOCAL * state.sampled))
+    return _begun_again(_begun(state), AGAIN * state.left)
 
-    After PROBE generations only the PROMISING ones go on; the others wait until all have begun.
+
+def _begun(state: SearchForAll) -> SearchForAll:
+    """Begin niches in basins of the samples that have none."""
+    going, optima, num_genes = state.niches, state.optima, state.points.shape[1]
+    size = round(SIZE * cma.default_size(num_genes))
+    found = CostSamples(
+        np.concatenate([optima.points, going.best]), np.concatenate([optima.costs, going.cost])
+    )
+    samples = state.samples
+    if num_genes > TREE:
+        # The best samples, which are compared there, must not all be of the optima found.
+        away = ~near_optima(samples.points, _centres(_taken(optima, optima.costs <= _good(state))))
+        samples = _taken(samples, away) if np.sum(away) > BEST else samples
+    most = max(LEAST, int(PROBED * state.left / (PROBE * size)))
+    starts, costs, radii = basins(samples, found, most)
+    spreads = radii / (2 * num_genes) ** 0.5
+    new = niches.begin(starts, costs, spreads, np.full(len(starts), size))
+    return state._replace(niches=_joined(going, new))
+
+
+def _begun_again(state: SearchForAll, evaluations: float) -> SearchForAll:
+    """Begin again where optima are worse than the best, and none that is better is near.
+
+    Those of rank r and size N in the order of (r + 1) N, so that the best of them has more runs.
     """
-    count, size, num_genes = niches.points.shape
-    busy = niches.slots >= 0
-    table = np.full((count, size), np.nan)
-    table[busy] = costs.reshape(-1, size)
-    keys, units = draw_keys(random, count), np.stack([unit_costs(row) for row in table])
-    searches = jax.device_get(cma.tell_all(keys, niches.searches, units))
-    wide = niches.spread[niches.slots] * np.asarray(cma.reach_all(searches))
-    flat = np.ptp(table, axis=1) <= FLAT * niches.scale
-
-    new, used = _copied(niches), niches.used + len(costs)
-    running = niches.slots[busy]
-    new.age[running] += 1
-    least = np.argmin(np.where(np.isnan(table), np.inf, table), axis=1)
-    lowest, places = table[np.arange(count), least], niches.points[np.arange(count), least]
-    better = busy & (lowest < new.cost[niches.slots])
-    new.best[niches.slots[better]] = places[better]
-    new.cost[niches.slots[better]] = lowest[better]
-    taken = np.zeros(count, bool)
-    taken[busy] = _taken(new.best[running], new.cost[running], wide[busy], optima.points)
-    ended, early = [], list(niches.early)
-    for slot in np.flatnonzero(busy):
-        niche = niches.slots[slot]
-        if flat[slot] or wide[slot] < PRECISE:
-            ended.append(niche)
-        elif new.age[niche] < 60 + 30 * num_genes and not taken[slot]:
-            if new.probed[niche] or new.age[niche] != PROBE:
-                continue
-            early.append(new.cost[niche])
-            if new.cost[niche] <= np.quantile(early, PROMISING):
-                continue
-            new.start[niche], new.spread[niche] = new.best[niche], wide[slot]
-            new.parked[niche], new.probed[niche] = used + slot / count, True
-        new.slots[slot] = -1
-    optima = joined(optima, CostSamples(new.best[ended], new.cost[ended]))
-    return new._replace(searches=searches, early=np.array(early), used=used), optima
+    optima, good = state.optima, _good(state)
+    order = np.argsort(optima.costs)
+    trapped = []
+    for rank, place in enumerate(order):
+        if optima.costs[place] > good:
+            away = np.linalg.norm(optima.points[order[:rank]] - optima.points[place], axis=1)
+            if np.all(away >= optima.spreads[place] * optima.points.shape[1] ** 0.5):
+                trapped.append(place)
+    if not trapped:
+        return state
+    places = np.array(trapped)
+    places = places[np.argsort((1 + np.arange(len(places))) * optima.sizes[places])]
+    sizes = MORE * optima.sizes[places]
+    number = np.sum(np.cumsum(sizes) <= min(TOGETHER, evaluations / RUN))
+    places, sizes = places[: max(1, number)], sizes[: max(1, number)]
+    chosen = _taken(optima, places)
+    new = niches.begin(chosen.points, chosen.costs, chosen.spreads, sizes)
+    archive = optima._replace(sizes=optima.sizes.copy())
+    archive.sizes[places] = sizes
+    return state._replace(niches=_joined(state.niches, new), optima=archive)
 
 
-def _copied(niches: Niches) -> Niches:
-    leaves: list[Any] = [x.copy() if isinstance(x, np.ndarray) else x for x in niches]
-    return Niches(*leaves)
+def _go_on(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
+    """Draw the generation of the niches that promise most; sample anew at the round's end."""
+    if state.left > 0 and not len(state.niches.cost):
+        state = _begun_again(state, state.left)
+    if state.left <= 0 or not len(state.niches.cost):
+        return _even(random, state)
+    going = state.niches
+    (rough,) = np.nonzero(~(going.gap <= FINE * (going.high - going.cost)))
+    if not len(rough):
+        rough = np.arange(len(going.cost))
+        state = state._replace(left=min(state.left, int(DEEP * LOCAL * state.sampled)))
+    order = rough[np.lexsort((going.cost[rough], _least(going)[rough]))]
+    chosen = order[: max(1, np.sum(np.cumsum(going.size[order]) <= TOGETHER))]
+    draws = niches.draw(random, going, chosen)
+    return state._replace(phase="local", draws=draws, points=niches.points(going, draws))
 
 
-def _taken(best: np.ndarray, cost: np.ndarray, wide: np.ndarray, optima: np.ndarray) -> np.ndarray:
-    """Whether a better niche, or an optimum, is within each niche's reach, `[K]`."""
-    others = np.concatenate([best, optima])
-    costs = np.concatenate([cost, np.full(len(optima), -np.inf)])
-    near = np.all(np.abs(others - best[:, None]) < wide[:, None, None], axis=-1)
-    return np.any(near & (costs < cost[:, None]), axis=1)
+def _learned(state: SearchForAll, costs: np.ndarray) -> SearchForAll:
+    """Take the costs of the niches' generation; end those that are polished, stale or doubles."""
+    assert state.draws is not None
+    chosen, optima = state.draws.niches, state.optima
+    going = niches.tell(state.niches, state.draws, costs)
+    state = state._replace(niches=going, left=state.left - len(costs))
+    ran, num_genes = _taken(going, chosen), state.points.shape[1]
+    least_gap = np.maximum(FLAT * (ran.high - ran.cost), 4e-16 * np.abs(ran.cost))
+    is_flat = ran.gap <= least_gap
+    is_local = (_least(ran) > _good(state)) & (ran.gap <= LOOSE * (ran.cost - _lowest(state)))
+    is_stale = ran.age - ran.improved > STALE * (1 + num_genes / ran.size)
+    ends = is_flat | is_local | is_stale
+    is_double = niches.within_reach(
+        ran,
+        np.concatenate([going.best, optima.points]),
+        np.concatenate([going.cost, optima.costs]),
+    )
+    is_new = ends & ~is_double & (ran.improved > 0)
+    new = Archive(ran.best[is_new], ran.cost[is_new], ran.spread[is_new], ran.size[is_new])
+    goes_on = np.ones(len(going.cost), bool)
+    goes_on[chosen[ends | is_double]] = False
+    return state._replace(
+        niches=_taken(going, goes_on),
+        optima=_joined(optima, new),
+        settled=state.settled + int(np.sum(is_flat)),
+        unsettled=state.unsettled + int(np.sum((is_stale | is_double) & ~is_flat)),
+    )
+
+
+def _centres(optima: Archive) -> np.ndarray:
+    """Return the distinct optima, `[L, D]`."""
+    return optima.points[distinct(optima.points, optima.costs, MERGED)]
+
+
+def _least(going: Niches) -> np.ndarray:
+    """Return how low niches may lead, `[M]`: anywhere, for those that have hardly begun."""
+    with np.errstate(invalid="ignore"):
+        return np.where(going.age < PROBE, -np.inf, going.cost - OPTIMISM * going.gap)
+
+
+def _lowest(state: SearchForAll) -> float:
+    costs = state.samples.costs, state.optima.costs, state.niches.cost
+    return min(np.min(part, where=np.isfinite(part), initial=np.inf) for part in costs)
+
+
+def _good(state: SearchForAll) -> float:
+    """Return the cost up to which an optimum is as good as the best."""
+    lowest = _lowest(state)
+    return lowest + TOLERANCE * max(0.0, float(np.median(finite(state.samples.costs))) - lowest)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    return type(first)(*(np.concatenate(leaves) for leaves in zip(first, second, strict=True)))
+
+
+def _taken(rows: Any, places: np.ndarray) -> Any:
+    return type(rows)(*(leaf[places] for leaf in rows))

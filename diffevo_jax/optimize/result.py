@@ -9,6 +9,9 @@ import numpy as np
 from diffevo_jax.drawings.search import draw_search
 from diffevo_jax.optimize.table import numbers, to_pandas
 
+# Optima are as good as the best within this share of what costs span, but for the worst tenth.
+AS_GOOD = 1e-5
+
 
 class Optimum(NamedTuple):
     """One of the optima of `minimize`: its parameters, as the function takes them, and cost."""
@@ -32,7 +35,8 @@ class Result(NamedTuple):
     evaluations: M, how often the cost function was called.
     population: all that was evaluated, `[M, D]`, or in the template's structure, leaves `[M, ...]`.
     costs: `[M]`, in the same order; NaN for failures.
-    optima: with optima="all" the distinct optima, best first; else the best alone.
+    optima: with optima="all" the distinct optima, best first, worse local ones too; else the best.
+    global_optima: those of them that are as good as the best.
     history: evaluations so far, and the best cost of them, `[G, 2]`, after each generation.
     failures: evaluations that raised, or gave no finite number.
     message: why it ended, and what was wrong.
@@ -54,6 +58,15 @@ class Result(NamedTuple):
     standard_error: float
     feasible: np.ndarray
     table: dict[str, np.ndarray]
+
+    @property
+    def global_optima(self) -> tuple[Optimum, ...]:
+        """Those of `optima` that are as good as the best: within 1e-5 of what costs span.
+
+        The span is from the best to what nine tenths of the evaluations are below.
+        """
+        most = _as_good(self.costs, self.cost)
+        return tuple(optimum for optimum in self.optima if optimum.cost <= most)
 
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
@@ -87,6 +100,12 @@ class MaximizeResult(NamedTuple):
     standard_error: float
     feasible: np.ndarray
     table: dict[str, np.ndarray]
+
+    @property
+    def global_optima(self) -> tuple[Maximum, ...]:
+        """Those of `optima` that are as good as the best, as in `Result`."""
+        most = _as_good(-self.values, -self.value)
+        return tuple(optimum for optimum in self.optima if -optimum.value <= most)
 
     def __repr__(self) -> str:
         """Show the best on a few lines, without the arrays."""
@@ -123,6 +142,12 @@ def in_values(result: Result) -> MaximizeResult:
         feasible=result.feasible,
         table=result.table,
     )
+
+
+def _as_good(costs: np.ndarray, best: float) -> float:
+    costs = costs[np.isfinite(costs)]
+    span = np.quantile(costs, 0.9) - best if len(costs) else 0.0
+    return best + AS_GOOD * max(0.0, float(span))
 
 
 def _lines(result: Result | MaximizeResult, name: str, best: float, optima: list[float]) -> str:

@@ -4,23 +4,25 @@
 
 The functions, budgets and radii of the CEC 2013 competition on niching (Li, Engelbrecht and
 Epitropakis 2013, technical report), minimised; its composites with shifts and rotations of each
-seed's own. A peak is found when an optimum returned is within 1e-5 of the least cost, and farther
-than the radius from every better one counted. Mean and standard error of found / all over seeds.
+seed's own. What is reported is `Result.global_optima`. Peak ratio at 1e-5, with its standard error,
+and the mean over accuracies of 1e-1 to 1e-5; static F1, at the end, and dynamic F1, its mean over
+all evaluations, both as means over accuracies.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from timing import device, print_row
 
 import diffevo_jax as de
 
-ACCURACY = 1e-5
+ACCURACIES = 1e-1, 1e-2, 1e-3, 1e-4, 1e-5
+CHECKS = 100
 Cost = Callable[[np.ndarray], np.ndarray]
 
 
@@ -215,33 +217,62 @@ COMPOSED = {
 }
 
 
-def peaks_found(problem: Problem, points: np.ndarray, costs: np.ndarray) -> int:
-    """Count global optima among what was returned, best first."""
-    counted: list[np.ndarray] = []
-    for place in np.argsort(costs):
-        if costs[place] > problem.least + ACCURACY:
-            break
-        if all(np.linalg.norm(points[place] - other) > problem.radius for other in counted):
-            counted.append(points[place])
-    return len(counted)
+class Run(NamedTuple):
+    """Peak ratio, static and dynamic F1, `[A]` each, by accuracy; seconds; optima returned."""
+
+    peak_ratio: np.ndarray
+    static_f1: np.ndarray
+    dynamic_f1: np.ndarray
+    seconds: float
+    returned: int
 
 
-def run(problem: Problem, seed: int) -> tuple[float, float, float]:
-    """Find all optima once: peak ratio, seconds, and optima returned."""
-    begun = time.perf_counter()
-    result = de.minimize(
-        problem.make(seed),
-        problem.bounds,
-        evaluations=problem.evaluations,
-        seed=seed,
-        optima="all",
-        jit=False,
-        batched=True,
+def run(problem: Problem, seed: int) -> Run:
+    """Find all optima once; what is reported by then is scored at CHECKS times."""
+    begun, cost = time.perf_counter(), problem.make(seed)
+    search = de.optimize.Search(
+        problem.bounds, evaluations=problem.evaluations, seed=seed, optima="all"
     )
-    points = np.array([optimum.x for optimum in result.optima])
-    costs = np.array([optimum.cost for optimum in result.optima])
-    ratio = peaks_found(problem, points, costs) / problem.peaks
-    return ratio, time.perf_counter() - begun, len(points)
+    times, scores = [], []
+    while (points := search.ask()) is not None:
+        search.tell(cost(points))
+        if search.evaluations * CHECKS >= problem.evaluations * (len(times) + 1):
+            times.append(search.evaluations)
+            scores.append(scores_of(problem, search.result.global_optima))
+    ratios, f1 = np.moveaxis(np.array(scores), 2, 0)
+    budget = problem.evaluations
+    areas = [de.optimize.scores.dynamic(times, values, budget=budget) for values in f1.T]
+    seconds, returned = time.perf_counter() - begun, len(search.result.global_optima)
+    return Run(ratios[-1], f1[-1], np.array(areas), seconds, returned)
+
+
+def scores_of(problem: Problem, optima: tuple[Any, ...]) -> list[tuple[float, float]]:
+    """Peak ratio and F1 of what is reported, by accuracy."""
+    points = np.array([optimum.x for optimum in optima]).reshape(-1, len(problem.bounds))
+    costs = np.array([optimum.cost for optimum in optima])
+    scores = [
+        de.optimize.scores.peak_score(
+            points,
+            costs,
+            optima=problem.peaks,
+            least=problem.least,
+            radius=problem.radius,
+            accuracy=accuracy,
+        )
+        for accuracy in ACCURACIES
+    ]
+    return [(score.peak_ratio, score.f1) for score in scores]
+
+
+def mean_of(values: Iterable[Any]) -> float:
+    """Average over seeds, and accuracies."""
+    return float(np.mean(list(values)))
+
+
+def means(rows: list[dict]) -> dict:
+    """Average the numbers of problems."""
+    names = "peak_ratio", "mean_peak_ratio", "static_f1", "dynamic_f1"
+    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in names}
 
 
 if __name__ == "__main__":
@@ -252,21 +283,26 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", default=[*PROBLEMS, *COMPOSED])
     parser.add_argument("--out", default=Path(__file__).parent / "results" / "optima-cpu.json")
     arguments = parser.parse_args()
-    rows = []
+    rows: list[dict] = []
     for name in arguments.only:
         problem = (PROBLEMS | COMPOSED)[name]
         count = arguments.seeds if name in PROBLEMS else arguments.composite_seeds
         seeds = range(arguments.first_seed, arguments.first_seed + count)
-        ratios, seconds, returned = zip(*(run(problem, seed) for seed in seeds), strict=True)
+        runs = [run(problem, seed) for seed in seeds]
+        ratios = [each.peak_ratio[-1] for each in runs]
         error = float(np.std(ratios, ddof=1) / count**0.5) if count > 1 else float("nan")
         row = {"problem": name, "seeds": count, "peaks": problem.peaks}
         row |= {"evaluations": problem.evaluations, "peak_ratio": float(np.mean(ratios))}
-        row |= {"error": error, "returned": float(np.mean(returned))}
-        rows.append(row | {"seconds": round(float(np.median(seconds)), 1)})
+        row |= {"error": error, "mean_peak_ratio": mean_of(each.peak_ratio for each in runs)}
+        row |= {"static_f1": mean_of(each.static_f1 for each in runs)}
+        row |= {"dynamic_f1": mean_of(each.dynamic_f1 for each in runs)}
+        row |= {"returned": mean_of(each.returned for each in runs)}
+        rows.append(row | {"seconds": round(float(np.median([r.seconds for r in runs])), 1)})
         print_row(rows[-1])
-    for kind, names in (("plain", PROBLEMS), ("composite", COMPOSED)):
-        ratios = [row["peak_ratio"] for row in rows if row["problem"] in names]
-        if ratios:
-            rows.append({"problem": f"all {kind}", "peak_ratio": float(np.mean(ratios))})
+    groups = {"plain": PROBLEMS, "composite": COMPOSED, "twenty": PROBLEMS | COMPOSED}
+    for kind, names in groups.items():
+        of_kind = [row for row in rows if row["problem"] in names]
+        if of_kind:
+            rows.append({"problem": f"all {kind}", **means(of_kind)})
             print_row(rows[-1])
     Path(arguments.out).write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
