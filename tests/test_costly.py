@@ -77,6 +77,11 @@ def test_categories_whole_numbers_steps_and_fixed_values_arrive_as_what_they_are
     assert "kernel=poly" in repr(result)
 
 
+def test_a_parameter_that_is_all_there_is_has_a_name():
+    result = de.minimize(lambda x: len(x), choice("long", "short", "longest"), evaluations=3)
+    assert list(result.table) == ["x"]
+
+
 def test_options_may_be_templates_of_their_own():
     def cost(p: dict[str, Any]) -> float:
         model = p["model"]
@@ -212,6 +217,15 @@ def test_what_was_pruned_is_not_known():
     assert de.minimize(mixed, MIXED, evaluations=60, known=study, seed=1).cost >= 0
 
 
+def test_a_study_of_another_direction_is_refused(refuses):
+    study = Study(de.minimize(mixed, MIXED, evaluations=60))
+    with refuses("known"):
+        de.maximize(mixed, MIXED, evaluations=60, known=study)
+    study.directions = [State("MINIMIZE"), State("MAXIMIZE")]
+    with refuses("known"):
+        de.optimize.Search(MIXED, evaluations=60, known=study)
+
+
 class State(NamedTuple):
     name: str
 
@@ -228,6 +242,7 @@ class Study:
         names = list(result.table)
         rows = zip(*result.table.values(), strict=True)
         costs = result.costs
+        self.directions = [State("MINIMIZE")]
         self.trials = [
             Trial(dict(zip(names, row, strict=True)), c) for row, c in zip(rows, costs, strict=True)
         ]

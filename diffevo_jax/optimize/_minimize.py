@@ -11,6 +11,7 @@ import numpy as np
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize.ask_tell import Search
 from diffevo_jax.optimize.evaluate import evaluations
+from diffevo_jax.optimize.known import known_points
 from diffevo_jax.optimize.options import Options, takes_options
 from diffevo_jax.optimize.progress import progress_bar
 from diffevo_jax.optimize.recording import recorded
@@ -101,7 +102,7 @@ def _search(
         raise InputError("cost_fn", "a function of the parameters", repr(function))
     deadline = time.monotonic() + (np.inf if options.seconds is None else options.seconds)
     if sign < 0 and options.known is not None:
-        known = options.known_points()
+        known = known_points(options.space, options.known, "maximize")
         options = replace(options, known=known._replace(costs=-known.costs))
     search, message, first_error = None, None, None
     try:

@@ -16,17 +16,18 @@ def known_records(space: Space, records: list[dict[str, Any]]) -> CostSamples:
     return known_points(space, list(_evaluations(space, records)))
 
 
-def known_points(space: Space, known: Any) -> CostSamples:
+def known_points(space: Space, known: Any, direction: str = "minimize") -> CostSamples:
     """Read what is known: values `[K, P]` and costs `[K]`, without those that have no finite cost.
 
     known: (x, cost) pairs, x as the cost function takes it; a pandas table, one column a parameter
         and `cost`; the path of a journal; a study of Optuna, whose values are the costs.
+    direction: what such a study is to do, "minimize" or "maximize".
 
     Raises InputError naming the first point that is not in the space.
     """
     if isinstance(known, CostSamples):  # read before
         return known
-    pairs = [] if known is None else list(_pairs(space, known))
+    pairs = [] if known is None else list(_pairs(space, known, direction))
     x, costs = np.empty((len(pairs), space.num_values)), np.empty(len(pairs))
     for place, (point, cost) in enumerate(pairs):
         try:
@@ -41,13 +42,18 @@ def known_points(space: Space, known: Any) -> CostSamples:
     return CostSamples(x[has_cost], costs[has_cost])
 
 
-def _pairs(space: Space, known: Any) -> Iterable[tuple[Any, Any]]:
+def _pairs(space: Space, known: Any, direction: str) -> Iterable[tuple[Any, Any]]:
     if isinstance(known, str | PathLike):
         from diffevo_jax.optimize.journal import read
 
         _, records = read(known)
         return _evaluations(space, records)
     if hasattr(known, "trials"):
+        directions = [each.name.lower() for each in known.directions]
+        if directions != [direction]:
+            mend = f"call {directions[0]}" if len(directions) == 1 else ""
+            expected = f"a study of one value, to {direction}"
+            raise InputError("known", expected, " and ".join(directions), mend)
         # A pruned trial has a value too, that of a part of its training.
         done = (trial for trial in known.trials if trial.state.name == "COMPLETE")
         return ((point_of(space, trial.params), trial.values[0]) for trial in done)

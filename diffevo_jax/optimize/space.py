@@ -169,6 +169,7 @@ def make_space(
         parents: list[Any] = list(range(len(sides)))
     else:
         template = _template(bounds, "", sides, names)
+        names = [name or "x" for name in names]  # one parameter that is all there is
         if not sides:
             raise InputError("bounds", "a (low, high) for each parameter", repr(bounds))
         # An entry of an array is chosen by the name of its leaf.
