@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
-from diffevo_jax.optimize import cma, programs, progress, stage
+from diffevo_jax.optimize import cma, one, programs, progress, stage
 from diffevo_jax.optimize.space import make_space, parameters, to_unit
 
 SHIFT = np.linspace(0.3, 3, 12)
@@ -78,9 +78,9 @@ def test_a_batched_function_gets_whole_generations():
         sizes.append(len(x))
         return np.sum(x**2, axis=1)
 
-    result = de.minimize(cost, PLANE, evaluations=201, batched=True)
-    assert sum(sizes) == result.evaluations == 201
-    assert len(sizes) < 60
+    result = de.minimize(cost, PLANE, evaluations=2001, batched=True)
+    assert sum(sizes) == result.evaluations == 2001
+    assert len(sizes) < 500
     assert result.cost < 1e-3
 
 
@@ -152,7 +152,10 @@ def test_functions_of_many_valleys_are_not_lost_by_the_global_stage(function, so
         (12, 2, (5, 1)),
     ],
 )
-def test_the_global_stage_is_an_evolution_where_two_levels_fit(evaluations, num_genes, sizes):
+def test_the_global_stage_is_an_evolution_where_two_levels_fit(
+    evaluations, num_genes, sizes, monkeypatch
+):
+    monkeypatch.setattr(one, "FEW", 0)  # without a model
     assert stage.sizes(evaluations, num_genes) == sizes
     search = driven(
         de.optimize.Search([(-5, 5)] * num_genes, evaluations=evaluations), sizes[1] + 1
@@ -227,7 +230,8 @@ def test_the_unit_and_the_offset_of_the_cost_change_nothing(scale, offset):
     other = de.minimize(lambda x: scale * sphere(x) + offset, PLANE, **settings)
     # 1e4 leaves 12 digits behind the point.
     assert (other.cost - offset) / scale == pytest.approx(plain.cost, abs=1e-10)
-    np.testing.assert_allclose(other.population[:200], plain.population[:200], atol=1e-4)
+    # By then both are at the optimum, and a model of what is rounded leads anywhere.
+    np.testing.assert_allclose(other.population[:30], plain.population[:30], atol=1e-4)
 
 
 def test_maximize_is_minimize_of_the_negative():

@@ -27,8 +27,9 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
         result = de.minimize(train, {"rate": (1e-5, 1e-1), "layers": (1, 8)}, evaluations=200,
                              log=["rate"], integers=["layers"])
 
-    Diffusion Evolution in the box, then CMA-ES from its best; neither the cost's unit nor its
-    offset matters. Needs pycma, and evosax for a single parameter:
+    Diffusion Evolution in the box, then CMA-ES from its best, helped by a quadratic model of the
+    cost; up to 100 evaluations a parameter the model and CMA-ES alone. Neither the cost's unit nor
+    its offset matters. Needs pycma, and evosax for a single parameter:
     `pip install "diffevo-jax[minimize]"`.
 
     cost_fn: parameters -> cost, lower is better. In NumPy, or anything else that Python calls, or
@@ -49,8 +50,8 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
     optima: "one", or "all" for every distinct optimum (`Result.optima`; `Result.global_optima` are
         as good as the best), with 1,000 evaluations a parameter or more; for the best alone "one"
         is much quicker.
-    initial: parameters to evaluate first, as cost_fn takes them, or a list of several; at random
-        by default.
+    initial: parameters to evaluate first, as cost_fn takes them, or a list of several; the middle
+        of the box, or a random point, by default.
     step: the first standard deviation of a search around `initial`, as a share of each
         parameter's side, (0, 1]; without it the whole box is searched first.
     known: what is known already, and is not paid for: (parameters, cost) pairs, a pandas table with

@@ -1,9 +1,12 @@
-"""What both stages of a search need: evaluated samples, costs without NaN, keys for JAX."""
+"""What all stages of a search need: evaluated samples, costs without NaN, keys, threads."""
 
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 
 class CostSamples(NamedTuple):
@@ -35,3 +38,13 @@ def draw_keys(random: np.random.Generator, *shape: int) -> jax.Array:
     """Draw keys `[*shape]`, of one kind whatever JAX's default, without a program to compile."""
     words: Any = random.integers(2**32, size=(*shape, 2), dtype=np.uint32)
     return jax.random.wrap_key_data(jax.numpy.asarray(words), impl="threefry2x32")
+
+
+def one_thread() -> AbstractContextManager:
+    """Hold NumPy to one thread: for matrices of some hundred rows more of them only wait."""
+    return _pools().limit(limits=1, user_api="blas")
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()

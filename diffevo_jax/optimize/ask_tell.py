@@ -59,7 +59,10 @@ class Search:
         self._constraints = () if options.constraints == "returned" else options.constraints
         self._least_broken = np.inf  # by how much what breaks constraints least does
         self._noisy, self._random = options.noisy, options.random()
+        is_constrained = len(options.constraints) > 0
         guesses = self._random.uniform(size=(1, num_genes))
+        if options.optima == "one" and one.is_local(space, options.evaluations, is_constrained):
+            guesses = np.full((1, num_genes), 0.5)
         self._initial, known = options.first_points(), options.known_points()
         if np.any(self._broken_by(self._initial)):
             raise InputError("initial", "points that satisfy constraints", repr(options.initial))
@@ -86,6 +89,7 @@ class Search:
                 options.step or 0,
                 options.evaluations,
                 least,
+                is_constrained,
             )
         # Points by their numbers, in the order of handing out: x; the cost, NaN for none; by how
         # much constraints are broken; whether both are known; the generation, -1 - k for those that
@@ -123,7 +127,8 @@ class Search:
     def ask(self, number: int | None = None) -> Any:
         """The points to evaluate next, `[N, D]`, or the template's structure, leaves `[N, ...]`.
 
-        Without a number: those of a generation that have no cost yet; N changes. With one: up to so
+        Without a number: those of a generation, or of the part of it that is evaluated first, that
+        have no cost yet; N changes. With one: up to so
         many that nobody was given yet, fewer or none where the search must wait for costs. None
         once all evaluations are spent.
         """
@@ -197,7 +202,7 @@ class Search:
         generations = self._generation_of[numbers]
         is_late = (self._phase_begin <= generations) & (generations < self._generation)
         is_guess = (generations == 0) & (self._generation > 0)
-        if isinstance(self._state, one.SearchForOne) and self._state.phase == "model":
+        if isinstance(self._state, one.SearchForOne) and self._state.learns_at_once:
             costs = self._behind(costs, self._broken[numbers], self._costs[: self.handed])
             self._state = one.learned(self._state, self._x[numbers], costs)
         if np.any(is_guess) and isinstance(self._state, one.SearchForOne):
@@ -299,8 +304,7 @@ class Search:
             return
         own = self._numbers[self._numbers >= 0]
         missing = int(np.sum(~self._is_told[own]))
-        # What the first point and a model's proposals give is taken in whenever it comes.
-        is_free = self._generation == 0 or self._state.phase == "model"
+        is_free = getattr(self._state, "has_more", self._generation == 0)
         if missing > ahead * (len(own) if is_free else len(own) // 2):
             return
         if ahead and missing:
@@ -330,7 +334,7 @@ class Search:
             len(missing)
             and self._late
             and isinstance(state, one.SearchForOne)
-            and state.phase != "model"  # which has taken them in
+            and not state.learns_at_once  # which has taken them in
         ):
             # Those whose costs came late take the places of those whose costs are to come.
             late = np.array(self._late[-len(missing) :])
@@ -364,7 +368,8 @@ class Search:
         begins = phase != self._phase
         if begins:
             self._phase, self._phase_begin = phase, self._generation
-        x = parameters(self._space, state.points)
+        is_of_one = isinstance(state, one.SearchForOne)
+        x = state.x.copy() if is_of_one else parameters(self._space, state.points)
         if phase[0] == "model":
             x = self._chosen(x)
             state = self._state

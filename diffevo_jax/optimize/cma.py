@@ -112,6 +112,11 @@ class Polish:
         return into_cube(self.start + self.spread * self.draws)
 
 
+def is_pycma(num_genes: int) -> bool:
+    """Whether the strategy is pycma's, where it is installed; it takes two parameters or more."""
+    return num_genes > 1 and find_spec("cma") is not None
+
+
 def begin(
     random: np.random.Generator,
     start: np.ndarray,
@@ -124,7 +129,7 @@ def begin(
     least: deviation `[D]` that whole numbers keep, 0 for others; evosax's ignores it.
     """
     start = out_of_cube(start)
-    if len(start) > 1 and find_spec("cma") is not None:  # pycma takes two parameters or more
+    if is_pycma(len(start)):
         strategy = _pycma(random, size, np.broadcast_to(least / spread, start.shape))
         return Polish(start, spread, np.asarray(strategy.ask()), strategy)
     state = init(draw_keys(random), size=size, num_genes=len(start))
@@ -140,6 +145,19 @@ def replaced(polish: Polish, places: np.ndarray, points: np.ndarray) -> Polish:
     if not hasattr(strategy, "ask"):
         strategy = strategy._replace(population=draws.astype(strategy.population.dtype))
     return replace(polish, draws=draws, strategy=strategy)
+
+
+def injected(polish: Polish, point: np.ndarray) -> Polish:
+    """Put a point of the cube, `[D]`, at the first place of pycma's population.
+
+    Farther from the mean than its draws are, it is moved to where they are, on its way.
+    """
+    strategy, draws = polish.strategy, polish.draws
+    assert draws is not None
+    way = (out_of_cube(point) - polish.start) / polish.spread - strategy.mean
+    length = strategy.mahalanobis_norm(way) / np.sqrt(len(way))
+    draws = np.concatenate([(strategy.mean + way / max(1.0, length))[None], draws[1:]])
+    return replace(polish, draws=draws)
 
 
 def middle(polish: Polish) -> np.ndarray:

@@ -251,13 +251,17 @@ def _compiled(cost_fn: Callable, options: Options) -> tuple[Callable | None, str
     settings = space.key, options.batched, returned
     run = programs.compiled(cost_fn, settings, trace, lambda: jax.jit(mapped))
 
+    sizes: set[int] = set()
+
     def evaluate(x: np.ndarray) -> Answers:
+        # Every size is a program: one that is up to twice as large is taken where there is one. The
+        # generations of all optima have so many sizes that powers of two have to do.
         count = len(x)
-        if options.optima == "all":  # whose generations have many sizes: few programs for them
-            x = np.concatenate(
-                [x, np.repeat(x[-1:], 2 ** (count - 1).bit_length() - count, axis=0)]
-            )
-        costs, constraints = (np.asarray(values)[:count] for values in run(x))
+        size = min((each for each in sizes if count <= each <= 2 * count), default=count)
+        size = 2 ** (count - 1).bit_length() if options.optima == "all" else size
+        sizes.add(size)
+        padded = np.resize(x, (size, x.shape[1]))
+        costs, constraints = (np.asarray(part)[:count] for part in run(padded))
         return _of_all(costs.astype(float), violation(constraints))
 
     return evaluate, ""

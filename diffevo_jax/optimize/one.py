@@ -1,5 +1,7 @@
 """The search for one optimum: rounds of a global stage and CMA-ES, the next of twice the size.
 
+Of few evaluations a model makes more: of categories, before CMA-ES; of numbers, within it.
+
 A `SearchForOne` waits for the costs of its points; `advance` takes them and gives the next. It
 never ends by itself: the caller counts evaluations.
 """
@@ -8,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from diffevo_jax.optimize import cma, stage, surrogate
+from diffevo_jax.optimize import assisted, cma, stage, surrogate
 from diffevo_jax.optimize.arrays import CostSamples, finite, joined
+from diffevo_jax.optimize.assisted import Assisted
 from diffevo_jax.optimize.cma import Polish
 from diffevo_jax.optimize.space import Space, parameters, to_unit
 from diffevo_jax.optimize.stage import Stage
@@ -17,30 +20,35 @@ from diffevo_jax.optimize.surrogate import Surrogate
 
 # CMA-ES has converged when its best costs change by less than this share of the stage's range.
 FLAT = 1e-13
-# Evaluations a parameter, below which a model leads the search of categories.
+# Evaluations a parameter, up to which a model helps; costs, and parameters, that it can hold.
 FEW = 100
+HELD, HELD_PARAMETERS = 2000, 100
 
 
 class SearchForOne(NamedTuple):
     """Where a search stands.
 
-    phase: what the points belong to: the guesses, the model, the global stage or CMA-ES.
-    space: that of the parameters, for the model.
+    phase: what the points belong to: the guesses, the model, the global stage, or CMA-ES, assisted
+        by a model or not.
+    space: that of the parameters, for the models.
     evaluations, least: the budget, and the deviation `[D]` that whole numbers keep.
+    is_constrained: whether some points must not be evaluated, or have costs that say so.
     guesses, guess_x: points to begin with, `[F, D]`, and their values, `[F, P]`.
     guess_costs: their costs `[F]`, NaN for those without one.
     first, first_cost: the best of the guesses and of what was known, `[D]`, and its cost.
     known: what was known before the search. step: CMA-ES' first deviation around `first`, of the
         cube's side, where no global stage comes before it; 0 for the usual way.
     given: costs `[N]` of those points that are known, NaN for the others; None for none.
-    round: number of the round, from 0. model, stage, polish: what waits for costs in their phases.
+    round: number of the round, from 0. model, stage, assisted, polish: what waits for costs in
+        their phases.
     bests, scale: by which CMA-ES has converged, see `is_flat`.
     """
 
-    phase: Literal["guesses", "model", "global", "local"]
+    phase: Literal["guesses", "model", "global", "assisted", "local"]
     space: Space
     evaluations: int
     least: np.ndarray
+    is_constrained: bool
     guesses: np.ndarray
     guess_x: np.ndarray
     first: np.ndarray
@@ -52,21 +60,34 @@ class SearchForOne(NamedTuple):
     round: int = 0
     model: Surrogate | None = None
     stage: Stage | None = None
+    assisted: Assisted | None = None
     polish: Polish | None = None
     bests: np.ndarray | None = None
     scale: float = 0.0
 
     @property
-    def points(self) -> Any:
-        """The points to evaluate next, `[N, D]` in the unit cube."""
+    def x(self) -> np.ndarray:
+        """The values `[N, P]` of the points to evaluate next; the model's are proposals."""
         if self.phase == "guesses":
-            return self.guesses
-        if self.phase == "model":
-            assert self.model is not None
-            return to_unit(self.space, self.model.proposals)
-        waiting = self.stage if self.phase == "global" else self.polish
+            return self.guess_x
+        model = self.model or self.assisted
+        if model is not None:
+            return model.proposals
+        waiting = self.stage or self.polish
         assert waiting is not None
-        return waiting.points
+        return parameters(self.space, waiting.points)
+
+    @property
+    def learns_at_once(self) -> bool:
+        """Whether costs are learned as they come, in any order; `advance` draws alone."""
+        return self.phase in ("model", "assisted")
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next points can be drawn before the costs of the last ones are known."""
+        if self.assisted is not None:
+            return not self.assisted.is_handed.all()
+        return self.phase in ("guesses", "model")
 
 
 def begin(
@@ -78,6 +99,7 @@ def begin(
     step: float,
     evaluations: int,
     least: np.ndarray,
+    is_constrained: bool,
 ) -> SearchForOne:
     """Begin with points `[F, D]` of the unit cube, and with what is known; one of them at least.
 
@@ -89,6 +111,7 @@ def begin(
         space,
         evaluations,
         least,
+        is_constrained,
         guesses,
         guess_x,
         first,
@@ -124,16 +147,27 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
         if len(model.costs) < min(surrogate.MOST, state.evaluations):
             return state._replace(model=surrogate.advance(random, state.space, model))
         return _polish_modelled(random, state, model)
-    assert state.polish is not None
     assert state.bests is not None
+    if state.phase == "assisted":
+        assert state.assisted is not None
+        whole, best = assisted.advance(random, state.space, state.assisted)
+        if best is None:
+            return state._replace(assisted=whole)
+        bests = append(state.bests, best)
+        scale = float(np.ptp(finite(whole.samples.costs)))
+        if whole.polish.draws is None or is_flat(bests, scale):
+            return _begin_next_round(random, state)
+        if len(whole.samples.costs) < _most_held(state.space):
+            return state._replace(assisted=whole, bests=bests)
+        state = state._replace(phase="local", assisted=None, polish=whole.polish)
+        return state._replace(bests=bests, scale=scale)
+    assert state.polish is not None
     bests = append(state.bests, np.min(finite(costs)))
     if not is_flat(bests, state.scale):
         polish = cma.advance(random, state.polish, costs)
         if polish.draws is not None:
             return state._replace(polish=polish, bests=bests)
-    nothing = CostSamples(state.known.points[:0], state.known.costs[:0])
-    after = state._replace(round=state.round + 1, known=nothing, step=0.0, polish=None)
-    return _begin_round(random, after)
+    return _begin_next_round(random, state)
 
 
 def chosen(state: SearchForOne, x: np.ndarray) -> SearchForOne:
@@ -143,9 +177,22 @@ def chosen(state: SearchForOne, x: np.ndarray) -> SearchForOne:
 
 
 def learned(state: SearchForOne, x: np.ndarray, costs: np.ndarray) -> SearchForOne:
-    """Take costs `[K]` of points `[K, P]` of the model, NaN for those without one."""
+    """Take costs `[K]` of points `[K, P]` of a model, NaN for those without one."""
+    if state.assisted is not None:
+        return state._replace(assisted=assisted.learned(state.space, state.assisted, x, costs))
     assert state.model is not None
     return state._replace(model=surrogate.learned(state.model, x, costs))
+
+
+def is_local(space: Space, evaluations: int, is_constrained: bool) -> bool:
+    """Whether CMA-ES begins at once, in the middle of the box, for a model knows more."""
+    return evaluations <= FEW * space.num_values and is_assisted(space, is_constrained)
+
+
+def is_assisted(space: Space, is_constrained: bool) -> bool:
+    """Whether a model helps CMA-ES at first: of numbers that all may be evaluated."""
+    is_plain = not (is_constrained or space.has_categories or np.isfinite(space.size))
+    return is_plain and space.num_genes <= HELD_PARAMETERS and cma.is_pycma(space.num_genes)
 
 
 def replaced(state: SearchForOne, places: np.ndarray, points: np.ndarray) -> SearchForOne:
@@ -162,11 +209,13 @@ def replaced(state: SearchForOne, places: np.ndarray, points: np.ndarray) -> Sea
 def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
     """Begin a global stage; CMA-ES where there is a step, or more is known than it would sample."""
     num_genes = state.guesses.shape[1]
-    if state.step:
-        return _polish(random, state, state.first, np.full(num_genes, state.step), state.known)
     num_values = state.space.num_values
-    few = state.evaluations <= FEW * num_values
-    if state.round == 0 and few and state.space.has_categories:
+    if state.step or is_local(state.space, state.evaluations, state.is_constrained):
+        start = random.uniform(size=num_genes) if state.round else state.first
+        spread = np.full(num_genes, state.step or assisted.SPREAD)
+        return _polish(random, state, start, spread, state.known)
+    is_few = state.evaluations <= FEW * num_values
+    if state.round == 0 and is_few and state.space.has_categories:
         known = np.reshape(parameters(state.space, state.known.points), (-1, num_values))
         x = np.concatenate([known, state.guess_x])
         costs = np.concatenate([state.known.costs, state.guess_costs])
@@ -190,6 +239,12 @@ def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForO
         known=CostSamples(rest, state.known.costs[order[number:]]),
         given=given,
     )
+
+
+def _begin_next_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
+    nothing = CostSamples(state.known.points[:0], state.known.costs[:0])
+    after = state._replace(round=state.round + 1, known=nothing, step=0.0)
+    return _begin_round(random, after._replace(assisted=None, polish=None))
 
 
 def _polish_modelled(
@@ -221,11 +276,24 @@ def _polish(
     spread: np.ndarray,
     samples: CostSamples,
 ) -> SearchForOne:
+    """Begin CMA-ES; a model of the round's samples helps it, while it can hold them."""
     size = cma.default_size(len(start)) * 2**state.round
     polish = cma.begin(random, start, spread, size, state.least)
     bests = np.full(window(size, len(start)), np.nan)
+    state = state._replace(stage=None, bests=bests)
+    most = _most_held(state.space)
+    is_early = state.round == 0 or state.evaluations <= most
+    if is_early and len(samples.costs) < most and is_assisted(state.space, state.is_constrained):
+        if state.round == 0:
+            samples = joined(samples, CostSamples(state.guesses, state.guess_costs))
+        whole = assisted.begin(state.space, polish, samples)
+        return state._replace(phase="assisted", assisted=whole)
     scale = float(np.ptp(finite(samples.costs)))
-    return state._replace(phase="local", stage=None, polish=polish, bests=bests, scale=scale)
+    return state._replace(phase="local", polish=polish, scale=scale)
+
+
+def _most_held(space: Space) -> int:
+    return min(HELD, FEW * space.num_values)
 
 
 def _best(samples: CostSamples) -> tuple[np.ndarray, float]:

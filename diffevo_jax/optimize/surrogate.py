@@ -7,15 +7,14 @@ depends on one option misleads in another; so every second proposal goes to the 
 that was evaluated least.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize as scipy_minimize
 from scipy.special import ndtr
-from threadpoolctl import ThreadpoolController
 
+from diffevo_jax.optimize.arrays import one_thread
 from diffevo_jax.optimize.space import Space, parameters, settled, to_unit
 from diffevo_jax.optimize.stage import latin_hypercube
 
@@ -60,14 +59,8 @@ def begin(
 
 def advance(random: np.random.Generator, space: Space, model: Surrogate) -> Surrogate:
     """Propose the next points, from the costs that are known."""
-    with _one_thread().limit(limits=1, user_api="blas"):
+    with one_thread():
         return _advanced(random, space, model)
-
-
-@cache
-def _one_thread() -> ThreadpoolController:
-    """Return what holds NumPy to one thread: for matrices of 150 rows more of them only wait."""
-    return ThreadpoolController()
 
 
 def _advanced(random: np.random.Generator, space: Space, model: Surrogate) -> Surrogate:
