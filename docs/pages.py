@@ -29,6 +29,12 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
         "method",
         lambda row: f"{row['area']:.3f} ± {row['error']:.3f}",
     ),
+    "bbob_few": (
+        ["genes", "evaluations"],
+        "function",
+        "method",
+        lambda row: f"{row['area']:.3f} ± {row['error']:.3f}",
+    ),
     "minimize": (
         ["cost"],
         "method",
@@ -51,6 +57,7 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
 # Short titles, and the pages that say what the numbers mean.
 READ = {
     "bbob": ("BBOB", "minimize.md"),
+    "bbob_few": ("BBOB at few evaluations", "minimize.md"),
     "calls": ("The same call again", "minimize.md"),
     "compilation": ("Compilation", "estimator.md"),
     "control_preset": ("Control preset", "presets.md"),
@@ -83,7 +90,8 @@ OF_ANOTHER = {
         "--million",
         "The x0 estimate of a million individuals: time and memory.",
     ),
-    "minimize_few": ("minimize", "--few --seeds 30", "`minimize` and others at few evaluations."),
+    "bbob_few": ("bbob", "--few --seeds 5", "`minimize` and others on BBOB, few evaluations."),
+    "minimize_few": ("minimize", "--few --seeds 5", "`minimize` and others at few evaluations."),
     "minimize_valleys": (
         "minimize",
         "--valleys --seeds 40",

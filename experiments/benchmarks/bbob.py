@@ -1,10 +1,12 @@
 """`minimize` beside pycma with restarts on BBOB: 24 functions, 5-D and 20-D, 100 D and 1000 D.
 
     python experiments/benchmarks/bbob.py            # writes results/bbob-cpu.json
+    python experiments/benchmarks/bbob.py --few      # writes results/bbob_few-cpu.json
 
 The functions are bbobax's, in float64; a seed is an instance. Each run is scored by the area under
 its ECDF: the share of 51 targets, f - f_opt from 1e2 down to 1e-8, even in the logarithm, that are
-reached, averaged over the logarithm of evaluations from 1 to the budget.
+reached, averaged over the logarithm of evaluations from 1 to the budget. With --few: 10, 50 and 100
+evaluations a parameter, beside pycma's lq-CMA-ES, which has a model of the cost.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import bbobax
 import cma
 import jax
 import numpy as np
+from minimize import lq_cma_es as lq
 from timing import device, print_row
 
 import diffevo_jax as de
@@ -76,7 +79,12 @@ def pycma(cost: Cost, num_genes: int, evaluations: int, seed: int) -> None:
         size *= 2
 
 
-METHODS = {"minimize": minimize, "pycma": pycma}
+def lq_cma_es(cost: Cost, num_genes: int, evaluations: int, seed: int) -> None:
+    """Run pycma's lq-CMA-ES, from the centre of the box at first."""
+    lq(lambda x: float(cost(np.asarray(x)[None])[0]), seed, evaluations, num_genes)
+
+
+METHODS = {"minimize": minimize, "pycma": pycma, "lq-CMA-ES": lq_cma_es}
 
 
 def area(history: np.ndarray, evaluations: int) -> float:
@@ -103,21 +111,26 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--genes", type=int, nargs="*", default=[5, 20])
-    parser.add_argument("--budgets", type=int, nargs="*", default=[100, 1000], help="times D")
+    parser.add_argument("--budgets", type=int, nargs="*", help="times D")
+    parser.add_argument("--few", action="store_true")
     parser.add_argument("--functions", nargs="*", default=list(bbobax.BBOB_PROBLEMS))
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--out", default=Path(__file__).parent / "results" / "bbob-cpu.json")
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS))
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    part = "bbob_few" if arguments.few else "bbob"
+    out = arguments.out or Path(__file__).parent / "results" / f"{part}-cpu.json"
+    methods = arguments.methods or list(METHODS)[: 3 if arguments.few else 2]
+    budgets = arguments.budgets or ([10, 50, 100] if arguments.few else [100, 1000])
     warnings.simplefilter("ignore", UserWarning)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     rows = []
     for num_genes in arguments.genes:
-        for budget in arguments.budgets:
+        for budget in budgets:
             evaluations = budget * num_genes
             settings = {"genes": num_genes, "evaluations": evaluations}
             means: dict[str, list[float]] = {}
             for name in arguments.functions:
-                for method in arguments.methods:
+                for method in methods:
                     areas = [run(method, name, num_genes, evaluations, seed) for seed in seeds]
                     row = settings | {"function": name, "method": method, "seeds": len(areas)}
                     row |= {"area": float(np.mean(areas))}
@@ -128,4 +141,4 @@ if __name__ == "__main__":
             total = {method: float(np.mean(areas)) for method, areas in means.items()}
             rows.append(settings | {"function": "all"} | total)
             print_row(rows[-1])
-    Path(arguments.out).write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
+    out.write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")

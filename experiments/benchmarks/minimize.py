@@ -8,7 +8,8 @@
 12-D functions, shifted and rotated, on [-5, 5], 2,000 evaluations; every seed has its own shift and
 rotation, the same for all methods. Best cost: median and quartiles over seeds. The costs are also
 told in another unit and with an offset; what is printed is always in the first unit. With --few:
-30 to 500 evaluations of 2 to 12 parameters, beside pycma from the centre and random search. With
+30 to 500 evaluations of 2 to 12 parameters, beside what has a model, and the mean rank over
+functions and seeds (`pip install optuna`). With
 --valleys: Levy's and Ackley's functions in 8-D at 1,600; how many seeds are below 1e-6 and 0.01.
 """
 
@@ -17,14 +18,18 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import cma
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import differential_evolution
+from scipy.optimize import differential_evolution, dual_annealing
+from scipy.stats import rankdata
 from timing import device, print_row
 
 import diffevo_jax as de
@@ -93,6 +98,56 @@ def pycma_from_centre(cost: Cost, seed: int, evaluations: int, genes: int) -> No
     cma.CMAEvolutionStrategy(np.zeros(genes), 0.6 * LIMIT, options).optimize(cost)
 
 
+class _Spent(Exception):
+    """All evaluations are spent."""
+
+
+def limited(cost: Cost, evaluations: int) -> Cost:
+    """Let a function be called so many times; then it raises."""
+    left = evaluations
+
+    def counted(x: np.ndarray) -> float:
+        nonlocal left
+        if not left:
+            raise _Spent
+        left -= 1
+        return cost(np.asarray(x))
+
+    return counted
+
+
+def lq_cma_es(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
+    """Run pycma's lq-CMA-ES as `pycma`, but from the centre of the box at first."""
+    random, counted = np.random.RandomState(seed), limited(cost, evaluations)
+    size, start = 4 + int(3 * np.log(genes)), np.zeros(genes)
+    with suppress(_Spent):
+        while True:
+            options: dict = {"bounds": [-LIMIT, LIMIT], "popsize": size, "verbose": -9}
+            options |= {"randn": random.randn, "seed": np.nan, "verb_log": 0}
+            cma.fmin_lq_surr(counted, start, 0.4 * LIMIT, options)
+            size, start = 2 * size, random.uniform(-LIMIT, LIMIT, genes)
+
+
+def annealing(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
+    """Run scipy's dual_annealing, with its L-BFGS-B."""
+    bounds = [(-LIMIT, LIMIT)] * genes
+    with suppress(_Spent):
+        dual_annealing(limited(cost, evaluations), bounds, maxfun=evaluations, rng=seed)
+
+
+def tpe(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
+    """Run Optuna's TPE, with its defaults."""
+    optuna: Any = import_module("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+
+    def objective(trial: Any) -> float:
+        x = [trial.suggest_float(f"x{place}", -LIMIT, LIMIT) for place in range(genes)]
+        return cost(np.array(x))
+
+    study.optimize(objective, evaluations)
+
+
 def scipy(cost: Cost, seed: int, evaluations: int, genes: int) -> None:
     """Run scipy's differential_evolution, without its polish."""
     bounds = [(-LIMIT, LIMIT)] * genes
@@ -140,7 +195,12 @@ METHODS = {
     "evosax DiffusionEvolution": evosax,
     "random search": random_search,
     "pycma from the centre": pycma_from_centre,
+    "lq-CMA-ES": lq_cma_es,
+    "TPE": tpe,
+    "scipy dual_annealing": annealing,
 }
+OF_FEW = ["minimize", "lq-CMA-ES", "pycma from the centre", "scipy dual_annealing"]
+OF_FEW += ["random search", "TPE"]
 
 
 def best_cost(
@@ -157,6 +217,25 @@ def best_cost(
     return (min(seen[:evaluations]) - unit[1]) / unit[0]
 
 
+def ranks(rows: list[dict]) -> list[dict]:
+    """Rank the methods of each cell, 1 for the best: mean and standard error over all runs."""
+    tables: dict[tuple, dict[str, list[float]]] = {}
+    for row in rows:
+        table = tables.setdefault((row["genes"], row["evaluations"]), {})
+        table.setdefault(row["method"], []).extend(row["costs"])
+    found = []
+    for (genes, evaluations), table in tables.items():
+        most = max(map(len, table.values()))  # a method that is still running has fewer
+        table = {method: costs for method, costs in table.items() if len(costs) == most}
+        order = rankdata(list(table.values()), axis=0)
+        means, errors = order.mean(axis=1), order.std(axis=1, ddof=1) / order.shape[1] ** 0.5
+        row: dict = {"genes": genes, "evaluations": evaluations}
+        for method, mean, error in zip(table, means, errors, strict=True):
+            row[method] = [round(float(mean), 2), round(float(error), 2)]
+        found.append(row)
+    return found
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # pyright: ignore
     parser.add_argument("--seeds", type=int, default=20)
@@ -169,13 +248,9 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     few, valleys = arguments.few, arguments.valleys
-    methods, units, cells, part = list(METHODS)[:-1], arguments.units, [(2000, 12)], "minimize"
+    methods, units, cells, part = list(METHODS)[:5], arguments.units, [(2000, 12)], "minimize"
     if few:
-        methods, cells, part = (
-            ["minimize", "pycma from the centre", "random search"],
-            FEW,
-            part + "_few",
-        )
+        methods, cells, part = OF_FEW, FEW, part + "_few"
     if valleys:
         methods, cells = ["minimize", "pycma", "pycma from the centre"], [(1600, 8)]
         part += "_valleys"
@@ -207,9 +282,16 @@ if __name__ == "__main__":
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
         ]
         low, median, high = map(float, np.percentile(costs, [25, 50, 75]))
-        row |= {"mean": float(np.mean(costs))} if few else {}
+        row |= {"mean": float(np.mean(costs)), "costs": costs} if few else {}
         if valleys:
             row |= {f"below {cost:g}": int(np.sum(np.array(costs) < cost)) for cost in (1e-6, 0.01)}
         rows.append(row | {"median": median, "quartile_1": low, "quartile_3": high})
-        print_row(rows[-1])
-    out.write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
+        print_row({name: value for name, value in rows[-1].items() if name != "costs"})
+        # What is stored for later rows stays, so that a run that is stopped loses nothing.
+        done = set(map(case, rows))
+        results = device() | {"rows": rows + [stored[key] for key in stored if key not in done]}
+        results |= {"ranks": ranks(rows)} if few else {}
+        out.write_text(json.dumps(results, indent=2) + "\n")
+    if few:
+        for row in ranks(rows):
+            print_row(row)
