@@ -136,7 +136,7 @@ def live(key, start):
     return jax.lax.scan(stage, carry, jax.random.split(key, STEPS))[1]
 
 
-swung, torques = live(jax.random.key(0), jnp.array([jnp.pi, 0.0]))
+swung, torques = live(jax.random.key(1), jnp.array([jnp.pi, 0.0]))
 off = jnp.abs(jnp.arctan2(jnp.sin(swung[:, 0]), jnp.cos(swung[:, 0])))
 print(f"from upright in the last second: {jnp.degrees(off[-20:].mean()):.1f} degrees")
 
