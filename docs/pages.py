@@ -90,7 +90,11 @@ OF_ANOTHER = {
         "--million",
         "The x0 estimate of a million individuals: time and memory.",
     ),
-    "bbob_few": ("bbob", "--few --seeds 5", "`minimize` and others on BBOB, few evaluations."),
+    "bbob_few": (
+        "bbob",
+        "--few --genes 5 --seeds 5",
+        "`minimize` and others on BBOB; in 20-D by `--few --genes 20 --budgets 10 50 --seeds 2`.",
+    ),
     "minimize_few": ("minimize", "--few --seeds 5", "`minimize` and others at few evaluations."),
     "minimize_valleys": (
         "minimize",
