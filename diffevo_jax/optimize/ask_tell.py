@@ -128,9 +128,8 @@ class Search:
         """The points to evaluate next, `[N, D]`, or the template's structure, leaves `[N, ...]`.
 
         Without a number: those of a generation, or of the part of it that is evaluated first, that
-        have no cost yet; N changes. With one: up to so
-        many that nobody was given yet, fewer or none where the search must wait for costs. None
-        once all evaluations are spent.
+        have no cost yet; N changes. With one: up to so many that nobody was given yet, fewer or
+        none where the search must wait for costs. None once all evaluations are spent.
         """
         if number is not None:
             numbers = self.take(number, ahead=True)
