@@ -93,7 +93,7 @@ OF_ANOTHER = {
     "bbob_few": (
         "bbob",
         "--few --genes 5 --seeds 5",
-        "`minimize` and others on BBOB; in 20-D by `--few --genes 20 --budgets 10 50 --seeds 2`.",
+        "`minimize` and others on BBOB; in 20-D by `--few --genes 20 --seeds 2`.",
     ),
     "minimize_few": ("minimize", "--few --seeds 5", "`minimize` and others at few evaluations."),
     "minimize_valleys": (
