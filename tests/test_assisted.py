@@ -1,6 +1,8 @@
 """CMA-ES with a model of the cost, and the model."""
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from scipy.stats import kendalltau
 
 import diffevo_jax as de
-from diffevo_jax.optimize import assisted, cma, one, quadratic
+from diffevo_jax.optimize import assisted, cma, evaluate, one, quadratic
 from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.space import make_space
 
@@ -169,6 +171,21 @@ def test_costs_count_in_whatever_order_they_come(workers):
     state: Any = search._state
     assert len(state.assisted.samples.costs) == 300
     assert search.result.cost < 4.0
+
+
+def test_workers_are_not_idle_after_each_evaluation(monkeypatch):
+    monkeypatch.setattr(evaluate, "PATIENCE", 0.2)
+    times: list[float] = []
+
+    def cost(x: np.ndarray) -> float:
+        times.append(time.monotonic())
+        time.sleep(0.25)
+        times.append(time.monotonic())
+        return rosenbrock(x)
+
+    with ThreadPoolExecutor(4) as threads:
+        de.minimize(cost, BOX, evaluations=40, executor=threads)
+    assert 0.8 * 4 * (max(times) - min(times)) < 40 * 0.25
 
 
 def test_failures_are_survived_and_not_learned_from():

@@ -161,8 +161,9 @@ def _side_by_side(
             end = min(deadline, oldest + timeout)
             left = max(0.0, end - time.monotonic())
             done = _wait(list(pending), min(left, PATIENCE) if is_idle else left)
-            is_ahead = is_idle and not done
             now = time.monotonic()
+            # Evaluations that take longer than the patience are not waited for each time.
+            is_ahead = all(now - begun[each] > PATIENCE for each in done) if done else is_idle
             answers = {future: _result(future) for future in done}
             for future in pending:
                 if future not in answers and now >= begun[future] + timeout:
