@@ -14,6 +14,7 @@ The method is Zhang, Hartl, Hazan, Levin: Diffusion Models are Evolutionary Algo
 https://arxiv.org/abs/2410.02543). This is an independent implementation from the paper.
 """
 
+from diffevo_jax import archives as archives
 from diffevo_jax import baselines as baselines
 from diffevo_jax import batch as batch
 from diffevo_jax import denoisers as denoisers

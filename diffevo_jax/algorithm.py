@@ -45,18 +45,21 @@ class Algorithm(NamedTuple):
 
     init: (key, population `[N, D]`) -> state, a NamedTuple with `population`, the genomes to
         evaluate next, and `t`, the generations that follow this one: num_generations - 1 down to 0.
-    step: (key, state, fitness `[N]`, population=None) -> (state, info). population: the genomes
-        that were really evaluated, `[N, D]`, where they are not those of the state: repaired,
-        rounded, clipped. info: a NamedTuple with `population` and `fitness`, as evaluated, and
-        whatever else the optimiser reports of a generation. A finished run, t = 0, is a fixed
-        point: it stays at the population that was evaluated.
+    step: (key, state, fitness `[N]`, population=None, descriptors=None) -> (state, info).
+        population: the genomes that were really evaluated, `[N, D]`, where they are not those of
+        the state: repaired, rounded, clipped. info: a NamedTuple with `population` and `fitness`,
+        as evaluated, and whatever else the optimiser reports of a generation. A finished run,
+        t = 0, is a fixed point: it stays at the population that was evaluated.
     num_generations: T: evaluated generations of a whole run, which makes T - 1 updates; None has no
         end.
+    takes_descriptors: whether `evolve` gives `step` the descriptors `[N, k]`, how each individual
+        behaves, that a fitness function returns as aux["descriptors"]; None where it does not.
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
     step: Callable[..., tuple[Any, Any]]
     num_generations: int | None
+    takes_descriptors: bool = False
 
 
 class Best(NamedTuple):
@@ -97,11 +100,12 @@ class Evolved(NamedTuple):
 
 def make_algorithm(
     init: Callable[[jax.Array, jax.Array, jax.Array], Any],
-    step: Callable[[jax.Array, Any, jax.Array, jax.Array], tuple[Any, Any]],
+    step: Callable[..., tuple[Any, Any]],
     num_generations: int | None,
     *,
     shape: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
+    takes_descriptors: bool = False,
 ) -> Algorithm:
     """Make an `Algorithm` of an optimiser's own functions, which neither check nor count.
 
@@ -111,6 +115,7 @@ def make_algorithm(
         was evaluated. Its new t, and its whole new state in a finished run, are discarded.
     num_generations: T, or None for no end. shape: (N, D), where the optimiser is made for one.
     mesh: split the state's leaves `[N, ...]` over all axes of this mesh.
+    takes_descriptors: step takes one argument more, the descriptors `[N, k]`, or None.
 
     Raises InputError, here and in both functions, naming the argument, expected and seen.
     """
@@ -135,14 +140,19 @@ def make_algorithm(
         return placed(jax.tree.map(jnp.asarray, state), size)
 
     def checked_step(
-        key: jax.Array, state: Any, fitness: jax.Array, population: jax.Array | None = None
+        key: jax.Array,
+        state: Any,
+        fitness: jax.Array,
+        population: jax.Array | None = None,
+        descriptors: jax.Array | None = None,
     ) -> tuple[Any, Any]:
         check_key(key)
         size = len(state.population)
         fitness = _check_fitness(fitness, size)
+        behaviour = _check_behaviour(descriptors, size, takes_descriptors)
         genomes = state.population if population is None else _check_evaluated(population, state)
         genomes = placed(genomes, size)
-        after, info = step(key, state, fitness, genomes)
+        after, info = step(key, state, fitness, genomes, *behaviour)
         # A finished run steps too, and stays where it is: a branch would have an accelerator's host
         # wait.
         before = state._replace(population=genomes)
@@ -152,7 +162,7 @@ def make_algorithm(
         after = jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before)
         return placed(after, size), info
 
-    return Algorithm(checked_init, checked_step, num_generations)
+    return Algorithm(checked_init, checked_step, num_generations, takes_descriptors)
 
 
 def evolve(
@@ -176,7 +186,8 @@ def evolve(
     population: the initial one, `[N, D]`, drawn from N(0, I) in the paper.
     has_key: call the fitness function with (key, population) instead, a fresh key each generation,
         where fitness is drawn at random.
-    has_aux: the fitness function returns (fitness, aux), aux any pytree, for `keep` to see.
+    has_aux: the fitness function returns (fitness, aux), aux any pytree, for `keep` to see. Its
+        entry "descriptors", `[N, k]`, says how individuals behave, to an algorithm that asks.
     keep: what is kept of each generation, (info) or with has_aux (info, aux) -> any pytree. The
         default is the fitness; `lambda info: info` is all of it, genomes too.
     repair: population -> the population to evaluate in its place, clipped to a box for example.
@@ -301,7 +312,11 @@ def _generation(
                 "for a function that returns (fitness, aux), as make_fitness's, pass has_aux=True",
             )
         evaluated = () if repair is None else (population,)
-        state, info = algorithm.step(key_step, running.state, fitness, *evaluated)
+        behaviour = {}
+        if algorithm.takes_descriptors:
+            known = aux[0] if aux and isinstance(aux[0], dict) else {}
+            behaviour["descriptors"] = known.get("descriptors")
+        state, info = algorithm.step(key_step, running.state, fitness, *evaluated, **behaviour)
         best = _better(running.best, info.population, _worth(info.fitness, *aux))
         return Running(state, best, memory), keep(info, *aux)
 
@@ -456,6 +471,18 @@ def _check_fitness(fitness: Any, size: int) -> jax.Array:
             "jax.vmap(fn) takes a population where fn takes one genome",
         )
     return fitness
+
+
+def _check_behaviour(descriptors: Any, size: int, taken: bool) -> tuple[Any, ...]:
+    """Return the descriptors as an optimiser's own step takes them: one argument, or none."""
+    if descriptors is None:
+        return (None,) * taken
+    shape = jnp.shape(descriptors)
+    if not taken:
+        raise InputError("descriptors", "None, for the algorithm has no use of them", shape)
+    if len(shape) != 2 or shape[0] != size:
+        raise InputError("descriptors", f"shape ({size}, k), one row per individual", shape)
+    return (jnp.asarray(descriptors),)
 
 
 def _check_evaluated(population: Any, state: Any) -> jax.Array:

@@ -47,6 +47,10 @@ Positive = Annotated[Number, Interval(0, math.inf, "()")]
 NonNegative = Annotated[Number, Interval(0, math.inf, "[)")]
 Fraction = Annotated[Number, Interval(0, 1)]
 Share = Annotated[Number, Interval(0, 1, "(]")]
+# Advice where an algorithm asks how individuals behave.
+TELL_BEHAVIOUR = (
+    'a fitness function returns it beside: (fitness, {"descriptors": [N, k]}), with has_aux=True'
+)
 # Sizes have 32 bits.
 Count = Annotated[int, Interval(1, 2**31, "[)")]
 

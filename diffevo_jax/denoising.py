@@ -6,6 +6,7 @@ x_prev  = sampler(population, x0)                   `samplers`
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -54,8 +55,8 @@ class Info(NamedTuple):
     x0: their clean estimate, `[N, D]`.
     log_weight: log g, `[N]`; NaN for an individual left out.
     log_evidence, effective_sample_size: see `Posterior`, `[N]`.
-    num_invalid: individuals whose fitness or genes are not finite, or whose fitness has no weight
-        under the fitness map.
+    num_invalid: individuals whose fitness, genes or descriptors are not finite, or whose fitness
+        has no weight under the fitness map.
     selected: False when no individual had a valid weight, so that the step did not select.
     """
 
@@ -130,12 +131,16 @@ def denoising_evolution(
     move = _checked("sampler", sampler.move, Move, "population")
 
     def step(
-        key: jax.Array, state: State, fitness: jax.Array, x_t: jax.Array
+        key: jax.Array,
+        state: State,
+        fitness: jax.Array,
+        x_t: jax.Array,
+        descriptors: jax.Array | None,
     ) -> tuple[State, Info]:
         # Level 0 has no next one; levels that differ keep the gradient of its move finite.
         here, moving = level(state.t), level(jnp.maximum(state.t, 1))
         key_denoiser = jax.random.fold_in(key, DENOISER)
-        log_weight, weights = _weigh(fitness_map, fitness, x_t)
+        log_weight, weights = _weigh(fitness_map, fitness, x_t, descriptors)
         memory, posterior = estimate(key_denoiser, state.denoiser, x_t, weights, here)
         sampler_memory, moved = move(key, state.sampler, x_t, posterior.x0, moving)
         memory = denoiser.moved(memory, moved, moving)
@@ -153,22 +158,28 @@ def denoising_evolution(
         )
         return State(moved.population, state.t, memory, sampler_memory), info
 
-    return make_algorithm(init, step, len(schedule.alpha), mesh=mesh)
+    return make_algorithm(init, step, len(schedule.alpha), mesh=mesh, takes_descriptors=True)
 
 
 def _weigh(
-    fitness_map: FitnessMap, fitness: jax.Array, x_t: jax.Array
+    fitness_map: FitnessMap,
+    fitness: jax.Array,
+    x_t: jax.Array,
+    descriptors: jax.Array | None,
 ) -> tuple[jax.Array, Weights]:
     """Return log weights, NaN for those left out, and the denoisers' `Weights`.
 
     In the latter all individuals weigh the same where none has a weight.
     """
-    # An individual with genes that are not finite takes no part.
+    # An individual with genes, or a descriptor, that are not finite takes no part.
     usable = jnp.all(jnp.isfinite(x_t), axis=1)
-    log_weight = weigh(fitness_map, fitness, usable)
+    if descriptors is not None:
+        usable &= jnp.all(jnp.isfinite(descriptors), axis=1)
+    log_weight = weigh(fitness_map, fitness, usable, descriptors)
     selected = jnp.any(log_weight > -jnp.inf)
     shared = jnp.where(selected, log_weight, jnp.where(usable, 0, jnp.nan))
-    return log_weight, Weights(shared, fitness, lambda fitness: weigh(fitness_map, fitness))
+    by_fitness = partial(weigh, fitness_map)
+    return log_weight, Weights(shared, fitness, by_fitness, descriptors)
 
 
 def _checked(

@@ -101,11 +101,12 @@ def diffusion_evolution(
         return configured(*population.shape).init(key, population)
 
     def step(
-        key: jax.Array, state: Any, fitness: jax.Array, population: jax.Array | None = None
+        key: jax.Array, state: Any, fitness: jax.Array, *evaluated: Any, **behaviour: Any
     ) -> tuple[Any, Any]:
-        return configured(*state.population.shape).step(key, state, fitness, population)
+        algorithm = configured(*state.population.shape)
+        return algorithm.step(key, state, fitness, *evaluated, **behaviour)
 
-    return Algorithm(init, step, configured(2, PLANE + 1).num_generations)
+    return configured(2, PLANE + 1)._replace(init=init, step=step)
 
 
 def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:

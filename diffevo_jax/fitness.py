@@ -8,14 +8,42 @@ counts them. `pointwise` takes a function that does not compare individuals.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import InputError, Positive, check_number
+from diffevo_jax.checks import (
+    TELL_BEHAVIOUR,
+    Count,
+    InputError,
+    Positive,
+    check_count,
+    check_number,
+)
+from diffevo_jax.metrics import dominated_novelty as novelty_of
 
 FitnessMap = Callable[[jax.Array, jax.Array], jax.Array]
 FACTORY = "a factory is called first: de.fitness.boltzmann(temperature)"
+
+
+class BehaviourMap(NamedTuple):
+    """A fitness map that compares behaviour as well, by descriptors `[N, k]`."""
+
+    compare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+    def __call__(
+        self, fitness: jax.Array, valid: jax.Array, descriptors: jax.Array | None = None
+    ) -> jax.Array:
+        """Weigh individuals, `[N]`; raise InputError without their descriptors."""
+        if descriptors is None:
+            raise InputError(
+                "descriptors",
+                "how individuals behave, [N, k], for the fitness map compares it",
+                None,
+                TELL_BEHAVIOUR,
+            )
+        return self.compare(fitness, valid, descriptors)
 
 
 def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
@@ -72,6 +100,27 @@ def rank(sharpness: Positive = 50.0) -> FitnessMap:
     return log_weight
 
 
+def dominated_novelty(neighbours: Count = 3, *, sharpness: Positive = 50.0) -> FitnessMap:
+    """Weigh by rank, as `rank` does, of how far an individual is from those that are fitter.
+
+    Novelty: mean distance of its descriptor to its k nearest among the fitter, infinite where none
+    is (https://arxiv.org/abs/2502.00593): whoever is best of its kind counts, and no archive is
+    needed. The fitness function has to say how individuals behave, aux["descriptors"].
+
+    neighbours: k. sharpness: see `rank`. Raises InputError, here or in `step`.
+    """
+    neighbours, by_rank = check_count("neighbours", neighbours), rank(sharpness)
+
+    def compare(fitness: jax.Array, valid: jax.Array, descriptors: jax.Array) -> jax.Array:
+        descriptors = jnp.where(valid[:, None], descriptors, 0)
+        # Nobody is nearer to the others for being left out, and none of them is fitter.
+        seen = jnp.where(valid, fitness, -jnp.inf)
+        novelty = novelty_of(descriptors, seen, num=neighbours).astype(fitness.dtype)
+        return by_rank(jnp.minimum(novelty, jnp.finfo(fitness.dtype).max), valid)
+
+    return BehaviourMap(compare)
+
+
 def identity(fitness: jax.Array, valid: jax.Array) -> jax.Array:
     """Weight = fitness: log f. Fitness must not be negative; see `boltzmann` if yours can be."""
     return power(1.0)(fitness, valid)
@@ -111,11 +160,15 @@ def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
 
 
 def weigh(
-    fitness_map: FitnessMap, fitness: jax.Array, usable: jax.Array | bool = True
+    fitness_map: FitnessMap,
+    fitness: jax.Array,
+    usable: jax.Array | bool = True,
+    descriptors: jax.Array | None = None,
 ) -> jax.Array:
     """Compute log weights `[N]`, NaN wherever the fitness, or its weight, is no usable number.
 
-    usable: `[N]`, which individuals may take part. Raises InputError on a map that does not take
+    usable: `[N]`, which individuals may take part. descriptors: how they behave, `[N, k]`, for maps
+    that compare it. Raises InputError on a map that does not take
     (fitness, valid) or returns another shape.
     """
     fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
@@ -124,8 +177,9 @@ def weigh(
     # spoil gradients; the worst valid one moves neither a maximum nor a rank.
     worst = jnp.min(fitness, where=valid, initial=jnp.inf)
     stand_in = jnp.where(jnp.isfinite(worst), worst, 0)
+    behaviour = (descriptors,) if isinstance(fitness_map, BehaviourMap) else ()
     try:
-        log_weight = fitness_map(jnp.where(valid, fitness, stand_in), valid)
+        log_weight = fitness_map(jnp.where(valid, fitness, stand_in), valid, *behaviour)
     except TypeError as error:
         inside = error.__traceback__
         if inside is not None and inside.tb_next is not None:  # inside the map, not in calling it

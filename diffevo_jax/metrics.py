@@ -97,6 +97,26 @@ def coverage(points: jax.Array, *, cell: ArrayLike = 1.0, limit: Limit = 4.0) ->
     return occupied / jnp.prod(last - first + 1.0)
 
 
+def dominated_novelty(descriptors: jax.Array, fitness: jax.Array, *, num: int) -> jax.Array:
+    """Return the mean distance to the `num` nearest of those that are fitter, `[N, k]` to `[N]`.
+
+    Infinite where nobody is; where fewer are, the mean to these. The N fittest by this of parents
+    and children are what dominated novelty search keeps (https://arxiv.org/abs/2502.00593).
+    A fitness of -inf or NaN is less than any.
+    """
+    descriptors, fitness = _check(descriptors, fitness)
+    if num < 1:
+        raise InputError("num", "1 or more", num)
+    fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
+    distance = jnp.linalg.norm(descriptors[:, None] - descriptors, axis=-1)
+    distance = jnp.where(fitness > fitness[:, None], distance, jnp.inf)
+    nearest = -jax.lax.top_k(-distance, min(num, len(fitness)))[0]
+    known = jnp.isfinite(nearest)
+    total = jnp.sum(jnp.where(known, nearest, 0), axis=1)
+    count = jnp.sum(known, axis=1)
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.inf)
+
+
 def modes_found(points: jax.Array, modes: ArrayLike, *, radius, at_least=1) -> jax.Array:
     """Count the modes `[M, D]` with `at_least` points of `[N, D]` within `radius` (Euclidean)."""
     points, modes = _check(points)[0], jnp.asarray(modes)

@@ -41,11 +41,13 @@ class Weights(NamedTuple):
     fitness: as evaluated, `[N]`; may be NaN.
     weigh: the fitness map itself, fitness `[M]` -> log weight `[M]`, for supports that are not this
         generation alone: a map that compares individuals has to see all of them at once.
+    descriptors: how the individuals behave, `[N, k]`; None where the fitness function says nothing.
     """
 
     log_weight: jax.Array
     fitness: jax.Array
     weigh: Callable[[jax.Array], jax.Array]
+    descriptors: jax.Array | None = None
 
 
 class Posterior(NamedTuple):

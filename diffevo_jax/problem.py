@@ -17,7 +17,8 @@ class Problem(NamedTuple):
     has_key: fitness_fn takes (key, population).
     has_aux: fitness_fn returns (fitness, aux), aux a dict; runs keep its entry `success`,
         `[N]`, as the share of individuals that have solved the problem, and its entry `returns`,
-        `[N]`, where fitness is relative: the best individual, tables and figures are by it.
+        `[N]`, where fitness is relative: the best individual, tables and figures are by it. Its
+        entry `descriptors`, `[N, k]`, says how individuals behave, to algorithms that ask.
     repair: population -> the population to evaluate in its place; None takes it as it is.
     reevaluate: (key, population `[N, D]`) -> (return `[N]`, {"success": `[N]`} or {}) of an episode
         of each individual's own, by which runs evaluate the best individual of the last generation

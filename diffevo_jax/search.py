@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax.algorithm import Algorithm
+
 
 class SearchState(NamedTuple):
     """What the next step of a search needs.
@@ -38,6 +40,16 @@ class SearchInfo(NamedTuple):
 def search_info(population: jax.Array, fitness: jax.Array, strategy: Any) -> SearchInfo:
     """Describe a generation, `[N, D]` and `[N]`, that was drawn from a strategy."""
     return SearchInfo(population, fitness, jnp.sum(~jnp.isfinite(fitness)), strategy)
+
+
+def with_last(algorithm: Algorithm) -> Algorithm:
+    """Let `State.archive` have the last generation too, whose step makes no children."""
+
+    def step(*arguments: Any, **evaluated: Any) -> tuple[Any, Any]:
+        state, info = algorithm.step(*arguments, **evaluated)
+        return state._replace(archive=info.strategy), info
+
+    return algorithm._replace(step=step)
 
 
 def usable(fitness: jax.Array) -> jax.Array:

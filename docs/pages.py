@@ -74,7 +74,7 @@ READ = {
     "optima": ("All optima", "minimize.md"),
     "peers": ("Peers and their settings", "howto/peers.md"),
     "planning": ("Planning", "planning.md"),
-    "pyribs": ("Emitters of pyribs", "neighbours.md"),
+    "pyribs": ("Quality-diversity", "diversity.md"),
     "restart": ("Moving peaks", "sampling.md"),
     "rollouts": ("Roll-outs", "rollouts.md"),
     "sample": ("Draws from densities", "sampling.md"),
@@ -135,6 +135,11 @@ PICTURES = {
         "Score against budget",
         "settings.md",
         "python experiments/benchmarks/settings.py --only anytime",
+    ),
+    "diversity.png": (
+        "Archives of the best of every behaviour",
+        "diversity.md",
+        "python experiments/benchmarks/pyribs.py --draw",
     ),
     "sampling.png": (
         "Draws from a mixture, a banana and a ring",

@@ -52,9 +52,22 @@ NORMALISED = (
     "observations: normalised}"
 )
 ALGORITHMS["normalised"] = ALGORITHMS["diffusion_evolution"]
+# One that says how individuals behave.
+DOMAIN = "problem: {name: domain, function: arm, num_genes: 3}"
+ALGORITHMS["illuminate"] = (
+    "{name: illuminate, num_generations: 6, archive: {low: [-3, -3], high: [3, 3], cells: [4, 5]}}"
+)
 
 # Those that remember more than a population; the others before a release.
-QUICK = ("archive", "dpm_solver", "cma_es", "map_elites", "population_based", "normalised")
+QUICK = (
+    "archive",
+    "dpm_solver",
+    "cma_es",
+    "map_elites",
+    "population_based",
+    "normalised",
+    "illuminate",
+)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(case, tmp_path):
     text = CONFIG.replace("ALGORITHM", ALGORITHMS[case])
     if case == "normalised":
         text = text.replace("problem: {name: function, function: two_peaks}", NORMALISED)
+    if case == "illuminate":
+        text = text.replace("problem: {name: function, function: two_peaks}", DOMAIN)
     path.write_text(text)
     settings = load(path).config
     programs = run.build(settings)

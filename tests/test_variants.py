@@ -29,6 +29,7 @@ DENOISERS: dict[str, Callable[..., de.Denoiser]] = {
     "broadened": lambda x, kernel: denoisers.broadened(kernel, share=x),
     "niching": lambda x, kernel: denoisers.niching(kernel, sharing=x, warmth=1 + x, warm=0.9),
     "consensus": lambda x, kernel: denoisers.consensus(),
+    "behaviour": lambda x, kernel: denoisers.behaviour(width=x),
 }
 SAMPLERS: dict[str, Callable[..., de.Sampler]] = {
     "ddim": samplers.ddim,
@@ -49,7 +50,9 @@ NOISY = ("ddim, fresh",)  # that draw noise also where eta is 0
 NO_KERNEL = ("consensus",)  # denoisers without one, and without a number
 STILL_VARIANTS = [name for name in VARIANTS if name not in NOISY]
 ESTIMATES = [
-    name for name, (_, _, sampler) in PARTS.items() if sampler == "ddim" and name not in NO_KERNEL
+    name
+    for name, (_, _, sampler) in PARTS.items()
+    if sampler == "ddim" and name not in (*NO_KERNEL, "behaviour")
 ]
 
 KEY = jax.random.key(7)
@@ -82,13 +85,16 @@ def _algorithm(name: str, setting=SETTING, **mesh) -> de.Algorithm:
     )
 
 
+def _peaks(x, frame=jnp.eye(2)):  # noqa: B008
+    """Fitness of two peaks, and genomes as behaviour."""
+    return de.landscapes.two_peaks(x @ frame), {"descriptors": x}
+
+
 def _run(name, key, population, setting, frame, **mesh):
     """The final state; frame: a rotation of the plane, in which the peaks are."""
-
-    def fitness_fn(x):
-        return de.landscapes.two_peaks(x @ frame)
-
-    return de.evolve(key, _algorithm(name, setting, **mesh), fitness_fn, population).state
+    algorithm = _algorithm(name, setting, **mesh)
+    peaks = partial(_peaks, frame=frame)
+    return de.evolve(key, algorithm, peaks, population, has_aux=True).state
 
 
 @cache
@@ -104,7 +110,7 @@ def _final(name, *, key=KEY, population=POPULATION, setting=SETTING, frame=None)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_jit_is_eager(name):
     algorithm = _algorithm(name)
-    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
+    generation = de.make_generation(algorithm, _peaks, has_aux=True)
     running = de.begin(KEY, algorithm, POPULATION)
     for key in KEYS:
         running, _ = generation(running, key)
@@ -151,7 +157,7 @@ def test_a_mesh_of_eight_devices_computes_what_one_does(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pieces_are_one_run_and_a_finished_run_is_a_fixed_point(name):
     algorithm = _algorithm(name)
-    generation = de.make_generation(algorithm, de.landscapes.two_peaks)
+    generation = de.make_generation(algorithm, _peaks, has_aux=True)
     piece = jax.jit(lambda running, keys: jax.lax.scan(generation, running, keys)[0])
     running = piece(piece(de.begin(KEY, algorithm, POPULATION), KEYS[:2]), KEYS[2:])
     chex.assert_trees_all_close(running.state, _final(name), atol=ROUNDING)

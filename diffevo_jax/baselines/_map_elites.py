@@ -1,4 +1,7 @@
-"""MAP-Elites (Mouret and Clune 2015, https://arxiv.org/abs/1504.04909), as the paper's Fig. 3."""
+"""MAP-Elites (Mouret and Clune 2015, https://arxiv.org/abs/1504.04909).
+
+Over genomes, as in the paper's Fig. 3, or over how individuals behave.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -6,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffevo_jax import archives
 from diffevo_jax.algorithm import Algorithm, make_algorithm
 from diffevo_jax.checks import Count, NonNegative, Positive, check_count, check_number
 from diffevo_jax.metrics import elites
-from diffevo_jax.search import SearchInfo, search_info
+from diffevo_jax.search import SearchInfo, search_info, with_last
 
 
 class EliteArchive(NamedTuple):
@@ -29,12 +33,13 @@ class EliteState(NamedTuple):
 
     population: the children to evaluate next, `[N, D]`.
     t: generations that follow this one, from T - 1 to 0 (finished).
-    archive: the elites; in a finished run the last generation is among them.
+    archive: the elites, `EliteArchive` or `archives.Elites`; in a finished run the last generation
+        is among them.
     """
 
     population: jax.Array
     t: jax.Array
-    archive: EliteArchive
+    archive: Any
 
 
 def map_elites(
@@ -43,17 +48,24 @@ def map_elites(
     num_genes: Count,
     num_generations: Count,
     sigma: NonNegative = 0.125,
+    line: NonNegative = 0.0,
     cell: Positive = 0.25,
+    archive: archives.Cells | None = None,
 ) -> Algorithm:
-    """Configure MAP-Elites with the genomes themselves as behaviour.
+    """Configure MAP-Elites, with the genomes themselves as behaviour or with descriptors.
 
-    The archive holds the fittest genome of each cell of an unbounded grid, `metrics.elites`. A
-    generation is a batch of children: parents drawn evenly from the archive, plus sigma N(0, I).
-    The published one adds child after child. The initial population is the first generation.
-    Descriptors that a fitness tells beside, its aux, reach `keep` alone: `metrics.elites` makes an
-    archive of what was kept.
+    A generation is a batch of children, whose parents i, j are drawn evenly from the archive:
 
-    sigma: standard deviation of a mutation. cell: side of the cells.
+    x_i + sigma N(0, I) + line (x_j - x_i) N(0, 1)
+
+    with a line the operator Iso+LineDD (https://arxiv.org/abs/1804.03906). The published one adds
+    child after child. The initial population is the first generation.
+
+    sigma: standard deviation of a mutation. line: 0 is none.
+    archive: the cells of behaviour space, `archives.grid` for example; the fitness function says
+        how individuals behave, aux["descriptors"]. None: the archive has the fittest genome of
+        each cell of an unbounded grid over genomes, `metrics.elites`.
+    cell: side of the cells over genomes.
 
     A step adds the evaluated generation to `State.archive`, the last step too, which makes no
     children; the same fitness twice changes nothing. Info.strategy is the archive with it.
@@ -62,15 +74,19 @@ def map_elites(
     shape = check_count("population_size", population_size), check_count("num_genes", num_genes)
     size = check_count("num_generations", num_generations) * population_size
     check_number("sigma", sigma, 0, math.inf, closed="[)")
+    check_number("line", line, 0, math.inf, closed="[)")
     check_number("cell", cell, 0, math.inf, closed="()")
+    cells = None if archive is None else archives.check_cells(archive)
 
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> EliteState:
+        if cells is not None:
+            return EliteState(population, t, archives.empty(cells, num_genes))
         fitness_type = jnp.promote_types(population.dtype, jnp.float32)
         points = jnp.zeros((size, num_genes), population.dtype)
         fitness = jnp.full(size, -jnp.inf, fitness_type)
         return EliteState(population, t, EliteArchive(points, fitness))
 
-    def insert(archive: EliteArchive, info: SearchInfo, place: jax.Array) -> EliteArchive:
+    def insert(archive: Any, info: SearchInfo, place: jax.Array) -> EliteArchive:
         finite = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
         finite = finite.astype(archive.fitness.dtype)
         points = jax.lax.dynamic_update_slice(archive.points, info.population, (place, 0))
@@ -80,24 +96,35 @@ def map_elites(
         )
 
     def step(
-        key: jax.Array, state: EliteState, fitness: jax.Array, population: jax.Array
-    ) -> tuple[EliteState, SearchInfo]:
+        key: jax.Array,
+        state: EliteState,
+        fitness: jax.Array,
+        population: jax.Array,
+        *behaviour: jax.Array,
+    ) -> tuple[EliteState, SearchInfo | archives.ArchiveInfo]:
         key_parent, key_child = jax.random.split(key)
-        info = search_info(population, fitness, state.archive)
-        archive = insert(state.archive, info, (num_generations - 1 - state.t) * population_size)
-        alive = archive.fitness > -jnp.inf
-        rank = jax.random.randint(key_parent, (population_size,), 1, jnp.sum(alive) + 1)
-        places = jnp.searchsorted(jnp.cumsum(alive), rank)  # the rank-th in the archive
-        parents = jnp.where(jnp.any(alive), archive.points[places], population)
-        noise = jax.random.normal(key_child, shape)
-        state = EliteState(parents + sigma * noise, state.t, archive)
-        return state, info._replace(strategy=archive)
+        if cells is None:
+            info = search_info(population, fitness, state.archive)
+            place = (num_generations - 1 - state.t) * population_size
+            info = info._replace(strategy=insert(state.archive, info, place))
+        else:
+            added = archives.insert(cells, state.archive, population, fitness, *behaviour)
+            info = archives.archive_info(population, fitness, *added)
+        archive = info.strategy
 
-    algorithm = make_algorithm(init, step, num_generations, shape=shape)
+        def drawn(key: jax.Array) -> jax.Array:
+            points = archive.points[archives.draw(key, archive.fitness, population_size)]
+            return jnp.where(jnp.any(archive.fitness > -jnp.inf), points, population)
 
-    def step_and_insert(*arguments: Any, **evaluated: Any) -> tuple[EliteState, SearchInfo]:
-        """Add the last generation too, which makes no children."""
-        state, info = algorithm.step(*arguments, **evaluated)
-        return state._replace(archive=info.strategy), info
+        parents, noise = drawn(key_parent), jax.random.normal(key_child, shape)
+        children = parents + sigma * noise
+        if not (isinstance(line, int | float) and line == 0):
+            key_other, key_line = jax.random.split(jax.random.fold_in(key_child, 1))
+            along = drawn(key_other) - parents
+            children += line * along * jax.random.normal(key_line, (population_size, 1))
+        return EliteState(children, state.t, archive), info
 
-    return algorithm._replace(step=step_and_insert)
+    algorithm = make_algorithm(
+        init, step, num_generations, shape=shape, takes_descriptors=cells is not None
+    )
+    return with_last(algorithm)

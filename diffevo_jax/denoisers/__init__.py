@@ -1,6 +1,7 @@
 """Denoisers: from a weighted population to clean targets; see `parts.Denoiser`."""
 
 from diffevo_jax.denoisers._archive import archive as archive
+from diffevo_jax.denoisers._behaviour import behaviour as behaviour
 from diffevo_jax.denoisers._broadened import broadened as broadened
 from diffevo_jax.denoisers._consensus import consensus as consensus
 from diffevo_jax.denoisers._niching import niching as niching
@@ -8,6 +9,7 @@ from diffevo_jax.denoisers._posterior_mean import posterior_mean as posterior_me
 
 __all__ = [  # for `help`
     "archive",
+    "behaviour",
     "broadened",
     "consensus",
     "niching",

@@ -1,6 +1,7 @@
-"""Landscapes to evolve on: the paper's functions, BBOB's, and Branke's moving peaks."""
+"""Landscapes to evolve on: the paper's functions, BBOB's, moving peaks, domains of behaviour."""
 
 from diffevo_jax.landscapes import bbob as bbob
+from diffevo_jax.landscapes import domains as domains
 from diffevo_jax.landscapes import functions as functions
 from diffevo_jax.landscapes._moving_peaks import moving_peaks as moving_peaks
 from diffevo_jax.landscapes._problem import make_problem as make_problem
@@ -16,6 +17,7 @@ __all__ = [  # for `help`
     "ackley",
     "bbob",
     "beale",
+    "domains",
     "functions",
     "himmelblau",
     "make_problem",

@@ -5,6 +5,8 @@ from diffevo_jax.presets._control import Champion as Champion
 from diffevo_jax.presets._control import Control as Control
 from diffevo_jax.presets._control import choose_champion as choose_champion
 from diffevo_jax.presets._control import control as control
+from diffevo_jax.presets._illuminate import Illumination as Illumination
+from diffevo_jax.presets._illuminate import illuminate as illuminate
 from diffevo_jax.presets._mpc import MPC as MPC
 from diffevo_jax.presets._mpc import MPCMemory as MPCMemory
 from diffevo_jax.presets._mpc import mpc as mpc
@@ -22,6 +24,7 @@ __all__ = [  # for `help`
     "MPC",
     "Champion",
     "Control",
+    "Illumination",
     "MPCMemory",
     "Plan",
     "RestartInfo",
@@ -29,6 +32,7 @@ __all__ = [  # for `help`
     "Samples",
     "choose_champion",
     "control",
+    "illuminate",
     "mpc",
     "paper",
     "plan",

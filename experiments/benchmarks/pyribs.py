@@ -1,12 +1,15 @@
-"""Diffusion Evolution as a pyribs emitter, beside pyribs' own, with its archives and scheduler.
+"""Quality-diversity: Diffusion Evolution and MAP-Elites inside jit, beside pyribs' emitters.
 
     pip install ribs
     python experiments/benchmarks/pyribs.py              # writes results/pyribs-cpu.json
+    python experiments/benchmarks/pyribs.py --draw       # docs/diversity.png
 
-Five emitters of 36 solutions fill a grid of 50 x 50 cells in 200 iterations, 36,000 evaluations of
-20 variables: the sphere and Rastrigin functions with the linear projection of Fontaine et al.
-(https://arxiv.org/abs/1912.02400), and a planar arm of 20 joints. Settings of pyribs' emitters are
-those of its sphere example, and IsoLine's also with the others' step. Mean and standard error over
+All fill a grid of 50 x 50 cells by 36,000 evaluations of 20 variables, 200 times 180: the sphere
+and Rastrigin functions with the linear projection of Fontaine et al.
+(https://arxiv.org/abs/1912.02400), and a planar arm of 20 joints. Pyribs' are five emitters of 36,
+from 0; their settings are those of its sphere example, and IsoLine's also with the others' step.
+Ours begin with N(0, I); MAP-Elites has the step and the line of IsoLine, .5. `Diffusion Evolution,
+emitter` is the same algorithm that pyribs' scheduler asks and tells. Mean and standard error over
 seeds of coverage in % and of the QD score a cell: the sum of the elites' objectives, 0 to 100, over
 the number of cells.
 """
@@ -14,7 +17,9 @@ the number of cells.
 import argparse
 import json
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,124 +29,148 @@ from ribs.schedulers import Scheduler  # pyright: ignore[reportMissingImports]
 from timing import device, print_row
 
 import diffevo_jax as de
+from diffevo_jax.drawings.archive import shade
+from diffevo_jax.drawings.style import STYLE
 
 DIM, BATCH, EMITTERS, CELLS, ITERATIONS = 20, 36, 5, 50, 200
+SIZE = BATCH * EMITTERS
+DOMAINS = {"sphere": 5.12 * DIM / 2, "Rastrigin": 5.12 * DIM / 2, "arm": float(DIM)}
 
-
-evolution = de.presets.paper(de.schedules.cosine(4, clean=True))
-step = jax.jit(evolution.step)
+OURS = {
+    "Diffusion Evolution": de.presets.illuminate,
+    "MAP-Elites": partial(de.baselines.map_elites, sigma=0.5, line=0.2),
+}
+EMITTER = "Diffusion Evolution, emitter"
+RIBS = (EMITTER, "CMA-ES (2imp)", "Gaussian", "IsoLine, .1", "IsoLine, .5")
+NAMES = (*OURS, *RIBS)
 
 
 class DiffusionEmitter(EmitterBase):
-    """Rounds of Diffusion Evolution at elites: fitness is the rank of what a solution adds."""
+    """An algorithm of ours that pyribs asks and tells."""
 
-    def __init__(self, archive, *, sigma, x0, batch_size=36, seed=0):
-        dim, free = archive.solution_dim, dict.fromkeys(("bounds", "lower_bounds", "upper_bounds"))
-        super().__init__(archive, solution_dim=dim, **free)
-        self.sigma, self.shape = sigma, (batch_size, dim)
-        self.x0, self.key, self.state = np.tile(x0, (batch_size, 1)), jax.random.key(seed), None
+    def __init__(self, archive, algorithm, population, *, seed=0):
+        free = dict.fromkeys(("bounds", "lower_bounds", "upper_bounds"))
+        super().__init__(archive, solution_dim=population.shape[1], **free)
+        self.key, key = jax.random.split(jax.random.key(seed))
+        self.step, self.state = jax.jit(algorithm.step), algorithm.init(key, population)
 
     def ask(self):
         """Solutions to evaluate, `[N, D]`."""
-        if self.state is None:  # a new round, each individual at an elite of its own
-            self.key, key = jax.random.split(self.key)
-            self.state = evolution.init(key, jax.random.normal(key, self.shape))
-            if not self.archive.empty:
-                self.x0 = self.archive.sample_elites(len(self.x0))["solution"]
-        return self.x0 + self.sigma * np.asarray(self.state.population)
+        return np.asarray(self.state.population)
 
     def tell(self, solution, objective, measures, add_info, **fields):
-        """Learn from what the archive says of them."""
-        # New cells before improved ones before the rest, as pyribs' "2imp" ranks them.
-        rank = np.lexsort((add_info["value"], add_info["status"])).argsort().astype(np.float32)
+        """Learn from their objective and measures."""
         self.key, key = jax.random.split(self.key)
-        self.state = None if self.state.t == 0 else step(key, self.state, rank)[0]
+        told = np.asarray(objective, np.float32), np.asarray(measures, np.float32)
+        self.state, _ = self.step(key, self.state, told[0], descriptors=told[1])
 
 
-def projection(cost: Callable[[np.ndarray], np.ndarray], low: float) -> Callable:
-    """Objective 0 to 100 of a function whose optimum is at 2.048, and sums of clipped halves."""
-    worst = cost(np.full((1, DIM), low))
-
-    def evaluate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        inside = np.abs(x) <= 5.12
-        clipped = np.where(inside, x, 5.12 / np.where(inside, 1, x))
-        measures = clipped.reshape(len(x), 2, -1).sum(axis=2)
-        return 100 * (1 - cost(x) / worst), measures
-
-    return evaluate
+def evaluate(domain: str) -> Callable:
+    """Objective and measures of a domain, points `[N, D]` -> `[N]`, `[N, 2]`."""
+    return getattr(de.landscapes.domains, domain.lower())
 
 
-def sphere(x: np.ndarray) -> np.ndarray:
-    """Optimum at 2.048."""
-    return np.sum((x - 2.048) ** 2, axis=1)
+@cache
+def make(name: str, domain: str) -> tuple[de.archives.Cells, de.Algorithm]:
+    """The cells of a domain, and one of our algorithms over them."""
+    half = DOMAINS[domain]
+    cells = de.archives.grid([-half, -half], [half, half], cells=[CELLS, CELLS])
+    sizes = {"population_size": SIZE, "num_genes": DIM, "num_generations": ITERATIONS}
+    return cells, OURS[name](archive=cells, **sizes)
 
 
-def rastrigin(x: np.ndarray) -> np.ndarray:
-    """Optimum at 2.048."""
-    z = x - 2.048
-    return 10 * DIM + np.sum(z**2 - 10 * np.cos(2 * np.pi * z), axis=1)
+@cache
+def compiled(name: str, domain: str) -> Callable:
+    """A run of ours, key -> its archive and the curve of its QD score a cell, `[T]`."""
+    problem = de.landscapes.domains.make_problem(function=domain.lower(), num_genes=DIM)  # pyright: ignore[reportArgumentType]
+    algorithm = make(name, domain)[1]
+
+    def run(key: jax.Array):
+        key_init, key_run = jax.random.split(key)
+        population = jax.random.normal(key_init, (SIZE, DIM))
+        keep = lambda info, aux: info.norm_qd_score  # noqa: E731
+        evolved = de.evolve(key_run, algorithm, problem, population, keep=keep)
+        return evolved.state.archive, evolved.kept
+
+    return jax.jit(run)
 
 
-def arm(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Joints of unit length: objective from the variance of angles, measures the end's place."""
-    angles = np.cumsum(x, axis=1)
-    end = np.stack([np.cos(angles).sum(axis=1), np.sin(angles).sum(axis=1)], axis=1)
-    return 100 * (1 - np.var(x, axis=1)), end
+def run_ours(domain: str, name: str, seed: int) -> tuple[float, float]:
+    """(QD score a cell, coverage in %) of one run inside jit."""
+    elites, scores = compiled(name, domain)(jax.random.key(seed))
+    return float(scores[-1]), 100 * float(de.archives.coverage(elites))
 
 
-HALF = 5.12 * DIM / 2
-DOMAINS = {
-    "sphere": (projection(sphere, -5.12), HALF),
-    "Rastrigin": (projection(rastrigin, -5.12), HALF),
-    "arm": (arm, DIM),
-}
-
-
-def emitters(name: str, archive: GridArchive, seed: int, sigma: float) -> list[EmitterBase]:
-    """Five of a kind, from x0 = 0."""
-    make: Callable = {
-        "Diffusion Evolution": lambda **given: DiffusionEmitter(archive, sigma=sigma, **given),
-        "CMA-ES (2imp)": lambda **given: EvolutionStrategyEmitter(archive, sigma0=0.5, **given),
-        "Gaussian": lambda **given: GaussianEmitter(archive, sigma=0.5, **given),
-        "IsoLine, .1": lambda **given: IsoLineEmitter(archive, iso_sigma=0.1, **given),
-        "IsoLine, .5": lambda **given: IsoLineEmitter(archive, iso_sigma=0.5, **given),
-    }[name]
-    return [
-        make(x0=np.zeros(DIM), batch_size=BATCH, seed=EMITTERS * seed + i) for i in range(EMITTERS)
-    ]
-
-
-NAMES = ("Diffusion Evolution", "CMA-ES (2imp)", "Gaussian", "IsoLine, .1", "IsoLine, .5")
-
-
-def run(domain: str, name: str, seed: int, sigma: float) -> tuple[float, float]:
-    """(QD score a cell, coverage in %) of one run."""
-    evaluate, half = DOMAINS[domain]
-    ranges = [(-half, half)] * 2
-    archive = GridArchive(solution_dim=DIM, dims=[CELLS] * 2, ranges=ranges, seed=seed)
-    scheduler = Scheduler(archive, emitters(name, archive, seed, sigma))
+def run_ribs(domain: str, name: str, seed: int) -> tuple[float, float]:
+    """(QD score a cell, coverage in %) of one run of pyribs' archive and scheduler."""
+    half = DOMAINS[domain]
+    archive = GridArchive(solution_dim=DIM, dims=[CELLS] * 2, ranges=[(-half, half)] * 2, seed=seed)
+    if name == EMITTER:
+        population = jax.random.normal(jax.random.key(seed), (SIZE, DIM))
+        algorithm = make("Diffusion Evolution", domain)[1]
+        emitters = [DiffusionEmitter(archive, algorithm, population, seed=seed)]
+    else:
+        kind: Callable = {
+            "CMA-ES (2imp)": partial(EvolutionStrategyEmitter, sigma0=0.5),
+            "Gaussian": partial(GaussianEmitter, sigma=0.5),
+            "IsoLine, .1": partial(IsoLineEmitter, iso_sigma=0.1),
+            "IsoLine, .5": partial(IsoLineEmitter, iso_sigma=0.5),
+        }[name]
+        emitters = [
+            kind(archive, x0=np.zeros(DIM), batch_size=BATCH, seed=EMITTERS * seed + i)
+            for i in range(EMITTERS)
+        ]
+    scheduler, evaluated = Scheduler(archive, emitters), jax.jit(evaluate(domain))
     for _ in range(ITERATIONS):
-        objective, measures = evaluate(scheduler.ask())
-        scheduler.tell(np.maximum(objective, 0), measures)
+        scheduler.tell(*map(np.asarray, evaluated(scheduler.ask().astype(np.float32))))
     return float(archive.stats.norm_qd_score), 100 * float(archive.stats.coverage)
+
+
+def draw(path: Path, seed: int) -> None:
+    """Draw the archives of ours, a row each, a column for each domain."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 6.6), layout="constrained")
+        grid = figure.subplots(len(OURS), len(DOMAINS))
+        last: Any = None
+        for row, name in zip(grid, OURS, strict=True):
+            for axes, domain in zip(row, DOMAINS, strict=True):
+                elites, scores = compiled(name, domain)(jax.random.key(seed))
+                cells = make(name, domain)[0]
+                words = "x of the end, in joints", "y of the end, in joints"
+                words = words if domain == "arm" else ("sum of genes 1-10", "sum of genes 11-20")
+                last = shade(axes, cells, np.asarray(elites.fitness), words, vmin=0, vmax=100)
+                axes.set_title(f"{name}, {domain}: {scores[-1]:.1f}", loc="left", fontsize=11)
+        figure.colorbar(last, ax=grid, label="objective of the elite", shrink=0.6)
+        figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # pyright: ignore
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed")
-    parser.add_argument("--sigma", type=float, default=0.5, help="of Diffusion Evolution")
     parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
     parser.add_argument("--out", default=Path(__file__).parent / "results" / "pyribs-cpu.json")
+    parser.add_argument("--draw", action="store_true", help="draw docs/diversity.png only")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw(Path(__file__).parents[2] / "docs" / "diversity.png", arguments.first)
+        raise SystemExit
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    rows = []
-    for domain in DOMAINS:
-        for name in arguments.only:
-            values = np.array([run(domain, name, seed, arguments.sigma) for seed in seeds])
+    out, rows = Path(arguments.out), []
+    if out.exists():  # what is not measured again stays
+        rows = json.loads(out.read_text())["rows"]
+        rows = [row for row in rows if row["emitter"] not in arguments.only]
+    for name in arguments.only:
+        run = run_ours if name in OURS else run_ribs
+        for domain in DOMAINS:
+            values = np.array([run(domain, name, seed) for seed in seeds])
             mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / len(values) ** 0.5
-            row = {"domain": domain, "emitter": name, "sigma": arguments.sigma, "seeds": len(seeds)}
+            row = {"domain": domain, "emitter": name, "seeds": len(seeds)}
             row |= {"qd_score": float(mean[0]), "qd_score_error": float(error[0])}
             rows.append(row | {"coverage": float(mean[1]), "coverage_error": float(error[1])})
             print_row(rows[-1])
-    Path(arguments.out).write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")
+        rows.sort(key=lambda row: NAMES.index(row["emitter"]))
+        out.write_text(json.dumps(device() | {"rows": rows}, indent=2) + "\n")

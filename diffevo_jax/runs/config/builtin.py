@@ -31,6 +31,7 @@ for _name in ("cosine", "linear", "ddpm", "geometric"):
 
 register("fitness_map", "standardised", de.fitness.standardised)
 register("fitness_map", "rank", de.fitness.rank)
+register("fitness_map", "dominated_novelty", de.fitness.dominated_novelty)
 register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
 register("fitness_map", "power", de.fitness.power, needs_positive=True)
 register("fitness_map", "boltzmann", de.fitness.boltzmann)
@@ -43,7 +44,12 @@ _register_all("sampler", de.samplers, de.Sampler)
 register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
 register("algorithm", "paper", de.presets.paper)
+register("algorithm", "illuminate", de.presets.illuminate)
 _register_all("algorithm", de.baselines, de.Algorithm)
+
+
+for _name in ("grid", "cvt", "centroids"):
+    register("archive", _name, getattr(de.archives, _name))
 
 
 def _register_optimizer(name: str, factory: Callable) -> None:
@@ -224,6 +230,16 @@ def control(
         shared_starts=shared_starts,
         mesh=mesh,
     )
+
+
+register(
+    "problem",
+    "domain",
+    de.landscapes.domains.make_problem,
+    title=_title,
+    how=("scale",),
+    measure="objective",
+)
 
 
 def make_task(environment, parameters, policy, observations, scale, max_steps, fast_trig, **_: Any):

@@ -53,6 +53,7 @@ KINDS = {
     "denoiser": Kind("posterior_mean", de.Denoiser, _OF_A_RUN),
     "kernel": Kind("gaussian", de.Kernel, _OF_A_RUN),
     "sampler": Kind("ddim", de.Sampler, _OF_A_RUN),
+    "archive": Kind("grid", de.archives.Cells, _OF_A_RUN),
     "optimizer": Kind(None, optax.GradientTransformation, _OF_A_RUN),
 }
 

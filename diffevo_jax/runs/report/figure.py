@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffevo_jax.drawings.archive import shade
 from diffevo_jax.drawings.style import GREY, STYLE, Look, looks
 from diffevo_jax.runs.config.experiment import Experiment
 from diffevo_jax.runs.config.registry import registry
 from diffevo_jax.runs.config.schema import ConfigError, Figure
 from diffevo_jax.runs.report.table import measure, uneven
+from diffevo_jax.runs.results import folder as results
 from diffevo_jax.runs.results.loading import load_summaries
 from diffevo_jax.runs.results.record import Summary
 from diffevo_jax.runs.results.table import short, text
@@ -59,8 +61,8 @@ def panels(
 def draw(folder: Path) -> list[Path]:
     """Draw figure.png and figure.pdf into a run folder: median and quartiles of each method.
 
-    Quantiles are over all individuals and repeats. Raises ConfigError when the folder holds no
-    results.
+    Quantiles are over all individuals and repeats. Where methods fill archives of behaviour, also
+    archive.png and archive.pdf. Raises ConfigError when the folder holds no results.
     """
     config, rows = load_summaries(folder)
     paths = [folder / "figure.png", folder / "figure.pdf"]
@@ -68,7 +70,7 @@ def draw(folder: Path) -> list[Path]:
         _curves(axes, rows, evaluations=False)
         _set_scale(axes, config.figure, [row.curve for row in rows])
         axes.set_ylabel(config.figure.ylabel or measure(rows))
-    return paths
+    return paths + draw_archives(folder)
 
 
 def draw_comparison(groups: Sequence[Sequence[Summary]], path: Path) -> Path:
@@ -82,6 +84,51 @@ def draw_comparison(groups: Sequence[Sequence[Summary]], path: Path) -> Path:
             axes.set_ylabel(group[0].measure)
             axes.set_title(group[0].title, loc="left", fontsize=11)
     return path
+
+
+def draw_archives(folder: Path) -> list[Path]:
+    """Draw archive.png and .pdf: QD score and coverage of each method, and heat maps.
+
+    Bands are from the least to the greatest of the repeats. A heat map is the first repeat's, of
+    two axes; there is none of a method that saves no populations, or whose archive is a plugin's
+    that is not loaded.
+    """
+    names = "norm_qd_score", "coverage", "archive_fitness", "fitness"
+    config, arrays = results.load(folder, *names)
+    curves = {name: each for name, each in arrays.items() if "coverage" in each}
+    if not curves:
+        return []
+    maps = {}
+    for name, each in curves.items():
+        settings = dict(config.methods[name].algorithm.get("archive") or {})
+        entry = registry.entries.get(("archive", settings.pop("name", "")))
+        if entry is not None and len(each.get("archive_fitness", ())):
+            cells = entry.factory(**settings)
+            if len(cells.low) == 2:
+                maps[name] = cells, each["archive_fitness"][0]
+    filled = [fitness[fitness > -np.inf] for _, fitness in maps.values()]
+    known = np.concatenate([*filled, np.zeros(0)])
+    scale = {"vmin": known.min(), "vmax": known.max()} if len(known) else {}
+    look = looks(curves)
+    paths = [folder / "archive.png", folder / "archive.pdf"]
+    with panels(paths, f"{folder}: archive", 2 + len(maps)) as grid:
+        shown = (("norm_qd_score", 1, "QD score a cell"), ("coverage", 100, "coverage, %"))
+        for axes, (key, factor, label) in zip(grid, shown, strict=False):
+            for name, each in curves.items():
+                method, values = config.methods[name], factor * each[key]
+                x = method.population_size * np.arange(1, values.shape[1] + 1)
+                colour = look[name].colour
+                axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
+                axes.plot(x, np.median(values, axis=0), color=colour, label=method.label)
+            axes.set(xlabel="evaluations", ylabel=label)
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        grid[0].legend(frameon=False, fontsize=9)
+        for axes, (name, (cells, fitness)) in zip(grid[2:], maps.items(), strict=True):
+            heat = shade(axes, cells, fitness, ("descriptor 1", "descriptor 2"), **scale)
+            axes.set_title(config.methods[name].label, loc="left", fontsize=11)
+            axes.figure.colorbar(heat, ax=axes, label=config.figure.ylabel or "objective")
+    return paths
 
 
 def _curves(axes: Any, rows: Sequence[Summary], *, evaluations: bool) -> None:

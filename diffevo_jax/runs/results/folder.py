@@ -13,6 +13,7 @@ METHOD.npz         fitness [S, T, N], success_rate [S, T] where the problem has 
                    method leaves: final_x0 [S', N, D], archive_points, ...
 tensorboard/       with --log tensorboard, scalars of every generation (`scalars.py`)
 figure.png, .pdf   drawn from the files above alone
+archive.png, .pdf  where behaviour fills archives: QD score, coverage and heat maps
 checkpoints/       until the run is complete, what `--resume` needs (`checkpoints.py`)
 
 Each file but metrics.csv is written whole or not at all, so that a killed run leaves none damaged.

@@ -174,7 +174,8 @@ def make_program(method: cfg.Method, *, mesh: Mesh | None = None) -> Program:
             left["reevaluated_genome"] = _chosen(state.population, carry.fittest)
         if isinstance(memory, de.tasks.Statistics):
             left |= {f"observation_{name}": value for name, value in memory._asdict().items()}
-        if isinstance(getattr(state, "archive", None), de.baselines.EliteArchive):
+        kinds = de.baselines.EliteArchive, de.archives.Elites
+        if isinstance(getattr(state, "archive", None), kinds):
             left |= {f"archive_{name}": value for name, value in state.archive._asdict().items()}
         return left
 
