@@ -40,6 +40,7 @@ ALGORITHMS = {
     "open_es": "{name: open_es, num_generations: 6}",
     "pepg": "{name: pepg, num_generations: 6}",
     "map_elites": "{name: map_elites, num_generations: 6}",
+    "track": "{name: track, num_generations: 6, rows: 4}",
     "evosax": "{name: evosax, strategy: SNES, num_generations: 6}",
     "population_based": "{name: evosax, strategy: DifferentialEvolution, num_generations: 6}",
     "peer": "{name: evosax, strategy: Open_ES, num_generations: 6, tuned: function}",

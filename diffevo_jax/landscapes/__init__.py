@@ -3,7 +3,8 @@
 from diffevo_jax.landscapes import bbob as bbob
 from diffevo_jax.landscapes import domains as domains
 from diffevo_jax.landscapes import functions as functions
-from diffevo_jax.landscapes._moving_peaks import moving_peaks as moving_peaks
+from diffevo_jax.landscapes._moving import generalised_moving_peaks as generalised_moving_peaks
+from diffevo_jax.landscapes._moving import moving_peaks as moving_peaks
 from diffevo_jax.landscapes._problem import make_problem as make_problem
 from diffevo_jax.landscapes.functions import ackley as ackley
 from diffevo_jax.landscapes.functions import beale as beale
@@ -19,6 +20,7 @@ __all__ = [  # for `help`
     "beale",
     "domains",
     "functions",
+    "generalised_moving_peaks",
     "himmelblau",
     "make_problem",
     "moving_peaks",

@@ -13,12 +13,13 @@ from diffevo_jax.presets._mpc import mpc as mpc
 from diffevo_jax.presets._paper import paper as paper
 from diffevo_jax.presets._plan import Plan as Plan
 from diffevo_jax.presets._plan import plan as plan
-from diffevo_jax.presets._restart import RestartInfo as RestartInfo
-from diffevo_jax.presets._restart import Restarting as Restarting
-from diffevo_jax.presets._restart import renoise as renoise
-from diffevo_jax.presets._restart import restart as restart
+from diffevo_jax.presets._renoise import renoise as renoise
 from diffevo_jax.presets._sample import Samples as Samples
 from diffevo_jax.presets._sample import sample as sample
+from diffevo_jax.presets._track import Tracked as Tracked
+from diffevo_jax.presets._track import TrackInfo as TrackInfo
+from diffevo_jax.presets._track import Tracking as Tracking
+from diffevo_jax.presets._track import track as track
 
 __all__ = [  # for `help`
     "MPC",
@@ -27,9 +28,10 @@ __all__ = [  # for `help`
     "Illumination",
     "MPCMemory",
     "Plan",
-    "RestartInfo",
-    "Restarting",
     "Samples",
+    "TrackInfo",
+    "Tracked",
+    "Tracking",
     "choose_champion",
     "control",
     "illuminate",
@@ -37,7 +39,7 @@ __all__ = [  # for `help`
     "paper",
     "plan",
     "renoise",
-    "restart",
     "sample",
     "sizes",
+    "track",
 ]

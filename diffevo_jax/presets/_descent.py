@@ -14,7 +14,7 @@ from diffevo_jax.checks import InputError, Positive, concrete
 from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import standardised
-from diffevo_jax.presets._restart import renoise
+from diffevo_jax.presets._renoise import renoise
 from diffevo_jax.presets._system import RollOut, first_of
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule

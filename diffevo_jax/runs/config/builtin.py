@@ -45,6 +45,7 @@ register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
 register("algorithm", "paper", de.presets.paper)
 register("algorithm", "illuminate", de.presets.illuminate)
+register("algorithm", "track", de.presets.track)
 _register_all("algorithm", de.baselines, de.Algorithm)
 
 
