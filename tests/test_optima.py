@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import diffevo_jax as de
-from diffevo_jax.optimize import cma, niches, scores
+from diffevo_jax.optimize import cma, niches, optima, quadratic, scores
+from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.basins import distinct
 
 PLANE = [(-5, 5)] * 2
@@ -23,9 +24,9 @@ def noise(x):
     return NOISE.normal(size=len(x))
 
 
-def found(optima, accuracy=1e-5):
-    points = np.array([optimum.x for optimum in optima]).reshape(-1, 2)
-    costs = np.array([optimum.cost for optimum in optima])
+def found(reported, accuracy=1e-5):
+    points = np.array([optimum.x for optimum in reported]).reshape(-1, 2)
+    costs = np.array([optimum.cost for optimum in reported])
     near = np.abs(points[:, None] - PLACES).max(axis=2) < 0.1
     return int(np.sum(np.any(near & (costs < accuracy)[:, None], axis=0)))
 
@@ -135,7 +136,10 @@ def test_niches_learn_the_same_side_by_side_as_alone():
     for _ in range(5):
         draws = niches.draw(random, both, np.arange(2))
         first = draws._replace(
-            niches=np.array([0]), steps=draws.steps[:1, :6], whitened=draws.whitened[:1, :6]
+            niches=np.array([0]),
+            steps=draws.steps[:1, :6],
+            whitened=draws.whitened[:1, :6],
+            predicted=draws.predicted[:1],
         )
         values = np.sum(niches.points(both, draws) ** 2, axis=1)
         np.testing.assert_array_equal(niches.points(both, draws)[:6], niches.points(alone, first))
@@ -150,10 +154,84 @@ def test_niches_find_the_bottom_of_an_ellipsoid():
     scales = 10.0 ** np.arange(5)
     start = np.full((4, 5), 0.3)
     each = niches.begin(start, np.full(4, np.inf), np.full(4, 0.1), np.full(4, 8))
-    for _ in range(250):
+    for _ in range(70):
         draws = niches.draw(random, each, np.arange(4))
         each = niches.tell(each, draws, (niches.points(each, draws) - 0.6) ** 2 @ scales)
-    assert np.all(each.cost < 1e-8)  # 2,000 evaluations: pycma's reach 1e-9 to 1e-13
+    assert np.all(each.cost < 1e-8)  # 560 evaluations; 2,000 without the model
+    assert np.all(each.model_error < 1e-8)
+
+
+def test_niches_without_a_model_find_the_bottom_too():
+    random = np.random.default_rng(0)
+    scales = np.linspace(1, 10, niches.MODELLED + 1)
+    start = np.full((2, len(scales)), 0.4)
+    each = niches.begin(start, np.full(2, np.inf), np.full(2, 0.1), np.full(2, 11))
+    for _ in range(250):
+        draws = niches.draw(random, each, np.arange(2))
+        each = niches.tell(each, draws, (niches.points(each, draws) - 0.6) ** 2 @ scales)
+    assert np.all(each.cost < 1e-8)
+    assert np.all(np.isinf(each.model_error))
+
+
+def test_a_niche_with_failed_costs_has_a_model_of_the_others():
+    random = np.random.default_rng(0)
+    each = niches.begin(np.full((1, 2), 0.3), np.full(1, np.inf), np.full(1, 0.1), np.array([12]))
+    for _ in range(6):
+        draws = niches.draw(random, each, np.arange(1))
+        costs = np.sum((niches.points(each, draws) - 0.6) ** 2, axis=1)
+        each = niches.tell(each, draws, np.where(random.uniform(size=12) < 0.3, np.nan, costs))
+    assert each.cost[0] < 1e-12
+    assert np.all(np.isfinite(each.newest_costs))
+
+
+def test_models_of_a_stack_are_those_of_each_of_its_functions():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(3, 30, 2))
+    turned = np.array([[2.0, 1.0], [1.0, 3.0]])
+    least = np.array([0.3, -0.2])
+    costs = np.einsum("khi,ij,khj->kh", points - least, turned, points - least) + 5
+    costs[1] = points[1] @ [1.0, 2.0] + points[1] ** 2 @ [1.0, -1.0]  # a saddle
+    costs[2, 20:] = np.inf
+    lowest, value = quadratic.lowest_of_each(points, costs)
+    np.testing.assert_allclose(lowest[[0, 2]], [least, least], atol=1e-9)
+    np.testing.assert_allclose(value[[0, 2]], 5, rtol=1e-9)
+    assert np.isnan(value[1])
+
+
+def test_where_a_pattern_would_have_another_optimum_is_sampled():
+    centres = np.array([[0.2, 0.2], [0.5, 0.2], [0.2, 0.6]])
+    samples = np.array([[0.8, 0.2]])
+    points = optima._pattern(np.random.default_rng(0), centres, samples, 200)
+    rounded = {tuple(point) for point in np.round(points, 6)}
+    # (0.8, 0.2) was sampled; what lies outside of the box is none.
+    assert rounded == {(0.5, 0.6)} | {(0.2, 1.0)}
+
+
+def test_a_new_niche_in_the_valley_of_an_optimum_is_not_begun():
+    settings = {"costs": np.ones(2), "spreads": np.full(2, 0.1), "sizes": np.full(2, 6)}
+    both = niches.begin(np.array([[0.1, 0.5], [0.9, 0.5]]), **settings)
+    state = optima.begin(np.full((1, 2), 0.5), CostSamples(np.empty((0, 2)), np.empty(0)), 100)
+    state = state._replace(new=(both, np.ones(2)), left=50)
+    downhill, over_a_hill = [0.75, 0.5, 0.25], [0.9, 1.1, 0.5]
+    after = optima._begun(state, np.array([*downhill, *over_a_hill]))
+    np.testing.assert_array_equal(after.niches.best, [[0.9, 0.5]])
+    assert after.left == 44
+    failed = optima._begun(state, np.array([np.nan, 0.5, 0.25, *over_a_hill]))
+    assert len(failed.niches.best) == 2
+
+
+def test_a_niche_that_begins_at_an_optimum_is_reported():
+    def cost(x):
+        return np.sum((x - 0.5) ** 2, axis=1)
+
+    random = np.random.default_rng(0)
+    points = random.uniform(size=(50, 2))
+    state = optima.begin(points[:1], CostSamples(points, cost(points)), 10_000)
+    at_once = niches.begin(np.full((1, 2), 0.5), np.zeros(1), np.full(1, 0.1), np.full(1, 6))
+    state = optima._go_on(random, state._replace(niches=at_once, left=2000, sampled=1000))
+    while state.phase == "local":
+        state = optima.advance(random, state, cost(state.points))
+    np.testing.assert_array_equal(state.optima.points, [[0.5, 0.5]])
 
 
 def test_a_niche_at_the_mirror_image_of_a_better_one_is_its_double():

@@ -19,7 +19,7 @@ BETWEEN = np.linspace(0, 1, 7)[1:-1]
 TREE = 5  # dimensions of a k-d tree; in more the BEST samples alone are compared
 BEST = 4000
 BESIDE = 3  # samples at each place between, of which one that is no worse will do
-RIVALS = 3  # nearest centres that a sample is compared with; one, without a k-d tree
+RIVALS = 3  # nearest centres that a sample is compared with, where there is a k-d tree
 
 
 def basins(
@@ -33,18 +33,21 @@ def basins(
     Returns their points `[M, D]`, costs `[M]`, and the distance to their last neighbour, `[M]`.
     """
     points, costs = samples.points, np.where(np.isnan(samples.costs), np.inf, samples.costs)
+    able = np.isfinite(costs) & (costs <= np.median(costs))
     if points.shape[1] > TREE:
         best = np.argsort(costs)[:BEST]
         points, costs = points[best], costs[best]
+        able = np.isfinite(costs)
     nearest = _nearest(points)
     neighbours = min(NEIGHBOURS, len(costs) - 1)
-    distances, places = nearest(points, neighbours + 1)
-    order = np.flatnonzero(np.all(costs[:, None] <= costs[places], axis=1) & np.isfinite(costs))
-    distances, places = distances[order, -1], places[order]
+    (order,) = np.nonzero(able)
+    distances, places = nearest(points[order], neighbours + 1)
+    lowest = np.all(costs[order, None] <= costs[places], axis=1)
+    order, distances, places = order[lowest], distances[lowest, -1], places[lowest]
     # Neighbours that failed are as bad as the worst.
     middle = np.median(np.minimum(costs, finite(samples.costs).max())[places[:, 1:]], axis=1)
     promise = np.argsort(2 * costs[order] - middle)
-    rivals = RIVALS if points.shape[1] <= TREE else 1
+    is_dense = points.shape[1] <= TREE
     centres = np.concatenate([optima.points, np.empty((most, points.shape[1]))])
     heights = np.concatenate([optima.costs, np.empty(most)])
     chosen: list[int] = []
@@ -53,8 +56,8 @@ def basins(
         if len(chosen) == most:
             break
         point, count = points[place], len(optima.costs) + len(chosen)
-        if count:
-            near = np.argsort(np.sum((centres[:count] - point) ** 2, axis=1))[:rivals]
+        if count and is_dense:
+            near = np.argsort(np.sum((centres[:count] - point) ** 2, axis=1))[:RIVALS]
             way = point + BETWEEN[:, None] * (centres[near] - point)[:, None]
             between = costs[nearest(way, BESIDE)[1]].min(axis=-1).max(axis=1)
             highest = np.maximum(costs[place], heights[near])

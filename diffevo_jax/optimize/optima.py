@@ -9,6 +9,7 @@ with more individuals. A `SearchForAll` waits for the costs of its points;
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from diffevo_jax import schedules
 from diffevo_jax.algorithm import Algorithm
@@ -23,9 +24,13 @@ from diffevo_jax.optimize.niches import Draws, Niches
 from diffevo_jax.optimize.stage import Stage
 from diffevo_jax.samplers import ddim
 
-# The first round's even sample for each parameter, half of which is later drawn around optima.
+# The first round's even sample for each parameter. Shares of later ones: around optima, and where
+# a pattern of optima would have another; of L optima, best first, it is seen in those of index
+# L u^BIASED, u from U(0, 1).
 FIRST = 100
 AROUND = 0.5
+PATTERN = 0.1
+BIASED = 3
 # An evolution's share of all evaluations, in rounds whose even sample is twice as large.
 EVOLVED = 0.05
 LEVELS = 10
@@ -36,6 +41,7 @@ LOCAL = 2.0
 PROBED = 0.4
 AGAIN = 0.5
 PROBE = 10
+WAY = np.array([0.25, 0.5, 0.75])
 LEAST = 4  # new niches of a round
 RUN = 50
 TOGETHER = 400  # points of a generation of all niches
@@ -48,6 +54,7 @@ MORE = 3
 # best by OPTIMISM times how far that is below the median.
 TOLERANCE = 1e-5
 FLAT = 1e-15
+SURE = 1e-12
 FINE = 1e-9
 DEEP = 0.25
 LOOSE = 0.03
@@ -73,16 +80,18 @@ class Archive(NamedTuple):
 class SearchForAll(NamedTuple):
     """Where a search stands.
 
-    phase: what the points belong to: the guesses, an even sample, the evolution or the niches.
+    phase: what the points belong to: the guesses, an even sample, the evolution, the ways from new
+        niches to optima, or the niches.
     evaluations: the budget. points: to evaluate next, `[N, D]` in the unit cube.
     samples: all points but those of niches. optima: of niches that ended. niches: the others.
     used: evaluations so far. round: its number. sampled, left: evaluations of its even sample, and
         those left for niches.
     settled, unsettled: niches that ended when their costs had settled; stale ones, and doubles.
-    stage, draws: what waits for costs in their phases.
+    stage, new, draws: what waits for costs in their phases; of new niches the heights `[M]` that
+        the ways to optima are compared with.
     """
 
-    phase: Literal["guesses", "even", "global", "local"]
+    phase: Literal["guesses", "even", "global", "valleys", "local"]
     evaluations: int
     points: np.ndarray
     samples: CostSamples
@@ -95,6 +104,7 @@ class SearchForAll(NamedTuple):
     settled: int = 0
     unsettled: int = 0
     stage: Stage | None = None
+    new: tuple[Niches, np.ndarray] | None = None
     draws: Draws | None = None
 
 
@@ -111,6 +121,8 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
     state = state._replace(used=state.used + len(costs))
     if state.phase == "local":
         return _go_on(random, _learned(state, costs))
+    if state.phase == "valleys":
+        return _go_on(random, _begun(state, costs))
     if state.phase == "global":
         assert state.stage is not None
         hidden = near_optima(state.points, _centres(state.optima))
@@ -118,13 +130,13 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
         if after.points is not None:
             return state._replace(stage=after, points=after.points)
         state = state._replace(samples=joined(state.samples, after.samples), stage=None)
-        return _go_on(random, _with_niches(state))
+        return _with_niches(random, state)
     state = state._replace(samples=joined(state.samples, CostSamples(state.points, costs)))
     if state.phase == "guesses":
         return _even(random, state)
     size = int(EVOLVED * state.evaluations / LEVELS)
     if size < 2 or state.sampled < 2 * LEVELS * size:
-        return _go_on(random, _with_niches(state))
+        return _with_niches(random, state)
     first = stage.begin(random, size, LEVELS, state.points.shape[1], plain_evolution)
     assert first.points is not None
     return state._replace(phase="global", stage=first, points=first.points)
@@ -169,8 +181,10 @@ def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
     """Sample evenly, and around optima as far as the next one is."""
     num_genes, number = state.points.shape[1], state.round + 1
     first = int(np.clip(state.evaluations // 10, 2, FIRST * num_genes))
-    # The last round is one that fits.
-    size = max(first, min(first * 2**number, int((state.evaluations - state.used) / (1 + LOCAL))))
+    # The last round is one that fits, with niches that may take less than they could.
+    expected = LOCAL if state.left <= 0 else LOCAL / 4
+    rest = int((state.evaluations - state.used) / (1 + expected))
+    size = max(first, min(first * 2**number, rest))
     points = random.uniform(size=(size, num_genes))
     centres = _centres(state.optima)
     if len(centres) > 1:
@@ -178,17 +192,37 @@ def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
         spread = nearest_other(centres)[chosen, None] / num_genes**0.5
         away = spread * random.standard_normal((len(chosen), num_genes))
         points[: len(chosen)] = cma.into_cube(cma.out_of_cube(centres[chosen]) + away)
+        pattern = _pattern(random, centres, state.samples.points, int(PATTERN * size))
+        points[size - len(pattern) :] = pattern
     return state._replace(phase="even", points=points, round=number, sampled=size)
 
 
-def _with_niches(state: SearchForAll) -> SearchForAll:
-    """Begin the round's niches: in basins that have none, and again where others are trapped."""
+def _pattern(
+    random: np.random.Generator, centres: np.ndarray, samples: np.ndarray, number: int
+) -> np.ndarray:
+    """Draw up to so many points where a pattern of optima would have another one.
+
+    Each is as far from an optimum as two others are from each other. centres: of optima `[L, D]`,
+    best first. samples: `[M, D]`, beside which none is drawn.
+    """
+    draws = random.uniform(size=(3, number)) ** BIASED
+    one, here, there = centres[(len(centres) * draws).astype(int)]
+    points = one + here - there
+    points = points[np.all((points >= 0) & (points <= 1), axis=1)]
+    points = points[np.unique(np.round(points / MERGED), axis=0, return_index=True)[1]]
+    known = KDTree(np.concatenate([centres, samples]))
+    return points[np.isinf(known.query(points, distance_upper_bound=2 * MERGED)[0])]
+
+
+def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
+    """Begin the round's niches: in basins that have none, and again where others are trapped.
+
+    Samples tell basins apart so badly that most have an optimum that is known; the cost on the way
+    to the nearest one tells more. In many dimensions, where samples are far above all optima, it
+    does not.
+    """
     state = state._replace(left=int(LOCAL * state.sampled))
-    return _begun_again(_begun(state), AGAIN * state.left)
-
-
-def _begun(state: SearchForAll) -> SearchForAll:
-    """Begin niches in basins of the samples that have none."""
+    state = _begun_again(state, AGAIN * state.left)
     going, optima, num_genes = state.niches, state.optima, state.points.shape[1]
     size = round(SIZE * cma.default_size(num_genes))
     found = CostSamples(
@@ -203,7 +237,25 @@ def _begun(state: SearchForAll) -> SearchForAll:
     starts, costs, radii = basins(samples, found, most)
     spreads = radii / (2 * num_genes) ** 0.5
     new = niches.begin(starts, costs, spreads, np.full(len(starts), size))
-    return state._replace(niches=_joined(going, new))
+    if num_genes > TREE or not len(found.costs) or not len(starts):
+        return _go_on(random, state._replace(niches=_joined(going, new)))
+    near = KDTree(found.points).query(starts)[1]
+    ways = starts[:, None] + WAY[:, None] * (found.points[near] - starts)[:, None]
+    return state._replace(
+        phase="valleys",
+        points=ways.reshape(-1, num_genes),
+        new=(new, np.maximum(costs, found.costs[near])),
+    )
+
+
+def _begun(state: SearchForAll, costs: np.ndarray) -> SearchForAll:
+    """Begin the new niches that are not in a valley with an optimum, by the costs on the ways."""
+    assert state.new is not None
+    new, heights = state.new
+    highest = np.where(np.isnan(costs), np.inf, costs).reshape(-1, len(WAY)).max(axis=1)
+    new = _taken(new, highest > heights)
+    left = state.left - len(costs)
+    return state._replace(niches=_joined(state.niches, new), left=left, new=None)
 
 
 def _begun_again(state: SearchForAll, evaluations: float) -> SearchForAll:
@@ -257,8 +309,9 @@ def _learned(state: SearchForAll, costs: np.ndarray) -> SearchForAll:
     going = niches.tell(state.niches, state.draws, costs)
     state = state._replace(niches=going, left=state.left - len(costs))
     ran, num_genes = _taken(going, chosen), state.points.shape[1]
-    least_gap = np.maximum(FLAT * (ran.high - ran.cost), 4e-16 * np.abs(ran.cost))
-    is_flat = ran.gap <= least_gap
+    fallen, rounding = ran.high - ran.cost, 4e-16 * np.abs(ran.cost)
+    is_flat = ran.gap <= np.maximum(FLAT * fallen, rounding)
+    is_flat |= ran.model_error <= np.maximum(SURE * fallen, rounding)
     is_local = (_least(ran) > _good(state)) & (ran.gap <= LOOSE * (ran.cost - _lowest(state)))
     is_stale = ran.age - ran.improved > STALE * (1 + num_genes / ran.size)
     ends = is_flat | is_local | is_stale
@@ -267,7 +320,8 @@ def _learned(state: SearchForAll, costs: np.ndarray) -> SearchForAll:
         np.concatenate([going.best, optima.points]),
         np.concatenate([going.cost, optima.costs]),
     )
-    is_new = ends & ~is_double & (ran.improved > 0)
+    is_known = np.any(np.all(ran.best[:, None] == optima.points, axis=2), axis=1)
+    is_new = ends & ~is_double & ~is_known
     new = Archive(ran.best[is_new], ran.cost[is_new], ran.spread[is_new], ran.size[is_new])
     goes_on = np.ones(len(going.cost), bool)
     goes_on[chosen[ends | is_double]] = False

@@ -87,6 +87,56 @@ def fit(samples: CostSamples, size: int) -> Quadratic:
     return Quadratic(centre, scale, solution[0], float(costs[0]), span)
 
 
+def lowest_of_each(points: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a model to each of K stacks of H costs, and return where it is lowest, with the cost.
+
+    points: `[K, H, D]`, in a frame where the costs are about as steep in all directions.
+    costs: `[K, H]`, infinite for those that do not count; at least `least_costs(D)` that do.
+
+    Returns points `[K, D]` and costs `[K]`: NaN where the model bends down somewhere, and the point
+    is where it would be lowest if it bent up there. The normal equations, with all products: some
+    ten times quicker for a stack than a decomposition of each.
+    """
+    num_genes = points.shape[2]
+    order = np.argsort(costs, axis=1)
+    costs = np.take_along_axis(costs, order, axis=1)
+    points = np.take_along_axis(points, order[..., None], axis=1)
+    number = np.isfinite(costs).sum(axis=1, keepdims=True)
+    number = np.maximum((BEST * number).astype(int), least_costs(num_genes, SPARE))
+    rank = np.arange(costs.shape[1])
+    counts = rank < number
+    weights = np.where(counts, HEAVIEST - (HEAVIEST - 1) * rank / number, 0)
+    u = np.where(counts[..., None], points - points[:, :1], 0)
+    scale = np.maximum(np.sqrt(np.mean(u**2, axis=(1, 2)) / np.mean(counts, axis=1)), 1e-300)
+    u = u / scale[:, None, None]
+    above = np.where(counts, costs - costs[:, :1], 0)
+    span = above.max(axis=1)
+    span = np.where(span > 0, span, 1.0)
+    first, second = _pairs(num_genes, 0)
+    terms = np.concatenate([np.ones_like(u[..., :1]), u, u[..., first] * u[..., second]], axis=2)
+    terms *= weights[..., None]
+    gram = terms.swapaxes(1, 2) @ terms
+    gram += 1e-14 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * np.eye(gram.shape[1])
+    right = terms.swapaxes(1, 2) @ (weights * above / span[:, None])[..., None]
+    coefficients = np.linalg.solve(gram, right)[..., 0]
+    slope = coefficients[:, 1 : num_genes + 1]
+    hessian = np.zeros((len(u), num_genes, num_genes))
+    hessian[:, first, second] = coefficients[:, num_genes + 1 :]
+    curvatures, directions = np.linalg.eigh(hessian + hessian.swapaxes(1, 2))
+    steep = np.abs(curvatures)
+    steep = np.maximum(steep, np.maximum(FLAT * steep.max(axis=1, keepdims=True), 1e-300))
+    along = -(slope[:, None] @ directions)[:, 0] / steep
+    low = (directions @ along[..., None])[..., 0]
+    value = coefficients[:, 0] + np.sum(slope * low, axis=1) / 2
+    cost = np.where(curvatures[:, 0] > 0, costs[:, 0] + span * value, np.nan)
+    return points[:, 0] + scale[:, None] * low, cost
+
+
+def least_costs(num_genes: int, for_each: float) -> int:
+    """Return how many costs are so many for each coefficient of a model with all products."""
+    return int(np.ceil(for_each * (num_genes + 1) * (num_genes + 2) / 2))
+
+
 def concordance(model: Quadratic, samples: CostSamples, size: int) -> float:
     """Return Kendall's tau of the model's costs and the newest of samples; 0 for less than three.
 
@@ -119,6 +169,6 @@ def _terms(u: np.ndarray, number: int) -> np.ndarray:
 
 
 @cache
-def _pairs(number: int) -> tuple[np.ndarray, ...]:
-    """Return the indices i < j of all pairs of so many."""
-    return np.triu_indices(number, 1)
+def _pairs(number: int, diagonal: int = 1) -> tuple[np.ndarray, ...]:
+    """Return the indices i < j of all pairs of so many; with diagonal 0 also those of i = j."""
+    return np.triu_indices(number, diagonal)
