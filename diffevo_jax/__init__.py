@@ -17,6 +17,7 @@ https://arxiv.org/abs/2410.02543). This is an independent implementation from th
 from diffevo_jax import archives as archives
 from diffevo_jax import baselines as baselines
 from diffevo_jax import batch as batch
+from diffevo_jax import conditions as conditions
 from diffevo_jax import denoisers as denoisers
 from diffevo_jax import drawings as drawings
 from diffevo_jax import environments as environments
@@ -34,6 +35,7 @@ from diffevo_jax import samplers as samplers
 from diffevo_jax import schedules as schedules
 from diffevo_jax import sharding as sharding
 from diffevo_jax import tasks as tasks
+from diffevo_jax import training as training
 from diffevo_jax.algorithm import Algorithm as Algorithm
 from diffevo_jax.algorithm import Best as Best
 from diffevo_jax.algorithm import Evolved as Evolved
@@ -54,6 +56,7 @@ from diffevo_jax.optimize import maximize as maximize
 from diffevo_jax.optimize import minimize as minimize
 from diffevo_jax.parts import Denoiser as Denoiser
 from diffevo_jax.parts import Kernel as Kernel
+from diffevo_jax.parts import Learned as Learned
 from diffevo_jax.parts import Level as Level
 from diffevo_jax.parts import Move as Move
 from diffevo_jax.parts import Posterior as Posterior

@@ -45,21 +45,20 @@ class Algorithm(NamedTuple):
 
     init: (key, population `[N, D]`) -> state, a NamedTuple with `population`, the genomes to
         evaluate next, and `t`, the generations that follow this one: num_generations - 1 down to 0.
-    step: (key, state, fitness `[N]`, population=None, descriptors=None) -> (state, info).
+    step: (key, state, fitness `[N]`, population=None, aux=()) -> (state, info).
         population: the genomes that were really evaluated, `[N, D]`, where they are not those of
         the state: repaired, rounded, clipped. info: a NamedTuple with `population` and `fitness`,
         as evaluated, and whatever else the optimiser reports of a generation. A finished run,
         t = 0, is a fixed point: it stays at the population that was evaluated.
     num_generations: T: evaluated generations of a whole run, which makes T - 1 updates; None has no
         end.
-    takes_descriptors: whether `evolve` gives `step` the descriptors `[N, k]`, how each individual
-        behaves, that a fitness function returns as aux["descriptors"]; None where it does not.
+    has_aux: whether step takes aux=, what the fitness function returns beside the fitness.
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
     step: Callable[..., tuple[Any, Any]]
     num_generations: int | None
-    takes_descriptors: bool = False
+    has_aux: bool = False
 
 
 class Best(NamedTuple):
@@ -105,7 +104,7 @@ def make_algorithm(
     *,
     shape: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
-    takes_descriptors: bool = False,
+    has_aux: bool = False,
 ) -> Algorithm:
     """Make an `Algorithm` of an optimiser's own functions, which neither check nor count.
 
@@ -115,7 +114,8 @@ def make_algorithm(
         was evaluated. Its new t, and its whole new state in a finished run, are discarded.
     num_generations: T, or None for no end. shape: (N, D), where the optimiser is made for one.
     mesh: split the state's leaves `[N, ...]` over all axes of this mesh.
-    takes_descriptors: step takes one argument more, the descriptors `[N, k]`, or None.
+    has_aux: step takes a fifth argument, what the fitness function returns beside the fitness; ()
+        where it returns nothing else.
 
     Raises InputError, here and in both functions, naming the argument, expected and seen.
     """
@@ -144,15 +144,16 @@ def make_algorithm(
         state: Any,
         fitness: jax.Array,
         population: jax.Array | None = None,
-        descriptors: jax.Array | None = None,
+        aux: Any = (),
     ) -> tuple[Any, Any]:
         check_key(key)
         size = len(state.population)
         fitness = _check_fitness(fitness, size)
-        behaviour = _check_behaviour(descriptors, size, takes_descriptors)
         genomes = state.population if population is None else _check_evaluated(population, state)
         genomes = placed(genomes, size)
-        after, info = step(key, state, fitness, genomes, *behaviour)
+        if not has_aux and not (isinstance(aux, tuple) and not aux):
+            raise InputError("aux", "none, for the algorithm has no use of it", type(aux).__name__)
+        after, info = step(key, state, fitness, genomes, *((aux,) if has_aux else ()))
         # A finished run steps too, and stays where it is: a branch would have an accelerator's host
         # wait.
         before = state._replace(population=genomes)
@@ -162,7 +163,21 @@ def make_algorithm(
         after = jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before)
         return placed(after, size), info
 
-    return Algorithm(checked_init, checked_step, num_generations, takes_descriptors)
+    return Algorithm(checked_init, checked_step, num_generations, has_aux)
+
+
+def descriptors_of(aux: Any, size: int) -> jax.Array | None:
+    """Return how individuals behave, aux["descriptors"] `[N, k]`; None where aux says nothing.
+
+    Raises InputError on another number of rows than size.
+    """
+    descriptors = aux.get("descriptors") if isinstance(aux, dict) else None
+    if descriptors is None:
+        return None
+    shape = jnp.shape(descriptors)
+    if len(shape) != 2 or shape[0] != size:
+        raise InputError("descriptors", f"shape ({size}, k), one row per individual", shape)
+    return jnp.asarray(descriptors)
 
 
 def evolve(
@@ -218,13 +233,13 @@ def evolve(
     running = begin(key, algorithm, population, start=start, problem=problem)
     keys = jax.random.split(key, _length(algorithm, start, num_generations))
     running, (kept, generations) = run(running, keys)
-    values = [value for each in generations if (value := concrete(each)) is not None]
+    values = {name: concrete(value) for name, value in generations.items()}
     message = None
     if isinstance(problem, Problem) and problem.advice is not None:
         known = all(concrete(leaf) is not None for leaf in jax.tree.leaves(running.memory))
         message = problem.advice(running.memory) if known else None
-    if message is None and len(values) == 2 and start is None:
-        message = advice(*values)
+    if message is None and start is None and all(value is not None for value in values.values()):
+        message = advice(**values)
     if message is not None:
         warnings.warn(message, stacklevel=2)
     return Evolved(running.state, kept, running.best._replace(memory=running.memory))
@@ -312,11 +327,8 @@ def _generation(
                 "for a function that returns (fitness, aux), as make_fitness's, pass has_aux=True",
             )
         evaluated = () if repair is None else (population,)
-        behaviour = {}
-        if algorithm.takes_descriptors:
-            known = aux[0] if aux and isinstance(aux[0], dict) else {}
-            behaviour["descriptors"] = known.get("descriptors")
-        state, info = algorithm.step(key_step, running.state, fitness, *evaluated, **behaviour)
+        beside = {"aux": aux[0]} if algorithm.has_aux and aux else {}
+        state, info = algorithm.step(key_step, running.state, fitness, *evaluated, **beside)
         best = _better(running.best, info.population, _worth(info.fitness, *aux))
         return Running(state, best, memory), keep(info, *aux)
 
@@ -471,18 +483,6 @@ def _check_fitness(fitness: Any, size: int) -> jax.Array:
             "jax.vmap(fn) takes a population where fn takes one genome",
         )
     return fitness
-
-
-def _check_behaviour(descriptors: Any, size: int, taken: bool) -> tuple[Any, ...]:
-    """Return the descriptors as an optimiser's own step takes them: one argument, or none."""
-    if descriptors is None:
-        return (None,) * taken
-    shape = jnp.shape(descriptors)
-    if not taken:
-        raise InputError("descriptors", "None, for the algorithm has no use of them", shape)
-    if len(shape) != 2 or shape[0] != size:
-        raise InputError("descriptors", f"shape ({size}, k), one row per individual", shape)
-    return (jnp.asarray(descriptors),)
 
 
 def _check_evaluated(population: Any, state: Any) -> jax.Array:

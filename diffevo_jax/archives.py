@@ -152,7 +152,11 @@ def empty(cells: Cells, num_genes: Count) -> Elites:
 
 
 def insert(
-    cells: Cells, elites: Elites, points: ArrayLike, fitness: ArrayLike, descriptors: ArrayLike
+    cells: Cells,
+    elites: Elites,
+    points: ArrayLike,
+    fitness: ArrayLike,
+    descriptors: ArrayLike | None,
 ) -> tuple[Elites, Added]:
     """Put individuals where they are the fittest of their cells: `[N, D]`, `[N]`, `[N, k]`.
 

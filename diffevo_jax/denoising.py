@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
 from diffevo_jax.checks import InputError
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.fitness import FitnessMap, standardised, weigh
-from diffevo_jax.parts import Denoiser, Level, Move, Posterior, Sampler, Weights
+from diffevo_jax.parts import Denoiser, Learned, Level, Move, Posterior, Sampler, Weights
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
 
@@ -58,6 +58,7 @@ class Info(NamedTuple):
     num_invalid: individuals whose fitness, genes or descriptors are not finite, or whose fitness
         has no weight under the fitness map.
     selected: False when no individual had a valid weight, so that the step did not select.
+    learned: see `Posterior`.
     """
 
     population: jax.Array
@@ -70,6 +71,7 @@ class Info(NamedTuple):
     effective_sample_size: jax.Array
     num_invalid: jax.Array
     selected: jax.Array
+    learned: Learned | None
 
 
 def denoising_evolution(
@@ -135,11 +137,12 @@ def denoising_evolution(
         state: State,
         fitness: jax.Array,
         x_t: jax.Array,
-        descriptors: jax.Array | None,
+        aux: Any,
     ) -> tuple[State, Info]:
         # Level 0 has no next one; levels that differ keep the gradient of its move finite.
         here, moving = level(state.t), level(jnp.maximum(state.t, 1))
         key_denoiser = jax.random.fold_in(key, DENOISER)
+        descriptors = descriptors_of(aux, len(x_t))
         log_weight, weights = _weigh(fitness_map, fitness, x_t, descriptors)
         memory, posterior = estimate(key_denoiser, state.denoiser, x_t, weights, here)
         sampler_memory, moved = move(key, state.sampler, x_t, posterior.x0, moving)
@@ -155,10 +158,11 @@ def denoising_evolution(
             effective_sample_size=posterior.effective_sample_size,
             num_invalid=jnp.sum(jnp.isnan(log_weight)),
             selected=jnp.any(log_weight > -jnp.inf),
+            learned=posterior.learned,
         )
         return State(moved.population, state.t, memory, sampler_memory), info
 
-    return make_algorithm(init, step, len(schedule.alpha), mesh=mesh, takes_descriptors=True)
+    return make_algorithm(init, step, len(schedule.alpha), mesh=mesh, has_aux=True)
 
 
 def _weigh(

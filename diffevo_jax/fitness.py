@@ -159,6 +159,30 @@ def boltzmann(temperature: Positive = 1.0) -> FitnessMap:
     return log_weight
 
 
+def roulette(pressure: Positive = 3.0) -> FitnessMap:
+    """Weight = the sum of exp(pressure u) over all values up to one's own.
+
+    u: fitness from 0, the worst of the valid, to 1, the best; equal values count once
+        (Hartl et al., https://arxiv.org/abs/2411.13420).
+    pressure: a number above 0, or traced. Raises InputError when it is not.
+    """
+    check_number("pressure", pressure, 0, math.inf, closed="()")
+
+    def log_weight(fitness: jax.Array, valid: jax.Array) -> jax.Array:
+        best = jnp.max(fitness, where=valid, initial=-jnp.inf)
+        worst = jnp.min(fitness, where=valid, initial=jnp.inf)
+        width = jnp.where(best > worst, best - worst, 1)
+        ordered = jnp.sort(jnp.where(valid, fitness, jnp.inf))
+        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] > ordered[:-1]])
+        # A value counts exp(pressure (u - 1)), so that no pressure overflows.
+        height = jnp.where(first, jnp.exp(pressure * jnp.minimum((ordered - best) / width, 0)), 0)
+        height = jnp.where(jnp.isfinite(ordered), height, 0)
+        below = jnp.searchsorted(ordered, fitness, side="right")
+        return jnp.where(valid, jnp.log(jnp.cumsum(height)[below - 1]), jnp.nan)
+
+    return log_weight
+
+
 def weigh(
     fitness_map: FitnessMap,
     fitness: jax.Array,

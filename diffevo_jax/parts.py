@@ -50,6 +50,19 @@ class Weights(NamedTuple):
     descriptors: jax.Array | None = None
 
 
+class Learned(NamedTuple):
+    """How a network that estimates came out of its training; numbers `[]`.
+
+    share: of the estimate that is the network's, from 0 to 1. loss: of its predictions for genomes
+        that it was not trained on. diverged: whether training ended without a number, so that the
+        kernel made the whole estimate.
+    """
+
+    share: jax.Array
+    loss: jax.Array
+    diverged: jax.Array
+
+
 class Posterior(NamedTuple):
     """The clean estimate and how well it is supported.
 
@@ -58,11 +71,13 @@ class Posterior(NamedTuple):
         Gaussian's peak at 1; -inf where no support has weight.
     effective_sample_size: (sum_j w_ij)^2 / sum_j w_ij^2, `[N]`, from 1 to M; 0 where no support has
         weight.
+    learned: None where no network had a part in it.
     """
 
     x0: jax.Array
     log_evidence: jax.Array
     effective_sample_size: jax.Array
+    learned: Learned | None = None
 
 
 class Move(NamedTuple):

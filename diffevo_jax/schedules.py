@@ -108,6 +108,19 @@ def cosine(num_levels: Levels, *, clean: bool = False) -> Schedule:
     return from_alpha(np.where(clean & (t == 0), 1 - 1e-9, alpha))
 
 
+def nichol(num_levels: Levels) -> Schedule:
+    """The cosine schedule of improved DDPM (Nichol and Dhariwal, 2102.09672), offset and all.
+
+    alpha_t = f((t + 1) / T) / f(0), f(s) = cos^2((s + .008) / 1.008 pi / 2); no level has more than
+    a thousand times the signal of the next.
+    """
+    num_levels = check_count("num_levels", num_levels, least=2)
+    s = np.arange(num_levels + 1) / num_levels
+    f = np.cos((s + 0.008) / 1.008 * np.pi / 2) ** 2
+    kept = np.maximum(f[1:] / f[:-1], 1e-3)
+    return from_alpha(np.cumprod(kept))
+
+
 def ddpm(num_levels: Levels) -> Schedule:
     """DDPM's schedule of linearly growing betas (Ho et al. 2020), scaled to T levels.
 

@@ -1,4 +1,4 @@
-"""Whether a run selects at all, and what to change where it does not."""
+"""Whether a run selects and learns at all, and what to change where it does not."""
 
 from typing import Any
 
@@ -22,24 +22,53 @@ NOBODY_SHARED = (
     "projection (latent_dim), denoisers.broadened() or consensus()"
 )
 
-# The fields of a generation's info that `advice` needs; of the second the mean.
+DIVERGED = (
+    "the training of the network ended without a number in {} of {} generations, in which the "
+    "kernel took its place. Lower its learning_rate, or evaluate fewer outliers"
+)
+CONSTANT = (
+    "condition {} had one value in all individuals of every generation: nothing depends on it. "
+    "Leave it out, or evaluate something that differs"
+)
+
+# The fields of a generation's info that runs record for `advice`; of the second the mean.
 SIGNS = ("selected", "effective_sample_size")
 
 
-def signs(info: Any) -> tuple[jax.Array, ...]:
-    """Take from a generation's info what `advice` needs, numbers `[]`; () where it has none."""
-    if not all(hasattr(info, name) for name in SIGNS):
-        return ()
-    return info.selected, jnp.mean(info.effective_sample_size)
+def signs(info: Any) -> dict[str, jax.Array]:
+    """Take from a generation's info what `advice` needs, as far as it is there.
 
-
-def advice(selected: np.ndarray, effective_sample_size: np.ndarray) -> str | None:
-    """Say what to change where a run did not select; None where it did.
-
-    selected, effective_sample_size: `signs` of every generation, `[T]`.
+    Numbers `[]`; constant is `[C]`, whether a condition has one value.
     """
-    if not np.any(selected):
+    found = {}
+    if all(hasattr(info, name) for name in SIGNS):
+        found["selected"] = info.selected
+        found["effective_sample_size"] = jnp.mean(info.effective_sample_size)
+    if getattr(info, "learned", None) is not None:
+        found["diverged"] = info.learned.diverged
+    if hasattr(info, "conditions"):
+        found["constant"] = jnp.all(info.conditions == info.conditions[:1], axis=0)
+    return found
+
+
+def advice(
+    selected: np.ndarray | None = None,
+    effective_sample_size: np.ndarray | None = None,
+    diverged: np.ndarray | None = None,
+    constant: np.ndarray | None = None,
+) -> str | None:
+    """Say what to change where a run did not select or learn; None where it did.
+
+    `signs` of every generation, `[T, ...]`.
+    """
+    if selected is not None and not np.any(selected):
         return NOBODY_SELECTED
+    if diverged is not None and np.any(diverged):
+        return DIVERGED.format(np.sum(diverged), len(diverged))
+    if constant is not None and np.any(np.all(constant, axis=0)):
+        return CONSTANT.format(int(np.argmax(np.all(constant, axis=0))))
+    if effective_sample_size is None:
+        return None
     alone = effective_sample_size < ALONE
     if np.mean(alone) < MANY:
         return None

@@ -65,6 +65,7 @@ READ = {
     "first_call": ("First calls of minimize", "minimize.md"),
     "fitness_maps": ("Fitness maps", "settings.md"),
     "gpu": ("On a GPU", "estimator.md"),
+    "learned": ("Denoisers that learn", "howto/learned.md"),
     "loop": ("Whole runs", "rollouts.md"),
     "million": ("A million individuals", "estimator.md"),
     "minimize": ("minimize and others", "minimize.md"),
@@ -111,6 +112,11 @@ OF_ANOTHER = {
 SPREAD = {"sample": "Means ± standard deviation over runs."}
 # Pictures of the pages: title, page, command. Those of the report tell theirs themselves.
 PICTURES = {
+    "told.gif": (
+        "Cart-poles that stand where they are told",
+        "howto/learned.md",
+        "python experiments/benchmarks/learned.py --gif docs/told.gif",
+    ),
     "fig4_cartpole.png": (
         "Reward against generation on cart-pole",
         "start.md",

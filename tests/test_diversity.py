@@ -274,9 +274,9 @@ def test_what_does_not_fit_is_named(refuses):
         with refuses("descriptors"):
             evolve(algorithm, lambda population: population[:, 0])
     plain = de.baselines.map_elites(**SIZES)
-    with refuses("descriptors"):
+    with refuses("aux"):
         state = plain.init(KEY, POPULATION)
-        plain.step(KEY, state, jnp.zeros(16), descriptors=POPULATION[:, :2])
+        plain.step(KEY, state, jnp.zeros(16), aux={"descriptors": POPULATION[:, :2]})
     with refuses("archive"):
         de.baselines.map_elites(archive=cast(Any, 50), **SIZES)
     for path, make in {

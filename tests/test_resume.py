@@ -32,10 +32,12 @@ ALGORITHMS = {
             ("niching", "{name: niching}", "{name: ddim, freshness: 1.0}"),
             ("consensus", "{name: consensus}", "{name: ddim, freshness: 1.0, centred: true}"),
             ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
+            ("network", "{name: network, learner: {hidden: [4], epochs: 2}}", "{name: ddim}"),
             ("student_t", "{kernel: {name: student_t, latent_dim: 1}}", "{name: ddim}"),
             ("dpm_solver", "{name: posterior_mean}", "{name: dpm_solver}"),
         )
     },
+    "hades": "{name: hades, num_generations: 6, learner: {hidden: [4], epochs: 2}}",
     "cma_es": "{name: cma_es, num_generations: 6}",
     "open_es": "{name: open_es, num_generations: 6}",
     "pepg": "{name: pepg, num_generations: 6}",
@@ -62,6 +64,7 @@ ALGORITHMS["illuminate"] = (
 # Those that remember more than a population; the others before a release.
 QUICK = (
     "archive",
+    "hades",
     "dpm_solver",
     "cma_es",
     "map_elites",

@@ -7,7 +7,12 @@ import pytest
 
 import diffevo_jax as de
 
-SCHEDULES = [de.schedules.linear, de.schedules.cosine, de.schedules.ddpm]
+SCHEDULES = [
+    de.schedules.linear,
+    de.schedules.cosine,
+    de.schedules.ddpm,
+    de.schedules.nichol,
+]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax import archives
-from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
 from diffevo_jax.checks import Count, NonNegative, Positive, check_count, check_number
 from diffevo_jax.metrics import elites
 from diffevo_jax.search import SearchInfo, search_info, with_last
@@ -100,7 +100,7 @@ def map_elites(
         state: EliteState,
         fitness: jax.Array,
         population: jax.Array,
-        *behaviour: jax.Array,
+        aux: Any = (),
     ) -> tuple[EliteState, SearchInfo | archives.ArchiveInfo]:
         key_parent, key_child = jax.random.split(key)
         if cells is None:
@@ -108,7 +108,8 @@ def map_elites(
             place = (num_generations - 1 - state.t) * population_size
             info = info._replace(strategy=insert(state.archive, info, place))
         else:
-            added = archives.insert(cells, state.archive, population, fitness, *behaviour)
+            descriptors = descriptors_of(aux, population_size)
+            added = archives.insert(cells, state.archive, population, fitness, descriptors)
             info = archives.archive_info(population, fitness, *added)
         archive = info.strategy
 
@@ -124,7 +125,6 @@ def map_elites(
             children += line * along * jax.random.normal(key_line, (population_size, 1))
         return EliteState(children, state.t, archive), info
 
-    algorithm = make_algorithm(
-        init, step, num_generations, shape=shape, takes_descriptors=cells is not None
-    )
+    has_aux = cells is not None
+    algorithm = make_algorithm(init, step, num_generations, shape=shape, has_aux=has_aux)
     return with_last(algorithm)

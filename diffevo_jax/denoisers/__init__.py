@@ -4,6 +4,8 @@ from diffevo_jax.denoisers._archive import archive as archive
 from diffevo_jax.denoisers._behaviour import behaviour as behaviour
 from diffevo_jax.denoisers._broadened import broadened as broadened
 from diffevo_jax.denoisers._consensus import consensus as consensus
+from diffevo_jax.denoisers._network import hybrid as hybrid
+from diffevo_jax.denoisers._network import network as network
 from diffevo_jax.denoisers._niching import niching as niching
 from diffevo_jax.denoisers._posterior_mean import posterior_mean as posterior_mean
 
@@ -12,6 +14,8 @@ __all__ = [  # for `help`
     "behaviour",
     "broadened",
     "consensus",
+    "hybrid",
+    "network",
     "niching",
     "posterior_mean",
 ]

@@ -5,6 +5,11 @@ from diffevo_jax.presets._control import Champion as Champion
 from diffevo_jax.presets._control import Control as Control
 from diffevo_jax.presets._control import choose_champion as choose_champion
 from diffevo_jax.presets._control import control as control
+from diffevo_jax.presets._hades import Conditional as Conditional
+from diffevo_jax.presets._hades import Heuristic as Heuristic
+from diffevo_jax.presets._hades import HeuristicInfo as HeuristicInfo
+from diffevo_jax.presets._hades import charles as charles
+from diffevo_jax.presets._hades import hades as hades
 from diffevo_jax.presets._illuminate import Illumination as Illumination
 from diffevo_jax.presets._illuminate import illuminate as illuminate
 from diffevo_jax.presets._mpc import MPC as MPC
@@ -24,7 +29,10 @@ from diffevo_jax.presets._track import track as track
 __all__ = [  # for `help`
     "MPC",
     "Champion",
+    "Conditional",
     "Control",
+    "Heuristic",
+    "HeuristicInfo",
     "Illumination",
     "MPCMemory",
     "Plan",
@@ -32,8 +40,10 @@ __all__ = [  # for `help`
     "TrackInfo",
     "Tracked",
     "Tracking",
+    "charles",
     "choose_champion",
     "control",
+    "hades",
     "illuminate",
     "mpc",
     "paper",

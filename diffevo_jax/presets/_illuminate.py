@@ -1,13 +1,13 @@
 """Preset for quality-diversity: the fittest of every behaviour, by denoising in behaviour space."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from diffevo_jax import archives
-from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
 from diffevo_jax.checks import Count, Fraction, NonNegative, Positive, check_count, check_number
 from diffevo_jax.search import with_last
 
@@ -104,10 +104,11 @@ def illuminate(
         state: Illumination,
         fitness: jax.Array,
         population: jax.Array,
-        descriptors: jax.Array,
+        aux: Any,
     ) -> tuple[Illumination, archives.ArchiveInfo]:
         keys = jax.random.split(key, 7)
         size = population_size
+        descriptors = descriptors_of(aux, size)
         elites, added = archives.insert(cells, state.archive, population, fitness, descriptors)
         steps = archives.take(added.row, state.log_sigma, state.archive_log_sigma)
         info = archives.archive_info(population, fitness, elites, added)
@@ -130,7 +131,7 @@ def illuminate(
         children = begin + jnp.exp(log_sigma)[:, None] * jax.random.normal(keys[6], shape)
         return Illumination(children, state.t, elites, log_sigma, steps, since), info
 
-    algorithm = make_algorithm(init, step, num_generations, shape=shape, takes_descriptors=True)
+    algorithm = make_algorithm(init, step, num_generations, shape=shape, has_aux=True)
     return with_last(algorithm)
 
 

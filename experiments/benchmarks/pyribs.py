@@ -62,7 +62,7 @@ class DiffusionEmitter(EmitterBase):
         """Learn from their objective and measures."""
         self.key, key = jax.random.split(self.key)
         told = np.asarray(objective, np.float32), np.asarray(measures, np.float32)
-        self.state, _ = self.step(key, self.state, told[0], descriptors=told[1])
+        self.state, _ = self.step(key, self.state, told[0], aux={"descriptors": told[1]})
 
 
 def evaluate(domain: str) -> Callable:

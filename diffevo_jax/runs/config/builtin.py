@@ -26,11 +26,12 @@ def _register_all(kind: str, module: Any, made: type) -> None:
             register(kind, name, factory)
 
 
-for _name in ("cosine", "linear", "ddpm", "geometric"):
+for _name in ("cosine", "linear", "ddpm", "nichol", "geometric"):
     register("schedule", _name, getattr(de.schedules, _name))
 
 register("fitness_map", "standardised", de.fitness.standardised)
 register("fitness_map", "rank", de.fitness.rank)
+register("fitness_map", "roulette", de.fitness.roulette)
 register("fitness_map", "dominated_novelty", de.fitness.dominated_novelty)
 register("fitness_map", "identity", lambda: de.fitness.identity, needs_positive=True)
 register("fitness_map", "power", de.fitness.power, needs_positive=True)
@@ -44,8 +45,10 @@ _register_all("sampler", de.samplers, de.Sampler)
 register("algorithm", "diffusion_evolution", de.diffusion_evolution)
 register("algorithm", "denoising_evolution", de.denoising_evolution)
 register("algorithm", "paper", de.presets.paper)
+register("algorithm", "hades", de.presets.hades)
 register("algorithm", "illuminate", de.presets.illuminate)
 register("algorithm", "track", de.presets.track)
+register("learner", "mlp", de.training.learner)
 _register_all("algorithm", de.baselines, de.Algorithm)
 
 

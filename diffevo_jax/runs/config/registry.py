@@ -54,6 +54,7 @@ KINDS = {
     "kernel": Kind("gaussian", de.Kernel, _OF_A_RUN),
     "sampler": Kind("ddim", de.Sampler, _OF_A_RUN),
     "archive": Kind("grid", de.archives.Cells, _OF_A_RUN),
+    "learner": Kind("mlp", de.training.Learner, _OF_A_RUN),
     "optimizer": Kind(None, optax.GradientTransformation, _OF_A_RUN),
 }
 

@@ -1,0 +1,441 @@
+"""Presets whose generations are drawn from a diffusion model that learns from their ancestors."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffevo_jax.algorithm import Algorithm, make_algorithm
+from diffevo_jax.checks import (
+    Count,
+    Fraction,
+    InputError,
+    Interval,
+    NonNegative,
+    Positive,
+    check_count,
+    check_number,
+)
+from diffevo_jax.conditions import Condition
+from diffevo_jax.fitness import FitnessMap, roulette, weigh
+from diffevo_jax.parts import Learned
+from diffevo_jax.samplers._ddim import ddim_mean, ddim_sigma
+from diffevo_jax.training._learner import (
+    HELD_OUT,
+    LEARNER,
+    Buffer,
+    Learner,
+    Leaves,
+    Trained,
+    check_one_of,
+    empty_buffer,
+    push,
+    select,
+    squared_distances,
+)
+
+Part = Annotated[float, Interval(0, 1)]  # of a number of individuals, which is Python's
+
+GENERATIONS = 3  # in the buffer, where its capacity is not set
+ROULETTE = roulette(12.0)
+JUMP = 3.0  # width of a jump, in standard deviations of the population
+TRIES = 5  # draws of a row that is out of range, before it is drawn evenly
+# A place is as crowded as there are individuals within this quantile of all distances; of so many
+# individuals' distances, which are sorted.
+NEAR, PROBES = 0.05, 64
+
+
+class Heuristic(NamedTuple):
+    """What the next step needs.
+
+    population: to be evaluated next, `[N, D]`. t: generations that follow this one.
+    buffer: the generations before. trained: the network.
+    asked: what the population was drawn for, `[N, C]`; NaN where for nothing.
+    """
+
+    population: jax.Array
+    t: jax.Array
+    buffer: Buffer
+    trained: Trained
+    asked: jax.Array
+
+
+class HeuristicInfo(NamedTuple):
+    """What a figure shows of a generation.
+
+    population `[N, D]`, fitness `[N]`: as evaluated. learned: how the training on it went.
+    conditions: what the population is, `[N, C]`; asked: what it was to be, NaN for nothing.
+    """
+
+    population: jax.Array
+    fitness: jax.Array
+    learned: Learned
+    conditions: jax.Array
+    asked: jax.Array
+
+
+class Conditional(NamedTuple):
+    """A search for individuals of chosen properties.
+
+    algorithm: for `evolve`. draw: (key, state, targets `[K, C]`) -> genomes `[K, D]`, of the model
+        in a state of the search.
+    """
+
+    algorithm: Algorithm
+    draw: Callable[[jax.Array, Heuristic, jax.Array], jax.Array]
+
+
+def hades(
+    *,
+    num_generations: Count,
+    learner: Learner = LEARNER,
+    fitness_map: FitnessMap = ROULETTE,
+    limit: Positive = 3.0,
+    elites: Part = 0.2,
+    crossover: Part = 0.125,
+    mutation: Part = 0.1,
+    jumps: Fraction = 1 / 256,
+    sharing: NonNegative = 1.0,
+    eta: Fraction = 1.0,
+    capacity: Count | None = None,
+    leaves: Leaves = "oldest",
+    interval: Count = 1,
+    continuous: bool = False,
+    mesh: Mesh | None = None,
+) -> Algorithm:
+    """Configure HADES: a network learns what is fit, and the next generation are its samples.
+
+        algorithm = de.presets.hades(num_generations=10)
+        evolved = de.evolve(key, algorithm, fitness_fn, population)
+
+    Every generation goes into a buffer, from which a network learns to denoise, rows weighted by
+    fitness (Hartl, Zhang, Hazan and Levin, https://arxiv.org/abs/2411.13420). The next one is
+    elites, children of two elites, and whole reverse diffusions from noise; all but the elites are
+    noised a little and denoised. Where training ends without a number, a Gaussian kernel over the
+    buffer takes the network's place, and `evolve` says so.
+
+    num_generations: T. learner: the network and its training, from `training.learner`.
+    fitness_map: selection probability; `fitness.roulette(12)` by default.
+    limit: genomes lie within [-limit, limit]; what leaves it is drawn again, at last evenly.
+    elites: share that is kept: the best one, and others drawn by selection probability.
+    crossover: share of the others that are children, each gene that of one of two elites.
+    mutation: how far back all but the elites are noised, as a share of the diffusion's levels.
+    jumps: share of them that is moved, evenly, by up to 1.5 standard deviations.
+    sharing: power of how crowded a place is, by which its selection probability is divided; 1 keeps
+        peaks of one height equally large, 0 selects by fitness alone.
+    eta: noise of the sampler, in [0, 1].
+    capacity: rows of the buffer, three generations by default. leaves: "oldest" or "weakest", who
+        makes room in it.
+    interval: generations from one training to the next. continuous: go on with the last network,
+        not with a fresh one.
+    mesh: see `denoising_evolution`.
+
+    Raises InputError, naming the argument.
+    """
+    return _search(
+        (),
+        1.0,
+        num_generations=num_generations,
+        learner=learner,
+        fitness_map=fitness_map,
+        limit=limit,
+        elites=elites,
+        crossover=crossover,
+        mutation=mutation,
+        jumps=jumps,
+        sharing=sharing,
+        eta=eta,
+        capacity=capacity,
+        leaves=leaves,
+        interval=interval,
+        continuous=continuous,
+        mesh=mesh,
+    ).algorithm
+
+
+def charles(
+    conditions: Sequence[Condition],
+    *,
+    num_generations: Count,
+    guidance: NonNegative = 1.0,
+    **settings: Any,
+) -> Conditional:
+    """Configure CHARLES-D: HADES whose network is told what its samples are to be.
+
+        place = de.conditions.measured("position", de.conditions.uniform(-1.0, 1.0))
+        search = de.presets.charles([place], num_generations=40)
+        evolved = de.evolve(key, search.algorithm, problem, population)
+        genomes = search.draw(key_draw, evolved.state, jnp.array([[0.5]]))
+
+    conditions: from `de.conditions`, or your own `Condition`; each is a number that is stored of
+        every individual, and that the next generation's are drawn for.
+    guidance: of classifier-free guidance, x0 = untold + guidance (told - untold); 1 is what was
+        told, above it samples go further in its direction.
+    settings: those of `hades`.
+
+    Raises InputError, here and in a step, naming the argument.
+    """
+    if not conditions or not all(isinstance(each, Condition) for each in conditions):
+        expected = "Conditions, such as de.conditions.fitness()"
+        raise InputError("conditions", expected, f"{conditions!r:.80}")
+    check_number("guidance", guidance, 0, math.inf, closed="[)")
+    settings = {**(hades.__kwdefaults__ or {}), **settings, "num_generations": num_generations}
+    return _search(tuple(conditions), guidance, **settings)
+
+
+def _search(
+    conditions: tuple[Condition, ...],
+    guidance: NonNegative,
+    *,
+    num_generations: int,
+    learner: Learner,
+    fitness_map: FitnessMap,
+    limit: Positive,
+    elites: float,
+    crossover: float,
+    mutation: float,
+    jumps: Fraction,
+    sharing: NonNegative,
+    eta: Fraction,
+    capacity: int | None,
+    leaves: Leaves,
+    interval: int,
+    continuous: bool,
+    mesh: Mesh | None,
+) -> Conditional:
+    if not isinstance(learner, Learner):
+        raise InputError("learner", "a Learner, from de.training.learner", f"{learner!r:.80}")
+    check_number("limit", limit, 0, math.inf, closed="()")
+    for name, value in (
+        ("elites", elites),
+        ("crossover", crossover),
+        ("mutation", mutation),
+        ("jumps", jumps),
+        ("eta", eta),
+    ):
+        check_number(name, value, 0, 1)
+    check_number("sharing", sharing, 0, math.inf, closed="[)")
+    check_one_of("leaves", leaves, Leaves)
+    check_count("interval", interval)
+    if capacity is not None:
+        check_count("capacity", capacity)
+    num_conditions = len(conditions)
+
+    def init(key: jax.Array, population: jax.Array, t: jax.Array) -> Heuristic:
+        size, num_genes = population.shape
+        rows = GENERATIONS * size if capacity is None else capacity
+        return Heuristic(
+            population,
+            t,
+            empty_buffer(rows, population, num_conditions),
+            learner.init(key, num_genes, num_conditions),
+            jnp.full((size, num_conditions), jnp.nan),
+        )
+
+    def denoise(
+        key: jax.Array,
+        estimate: Callable[..., jax.Array],
+        y: jax.Array,
+        places: np.ndarray,
+        bounds: tuple[jax.Array, jax.Array],
+    ) -> jax.Array:
+        """Walk from the first of the places between levels to the last; return the clean genomes.
+
+        y: `[K, D]` in units of the spread, as the bounds.
+        """
+        numbers = np.arange(len(learner.levels().alpha))
+        alpha, rest = (jnp.interp(places, numbers, each) for each in learner.levels())
+
+        def move(y: jax.Array, level: tuple) -> tuple[jax.Array, None]:
+            key, alpha_t, rest_t, alpha_prev, rest_prev = level
+            x0 = jnp.clip(estimate(y, alpha_t, rest_t), *bounds)
+            settings = {
+                "alpha_t": alpha_t,
+                "alpha_prev": alpha_prev,
+                "eta": eta,
+                "one_minus_alpha_t": rest_t,
+                "one_minus_alpha_prev": rest_prev,
+            }
+            noise = ddim_sigma(**settings) * jax.random.normal(key, y.shape, y.dtype)
+            return ddim_mean(y, x0, **settings) + noise, None
+
+        keys = jax.random.split(key, len(places) - 1)
+        y, _ = jax.lax.scan(move, y, (keys, alpha[:-1], rest[:-1], alpha[1:], rest[1:]))
+        return estimate(y, alpha[-1], rest[-1])
+
+    def model(trained: Trained, buffer: Buffer, weight: jax.Array) -> Callable[..., Any]:
+        """Make told `[K, C]` -> (y, alpha, 1 - alpha) -> x0, in units of the spread."""
+        unit = trained._replace(
+            centre=jnp.zeros_like(trained.centre), scale=jnp.ones_like(trained.scale)
+        )
+        support = (buffer.genomes - trained.centre) / trained.scale
+
+        def by_network(y: jax.Array, told: jax.Array, alpha: Any, rest: Any) -> jax.Array:
+            clean = learner.clean(unit, y, told, alpha, rest)
+            if not num_conditions or (isinstance(guidance, int | float) and guidance == 1):
+                return clean
+            untold = learner.clean(unit, y, None, alpha, rest)
+            return untold + guidance * (clean - untold)
+
+        def by_kernel(y: jax.Array, told: jax.Array, alpha: Any, rest: Any) -> jax.Array:
+            gaps = squared_distances(y, jnp.sqrt(alpha) * support)
+            share = jax.nn.softmax(jnp.log(weight) - gaps / (2 * rest), axis=1)
+            return (share @ support).astype(y.dtype)
+
+        return lambda told: (
+            lambda y, alpha, rest: jax.lax.cond(
+                trained.diverged, by_kernel, by_network, y, told, alpha, rest
+            )
+        )
+
+    def box(trained: Trained) -> tuple[jax.Array, jax.Array]:
+        """The range in units of the spread."""
+        low, high = -limit - trained.centre, limit - trained.centre
+        return low / trained.scale, high / trained.scale
+
+    def samples(
+        key: jax.Array, model: Callable[..., Any], trained: Trained, told: jax.Array, num_genes: int
+    ) -> jax.Array:
+        """Draw genomes from noise, `[K, D]`; those out of range again."""
+        shape = len(told), num_genes
+        places = np.arange(len(learner.levels().alpha))[::-1]
+        bounds = box(trained)
+
+        def outside(rows: jax.Array) -> jax.Array:
+            return ~jnp.all(jnp.abs(rows) <= limit, axis=1)
+
+        def again(carry: tuple) -> tuple:
+            tries, rows = carry
+            key_start, key_walk = jax.random.split(jax.random.fold_in(key, tries))
+            start = jax.random.normal(key_start, shape)
+            y = denoise(key_walk, model(told), start, places, bounds)
+            drawn = trained.centre + trained.scale * y
+            return tries + 1, jnp.where(outside(rows)[:, None], drawn, rows)
+
+        def waiting(carry: tuple) -> jax.Array:
+            tries, rows = carry
+            return (tries < TRIES) & jnp.any(outside(rows))
+
+        nothing = jnp.full(shape, jnp.inf)
+        _, rows = jax.lax.while_loop(waiting, again, (0, nothing))
+        evenly = jax.random.uniform(jax.random.fold_in(key, TRIES), shape, minval=-1, maxval=1)
+        return jnp.where(outside(rows)[:, None], limit * evenly, rows)
+
+    def step(
+        key: jax.Array, state: Heuristic, fitness: jax.Array, population: jax.Array, aux: Any
+    ) -> tuple[Heuristic, HeuristicInfo]:
+        size, num_genes = population.shape
+        keys = iter(jax.random.split(key, 12))
+        stored = _evaluated(conditions, population, fitness, aux)
+        buffer = push(state.buffer, population, fitness, stored, leaves=leaves)
+        log_weight = select(buffer, lambda fitness: weigh(fitness_map, fitness))
+        log_weight = log_weight - sharing * _crowd(buffer)
+        weight = jax.nn.softmax(log_weight)
+
+        held_out = jax.random.uniform(next(keys), weight.shape) < HELD_OUT
+        start = state.trained if continuous else learner.init(next(keys), num_genes, num_conditions)
+        data = buffer.genomes, buffer.conditions, weight, held_out
+        key_fit = next(keys)
+        if interval == 1:
+            trained = learner.fit(key_fit, start, *data)
+        else:
+            trained = jax.lax.cond(
+                (num_generations - 1 - state.t) % interval == 0,
+                lambda: learner.fit(key_fit, start, *data),
+                lambda: state.trained,
+            )
+
+        num_kept = max(1, int(elites * size))
+        num_crossed = int(crossover * (size - num_kept))
+        # The best one, and without replacement others by their weight.
+        best = jnp.argmax(jnp.where(buffer.filled, buffer.fitness, -jnp.inf))
+        lots = (log_weight + jax.random.gumbel(next(keys), weight.shape)).at[best].set(jnp.inf)
+        places = jax.lax.top_k(lots, num_kept)[1]
+        kept = buffer.genomes[places]
+
+        told = _targets(next(keys), conditions, stored, size - num_kept)
+        tell = model(trained, buffer, weight)
+        fresh = samples(next(keys), tell, trained, told[num_crossed:], num_genes)
+        parents = jax.random.randint(next(keys), (2, num_crossed), 0, num_kept)
+        first = jax.random.bernoulli(next(keys), 0.5, (num_crossed, num_genes))
+        crossed = jnp.where(first, kept[parents[0]], kept[parents[1]])
+        rows = jnp.concatenate([crossed, fresh.astype(crossed.dtype)])
+
+        back = mutation * (len(learner.levels().alpha) - 1)
+        if back > 0:
+            levels = np.array([back, *range(math.ceil(back) - 1, -1, -1)])
+            numbers = np.arange(len(learner.levels().alpha))
+            alpha, rest = (jnp.interp(back, numbers, each) for each in learner.levels())
+            noise = jax.random.normal(next(keys), rows.shape)
+            y = (rows - trained.centre) / trained.scale
+            y = jnp.sqrt(alpha) * y + jnp.sqrt(rest) * noise
+            y = denoise(next(keys), tell(told), y, levels, box(trained))
+            rows = trained.centre + trained.scale * y
+        key_who, key_where = jax.random.split(next(keys))
+        who = jax.random.uniform(key_who, (len(rows), 1)) < jumps
+        moved = (
+            JUMP
+            * jnp.std(population, axis=0)
+            * jax.random.uniform(key_where, rows.shape, minval=-0.5, maxval=0.5)
+        )
+        rows = jnp.clip(rows + jnp.where(who, moved, 0), -limit, limit)
+        children = jnp.concatenate([kept, rows.astype(kept.dtype)])
+        asked = jnp.concatenate([jnp.full((num_kept, num_conditions), jnp.nan), told])
+
+        learned = Learned(jnp.where(trained.diverged, 0.0, 1.0), trained.loss, trained.diverged)
+        info = HeuristicInfo(population, fitness, learned, stored, state.asked)
+        return Heuristic(children, state.t, buffer, trained, asked), info
+
+    def draw(key: jax.Array, state: Heuristic, targets: jax.Array) -> jax.Array:
+        if targets.ndim != 2 or targets.shape[1] != num_conditions:
+            expected = f"shape [K, C] with C = {num_conditions} conditions"
+            raise InputError("targets", expected, targets.shape)
+        buffer = state.buffer
+        weight = jnp.where(buffer.filled, 1.0, 0.0)
+        tell = model(state.trained, buffer, weight)
+        return samples(key, tell, state.trained, targets, buffer.genomes.shape[1])
+
+    return Conditional(make_algorithm(init, step, num_generations, mesh=mesh, has_aux=True), draw)
+
+
+def _evaluated(
+    conditions: tuple[Condition, ...], population: jax.Array, fitness: jax.Array, aux: Any
+) -> jax.Array:
+    """Evaluate the conditions of a generation, `[N, C]`."""
+    stored = jnp.zeros((len(population), len(conditions)))
+    for i, condition in enumerate(conditions):
+        values = condition.evaluate(population, fitness, aux)
+        if jnp.shape(values) != (len(population),):
+            expected = f"values of shape {(len(population),)}, one per individual"
+            raise InputError(f"conditions[{i}]", expected, jnp.shape(values))
+        stored = stored.at[:, i].set(values)
+    return stored
+
+
+def _targets(
+    key: jax.Array, conditions: tuple[Condition, ...], stored: jax.Array, size: int
+) -> jax.Array:
+    """Draw what the next individuals are to be, `[size, C]`."""
+    told = jnp.zeros((size, len(conditions)))
+    for i, condition in enumerate(conditions):
+        values = condition.targets(jax.random.fold_in(key, i), stored[:, i], size)
+        if jnp.shape(values) != (size,):
+            expected = f"targets of shape {(size,)}, as asked for"
+            raise InputError(f"conditions[{i}]", expected, jnp.shape(values))
+        told = told.at[:, i].set(values)
+    return told
+
+
+def _crowd(buffer: Buffer) -> jax.Array:
+    """Compute how crowded the place of each row is, as the log of a kernel's sum, `[M]`."""
+    gaps = squared_distances(buffer.genomes, buffer.genomes)
+    every = max(1, len(gaps) // PROBES)
+    both = buffer.filled[::every, None] & buffer.filled
+    ordered = jnp.sort(jnp.where(both, gaps[::every], jnp.inf).ravel())
+    width = jnp.maximum(ordered[(NEAR * jnp.sum(both)).astype(int)], 1e-12)
+    log_kernel = jnp.where(buffer.filled, -gaps / (2 * width), -jnp.inf)
+    return jnp.where(buffer.filled, jax.nn.logsumexp(log_kernel, axis=1), 0)
