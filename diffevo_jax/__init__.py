@@ -19,6 +19,7 @@ from diffevo_jax import baselines as baselines
 from diffevo_jax import batch as batch
 from diffevo_jax import conditions as conditions
 from diffevo_jax import denoisers as denoisers
+from diffevo_jax import discrete as discrete
 from diffevo_jax import drawings as drawings
 from diffevo_jax import environments as environments
 from diffevo_jax import evosax as evosax
@@ -49,6 +50,7 @@ from diffevo_jax.denoising import Info as Info
 from diffevo_jax.denoising import State as State
 from diffevo_jax.denoising import denoising_evolution as denoising_evolution
 from diffevo_jax.diffusion import diffusion_evolution as diffusion_evolution
+from diffevo_jax.discrete import discrete_evolution as discrete_evolution
 from diffevo_jax.kernels import estimate_posterior as estimate_posterior
 from diffevo_jax.kernels import estimate_x0 as estimate_x0
 from diffevo_jax.optimize import Result as Result

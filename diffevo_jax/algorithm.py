@@ -105,6 +105,7 @@ def make_algorithm(
     shape: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
     has_aux: bool = False,
+    check: Callable[[Any], jax.Array] = check_population,
 ) -> Algorithm:
     """Make an `Algorithm` of an optimiser's own functions, which neither check nor count.
 
@@ -116,6 +117,7 @@ def make_algorithm(
     mesh: split the state's leaves `[N, ...]` over all axes of this mesh.
     has_aux: step takes a fifth argument, what the fitness function returns beside the fitness; ()
         where it returns nothing else.
+    check: of the initial population, which it returns as an array: finite, of floats by default.
 
     Raises InputError, here and in both functions, naming the argument, expected and seen.
     """
@@ -129,7 +131,7 @@ def make_algorithm(
 
     def checked_init(key: jax.Array, population: jax.Array) -> Any:
         check_key(key)
-        population = check_population(population)
+        population = check(population)
         if shape is not None and population.shape != shape:
             raise InputError(
                 "population", f"shape (population_size, num_genes) = {shape}", population.shape

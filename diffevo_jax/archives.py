@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from scipy.spatial import KDTree
 
 from diffevo_jax.checks import TELL_BEHAVIOUR, Count, InputError, check_count, concrete
 
@@ -126,15 +127,14 @@ def cvt(low: Sequence[float], high: Sequence[float], num: Count, *, seed: int = 
     """
     bottom, top = _box(low, high)
     num = check_count("num", num)
-    with jax.ensure_compile_time_eval():
-        samples = np.random.default_rng(seed).uniform(bottom, top, (SAMPLES * num, len(bottom)))
-        centres = samples[:num]
-        for _ in range(ROUNDS):
-            owner = np.asarray(_nearest(bottom, top, centres, jnp.asarray(samples)))
-            size = np.bincount(owner, minlength=num)[:, None]
-            total = np.stack([np.bincount(owner, each, num) for each in samples.T], axis=1)
-            centres = np.where(size > 0, total / np.maximum(size, 1), centres)
-        return centroids(low, high, jnp.asarray(centres))
+    samples = np.random.default_rng(seed).uniform(bottom, top, (SAMPLES * num, len(bottom)))
+    centres = samples[:num]
+    for _ in range(ROUNDS):
+        owner = KDTree(centres).query(samples)[1]
+        size = np.bincount(owner, minlength=num)[:, None]
+        total = np.stack([np.bincount(owner, each, num) for each in samples.T], axis=1)
+        centres = np.where(size > 0, total / np.maximum(size, 1), centres)
+    return centroids(low, high, centres.tolist())
 
 
 def _nearest(

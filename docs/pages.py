@@ -35,6 +35,12 @@ PIVOTS: dict[str, tuple[list[str], str, str, Callable[[Row], str]]] = {
         "method",
         lambda row: f"{row['area']:.3f} ± {row['error']:.3f}",
     ),
+    "discrete": (
+        ["evaluations"],
+        "function",
+        "method",
+        lambda row: f"{row['best']:.4g} ± {row['best_error']:.2g}",
+    ),
     "minimize": (
         ["cost"],
         "method",
@@ -61,6 +67,7 @@ READ = {
     "calls": ("The same call again", "minimize.md"),
     "compilation": ("Compilation", "estimator.md"),
     "control_preset": ("Control preset", "presets.md"),
+    "discrete": ("Bits", "discrete.md"),
     "estimator": ("The x0 estimate", "estimator.md"),
     "first_call": ("First calls of minimize", "minimize.md"),
     "fitness_maps": ("Fitness maps", "settings.md"),

@@ -298,6 +298,21 @@ def test_a_full_disk_is_named_and_what_was_saved_before_it_stays(config, whole, 
     _assert_same(out, whole)
 
 
+def test_an_array_of_size_0_is_saved_beside_others(tmp_path):
+    carry = [np.arange(4.0).reshape(2, 2), np.zeros((2, 0, 3), np.float32), np.zeros((2, 1))]
+    call = checkpoints.Call("latent", 0, 2, 3, carry, [{"fitness": np.ones((2, 3, 4))}])
+    said = []
+    saving = checkpoints.Checkpoints(tmp_path, cfg.Checkpoint(), said.append)
+    saving.save(6, lambda: None, call)
+    restored = saving.restore("latent", 0)
+    saving.close()
+    assert said == []
+    assert restored is not None
+    for there, here in zip(restored.carry, carry, strict=True):
+        np.testing.assert_array_equal(there, here)
+        assert there.dtype == here.dtype
+
+
 @pytest.mark.parametrize("change", ["dtype", "shape", "number"])
 def test_a_checkpoint_of_other_arrays_is_said_to_be_of_its_version(
     config, interrupted, tmp_path, monkeypatch, change

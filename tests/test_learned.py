@@ -394,3 +394,38 @@ def test_conditions_of_a_wrong_shape_are_refused(refuses):
     good = search()
     with refuses("targets"):
         good.draw(KEY, good.algorithm.init(KEY, POPULATION), jnp.ones(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hades", "network", "hybrid"])
+def test_a_mesh_changes_nothing(name):
+    learner, levels = de.training.learner(epochs=5), de.schedules.cosine(3)
+    make = {
+        "hades": lambda mesh: de.presets.hades(num_generations=3, learner=learner, mesh=mesh),
+        "network": lambda mesh: de.denoising_evolution(
+            levels, denoiser=de.denoisers.network(learner), mesh=mesh
+        ),
+        "hybrid": lambda mesh: de.denoising_evolution(
+            levels, denoiser=de.denoisers.hybrid(learner), mesh=mesh
+        ),
+    }[name]
+    population = jax.random.normal(jax.random.key(0), (64, 2))
+    runs = [
+        de.evolve(KEY, make(mesh), de.landscapes.two_peaks, population)
+        for mesh in (None, jax.sharding.Mesh(jax.devices()[:4], ("individuals",)))
+    ]
+    np.testing.assert_allclose(runs[0].kept, runs[1].kept, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_learning_rate_may_be_traced():
+    population = jax.random.normal(jax.random.key(0), (32, 2))
+
+    def run(rate):
+        denoiser = de.denoisers.network(de.training.learner(epochs=5, learning_rate=rate))
+        algorithm = de.denoising_evolution(de.schedules.cosine(3), denoiser=denoiser)
+        return de.evolve(KEY, algorithm, de.landscapes.two_peaks, population).kept
+
+    rates = jnp.array([1e-2, 3e-2])
+    for rate, kept in zip(rates, jax.vmap(run)(rates), strict=True):
+        np.testing.assert_allclose(kept, run(float(rate)), atol=1e-4)

@@ -211,7 +211,7 @@ def test_a_new_niche_in_the_valley_of_an_optimum_is_not_begun():
     settings = {"costs": np.ones(2), "spreads": np.full(2, 0.1), "sizes": np.full(2, 6)}
     both = niches.begin(np.array([[0.1, 0.5], [0.9, 0.5]]), **settings)
     state = optima.begin(np.full((1, 2), 0.5), CostSamples(np.empty((0, 2)), np.empty(0)), 100)
-    state = state._replace(new=(both, np.ones(2)), left=50)
+    state = state._replace(new=both, left=50)
     downhill, over_a_hill = [0.75, 0.5, 0.25], [0.9, 1.1, 0.5]
     after = optima._begun(state, np.array([*downhill, *over_a_hill]))
     np.testing.assert_array_equal(after.niches.best, [[0.9, 0.5]])

@@ -64,13 +64,11 @@ ALGORITHMS["illuminate"] = (
 # Those that remember more than a population; the others before a release.
 QUICK = (
     "archive",
-    "hades",
     "dpm_solver",
     "cma_es",
     "map_elites",
     "population_based",
     "normalised",
-    "illuminate",
 )
 
 

@@ -355,7 +355,7 @@ def test_niching_divides_weights_by_the_crowd_and_warms_them():
         log_w = log_g / (1 if t == 0 else tau) - sharing * crowd
         log_kernel = partial(_log_gaussian, np.sqrt(alpha) * x, 2 * rest)
         expected = _loop(x, x, log_w, log_kernel)
-        for actual, value in zip(posterior, expected, strict=True):
+        for actual, value in zip(posterior[:3], expected, strict=True):
             np.testing.assert_allclose(actual, value, rtol=2e-4, atol=2e-4)  # float32 at 1e-3
 
 
@@ -453,7 +453,7 @@ def test_the_archive_is_the_last_generations_over_their_densities():
 
         expected = _loop(_double(x)[0], support, log_g - log_q, log_kernel)
         # 1 - alpha of a float32 alpha: 1e-5 of log weights of tens of nats.
-        for one, other in zip(posterior, expected, strict=True):
+        for one, other in zip(posterior[:3], expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
 
@@ -545,7 +545,7 @@ def test_heavy_tails_are_the_formula_in_float64(one_minus_alpha, dof):
         squares = np.sum((row - np.sqrt(1 - one_minus_alpha) * x) ** 2, axis=1)
         return -(dof + 2) / 2 * np.log1p(squares / (dof * one_minus_alpha))
 
-    for one, other in zip(actual, _loop(x, x, log_w, log_kernel), strict=True):
+    for one, other in zip(actual[:3], _loop(x, x, log_w, log_kernel), strict=True):
         # Genomes of size 1 in float32, spread as far as the kernel is wide: 1e-7 / 1e-3.
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
 
@@ -728,5 +728,6 @@ def test_an_integer_of_any_kind_counts_generations():
 
 def test_the_pages_table_lists_every_variant():
     text = (REPOSITORY / "docs" / "variants.md").read_text()
-    variants = {*DENOISERS, *SAMPLERS, *KERNELS} - {"gaussian", "isotropic", *NOISY}
+    learned = {"network", "hybrid"}  # test_learned.py
+    variants = {*DENOISERS, *SAMPLERS, *KERNELS, *learned} - {"gaussian", "isotropic", *NOISY}
     assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == variants

@@ -1,6 +1,7 @@
-"""Landscapes to evolve on: the paper's functions, BBOB's, moving peaks, domains of behaviour."""
+"""Landscapes to evolve on: the paper's, BBOB's, moving peaks, domains of behaviour, bits."""
 
 from diffevo_jax.landscapes import bbob as bbob
+from diffevo_jax.landscapes import discrete as discrete
 from diffevo_jax.landscapes import domains as domains
 from diffevo_jax.landscapes import functions as functions
 from diffevo_jax.landscapes._moving import generalised_moving_peaks as generalised_moving_peaks
@@ -18,6 +19,7 @@ __all__ = [  # for `help`
     "ackley",
     "bbob",
     "beale",
+    "discrete",
     "domains",
     "functions",
     "generalised_moving_peaks",

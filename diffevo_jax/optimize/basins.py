@@ -3,7 +3,7 @@
 A sample that is better than its nearest neighbours has its nearest better one farther away than
 they are: the filter of nearest-better clustering (Preuss 2010, 10.1145/1830761.1830777). Two of
 them share a basin when the samples between them are no worse (as Ursem's hill-valley test,
-10.1109/CEC.1999.785498, has it of new evaluations).
+10.1109/CEC.1999.785498, has it of new evaluations); in many dimensions no sample is between.
 """
 
 from collections.abc import Callable
@@ -33,21 +33,18 @@ def basins(
     Returns their points `[M, D]`, costs `[M]`, and the distance to their last neighbour, `[M]`.
     """
     points, costs = samples.points, np.where(np.isnan(samples.costs), np.inf, samples.costs)
-    able = np.isfinite(costs) & (costs <= np.median(costs))
-    if points.shape[1] > TREE:
+    is_dense = points.shape[1] <= TREE
+    if not is_dense:
         best = np.argsort(costs)[:BEST]
         points, costs = points[best], costs[best]
-        able = np.isfinite(costs)
     nearest = _nearest(points)
     neighbours = min(NEIGHBOURS, len(costs) - 1)
-    (order,) = np.nonzero(able)
-    distances, places = nearest(points[order], neighbours + 1)
-    lowest = np.all(costs[order, None] <= costs[places], axis=1)
-    order, distances, places = order[lowest], distances[lowest, -1], places[lowest]
+    distances, places = nearest(points, neighbours + 1)
+    order = np.flatnonzero(np.all(costs[:, None] <= costs[places], axis=1) & np.isfinite(costs))
+    distances, places = distances[order, -1], places[order]
     # Neighbours that failed are as bad as the worst.
     middle = np.median(np.minimum(costs, finite(samples.costs).max())[places[:, 1:]], axis=1)
     promise = np.argsort(2 * costs[order] - middle)
-    is_dense = points.shape[1] <= TREE
     centres = np.concatenate([optima.points, np.empty((most, points.shape[1]))])
     heights = np.concatenate([optima.costs, np.empty(most)])
     chosen: list[int] = []

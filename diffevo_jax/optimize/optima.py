@@ -41,7 +41,7 @@ LOCAL = 2.0
 PROBED = 0.4
 AGAIN = 0.5
 PROBE = 10
-WAY = np.array([0.25, 0.5, 0.75])
+WAY = np.array([0.25, 0.5, 0.75])  # from a new niche to the nearest optimum
 LEAST = 4  # new niches of a round
 RUN = 50
 TOGETHER = 400  # points of a generation of all niches
@@ -49,9 +49,10 @@ TOGETHER = 400  # points of a generation of all niches
 SIZE = 2.0
 MORE = 3
 # An optimum is as good as the best within this share of what typical samples are above it. A niche
-# ends when its costs differ by FLAT of its own range, or by LOOSE of what it is above the best;
-# those that are FINE wait for the others, and get DEEP of a round. Where it may lead is below its
-# best by OPTIMISM times how far that is below the median.
+# ends when its costs differ by FLAT of its own range, its model is off by SURE of that, or its
+# costs differ by LOOSE of what it is above the best; those that are FINE wait for the others, and
+# get DEEP of a round. Where it may lead is below its best by OPTIMISM times how far that is below
+# the median.
 TOLERANCE = 1e-5
 FLAT = 1e-15
 SURE = 1e-12
@@ -87,8 +88,7 @@ class SearchForAll(NamedTuple):
     used: evaluations so far. round: its number. sampled, left: evaluations of its even sample, and
         those left for niches.
     settled, unsettled: niches that ended when their costs had settled; stale ones, and doubles.
-    stage, new, draws: what waits for costs in their phases; of new niches the heights `[M]` that
-        the ways to optima are compared with.
+    stage, new, draws: what waits for costs in their phases.
     """
 
     phase: Literal["guesses", "even", "global", "valleys", "local"]
@@ -104,7 +104,7 @@ class SearchForAll(NamedTuple):
     settled: int = 0
     unsettled: int = 0
     stage: Stage | None = None
-    new: tuple[Niches, np.ndarray] | None = None
+    new: Niches | None = None
     draws: Draws | None = None
 
 
@@ -241,19 +241,14 @@ def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForA
         return _go_on(random, state._replace(niches=_joined(going, new)))
     near = KDTree(found.points).query(starts)[1]
     ways = starts[:, None] + WAY[:, None] * (found.points[near] - starts)[:, None]
-    return state._replace(
-        phase="valleys",
-        points=ways.reshape(-1, num_genes),
-        new=(new, np.maximum(costs, found.costs[near])),
-    )
+    return state._replace(phase="valleys", points=ways.reshape(-1, num_genes), new=new)
 
 
 def _begun(state: SearchForAll, costs: np.ndarray) -> SearchForAll:
-    """Begin the new niches that are not in a valley with an optimum, by the costs on the ways."""
+    """Begin the new niches from which the way to an optimum, of these costs, is not all descent."""
     assert state.new is not None
-    new, heights = state.new
     highest = np.where(np.isnan(costs), np.inf, costs).reshape(-1, len(WAY)).max(axis=1)
-    new = _taken(new, highest > heights)
+    new = _taken(state.new, highest > state.new.cost)
     left = state.left - len(costs)
     return state._replace(niches=_joined(state.niches, new), left=left, new=None)
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import diffevo_jax as de
@@ -50,6 +51,31 @@ register("algorithm", "illuminate", de.presets.illuminate)
 register("algorithm", "track", de.presets.track)
 register("learner", "mlp", de.training.learner)
 _register_all("algorithm", de.baselines, de.Algorithm)
+
+
+@register("algorithm", "discrete_evolution")
+def discrete_evolution(
+    *,
+    num_levels: Count,
+    letters: Count = 2,
+    sample_size: Positive = 16.0,
+    latent_dim: Count | None = None,
+    temperature: Positive = 0.25,
+) -> de.Algorithm:
+    """`de.discrete_evolution`, whose first letters are the quantiles of genomes from N(0, I)."""
+    algorithm = de.discrete_evolution(
+        num_levels,
+        letters=letters,
+        sample_size=sample_size,
+        latent_dim=latent_dim,
+        temperature=temperature,
+    )
+
+    def init(key: jax.Array, population: jax.Array) -> Any:
+        letter = jnp.floor(letters * jax.scipy.stats.norm.cdf(population))
+        return algorithm.init(key, jnp.minimum(letter, letters - 1))
+
+    return algorithm._replace(init=init)
 
 
 for _name in ("grid", "cvt", "centroids"):
@@ -244,6 +270,14 @@ register(
     how=("scale",),
     measure="objective",
 )
+
+
+@register("problem", "bits", title=_title)
+def bits(*, function: Literal["onemax", "leading_ones", "traps"], num_genes: Count = 60) -> Problem:
+    """A function of `landscapes.discrete`; solved where all bits are ones."""
+    landscape = getattr(de.landscapes.discrete, function)
+    jax.eval_shape(landscape, jax.ShapeDtypeStruct((1, num_genes), float))
+    return de.landscapes.make_problem(landscape, num_genes=num_genes, success=num_genes)
 
 
 def make_task(environment, parameters, policy, observations, scale, max_steps, fast_trig, **_: Any):

@@ -122,7 +122,15 @@ class Checkpoints:
 
             where = call._asdict()
             carry, (kept,) = where.pop("carry"), where.pop("kept")
-            arrays = {"carry": {str(i): leaf for i, leaf in enumerate(carry)}, "kept": kept}
+            leaves = {str(i): leaf for i, leaf in enumerate(carry)}
+            # Orbax has no arrays of size 0.
+            where["empty"] = {
+                i: (list(leaf.shape), leaf.dtype.name)
+                for i, leaf in leaves.items()
+                if not leaf.size
+            }
+            leaves = {i: leaf for i, leaf in leaves.items() if leaf.size}
+            arrays = {"carry": leaves, "kept": kept}
             self._open().save(
                 step,
                 args=ocp.args.Composite(
@@ -150,6 +158,8 @@ class Checkpoints:
                     ),
                 )
                 carry, kept = saved.arrays["carry"], saved.arrays["kept"]
+                for i, (shape, dtype) in saved.where.pop("empty").items():
+                    carry[i] = np.zeros(shape, dtype)
                 leaves = [carry[str(i)] for i in range(len(carry))]
                 call = Call(**saved.where, carry=leaves, kept=[kept])
             except Exception as error:  # whatever a damaged file leads to
