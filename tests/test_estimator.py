@@ -15,7 +15,7 @@ import pytest
 from conftest import loop, loop_x0, make_operands
 
 import diffevo_jax as de
-from diffevo_jax.kernels import tiled
+from diffevo_jax.kernels import lattice, nearby, tiled
 from diffevo_jax.kernels.exp2 import exp2
 from diffevo_jax.kernels.types import NO_WEIGHT
 
@@ -493,28 +493,34 @@ WEIGHTS = {
 }
 
 
-def _excess(n, dim, population, weights, seed=3):
+def _excess(n, dim, population, weights, seed=3, implementation="auto", rows=128):
     """How far x0 is from float64's beyond what the contract allows, over the spread, by level.
 
-    Of 128 individuals or so, spread over the population: float64 takes its time.
+    rows: of so many individuals, spread over the population: float64 takes its time.
     """
-    rows = np.arange(0, n, max(1, n // 128))
+    rows = np.arange(0, n, max(1, n // rows))
     draw = np.random.default_rng(seed)
     x = POPULATIONS[population](draw.normal(size=(n, dim))).astype(np.float32)
     log_weight = WEIGHTS[weights](draw, n).astype(np.float32)
     for one_minus_alpha in LEVELS:
         exact = float(np.float32(one_minus_alpha))
-        x0 = _estimate(x, log_weight, exact)
+        x0 = _estimate(x, log_weight, exact, implementation=implementation)
         expected, allowed = loop(x, log_weight, 1 - exact, spread=exact, rows=rows)
         yield float((np.abs(np.asarray(x0)[rows] - expected) - allowed).max() / np.std(x))
 
 
 LEVELS = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-6)
-_estimate = jax.jit(
-    lambda x, log_weight, one_minus_alpha: de.estimate_x0(
-        x, log_weight, 1 - one_minus_alpha, one_minus_alpha=one_minus_alpha
+
+
+@partial(jax.jit, static_argnames="implementation")
+def _estimate(x, log_weight, one_minus_alpha, implementation="auto"):
+    return de.estimate_x0(
+        x,
+        log_weight,
+        1 - one_minus_alpha,
+        one_minus_alpha=one_minus_alpha,
+        implementation=implementation,
     )
-)
 
 
 def _rounding(dim: int) -> float:
@@ -543,6 +549,120 @@ def test_float32_keeps_the_contract_in_a_large_population(dim):
         for weights in WEIGHTS:
             worst = max(_excess(4096, dim, population, weights))
             assert worst <= _rounding(dim), (population, weights, worst)
+
+
+@pytest.mark.promised
+@pytest.mark.parametrize("dim", [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (1, 3))])
+def test_a_lattice_keeps_the_contract(dim):
+    for population in POPULATIONS:
+        for weights in WEIGHTS:
+            worst = max(_excess(MANY, dim, population, weights, implementation="lattice", rows=32))
+            assert worst <= _rounding(dim), (population, weights, worst)
+
+
+MANY = lattice.LEAST_QUERIES
+
+
+def _many(dim: int, genes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Genomes and places in two clusters, and weights that rise towards one of them."""
+    draw = np.random.default_rng(4)
+    x = 0.2 * draw.normal(size=(MANY, genes)) + draw.choice([-1, 1], size=(MANY, 1))
+    return jnp.asarray(x), jnp.asarray(x[:, :dim]), jnp.asarray(3 * x[:, 0])
+
+
+@pytest.mark.promised
+def test_a_lattice_has_latents_a_floor_and_the_sample_size_as_tiles_have():
+    x, z, log_weight = _many(2, 5)
+    log_weight = log_weight.at[:100].set(-jnp.inf).at[100:200].set(jnp.nan)
+    for alpha in (0.2, 0.9):
+        one, other = (
+            de.estimate_posterior(
+                x, log_weight, alpha, z_t=z, floor=1e-3, implementation=implementation
+            )
+            for implementation in ("lattice", "tiled")
+        )
+        np.testing.assert_allclose(one.x0, other.x0, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one.log_evidence, other.log_evidence, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            one.effective_sample_size, other.effective_sample_size, rtol=1e-3
+        )
+
+
+@jax.jit
+def _places_summed_at(place, x, log_weight, one_minus_alpha):
+    """How many nodes, and how many queries in full."""
+    counts = []
+
+    def add_up(operands, count):
+        counts.append(count)
+        return nearby.part(operands, count)
+
+    problem = make_operands(place, x, log_weight, one_minus_alpha)
+    lattice.part(replace(problem, sample_size=False), add_up)
+    return counts
+
+
+def test_a_lattice_sums_at_fewer_places_than_there_are_individuals():
+    x, z, log_weight = _many(2, 2)
+    nodes, left = _places_summed_at(z, x, log_weight, 0.5)
+    assert 81 < nodes < MANY / 10
+    assert left < MANY / 20
+    # Late, each is alone; far from each other, the box around them is too large.
+    assert _places_summed_at(z, x, log_weight, 1e-5) == [0, MANY]
+    assert _places_summed_at(1e9 * z, x, log_weight, 0.5) == [0, MANY]
+
+
+def test_a_lattice_under_vmap_and_its_derivatives_are_those_of_each_alone():
+    x, z, log_weight = _many(2, 2)
+
+    @partial(jax.jit, static_argnames="implementation")
+    def x0(z, alpha, implementation="lattice"):
+        return de.estimate_x0(x, log_weight, alpha, z_t=z, implementation=implementation)
+
+    alphas = jnp.array([0.3, 0.8])
+    for one, alpha in zip(jax.vmap(x0, (None, 0))(z, alphas), alphas, strict=True):
+        np.testing.assert_allclose(one, x0(z, alpha, "tiled"), rtol=0, atol=1e-5)
+    one, other = (
+        jax.jvp(lambda alpha, name=name: x0(z, alpha, name), (0.5,), (1.0,))[1]
+        for name in ("lattice", "tiled")
+    )
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(jnp.max(jnp.abs(other))))
+
+
+def test_auto_takes_the_lattice_from_its_worth_on():
+    def program(n):
+        def x0(x):
+            return de.estimate_x0(x, jnp.zeros(n), 0.5)
+
+        return jax.jit(x0).lower(jax.ShapeDtypeStruct((n, 2), jnp.float32)).as_text()
+
+    assert "stablehlo.sort" in program(MANY)
+    assert "stablehlo.sort" not in program(MANY - 1)
+
+
+def test_a_lattice_names_what_it_does_not_take(refuses):
+    x, z, log_weight = _many(2, 4)
+    some = slice(0, 100)
+
+    def estimate(x, log_weight, **settings):
+        de.estimate_x0(x, log_weight, 0.5, implementation="lattice", **settings)
+
+    for call in (
+        lambda: estimate(x, log_weight),  # four dimensions
+        lambda: estimate(z[some], log_weight[some]),
+        lambda: estimate(x, log_weight, z_t=jnp.ones_like(z)),
+        lambda: estimate(x, log_weight, z_t=1e6 * z),
+    ):
+        with refuses("implementation"):
+            call()
+    with jax.enable_x64(True), refuses("implementation"):
+        estimate(z.astype(float), log_weight)
+    # "auto" takes them all.
+    for place in (jnp.ones_like(z), 1e6 * z):
+        other = de.estimate_x0(x, log_weight, 0.5, z_t=place, implementation="tiled")
+        np.testing.assert_allclose(
+            de.estimate_x0(x, log_weight, 0.5, z_t=place), other, rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.promised

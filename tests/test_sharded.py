@@ -196,6 +196,19 @@ def test_gradients_are_those_of_the_formula(choose, way, genes):
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("way", ["gather", pytest.param("ring", marks=pytest.mark.slow)])
+def test_a_lattice_on_every_device_is_the_tiles_on_one(choose, way):
+    choose(way)
+    case = _case("clusters", 8192, 2, 2)
+    one, many = (
+        de.estimate_posterior(**case, alpha_t=0.8, mesh=mesh, implementation=implementation)
+        for mesh, implementation in ((None, "tiled"), (_mesh(4), "lattice"))
+    )
+    np.testing.assert_allclose(many.x0, one.x0, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(many.log_evidence, one.log_evidence, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(many.effective_sample_size, one.effective_sample_size, rtol=1e-3)
+
+
 # Whole runs
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import InputError, NonNegative, Positive, check_number, is_traced
-from diffevo_jax.kernels import platforms
+from diffevo_jax.kernels import lattice, platforms
 from diffevo_jax.kernels.posterior import AUTO, IMPLEMENTATIONS, Rows, gaussian
 from diffevo_jax.parts import Posterior
 from diffevo_jax.sharding import check_mesh, split
@@ -48,8 +48,9 @@ def estimate_x0(
         whether high-dimensional runs without a latent space work; the paper's formula has 0. With
         a floor the scale of g matters: `fitness.boltzmann` sets its maximum to 1.
     implementation: "auto" takes the fastest for the shapes and the platform that the function is
-        compiled for: "gpu" (Hopper and newer) or "tpu", kernels for few dimensions and genes, or
-        "tiled" (XLA, everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
+        compiled for: "lattice" (many individuals in d <= 3: N + nodes, not N x M, sums), "gpu"
+        (Hopper and newer) or "tpu", kernels for few dimensions and genes, or "tiled" (XLA,
+        everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
     precision: that of the matmul with genomes of 1024 genes or more, as `jax.lax.dot` takes it.
         None is float32 to all digits, on NVIDIA cards by three passes of TF32;
         `jax.lax.DotAlgorithmPreset.TF32_TF32_F32` is one, which rounds genomes and weights to 11
@@ -102,9 +103,12 @@ def estimate_posterior(
     check_implementation(implementation)
     rows = make_rows(x_t, log_weight, z_t, support, z_support, mesh)
     dtype = rows.value.dtype
-    platforms.check(implementation, rows.query.shape[1], rows.value.shape[1], dtype)
+    (n, dim), (m, genes) = rows.query.shape, rows.value.shape
+    platforms.check(implementation, n, m, dim, genes, dtype)
     if not any(map(is_traced, rows)):
         platforms.check_machine(implementation)
+        if implementation == "lattice":
+            lattice.check_places(rows.query, alpha_t, one_minus_alpha)
     without_floor = isinstance(floor, int | float) and floor == 0
     return gaussian(
         rows,

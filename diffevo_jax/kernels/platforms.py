@@ -1,17 +1,22 @@
 """Which implementation runs on which platform."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import jax
 
 from diffevo_jax.checks import InputError
-from diffevo_jax.kernels import tiled
+from diffevo_jax.kernels import lattice, nearby, tiled
 from diffevo_jax.kernels.types import Operands, Sums
 
 # Mosaic GPU needs Hopper, TF32 Ampere.
 LEAST_COMPUTE_CAPABILITY = 9.0
 LEAST_TENSOR_CAPABILITY = 8.0
+# Individuals from which on an accelerator takes the lattice: by arithmetic, a millisecond's work of
+# all pairs on a Hopper; not measured. And queries that fill one.
+LEAST_FOR_LATTICE = 2**17
+QUERIES_AT_ONCE = 8192
 
 
 def fastest(operands: Operands) -> Sums:
@@ -20,13 +25,52 @@ def fastest(operands: Operands) -> Sums:
     What a CUDA card can do is known only where it is present: lowering for one elsewhere
     (`jax.export`) takes the tiles, which run on all.
     """
+    branches = _over_all_pairs(operands)
+    if lattice.takes(operands):
+        for platform in branches:
+            if platform == "cpu" or len(operands.query) >= LEAST_FOR_LATTICE:
+                branches[platform] = lambda operands, _: on_lattice(operands)
+    return jax.lax.platform_dependent(operands, None, **branches)
+
+
+def on_lattice(operands: Operands) -> Sums:
+    """Sum at the nodes of a lattice, by the platform's sums over all pairs."""
+
+    def on_cpu(operands: Operands, count: jax.Array) -> Sums:
+        return nearby.part(operands, count)
+
+    def in_blocks(add_up: Callable[[Operands, jax.Array | None], Sums]):
+        """Sum at the first of the queries, as many at once as fill an accelerator."""
+
+        def part(operands: Operands, count: jax.Array) -> Sums:
+            def block(query: jax.Array) -> Sums:
+                return add_up(replace(operands, query=query), None)
+
+            n, size = len(operands.query), min(QUERIES_AT_ONCE, len(operands.query))
+            query = tiled.cut(operands.query, size, mode="edge")
+            sums = nearby.first(block, query, -(-count // size))
+            return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], sums)
+
+        return part
+
+    branches = {name: in_blocks(part) for name, part in _over_all_pairs(operands).items()}
+    return lattice.part(
+        operands,
+        lambda operands, count: jax.lax.platform_dependent(
+            operands, count, **branches | {"cpu": on_cpu}
+        ),
+    )
+
+
+def _over_all_pairs(operands: Operands) -> dict[str, Callable[[Operands, jax.Array | None], Sums]]:
+    """Make each platform's fastest sums over all pairs."""
     shape = operands.query.shape[1], operands.value.shape[1], operands.value.dtype
     branches = _tiles()
     if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(*shape):
         branches["cuda"] = lambda operands, _: on_gpu(operands)
     if _tpu().fits(*shape):
         branches["tpu"] = lambda operands, _: on_tpu(operands)
-    return jax.lax.platform_dependent(operands, None, **branches)
+    return branches
 
 
 def on_xla(operands: Operands, shift: jax.Array | None = None) -> Sums:
@@ -76,11 +120,13 @@ def check_machine(implementation: str) -> None:
         )
 
 
-def check(implementation: str, dim: int, genes: int, dtype) -> None:
+def check(implementation: str, n: int, m: int, dim: int, genes: int, dtype) -> None:
     """Raise InputError where a kernel does not take such arrays, or the card cannot run it.
 
     A machine without a card may lower for one elsewhere.
     """
+    if implementation == "lattice":
+        lattice.check(n, m, dim, dtype)
     capability = _compute_capability() if implementation == "gpu" else 0
     if 0 < capability < LEAST_COMPUTE_CAPABILITY:
         raise InputError(

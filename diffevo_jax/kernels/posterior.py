@@ -24,6 +24,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Sums]] = {
     AUTO: platforms.fastest,
     "dense": dense.part,
     "gpu": platforms.on_gpu,
+    "lattice": platforms.on_lattice,
     "tiled": platforms.on_xla,
     "tpu": platforms.on_tpu,
 }

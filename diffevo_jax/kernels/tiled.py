@@ -29,16 +29,16 @@ from diffevo_jax.kernels.types import Operands, Sums
 MANY_GENES = 1024
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_FURTHEST = 1e30  # than every distance that counts; finite, so that derivatives are
+FURTHEST = 1e30  # than every distance that counts; finite, so that derivatives are
 # Rows of a tile that a minimum, or a sum of squares, folds onto each other before it is reduced:
 # on a CPU, XLA takes a reduction over rows in one core, and four times as long.
-_FOLDS = 8
+FOLDS = 8
 
 
 class Blocks(NamedTuple):
     """Sizes of what is in memory at a time, cut to N and M.
 
-    query, support: a tile of weights with few genes; support a multiple of `_FOLDS`. softmax:
+    query, support: a tile of weights with few genes; support a multiple of `FOLDS`. softmax:
     numbers in a block of weights `[queries, M]` with many. direct: dimensions up to which squared
     distances are summed term by term; above, by a matmul where it is exact enough. precision: of
     float32's matmul with many genes, to all digits.
@@ -88,31 +88,31 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
     n, dim = geometry.query.shape
     genes, dtype = operands.value.shape[1], operands.value.dtype
     query_block = min(blocks.query, n)
-    support_block = min(blocks.support, -(-len(geometry.place) // _FOLDS) * _FOLDS)
+    support_block = min(blocks.support, -(-len(geometry.place) // FOLDS) * FOLDS)
     # Averaging x - centre keeps rounding relative to the spread; the last row sums the weights.
     rows = jnp.pad(operands.value - operands.frame.centre, ((0, 0), (0, 1)), constant_values=1)
     supports = (
-        _blocks(geometry.bits * (1 / geometry.slope), support_block, constant_values=_FURTHEST),
-        _blocks(geometry.place, support_block),
-        jnp.swapaxes(_blocks(rows, support_block), 1, 2),
+        cut(geometry.bits * (1 / geometry.slope), support_block, constant_values=FURTHEST),
+        cut(geometry.place, support_block),
+        jnp.swapaxes(cut(rows, support_block), 1, 2),
     )
     zeros = partial(jnp.zeros, dtype=dtype)
-    nothing = zeros((genes + 1, query_block)), zeros((support_block // _FOLDS, query_block))
+    nothing = zeros((genes + 1, query_block)), zeros((support_block // FOLDS, query_block))
 
     def add(sums, w, rows):
         total, squares = sums
         if operands.sample_size:
-            squares = squares + _fold(jnp.add, w**2)
+            squares = squares + fold(jnp.add, w**2)
         return total + jnp.matmul(rows, w, precision=_HIGHEST), squares
 
     def find_nearest(query):
         def tile(nearest, support):
             handicap, place, _ = support
-            pieces = zip(jnp.split(handicap, _FOLDS), jnp.split(place, _FOLDS), strict=True)
+            pieces = zip(jnp.split(handicap, FOLDS), jnp.split(place, FOLDS), strict=True)
             distances = (geometry.add_squares(*piece, query) for piece in pieces)
             return reduce(jnp.minimum, distances, nearest), None
 
-        furthest = jnp.full((support_block // _FOLDS, query_block), _FURTHEST, dtype)
+        furthest = jnp.full((support_block // FOLDS, query_block), FURTHEST, dtype)
         return jnp.min(jax.lax.scan(tile, furthest, supports)[0], axis=0)
 
     def with_nearest(query, nearest):
@@ -130,12 +130,12 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
             handicap, place, rows = support
             (total, squares), nearest = carry
             distances = geometry.add_squares(handicap, place, query)
-            nearer = jnp.minimum(nearest, jnp.min(_fold(jnp.minimum, distances), axis=0))
+            nearer = jnp.minimum(nearest, jnp.min(fold(jnp.minimum, distances), axis=0))
             fade = exp2(geometry.slope * (nearest - nearer))
             w = exp2(geometry.slope * (distances - nearer))
             return (add((total * fade, squares * fade**2), w, rows), nearer), None
 
-        furthest = jnp.full(query_block, _FURTHEST, dtype)
+        furthest = jnp.full(query_block, FURTHEST, dtype)
         (total, squares), nearest = jax.lax.scan(tile, (nothing, furthest), supports)[0]
         return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
@@ -149,7 +149,7 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
 
     arrays = [_query_blocks(geometry.query, query_block)]
     if shift is not None:
-        arrays.append(_blocks(shift * (1 / geometry.slope), query_block, mode="edge"))
+        arrays.append(cut(shift * (1 / geometry.slope), query_block, mode="edge"))
     total, squares, shift = jax.lax.map(block, arrays)
     total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
     return Sums(
@@ -174,14 +174,14 @@ def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -
         query, *shifts = args
         # [queries, supports]: the matmul with the genomes is slower by a third the other way round.
         distances = geometry.add_squares(handicap, geometry.place, query).T
-        (nearest,) = shifts or (jnp.min(distances, axis=1, initial=_FURTHEST),)
+        (nearest,) = shifts or (jnp.min(distances, axis=1, initial=FURTHEST),)
         w = exp2(geometry.slope * (distances - nearest[:, None]))
         total = jnp.matmul(w, operands.value, precision=precision)
         return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
 
     arrays = [_query_blocks(geometry.query, query_block)]
     if shift is not None:
-        arrays.append(_blocks(shift * (1 / geometry.slope), query_block, mode="edge"))
+        arrays.append(cut(shift * (1 / geometry.slope), query_block, mode="edge"))
     if query_block == n:  # a loop of one round would copy its result
         total, squares, weight, shift = block([array[0] for array in arrays])
     else:
@@ -196,9 +196,9 @@ def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -
     )
 
 
-def _fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array) -> jax.Array:
-    """Reduce a tile's rows to one in `_FOLDS`."""
-    return reduce(function, jnp.split(tile, _FOLDS))
+def fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array) -> jax.Array:
+    """Reduce a tile's rows to one in `FOLDS`."""
+    return reduce(function, jnp.split(tile, FOLDS))
 
 
 def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
@@ -216,10 +216,10 @@ def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any])
 
 def _query_blocks(query: jax.Array, size: int) -> jax.Array:
     """Cut `[N, d]` into `[blocks, d, size]`: queries along the lanes."""
-    return jnp.swapaxes(_blocks(query, size, mode="edge"), 1, 2)
+    return jnp.swapaxes(cut(query, size, mode="edge"), 1, 2)
 
 
-def _blocks(array: jax.Array, size: int, **pad) -> jax.Array:
+def cut(array: jax.Array, size: int, **pad) -> jax.Array:
     """Cut a leading axis into blocks of `size`; `pad` says how `jnp.pad` fills the last one."""
     count = -(-len(array) // size)
     missing = [(0, count * size - len(array))] + [(0, 0)] * (array.ndim - 1)
