@@ -54,7 +54,7 @@ bench: $(VENV)/.installed-test  ## error, speed and memory: JSON under experimen
 	$(BIN)/python experiments/benchmarks/compilation.py
 	$(BIN)/python experiments/benchmarks/scaling.py
 
-check-gpu: .venv-gpu/.installed  ## compile for an H100 without one: registers, instructions, host waits
+check-gpu: .venv-gpu/.installed  ## compile for GPUs without one: registers, instructions, host waits
 	PYTHONPATH=. .venv-gpu/bin/python experiments/benchmarks/check_gpu.py
 
 # With the machine's own Python and jax, so that nothing is installed: `make bench-gpu PYTHON=...`.
@@ -92,7 +92,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	@$(PYTHON) -m venv .venv-gpu
 	@echo "Installing compilers for GPUs into .venv-gpu: 1.4 GB, once ..."
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt jax absl-py
+	  --constraint constraints.txt --editable .
 	version=$$(sed -n 's/^jax==//p' constraints.txt) && \
 	  .venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version \

@@ -5,10 +5,12 @@ Lowered for their chips on any machine; registers and instructions are `make che
 
 import math
 import re
+import sys
 from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.experimental.pallas
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from conftest import loop_x0, make_operands
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
 import diffevo_jax as de
-from diffevo_jax.kernels import gpu, platforms, tpu
+from diffevo_jax.kernels import _walk, gpu, platforms, tpu, triton
 from diffevo_jax.kernels.posterior import normalised
 from diffevo_jax.kernels.types import Operands
 from diffevo_jax.parts import Posterior
@@ -33,6 +35,10 @@ KERNELS = {
         gpu.part, queries_per_thread=1, supports_at_once=4, parts=2, interpret=InterpretGPUParams()
     ),
     "gpu, compiled": gpu.part,
+    "triton": partial(
+        triton.part, queries_per_thread=1, supports_at_once=2, parts=2, interpret=True
+    ),
+    "triton, compiled": triton.part,
     "tpu": partial(tpu.part, query_block=128, support_block=128, interpret=True),
 }
 
@@ -45,7 +51,12 @@ def _posterior(kernel, operands: Operands) -> Posterior:
 SOLVE = {name: jax.jit(partial(_posterior, kernel)) for name, kernel in KERNELS.items()}
 MAKE = jax.jit(make_operands, static_argnames="own")
 EVERY = pytest.mark.parametrize("kernel", KERNELS)
-LOWER = [(gpu, "cuda", "@mosaic_gpu_v2("), (tpu, "tpu", "@tpu_custom_call(")]
+A100 = jax.sharding.AbstractDevice("NVIDIA A100-SXM4-40GB", num_cores=108, platform="gpu")
+LOWER = [
+    (gpu, "cuda", "@mosaic_gpu_v2("),
+    (triton, "cuda", "@__gpu$xla.gpu.triton("),
+    (tpu, "tpu", "@tpu_custom_call("),
+]
 
 
 def _population(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,15 +66,29 @@ def _population(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), log_weight.astype(np.float32)
 
 
+# Compute capabilities.
+NEEDED = {
+    "gpu, compiled": platforms.LEAST_MOSAIC_CAPABILITY,
+    "triton, compiled": platforms.LEAST_TRITON_CAPABILITY,
+}
+
+
 def _need_card(kernel: str) -> None:
-    capability = platforms._compute_capability()
-    if kernel == "gpu, compiled" and capability < platforms.LEAST_COMPUTE_CAPABILITY:
-        pytest.skip(f"needs a card of compute capability 9.0 (Hopper) or higher; seen {capability}")
+    needed, seen = NEEDED.get(kernel, 0), platforms._compute_capability()
+    if seen < needed:
+        pytest.skip(f"needs a card of compute capability {needed} or higher; seen {seen}")
 
 
 def _solve(kernel: str, operands: Operands) -> Posterior:
     _need_card(kernel)
     return SOLVE[kernel](operands)
+
+
+def _lowered(function, platform: str, *args) -> str:
+    """The program for a machine elsewhere: an A100, where Triton asks which card it is."""
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=A100)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
 def _operands(
@@ -82,6 +107,8 @@ def _operands(
     [
         ("gpu", 24, 2, LEVELS),
         *(("gpu, compiled", 1500, dim, LEVELS) for dim in (1, 2, 3, 16)),
+        ("triton", 24, 2, LEVELS),
+        *(("triton, compiled", 1500, dim, LEVELS) for dim in (1, 2, 3, 16)),
         *(("tpu", 140, dim, LEVELS) for dim in (1, 2, 3, 16)),
     ],
 )
@@ -133,7 +160,7 @@ def test_weights_of_sixty_decades_keep_the_best_whichever_block_it_is_in(kernel)
         assert bool(jnp.all(jnp.isfinite(posterior.log_evidence)))
 
 
-@pytest.mark.parametrize("kernel", ["gpu", "gpu, compiled"])
+@pytest.mark.parametrize("kernel", ["gpu", "gpu, compiled", "triton", "triton, compiled"])
 def test_one_shift_and_the_running_one_agree_on_a_gpu(kernel):
     """Whether queries are the supports decides which shift a block of queries may take."""
     x, log_weight = _population(24, 2)
@@ -146,7 +173,7 @@ def test_one_shift_and_the_running_one_agree_on_a_gpu(kernel):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["gpu", "gpu, compiled"])
+@pytest.mark.parametrize("kernel", ["gpu", "gpu, compiled", "triton", "triton, compiled"])
 def test_genes_beyond_a_gpus_registers_are_averaged_in_chunks(kernel):
     _need_card(kernel)
     x, log_weight = _population(10, 17)  # two chunks of 9, the last one with padding
@@ -211,7 +238,7 @@ def test_kernels_lower_for_their_machine_without_an_array_of_all_pairs(
 
     x = jax.ShapeDtypeStruct((n, max(dim, genes)), jnp.float32)
     log_weight = jax.ShapeDtypeStruct((n,), jnp.float32)
-    text = jax.export.export(jax.jit(solve), platforms=[platform])(x, log_weight).mlir_module()
+    text = _lowered(solve, platform, x, log_weight)
     assert call in text
     sizes = [
         math.prod(int(size) for size in dims.split("x")[:-1])
@@ -234,11 +261,10 @@ def test_kernels_lower_under_vmap_scan_jit_and_64_bits(module, platform, call):
     log_weight = jax.ShapeDtypeStruct((3, 300), jnp.float32)
     for wide in (False, True):
         with jax.enable_x64(wide):
-            exported = jax.export.export(jax.jit(generations), platforms=[platform])(x, log_weight)
-        assert exported.mlir_module().count(call) == 1
+            assert _lowered(generations, platform, x, log_weight).count(call) == 1
 
 
-@pytest.mark.parametrize("module", [gpu, tpu])
+@pytest.mark.parametrize("module", [gpu, triton, tpu])
 def test_kernels_say_which_problems_they_take(module):
     fits = partial(module.fits, dtype=jnp.float32)
     assert fits(2, 2)
@@ -266,27 +292,67 @@ def test_many_genes_keep_float32s_digits_by_tensor_cores(monkeypatch):
     assert "tf32" not in program(1101, "f4")
 
 
-def test_a_card_before_hopper_is_named_in_an_error(monkeypatch):
-    x, log_weight = _population(4, 2)
+def _estimate_for_card(capability: float, implementation: str) -> str:
+    # As many individuals as no other program: jax keeps what it has traced for a shape.
+    n = round(10 * capability)
+    x, log_weight = (jax.ShapeDtypeStruct(size, jnp.float32) for size in ((n, 2), (n,)))
+    return _lowered(
+        lambda x, w: de.estimate_x0(x, w, 0.5, implementation=implementation), "cuda", x, log_weight
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernel", "said"),
+    [
+        (7.5, None, "tiled: .* needs compute capability 8.0 .Ampere.; this card has 7.5"),
+        (8.0, triton, "gpu: the Pallas Triton kernel for d <= 16, D <= 64; tiled"),
+        (8.9, triton, "gpu: the Pallas Triton kernel"),
+        (9.0, gpu, "gpu: the Pallas Mosaic kernel"),
+    ],
+)
+def test_a_card_takes_the_kernel_of_its_generation(capability, kernel, said, monkeypatch):
+    monkeypatch.setattr(platforms, "_compute_capability", lambda: capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert re.match(said, platforms.explain())
+    for implementation in ("auto", "gpu") if kernel else ("auto",):
+        text = _estimate_for_card(capability, implementation)
+        assert [module for module, _, call in LOWER if call in text] == [kernel] * (
+            kernel is not None
+        )
+
+
+def test_a_card_without_a_kernel_is_named_in_an_error(refuses, monkeypatch):
+    monkeypatch.setattr(platforms, "_compute_capability", lambda: 7.5)
+    with refuses("implementation"):
+        _estimate_for_card(7.5, "gpu")
+
+
+def test_cards_before_hopper_take_tiles_where_jax_has_no_triton(refuses, monkeypatch):
     monkeypatch.setattr(platforms, "_compute_capability", lambda: 8.6)
-    with pytest.raises(de.InputError) as error:
-        de.estimate_x0(jnp.asarray(x), jnp.asarray(log_weight), 0.5, implementation="gpu")
-    assert error.value.path == "implementation"
-    assert error.value.seen == "8.6"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr(jax.experimental.pallas, "triton")
+    monkeypatch.delitem(sys.modules, "diffevo_jax.kernels.triton")
+    monkeypatch.delattr(de.kernels, "triton")
+    said = "tiled: .* needs compute capability 9.0 .Hopper.; this card has 8.6"
+    assert re.match(said, platforms.explain())
+    assert "triton" not in _estimate_for_card(8.6, "auto")
+    with refuses("implementation"):
+        _estimate_for_card(8.6, "gpu")
 
 
-def test_parts_of_a_gpus_supports_are_of_one_size(monkeypatch):
+def test_parts_of_a_gpus_supports_are_of_one_size():
     """Padding is work: at N = 16500 it once was 94 % more."""
+    sizes = []
+
+    def launch(walk, result, grid):
+        def kernel(queries, enough, support, slope):
+            sizes.append(support.shape[1])
+            return jnp.zeros(result.shape)
+
+        return kernel
+
     for n in (600, 16_500, 33_000, 65_536):
-        chosen = {}
-
-        def record(chosen=chosen, kernel=gpu._kernel, **settings):
-            chosen |= settings
-            return kernel(**settings)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(gpu, "_kernel", record)
-            x, log_weight = (jax.ShapeDtypeStruct(size, jnp.float32) for size in ((n, 2), (n,)))
-            jax.eval_shape(lambda *args: gpu.part(_operands(*args)), x, log_weight)
-        _, parts, _ = chosen["grid"]
-        assert n <= parts * chosen["rounds"] * chosen["supports_at_once"] < 1.05 * n
+        x, log_weight = (jax.ShapeDtypeStruct(size, jnp.float32) for size in ((n, 2), (n,)))
+        jax.eval_shape(lambda *args: _walk.part(_operands(*args), launch), x, log_weight)
+        assert n <= sizes[-1] < 1.05 * n

@@ -49,7 +49,7 @@ def estimate_x0(
         a floor the scale of g matters: `fitness.boltzmann` sets its maximum to 1.
     implementation: "auto" takes the fastest for the shapes and the platform that the function is
         compiled for: "lattice" (many individuals in d <= 3: N + nodes, not N x M, sums), "gpu"
-        (Hopper and newer) or "tpu", kernels for few dimensions and genes, or "tiled" (XLA,
+        (Ampere and newer) or "tpu", kernels for few dimensions and genes, or "tiled" (XLA,
         everywhere). All have O(N + M) memory. "dense" is the formula, N x M.
     precision: that of the matmul with genomes of 1024 genes or more, as `jax.lax.dot` takes it.
         None is float32 to all digits, on NVIDIA cards by three passes of TF32;

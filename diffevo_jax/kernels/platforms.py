@@ -10,8 +10,9 @@ from diffevo_jax.checks import InputError
 from diffevo_jax.kernels import lattice, nearby, tiled
 from diffevo_jax.kernels.types import Operands, Sums
 
-# Mosaic GPU needs Hopper, TF32 Ampere.
-LEAST_COMPUTE_CAPABILITY = 9.0
+# Compute capabilities. Mosaic GPU needs Hopper; Triton, and TF32, Ampere.
+LEAST_MOSAIC_CAPABILITY = 9.0
+LEAST_TRITON_CAPABILITY = 8.0
 LEAST_TENSOR_CAPABILITY = 8.0
 # Individuals from which on an accelerator takes the lattice: by arithmetic, a millisecond's work of
 # all pairs on a Hopper; not measured. And queries that fill one.
@@ -66,7 +67,8 @@ def _over_all_pairs(operands: Operands) -> dict[str, Callable[[Operands, jax.Arr
     """Make each platform's fastest sums over all pairs."""
     shape = operands.query.shape[1], operands.value.shape[1], operands.value.dtype
     branches = _tiles()
-    if _compute_capability() >= LEAST_COMPUTE_CAPABILITY and _gpu().fits(*shape):
+    kernel = _card_kernel()
+    if kernel and kernel.fits(*shape):
         branches["cuda"] = lambda operands, _: on_gpu(operands)
     if _tpu().fits(*shape):
         branches["tpu"] = lambda operands, _: on_tpu(operands)
@@ -97,8 +99,10 @@ def _tiles() -> dict[str, Callable[[Operands, jax.Array | None], Sums]]:
 
 
 def on_gpu(operands: Operands) -> Sums:
-    """Sum with the Mosaic GPU kernel; lowering it for anything but CUDA is an error of JAX's."""
-    return jax.lax.platform_dependent(operands, cuda=_gpu().part)
+    """Sum with the kernel for this machine's cards; lowering it for others is an error of JAX's."""
+    kernel = _gpu()
+    assert kernel is not None  # `check` was asked
+    return jax.lax.platform_dependent(operands, cuda=kernel.part)
 
 
 def on_tpu(operands: Operands) -> Sums:
@@ -127,20 +131,21 @@ def check(implementation: str, n: int, m: int, dim: int, genes: int, dtype) -> N
     """
     if implementation == "lattice":
         lattice.check(n, m, dim, dtype)
-    capability = _compute_capability() if implementation == "gpu" else 0
-    if 0 < capability < LEAST_COMPUTE_CAPABILITY:
+    if implementation not in ("gpu", "tpu"):
+        return
+    module = _gpu() if implementation == "gpu" else _tpu()
+    if module is None:
         raise InputError(
             "implementation",
-            f"a card of compute capability {LEAST_COMPUTE_CAPABILITY} (Hopper) or higher for 'gpu'",
-            capability,
+            f"a card of {_least_card()} or higher for 'gpu'",
+            _compute_capability(),
             "'auto' takes any",
         )
-    module = {"gpu": _gpu, "tpu": _tpu}.get(implementation)
-    if module is None or module().fits(dim, genes, dtype):
+    if module.fits(dim, genes, dtype):
         return
     raise InputError(
         "implementation",
-        f"float32 with at most {module().MOST_DIMENSIONS} dimensions and {module().MOST_GENES} "
+        f"float32 with at most {module.MOST_DIMENSIONS} dimensions and {module.MOST_GENES} "
         f"genes for {implementation!r}",
         f"{dtype}, {dim} and {genes}",
         "'auto' takes any",
@@ -149,20 +154,25 @@ def check(implementation: str, n: int, m: int, dim: int, genes: int, dtype) -> N
 
 def explain() -> str:
     """Say in one line what "auto" takes on this machine's default device, and why."""
+    least = lattice.LEAST_QUERIES if jax.default_backend() == "cpu" else LEAST_FOR_LATTICE
+    few = f"d <= {lattice.MOST_DIMENSIONS}"
+    return f"{_explain_all_pairs()}; lattice: from {least:,} individuals on for {few}"
+
+
+def _explain_all_pairs() -> str:
     platform = jax.default_backend()
     tiles = "tiled: XLA in tiles, exact with O(N) memory"
     if platform == "tpu":
         few = f"d <= {_tpu().MOST_DIMENSIONS}, D <= {_tpu().MOST_GENES}"
         return f"tpu: the Pallas kernel for {few}; {tiles} beyond"
     if platform != "gpu":
-        return f"{tiles} (kernels exist for GPUs from Hopper on and for TPUs; this is a {platform})"
-    capability = _compute_capability()
-    if capability < LEAST_COMPUTE_CAPABILITY:
-        return (
-            f"{tiles} (the kernel needs compute capability 9.0, Hopper; this card has {capability})"
-        )
-    few = f"d <= {_gpu().MOST_DIMENSIONS}, D <= {_gpu().MOST_GENES}"
-    return f"gpu: the Pallas Mosaic kernel for {few}; {tiles} beyond"
+        return f"{tiles} (kernels exist for GPUs from Ampere on and for TPUs; this is a {platform})"
+    kernel = _card_kernel()
+    if kernel is None:
+        seen = _compute_capability()
+        return f"{tiles} (the kernel needs {_least_card()}; this card has {seen})"
+    few = f"d <= {kernel.MOST_DIMENSIONS}, D <= {kernel.MOST_GENES}"
+    return f"gpu: the Pallas {kernel.BACKEND} kernel for {few}; {tiles} beyond"
 
 
 def _compute_capability() -> float:
@@ -175,13 +185,39 @@ def _compute_capability() -> float:
 
 
 # Imported where used: Pallas takes a second to load, and its GPU half may change under us.
-def _gpu() -> ModuleType:
+def _gpu() -> ModuleType | None:
+    """Import what "gpu" names: the kernel of this machine's cards, of Hopper's without a card."""
+    return _card_kernel() if _compute_capability() else _mosaic()
+
+
+def _card_kernel() -> ModuleType | None:
+    """Import the kernel of this machine's cards, None where it has none."""
+    capability = _compute_capability()
+    if capability >= LEAST_MOSAIC_CAPABILITY:
+        return _mosaic()
+    return _triton() if capability >= LEAST_TRITON_CAPABILITY else None
+
+
+def _mosaic() -> ModuleType:
     from diffevo_jax.kernels import gpu
 
     return gpu
+
+
+def _triton() -> ModuleType | None:
+    try:
+        from diffevo_jax.kernels import triton
+    except ImportError:  # jax has announced that it will leave
+        return None
+    return triton
 
 
 def _tpu() -> ModuleType:
     from diffevo_jax.kernels import tpu
 
     return tpu
+
+
+def _least_card() -> str:
+    """Name the oldest cards that this jax has a kernel for."""
+    return f"compute capability {'8.0 (Ampere)' if _triton() else '9.0 (Hopper)'}"
