@@ -36,14 +36,14 @@ from diffevo_jax.kernels.types import Operands, Sums
 
 MOST_DIMENSIONS = 3
 _MEND = "'auto' takes any, and the lattice where it is faster"
-# Queries from which on it is worth its own work; supports likewise.
-LEAST_QUERIES, LEAST_SUPPORTS = 8192, 2048
+# Queries from which on it is worth its own work, in one, two and three dimensions; and supports.
+LEAST_QUERIES, LEAST_SUPPORTS = (2**13, 2**13, 2**16), 2**11
 
 _STEP = 0.25  # of the lattice, in widths of the kernel, at most
 _REACH = 4  # nodes to each side that a query is interpolated from
-# Largest differences of orders 9 and 7, in standard deviations of the genes and as shares of sums:
-# the higher order is five to thirty times nearer.
-_DIFFERENCE, _SHARE = 5e-6, 1e-3
+# Largest error of the averages, in standard deviations of the genes, by extrapolation from the
+# differences of three orders; and the largest difference of two, as a share of the sums.
+_ERROR, _SHARE = 2e-6, 1e-3
 _NODES = 4  # queries for each node, at least
 _CELLS = 16  # of the box around the nodes, for each query, at most
 _LONGEST = 2**17  # the box along one axis, in cells
@@ -104,9 +104,10 @@ def _why_not(n: int, m: int, dim: int, dtype) -> tuple[str, str] | None:
         return f"at most {MOST_DIMENSIONS} dimensions for 'lattice'", f"{dim}"
     if dtype != jnp.float32:
         return "float32 for 'lattice'", f"{dtype}"
-    if n < LEAST_QUERIES or m < LEAST_SUPPORTS:
-        least = f"at least {LEAST_QUERIES} individuals and {LEAST_SUPPORTS} supports"
-        return f"{least} for 'lattice'", f"{n} and {m}"
+    least = LEAST_QUERIES[dim - 1]
+    if n < least or m < LEAST_SUPPORTS:
+        expected = f"at least {least} individuals and {LEAST_SUPPORTS} supports for 'lattice'"
+        return f"{expected} in {dim} dimensions", f"{n} and {m}"
     return None
 
 
@@ -154,6 +155,7 @@ def part(operands: Operands, add_up: Callable[[Operands, jax.Array], Sums]) -> S
     lattice = make_lattice(geometry.query, geometry.slope, low, high)
     at_nodes = values_at(lattice.place, jnp.where(lattice.fits, lattice.num_nodes, 0))
     spread = jnp.std(operands.value - operands.frame.centre, axis=0)
+    spread = jnp.where(spread > 0, spread, 1)
     values, good = _interpolate(lattice, at_nodes, geometry.slope, spread)
     # The others in full, in an order that keeps them together.
     left = ~(good & lattice.fits) | lattice.lone
@@ -253,11 +255,11 @@ def _interpolate(
         tilt = (bits[:, middle + beside] - bits[:, middle - beside]) / 2
         plane = jnp.matmul(tilt, around.T, precision=_HIGHEST)
         flat = jnp.exp2(bits - bend * jnp.sum(around**2, axis=1) - plane)
-        terms = [flat * _lagrange(between, reach) for reach in (_REACH, _REACH - 1)]
-        whole, lower = (jnp.sum(term, axis=1) for term in terms)
-        shares = terms[0] / whole[:, None], terms[1] / lower[:, None]
-        rise = jnp.sum(tilt * between, axis=1) + jnp.log2(whole)
-        return rise, shares, jnp.abs(whole - lower) <= _SHARE * whole
+        terms = [flat * _lagrange(between, _REACH - less) for less in range(3)]
+        sums = [jnp.sum(term, axis=1) for term in terms]
+        shares = [term / whole[:, None] for term, whole in zip(terms, sums, strict=True)]
+        rise = jnp.sum(tilt * between, axis=1) + jnp.log2(sums[0])
+        return rise, shares, jnp.abs(sums[0] - sums[1]) <= _SHARE * sums[0]
 
     def block(args) -> tuple[NodeSums, jax.Array]:
         cell, between = args
@@ -267,8 +269,12 @@ def _interpolate(
         bits, mean = bits - level[:, None], mean - centre[:, None]
         bend = slope * lattice.step**2
         rise, shares, good = carried(bits, bend, between)
-        x, lower = (jnp.einsum("qs,qsd->qd", a, mean, precision=_HIGHEST) for a in shares)
-        good &= jnp.all(jnp.abs(x - lower) <= _DIFFERENCE * spread, axis=1)
+        x, lower, lowest = (jnp.einsum("qs,qsd->qd", a, mean, precision=_HIGHEST) for a in shares)
+        far, further = (
+            jnp.max(jnp.abs(a - b) / spread, axis=1) for a, b in ((x, lower), (lower, lowest))
+        )
+        # Each order is nearer than the one below by about the same factor.
+        good &= (far <= _ERROR) | (far**2 <= _ERROR * further)
         if concentration is not None:
             start = concentration[:, middle]
             bits = concentration - start[:, None] + 2 * bits

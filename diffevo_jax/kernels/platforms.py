@@ -154,9 +154,12 @@ def check(implementation: str, n: int, m: int, dim: int, genes: int, dtype) -> N
 
 def explain() -> str:
     """Say in one line what "auto" takes on this machine's default device, and why."""
-    least = lattice.LEAST_QUERIES if jax.default_backend() == "cpu" else LEAST_FOR_LATTICE
-    few = f"d <= {lattice.MOST_DIMENSIONS}"
-    return f"{_explain_all_pairs()}; lattice: from {least:,} individuals on for {few}"
+    on_cpu = jax.default_backend() == "cpu"
+    least = (
+        f"d <= {dim} from {number if on_cpu else max(number, LEAST_FOR_LATTICE):,} individuals on"
+        for dim, number in zip((2, 3), lattice.LEAST_QUERIES[1:], strict=True)
+    )
+    return f"{_explain_all_pairs()}; lattice: {', '.join(least)}"
 
 
 def _explain_all_pairs() -> str:
