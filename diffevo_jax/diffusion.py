@@ -19,6 +19,7 @@ from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import FitnessMap, standardised
 from diffevo_jax.kernels._gaussian import gaussian
+from diffevo_jax.latent import Following
 from diffevo_jax.parts import Denoiser
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Levels, Schedule, geometric
@@ -37,7 +38,7 @@ def diffusion_evolution(
     schedule: Schedule | None = None,
     fitness_map: FitnessMap | None = None,
     freshness: Fraction = 1.0,
-    projection: jax.Array | None = None,
+    projection: jax.Array | Following | None = None,
     latent_dim: Count | None = None,
     mesh: Mesh | None = None,
 ) -> Algorithm:
@@ -60,7 +61,8 @@ def diffusion_evolution(
     schedule: in its place, from `schedules`.
     fitness_map: from `fitness`.
     freshness: see `samplers.ddim`.
-    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2).
+    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2); or one that
+        follows the search, see `kernels.gaussian`.
     latent_dim: d of a random projection in its place, drawn in `init` with its key.
     mesh: see `denoising_evolution`.
 

@@ -104,10 +104,12 @@ class Kernel(NamedTuple):
         with_x0=True) -> Posterior. Supports `[M, D]` are what is averaged; None is x_t itself.
         The kernel is raised to the power inverse_temperature. Without with_x0 only the evidence
         and the sample size are needed, and x0 may have one gene.
+    follow: (memory, x_t, log_weight `[N]`) -> memory: sees a generation before it is averaged.
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
     average: Callable[..., Posterior]
+    follow: Callable[[Any, jax.Array, jax.Array], Any] = lambda memory, x_t, log_weight: memory
 
 
 class Denoiser(NamedTuple):

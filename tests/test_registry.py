@@ -253,7 +253,7 @@ def test_every_part_of_an_algorithm_is_a_section(tiny):
     override = (
         "algorithm={name: denoising_evolution, schedule: {num_levels: 4}, "
         "fitness_map: {name: boltzmann}, "
-        "denoiser: {name: posterior_mean, kernel: {latent_dim: 1}}, "
+        "denoiser: {kernel: {projection: {name: active_subspace, latent_dim: 1}}}, "
         "sampler: {name: ddim, eta: 0.5}}"
     )
     tiny.write_text(TINY.split("methods:")[0])

@@ -29,7 +29,11 @@ ALGORITHMS = {
         name: DENOISING.replace("DENOISER", denoiser).replace("SAMPLER", sampler)
         for name, denoiser, sampler in (
             ("broadened", "{name: broadened}", "{name: ddim}"),
-            ("niching", "{name: niching}", "{name: ddim, freshness: 1.0}"),
+            (
+                "niching",
+                "{name: niching, kernel: {projection: {name: active_subspace, latent_dim: 1}}}",
+                "{name: ddim, freshness: 1.0}",
+            ),
             ("consensus", "{name: consensus}", "{name: ddim, freshness: 1.0, centred: true}"),
             ("archive", "{name: archive, generations: 3}", "{name: ddim}"),
             ("network", "{name: network, learner: {hidden: [4], epochs: 2}}", "{name: ddim}"),

@@ -64,6 +64,7 @@ def archive(kernel: Kernel = GAUSSIAN, *, generations: Count) -> Denoiser:
         memory = memory._replace(
             population=memory.population.at[:, 0].set(x_t),
             fitness=memory.fitness.at[:, 0].set(weights.fitness.astype(memory.fitness.dtype)),
+            kernel=kernel.follow(memory.kernel, x_t, weights.log_weight),
         )
         # Maps that compare individuals see the present generation in the place of empty ones.
         empty = jnp.isnan(memory.log_density)

@@ -61,6 +61,7 @@ def broadened(kernel: Kernel = GAUSSIAN, *, share: Share = 0.3) -> Denoiser:
     def estimate(
         key: jax.Array, memory: Any, x_t: jax.Array, weights: Weights, level: Level
     ) -> tuple[Any, Posterior]:
+        memory = kernel.follow(memory, x_t, weights.log_weight)
         operands = memory, x_t, weights.log_weight, level
         beta = _beta(find_log_beta(*jax.lax.stop_gradient(operands)))
         return memory, kernel.average(*operands, inverse_temperature=beta)

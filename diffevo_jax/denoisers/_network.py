@@ -109,6 +109,7 @@ def _learned(
     ) -> tuple[Taught, Posterior]:
         key_fresh, key_fit, key_split, key_rows, key_noise = jax.random.split(key, 5)
         buffer = push(memory.buffer, x_t, weights.fitness, leaves=leaves)
+        memory = memory._replace(kernel=kernel.follow(memory.kernel, x_t, weights.log_weight))
         log_weight = select(buffer, weights.weigh)
         weight = jnp.exp(log_weight - jnp.max(log_weight))
         held_out = jax.random.uniform(key_split, weight.shape) < HELD_OUT

@@ -53,6 +53,7 @@ def niching(
     def estimate(
         key: jax.Array, memory: Any, x_t: jax.Array, weights: Weights, level: Level
     ) -> tuple[Any, Posterior]:
+        memory = kernel.follow(memory, x_t, weights.log_weight)
         everybody = jnp.where(jnp.isnan(weights.log_weight), jnp.nan, 0)
         # The kernel shrinks supports by sqrt(alpha); these it leaves where they are.
         support = x_t / jnp.sqrt(level.alpha).astype(x_t.dtype)

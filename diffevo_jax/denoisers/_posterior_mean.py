@@ -23,6 +23,7 @@ def posterior_mean(kernel: Kernel = GAUSSIAN) -> Denoiser:
     def estimate(
         key: jax.Array, memory: Any, x_t: jax.Array, weights: Weights, level: Level
     ) -> tuple[Any, Posterior]:
+        memory = kernel.follow(memory, x_t, weights.log_weight)
         return memory, kernel.average(memory, x_t, weights.log_weight, level)
 
     return Denoiser(kernel.init, estimate)

@@ -11,12 +11,13 @@ from diffevo_jax.kernels._estimate import check_implementation, estimate_posteri
 from diffevo_jax.kernels._places import make_places
 from diffevo_jax.kernels.platforms import check_machine
 from diffevo_jax.kernels.posterior import AUTO
+from diffevo_jax.latent import Following
 from diffevo_jax.parts import Kernel, Level, Posterior
 
 
 def gaussian(
     *,
-    projection: jax.Array | None = None,
+    projection: jax.Array | Following | None = None,
     latent_dim: Count | None = None,
     floor: NonNegative = 0.0,
     precision: jax.lax.PrecisionLike = None,
@@ -24,8 +25,9 @@ def gaussian(
 ) -> Kernel:
     """Weigh by exp(-|z_i - sqrt(alpha) z_j|^2 / (2 (1 - alpha))), the paper's Eq. 8.
 
-    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
-        None takes them in genome space.
+    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2); None takes
+        them in genome space. A function (genomes `[N, D]`, log weight `[N]`) -> `[D, d]` is asked
+        for one at every generation, which `latent` has too; gradients take it as constant.
     latent_dim: d of a random projection in its place, drawn in `init` (`latent`).
     floor, precision, implementation: see `estimate_x0`.
 
@@ -34,7 +36,7 @@ def gaussian(
     check_number("floor", floor, 0, math.inf, closed="[)")
     check_implementation(implementation)
     check_machine(implementation)
-    init, places = make_places(projection, latent_dim)
+    init, follow, places = make_places(projection, latent_dim)
 
     def average(
         memory: Any,
@@ -66,4 +68,4 @@ def gaussian(
             mesh=level.mesh,
         )
 
-    return Kernel(init, average)
+    return Kernel(init, average, follow)

@@ -15,13 +15,14 @@ from diffevo_jax.kernels._estimate import make_rows
 from diffevo_jax.kernels._places import make_places
 from diffevo_jax.kernels.posterior import Rows, by_formula, posterior
 from diffevo_jax.kernels.types import Operands, Sums
+from diffevo_jax.latent import Following
 from diffevo_jax.parts import Kernel, Level, Posterior
 
 
 def isotropic(
     log_kernel: Callable[[jax.Array, Level, int], jax.Array],
     *,
-    projection: jax.Array | None = None,
+    projection: jax.Array | Following | None = None,
     latent_dim: Count | None = None,
 ) -> Kernel:
     """Make a kernel of a function of the squared distance.
@@ -34,7 +35,7 @@ def isotropic(
     Its sums are taken term by term, over blocks of queries: 2 N M d operations, O(N + M) memory.
     Raises InputError, here or in `init`, naming the argument.
     """
-    init, places = make_places(projection, latent_dim)
+    init, follow, places = make_places(projection, latent_dim)
 
     # Compiled here as well, so that calls outside jit do not trace the loop anew every time.
     @partial(jax.jit, static_argnames=("latent", "among_supports"))
@@ -72,13 +73,13 @@ def isotropic(
         settings = {"latent": at.z_t is not None, "among_supports": support is None}
         return summed(rows, level, beta, **settings)
 
-    return Kernel(init, average)
+    return Kernel(init, average, follow)
 
 
 def student_t(
     *,
     dof: Positive = 3.0,
-    projection: jax.Array | None = None,
+    projection: jax.Array | Following | None = None,
     latent_dim: Count | None = None,
 ) -> Kernel:
     """Weigh by Student's t in the distance: individuals far away still count.

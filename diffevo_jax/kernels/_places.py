@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.latent import check_genes, check_latent, project, random_projection
+from diffevo_jax.checks import InputError
+from diffevo_jax.latent import Following, check_genes, check_latent, project, random_projection
 
 
 class Places(NamedTuple):
@@ -23,22 +24,35 @@ class Places(NamedTuple):
 
 
 def make_places(
-    projection: jax.Array | None, latent_dim: int | None
-) -> tuple[Callable[..., Any], Callable[..., Places]]:
-    """Make a kernel's init, and (memory, x_t, support, with_x0) -> `Places`.
+    projection: jax.Array | Following | None, latent_dim: int | None
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Places]]:
+    """Make a kernel's init and follow, and (memory, x_t, support, with_x0) -> `Places`.
 
-    The memory is the projection where one is drawn, else (). Raises InputError, here or in init.
+    The memory is the projection where one is drawn, or follows the search: 0 before the first
+    generation; else (). Raises InputError, here or in init.
     """
     check_latent(projection, latent_dim)
-    projection = None if projection is None else jnp.asarray(projection)
+    following = projection if callable(projection) else None
+    fixed = None if projection is None or following else jnp.asarray(projection)
 
     def init(key: jax.Array, population: jax.Array) -> Any:
         num_genes = population.shape[1]
-        check_genes(projection, num_genes)
-        return () if latent_dim is None else random_projection(key, num_genes, latent_dim)
+        check_genes(fixed, num_genes)
+        if following is None:
+            return () if latent_dim is None else random_projection(key, num_genes, latent_dim)
+        found = jax.eval_shape(following, population, jnp.zeros(len(population)))
+        shape = getattr(found, "shape", (type(found).__name__,))
+        if len(shape) != 2 or shape[0] != num_genes:
+            raise InputError("projection", f"a function that returns [{num_genes}, d]", shape)
+        return jnp.zeros(shape, found.dtype)
+
+    def follow(memory: Any, x_t: jax.Array, log_weight: jax.Array) -> Any:
+        if following is None:
+            return memory
+        return jax.lax.stop_gradient(following(x_t, log_weight)).astype(memory.dtype)
 
     def places(memory: Any, x_t: jax.Array, support: jax.Array | None, with_x0: bool) -> Places:
-        linear = projection if latent_dim is None else memory
+        linear = fixed if latent_dim is None and following is None else memory
         genomes = x_t, support
         coordinates = (None, None)
         if linear is not None:
@@ -49,4 +63,4 @@ def make_places(
             genomes = jax.tree.map(lambda x: x[:, :1], genomes)
         return Places(genomes[0], coordinates[0], genomes[1], coordinates[1])
 
-    return init, places
+    return init, follow, places

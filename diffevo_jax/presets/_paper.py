@@ -10,6 +10,7 @@ from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.denoising import STANDARDISED, denoising_evolution
 from diffevo_jax.fitness import FitnessMap
 from diffevo_jax.kernels._gaussian import gaussian
+from diffevo_jax.latent import Following
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule
 
@@ -19,7 +20,7 @@ def paper(
     *,
     fitness_map: FitnessMap = STANDARDISED,
     eta: Fraction = 1.0,
-    projection: jax.Array | None = None,
+    projection: jax.Array | Following | None = None,
     latent_dim: Count | None = None,
     floor: NonNegative = 0.0,
     mesh: Mesh | None = None,
@@ -36,8 +37,8 @@ def paper(
         `identity`, which leaves negative fitness out (`Info.num_invalid`, `Info.selected`), and
         `boltzmann`.
     eta: noise, in [0, 1]. The paper's control tasks use 1, its benchmarks 0.1; 0 is deterministic.
-    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2);
-        None takes them in genome space.
+    projection: `[D, d]`, takes the distances in z = x @ projection (paper Algorithm 2); or one that
+        follows the search, see `kernels.gaussian`. None takes them in genome space.
     latent_dim: d of a random projection in its place, drawn in `init` with its key.
     floor: 1e-9 reproduces the published code, see `estimate_x0`.
     mesh: split the individuals over all axes of this mesh, in `init` and `step`, and keep them

@@ -41,6 +41,7 @@ register("fitness_map", "boltzmann", de.fitness.boltzmann)
 _register_all("denoiser", de.denoisers, de.Denoiser)
 register("kernel", "gaussian", de.kernels.gaussian)
 register("kernel", "student_t", de.kernels.student_t)
+register("projection", "active_subspace", de.latent.active_subspace)
 _register_all("sampler", de.samplers, de.Sampler)
 
 register("algorithm", "diffusion_evolution", de.diffusion_evolution)

@@ -52,6 +52,7 @@ KINDS = {
     "fitness_map": Kind("standardised", None, _OF_A_RUN),
     "denoiser": Kind("posterior_mean", de.Denoiser, _OF_A_RUN),
     "kernel": Kind("gaussian", de.Kernel, _OF_A_RUN),
+    "projection": Kind(None, None, _OF_A_RUN),
     "sampler": Kind("ddim", de.Sampler, _OF_A_RUN),
     "archive": Kind("grid", de.archives.Cells, _OF_A_RUN),
     "learner": Kind("mlp", de.training.Learner, _OF_A_RUN),
@@ -296,7 +297,8 @@ def _section(kind: str, name: str, factory: Callable) -> tuple[type[Section], tu
                     "none" if hint is None else hint,
                 ) from None
     model = pydantic.create_model(f"{kind}_{name}", __base__=Section, **fields)
-    return model, tuple(each for each in fields if jax.Array in _alternatives(hints.get(each)))
+    numbers = (each for each in fields if each not in KINDS)
+    return model, tuple(each for each in numbers if jax.Array in _alternatives(hints.get(each)))
 
 
 def _alternatives(annotation: Any) -> list[Any]:
