@@ -37,7 +37,7 @@ from diffevo_jax.kernels.types import Operands, Sums
 MOST_DIMENSIONS = 3
 _MEND = "'auto' takes any, and the lattice where it is faster"
 # Queries from which on it is worth its own work, in one, two and three dimensions; and supports.
-LEAST_QUERIES, LEAST_SUPPORTS = (2**13, 2**13, 2**16), 2**11
+LEAST_QUERIES, LEAST_SUPPORTS = (2**14, 2**14, 2**16), 2**11
 
 _STEP = 0.25  # of the lattice, in widths of the kernel, at most
 _REACH = 4  # nodes to each side that a query is interpolated from
@@ -70,7 +70,7 @@ class Lattice(NamedTuple):
     """Nodes around the queries.
 
     cell: of each query, in the box of nodes, `[N]`. between: its place from its cell's node, in
-    steps, `[N, d]`. step: `[]`. strides: from one cell of the box to the next along each axis.
+    steps, `[N, d]`. step: `[]`. strides: from a cell of the box to the next along each axis, `[d]`.
     number: of the node in each cell of the box. place: of the nodes, `[nodes, d]`, in order.
     num_nodes: that there are, `[]`. lone: queries alone in their cell, `[N]`. fits: whether the
     nodes carry the queries, `[]`.
@@ -79,7 +79,7 @@ class Lattice(NamedTuple):
     cell: jax.Array
     between: jax.Array
     step: jax.Array
-    strides: list[jax.Array]
+    strides: jax.Array
     number: jax.Array
     place: jax.Array
     num_nodes: jax.Array
@@ -181,7 +181,7 @@ def make_lattice(query: jax.Array, slope: jax.Array, low: jax.Array, high: jax.A
 
     slope: of log2 weights in squared distance, `[]`. low, high: the box that orders places.
     """
-    n, dim = query.shape
+    (n, dim), axes = query.shape, jnp.arange(query.shape[1])
     step = _few_digits(_STEP * jnp.sqrt(LOG2E / (-2 * slope)))
     steps = jnp.round(query / step)
     fits = jnp.max(jnp.abs(steps)) < _FURTHEST
@@ -190,33 +190,32 @@ def make_lattice(query: jax.Array, slope: jax.Array, low: jax.Array, high: jax.A
     index -= start
     fits &= jnp.max(index) < _LONGEST - _REACH
     # An axis has what is within reach of a query, without the gaps.
-    sizes, along, place = [], [], []
-    for k in range(dim):
-        marks = jnp.zeros(_LONGEST, bool).at[index[:, k]].set(True, mode="drop")
-        marks = _dilated(marks, 1)
-        rank = jnp.cumsum(marks) - 1
-        sizes.append(rank[-1] + 1)
-        along.append(rank[index[:, k]])
-        place.append(jnp.nonzero(marks, size=_LONGEST, fill_value=0)[0] + start[k])
+    marks = jnp.zeros((dim, _LONGEST + 2 * _REACH + 1), jnp.int32)
+    marks = marks.at[axes, index + _REACH + 1].set(1, mode="drop")
+    upto = jnp.cumsum(marks, axis=1)
+    marks = upto[:, 2 * _REACH + 1 :] > upto[:, : -2 * _REACH - 1]
+    rank = jnp.cumsum(marks, axis=1) - 1
+    steps_at = jnp.zeros((dim, _LONGEST), jnp.int32)
+    steps_at = steps_at.at[axes[:, None], jnp.where(marks, rank, _LONGEST)].set(
+        jnp.arange(_LONGEST) + start[:, None], mode="drop"
+    )
+    sizes = rank[:, -1] + 1
     cells, nodes = _CELLS * n, n // _NODES
-    fits &= jnp.prod(jnp.stack(sizes).astype(query.dtype)) <= cells
-    sizes = [jnp.where(fits, size, 1) for size in sizes]
-    strides = [jnp.ones((), jnp.int32)]
-    for size in sizes[:-1]:
-        strides.append(strides[-1] * size)
-    along = (jnp.where(fits, a, 0) * stride for a, stride in zip(along, strides, strict=True))
-    cell = reduce(jnp.add, along)
+    fits &= jnp.prod(sizes.astype(query.dtype)) <= cells
+    sizes = jnp.where(fits, sizes, 1)
+    strides = jnp.cumprod(sizes) // sizes
+    along = jnp.where(fits, rank[axes, jnp.minimum(index, _LONGEST - 1)], 0)
+    cell = jnp.sum(along * strides, axis=1)
     inhabitants = jnp.zeros(cells, jnp.int32).at[cell].add(1)
     # A query that is alone is summed in full: the nodes around it would be as many.
-    marks = reduce(_dilated, strides, inhabitants > 1)
-    count = jnp.sum(marks)
+    marks = _dilated(inhabitants > 1, strides)
+    upto = jnp.cumsum(marks)
+    count = upto[-1]
     fits &= count <= nodes
-    where = jnp.nonzero(marks, size=nodes, fill_value=0)[0]
-    rest, axes = where, []
-    for size, values in zip(sizes, place, strict=True):
-        axes.append(values[rest % size])
-        rest //= size
-    place = jnp.stack(axes, axis=1).astype(query.dtype) * step
+    where = jnp.zeros(nodes, jnp.int32)
+    where = where.at[jnp.where(marks, upto - 1, nodes)].set(jnp.arange(cells), mode="drop")
+    along = where[:, None] // strides % sizes
+    place = steps_at[axes, along].astype(query.dtype) * step
     exists = jnp.arange(nodes) < count
     order = jnp.argsort(jnp.where(exists, in_order(place, low, high), _LAST))
     at = jnp.where(exists, where[order], cells)
@@ -243,45 +242,37 @@ def _interpolate(
     n, dim = lattice.between.shape
     around = np.array(list(itertools.product(range(-_REACH, _REACH + 1), repeat=dim)))
     middle, beside = len(around) // 2, (2 * _REACH + 1) ** np.arange(dim)[::-1]
-    offsets = sum(around[:, k] * lattice.strides[k] for k in range(dim))
+    offsets = jnp.sum(around * lattice.strides, axis=1)
     around = jnp.asarray(around, slope.dtype)
-
-    def carried(bits: jax.Array, bend: jax.Array, between: jax.Array):
-        """Interpolate sums of weights from their bits above the middle's, `[Q, nodes]`.
-
-        bend: of the Gaussian, from node to node. Returns their bits there, but for the bend's,
-        the nodes' shares by each order, and whether these agree.
-        """
-        tilt = (bits[:, middle + beside] - bits[:, middle - beside]) / 2
-        plane = jnp.matmul(tilt, around.T, precision=_HIGHEST)
-        flat = jnp.exp2(bits - bend * jnp.sum(around**2, axis=1) - plane)
-        terms = [flat * _lagrange(between, _REACH - less) for less in range(3)]
-        sums = [jnp.sum(term, axis=1) for term in terms]
-        shares = [term / whole[:, None] for term, whole in zip(terms, sums, strict=True)]
-        rise = jnp.sum(tilt * between, axis=1) + jnp.log2(sums[0])
-        return rise, shares, jnp.abs(sums[0] - sums[1]) <= _SHARE * sums[0]
+    bend = slope * lattice.step**2  # of the Gaussian, from node to node
+    # Sums of weights, and of their squares, under a Gaussian twice as steep.
+    kinds = jnp.arange(1, 2 if at_nodes.concentration is None else 3, dtype=slope.dtype)
 
     def block(args) -> tuple[NodeSums, jax.Array]:
         cell, between = args
         nodes = lattice.number[cell[:, None] + offsets]
         bits, mean, concentration = jax.tree.map(lambda a: a[nodes], at_nodes)
         level, centre = bits[:, middle], mean[:, middle]
-        bits, mean = bits - level[:, None], mean - centre[:, None]
-        bend = slope * lattice.step**2
-        rise, shares, good = carried(bits, bend, between)
-        x, lower, lowest = (jnp.einsum("qs,qsd->qd", a, mean, precision=_HIGHEST) for a in shares)
-        far, further = (
-            jnp.max(jnp.abs(a - b) / spread, axis=1) for a, b in ((x, lower), (lower, lowest))
-        )
-        # Each order is nearer than the one below by about the same factor.
-        good &= (far <= _ERROR) | (far**2 <= _ERROR * further)
+        rise = kinds[:, None, None] * (bits - level[:, None])
         if concentration is not None:
-            start = concentration[:, middle]
-            bits = concentration - start[:, None] + 2 * bits
-            of_squares, _, also = carried(bits, 2 * bend, between)
-            concentration, good = start + of_squares - 2 * rise, good & also
-        bits = level + bend * jnp.sum(between**2, axis=1) + rise
-        return NodeSums(bits, centre + x, concentration), good
+            rise = rise.at[1].add(concentration - concentration[:, middle, None])
+        tilt = (rise[..., middle + beside] - rise[..., middle - beside]) / 2
+        bowl = kinds[:, None, None] * bend * jnp.sum(around**2, axis=1)
+        flat = jnp.exp2(rise - bowl - jnp.matmul(tilt, around.T, precision=_HIGHEST))
+        # [kinds, orders, queries, nodes]
+        shares = flat[:, None] * _lagrange(between)
+        sums = jnp.sum(shares, axis=-1)
+        shares = shares[0] / sums[0, :, :, None]
+        x = jnp.einsum("oqs,qsd->oqd", shares, mean - centre[:, None], precision=_HIGHEST)
+        far, further = jnp.max(jnp.abs(x[:-1] - x[1:]) / spread, axis=-1)
+        # Each order is nearer than the one below by about the same factor.
+        good = (far <= _ERROR) | (far**2 <= _ERROR * further)
+        good &= jnp.all(jnp.abs(sums[:, 0] - sums[:, 1]) <= _SHARE * sums[:, 0], axis=0)
+        rise = jnp.sum(tilt * between, axis=-1) + jnp.log2(sums[:, 0])
+        if concentration is not None:
+            concentration = concentration[:, middle] + rise[1] - 2 * rise[0]
+        bits = level + bend * jnp.sum(between**2, axis=1) + rise[0]
+        return NodeSums(bits, centre + x[0], concentration), good
 
     size = min(n, max(1, _ENTRIES // (len(around) * (at_nodes.mean.shape[1] + 2))))
     arrays = [cut(a, size, mode="edge") for a in (lattice.cell, lattice.between)]
@@ -289,21 +280,32 @@ def _interpolate(
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], results)
 
 
-def _lagrange(between: jax.Array, reach: int) -> jax.Array:
-    """Weigh the nodes around for places `[Q, d]` between them, those within `reach`; `[Q, all]`."""
-    nodes = np.arange(-reach, reach + 1)
-
-    def axis(place: jax.Array) -> jax.Array:
-        factors = {m: place - m for m in nodes}
-        weights = (
-            reduce(jnp.multiply, (factors[m] / (k - m) for m in nodes if m != k)) for k in nodes
-        )
-        return jnp.pad(jnp.stack(list(weights), axis=1), ((0, 0), 2 * (_REACH - reach,)))
+def _lagrange(between: jax.Array) -> jax.Array:
+    """Weigh the nodes around for places `[Q, d]` between them, by three orders, `[3, Q, nodes]`."""
+    powers = between[..., None] ** jnp.arange(2 * _REACH + 1)
+    polynomials = jnp.asarray(_POLYNOMIALS, between.dtype)
+    weights = jnp.einsum("qdk,okn->doqn", powers, polynomials, precision=_HIGHEST)
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
-        return (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+        return (a[..., :, None] * b[..., None, :]).reshape(*a.shape[:-1], -1)
 
-    return reduce(product, (axis(place) for place in between.T))
+    return reduce(product, weights)
+
+
+def _make_polynomials() -> np.ndarray:
+    """Lagrange's, by order and node: coefficients of powers, `[3, powers, nodes]`."""
+    nodes = np.arange(-_REACH, _REACH + 1)
+    coefficients = np.zeros((3, len(nodes), len(nodes)))
+    for less in range(3):
+        inner = nodes[less : len(nodes) - less]
+        for k in inner:
+            others = inner[inner != k]
+            polynomial = np.polynomial.polynomial.polyfromroots(others) / np.prod(k - others)
+            coefficients[less, : len(polynomial), k + _REACH] = polynomial
+    return coefficients
+
+
+_POLYNOMIALS = _make_polynomials()
 
 
 def _few_digits(x: jax.Array) -> jax.Array:
@@ -312,11 +314,13 @@ def _few_digits(x: jax.Array) -> jax.Array:
     return jnp.ldexp(jnp.floor(mantissa * 16) / 16, exponent)
 
 
-def _dilated(marks: jax.Array, stride: jax.Array | int) -> jax.Array:
-    """Mark all within `_REACH` strides of a mark; there is none so near to an end."""
-    done, wanted = 1, 2 * _REACH + 1
-    while done < wanted:
-        more = min(done, wanted - done)
-        marks |= jnp.roll(marks, more * stride)
-        done += more
-    return jnp.roll(marks, -_REACH * stride)
+def _dilated(marks: jax.Array, strides: jax.Array) -> jax.Array:
+    """Mark all within `_REACH` of a mark along each axis; there is none so near to an end."""
+
+    def axis(marks: jax.Array, stride: jax.Array) -> tuple[jax.Array, None]:
+        def shift(k: jax.Array, wider: jax.Array) -> jax.Array:
+            return wider | jnp.roll(marks, k * stride)
+
+        return jax.lax.fori_loop(-_REACH, _REACH + 1, shift, marks), None
+
+    return jax.lax.scan(axis, marks, strides)[0]

@@ -28,14 +28,8 @@ def in_order(place: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     digits = 30 // max(dim, 2)
     share = (place - low) / jnp.where(high > low, high - low, 1)
     whole = (jnp.clip(share, 0, 1) * (2**digits - 1)).astype(jnp.uint32)
-    return reduce(
-        jnp.bitwise_or,
-        (
-            (whole[:, k] >> digit & 1) << digit * dim + k
-            for digit in range(digits)
-            for k in range(dim)
-        ),
-    )
+    digit, axis = jnp.arange(digits, dtype=jnp.uint32), jnp.arange(dim, dtype=jnp.uint32)[:, None]
+    return jnp.sum((whole[..., None] >> digit & 1) << digit * dim + axis, axis=(1, 2))
 
 
 def part(operands: Operands, count: jax.Array) -> Sums:
@@ -54,7 +48,7 @@ def part(operands: Operands, count: jax.Array) -> Sums:
 
     def over(near: jax.Array, add: Callable, start):
         """Add the blocks of supports that are near, `[blocks]`."""
-        which = jnp.nonzero(near, size=len(near))[0]
+        which = jnp.argsort(~near)
 
         def step(i, sums):
             return add(sums, *(jax.tree.map(lambda a: a[which[i]], supports)))
