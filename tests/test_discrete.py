@@ -16,6 +16,7 @@ from diffevo_jax.runs.config.registry import registry
 KEY = jax.random.key(0)
 BITS = jax.random.randint(KEY, (8, 12), 0, 2)
 ALGORITHM = de.discrete_evolution(20)
+LOG_POSTERIOR = jax.jit(discrete.log_posterior)
 
 
 def stays(gamma, letters):
@@ -44,14 +45,14 @@ def test_parents_are_bayes_posterior_at_its_own_sample_size():
     distance = discrete.hamming(x_t, BITS, 2)
     for row in range(5):
         size = 1 / (exact[row] ** 2).sum()
-        log_w, _ = discrete.log_posterior(jnp.zeros(8), distance[row : row + 1], size, 0.25)
+        log_w, _ = LOG_POSTERIOR(jnp.zeros(8), distance[row : row + 1], size, 0.25)
         np.testing.assert_allclose(jnp.exp(log_w[0]), exact[row], atol=2e-3)  # the last halving
 
 
 def test_fitness_weighs_in_standard_deviations_among_those_compared():
     distance = jnp.array([[0.0, 0.0, jnp.inf, 0.0]])
     fitness = jnp.array([1.0, 3.0, 1e6, -jnp.inf])
-    log_w, size = discrete.log_posterior(fitness, distance, 16.0, 0.5)
+    log_w, size = LOG_POSTERIOR(fitness, distance, 16.0, 0.5)
     np.testing.assert_allclose(float(log_w[0, 1] - log_w[0, 0]), 2 / 0.5, rtol=1e-5)
     assert jnp.exp(log_w[0, 2:]).max() == 0
     np.testing.assert_allclose(size, 2, rtol=1e-5)
@@ -60,7 +61,7 @@ def test_fitness_weighs_in_standard_deviations_among_those_compared():
 @pytest.mark.parametrize("number", [2.0, 8.0, 30.0])
 def test_the_sample_size_is_what_was_asked(number):
     distance = jnp.arange(64.0)[None] * jnp.array([[0.3], [1.0], [4.0]])
-    _, size = discrete.log_posterior(jnp.zeros(64), distance, number, 0.25)
+    _, size = LOG_POSTERIOR(jnp.zeros(64), distance, number, 0.25)
     np.testing.assert_allclose(size, number, rtol=0.01)
 
 
@@ -95,7 +96,7 @@ def test_linked_sites_are_lost_together():
     keys = jax.random.split(KEY)
     linked = jnp.repeat(jax.random.randint(keys[0], (400, 1), 0, 3), 6, axis=1)
     x0 = jnp.concatenate([linked, jax.random.randint(keys[1], (400, 6), 0, 3)], axis=1)
-    lost = discrete._lose(KEY, x0, 3)
+    lost = jax.jit(discrete._lose, static_argnums=2)(KEY, x0, 3)
     part = lost[~jnp.all(lost, axis=1)]
     of_the_linked = part[jnp.any(part[:, :6], axis=1)]
     assert jnp.mean(jnp.all(of_the_linked[:, :6], axis=1)) > 0.9
@@ -107,11 +108,12 @@ def test_only_kin_are_parents_and_oneself_where_there_are_none():
     zeros, ones = jnp.zeros((2, 40), jnp.int32), jnp.ones((1, 40), jnp.int32)
     x0 = jnp.concatenate([zeros, ones])
     seen = jnp.ones_like(x0, bool)
-    distance = discrete._kin(x0, x0, seen, 2)
+    kin = jax.jit(discrete._kin, static_argnums=3)
+    distance = kin(x0, x0, seen, 2)
     np.testing.assert_array_equal(
         jnp.isfinite(distance), [[False, True, False], [True, False, False], [False, False, True]]
     )
-    assert bool(jnp.all(jnp.isfinite(discrete._kin(x0, x0, ~seen, 2))))
+    assert bool(jnp.all(jnp.isfinite(kin(x0, x0, ~seen, 2))))
 
 
 def test_several_targets_are_kept():

@@ -11,6 +11,7 @@ import pytest
 
 import diffevo_jax as de
 from diffevo_jax import selection, training
+from diffevo_jax.runs.config.registry import registry
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -47,9 +48,13 @@ def test_training_lowers_the_loss_of_genomes_that_were_held_out():
     """Two points: their posterior is a step, which no linear guess has."""
     genomes = jnp.where(jnp.arange(64)[:, None] % 2 == 0, 1.0, -1.0) * jnp.ones(2)
     held_out = jnp.arange(64) % 8 < 2
-    fit = partial(_fit, genomes=genomes, weight=jnp.ones(64), held_out=held_out)
-    short = fit(training.learner(hidden=(16,), epochs=1, batch_size=64))
-    trained = fit(training.learner(hidden=(16,), epochs=150, batch_size=64))
+
+    @jax.jit
+    def fit(rate):
+        learner = training.learner(hidden=(16,), epochs=150, batch_size=64, learning_rate=rate)
+        return _fit(learner, genomes, jnp.ones(64), held_out)
+
+    short, trained = fit(1e-9), fit(1e-2)
     assert float(trained.loss) < 0.85 * float(short.loss)
     assert not bool(trained.diverged)
 
@@ -140,16 +145,14 @@ def test_a_batch_of_seeds_is_a_loop_and_pieces_are_one_run():
     algorithm = _denoising(de.denoisers.hybrid(QUICK(), capacity=40, leaves="weakest"))
     keys = jax.random.split(KEY, 2)
     batch = jax.jit(jax.vmap(lambda key: _run(algorithm, key).state))(keys)
-    run = jax.jit(lambda key: _run(algorithm, key).state)
-    for i, key in enumerate(keys):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
-        chex.assert_trees_all_close(one, run(key), atol=1e-3)  # four trainings, rounded otherwise
     generation = de.make_generation(algorithm, de.landscapes.two_peaks)
     piece = jax.jit(lambda running, keys: jax.lax.scan(generation, running, keys)[0])
-    steps = jax.random.split(KEY, 4)
-    running = piece(piece(de.begin(KEY, algorithm, POPULATION), steps[:2]), steps[2:])
-    chex.assert_trees_all_close(running.state, run(KEY), atol=1e-3)
-    chex.assert_trees_all_equal(piece(running, steps[:2]), running)
+    for i, key in enumerate(keys):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
+        steps = jax.random.split(key, 4)
+        running = piece(piece(de.begin(key, algorithm, POPULATION), steps[:2]), steps[2:])
+        chex.assert_trees_all_close(running.state, one, atol=1e-3)  # four trainings, rounded
+        chex.assert_trees_all_equal(piece(running, steps[:2]), running)
 
 
 def test_training_that_diverges_leaves_the_run_to_the_kernel_and_says_so():
@@ -169,17 +172,16 @@ def test_a_hybrid_trusts_its_network_only_once_that_has_learned():
     level = de.Level(*(jnp.asarray(x) for x in (1, 0.7, 0.3, 0.9, 0.1)))
     weights = de.Weights(jnp.zeros(256), jnp.ones(256), jnp.zeros_like)
 
-    def share(epochs, learning_rate):
-        learner = training.learner(
-            hidden=(32,), epochs=epochs, batch_size=64, learning_rate=learning_rate
-        )
+    @jax.jit
+    def share(rate):
+        learner = training.learner(hidden=(32,), batch_size=64, learning_rate=rate)
         denoiser = de.denoisers.hybrid(learner, de.kernels.gaussian())
         memory = denoiser.init(KEY, population)
         _, posterior = denoiser.estimate(KEY, memory, population, weights, level)
         assert posterior.learned is not None
-        return float(posterior.learned.share)
+        return posterior.learned.share
 
-    before, after = share(1, 1e-9), share(100, 1e-2)
+    before, after = share(1e-9), share(1e-2)
     assert before < 0.15
     assert after > before + 0.08, (before, after)
 
@@ -187,17 +189,24 @@ def test_a_hybrid_trusts_its_network_only_once_that_has_learned():
 # HADES
 
 
-def test_hades_climbs_both_peaks_and_keeps_its_best_and_its_range():
+def test_hades_climbs_both_peaks_and_keeps_its_best_its_range_and_no_row_without_a_number():
     algorithm = de.presets.hades(
         num_generations=5, limit=1.5, learner=training.learner(hidden=(16,), epochs=30)
     )
     population = jax.random.normal(KEY, (64, 2))
-    info = _run(algorithm, population=population, keep=_everything).kept
-    means = info.fitness.mean(axis=1)
+
+    def fitness_fn(population):
+        return de.landscapes.two_peaks(population).at[3].set(jnp.nan)
+
+    evolved = _run(algorithm, population=population, fitness_fn=fitness_fn, keep=_everything)
+    info = evolved.kept
+    means = jnp.nanmean(info.fitness, axis=1)
     assert float(means[-1]) > 2 * float(means[0])
-    best = info.fitness.max(axis=1)
+    best = jnp.nanmax(info.fitness, axis=1)
     assert bool(jnp.all(jnp.diff(best) >= 0)), best  # the best is evaluated again
     assert float(jnp.abs(info.population[1:]).max()) <= 1.5
+    assert bool(jnp.all(jnp.isfinite(evolved.state.buffer.genomes)))
+    assert bool(jnp.all(jnp.isfinite(evolved.state.buffer.fitness)))
     share = jnp.mean(jnp.sum(info.population[-1], axis=1) > 0)
     assert 0.2 < float(share) < 0.8
 
@@ -224,15 +233,6 @@ def test_hades_goes_on_with_a_kernel_where_training_diverges():
     assert bool(jnp.all(jnp.isfinite(evolved.kept.population)))
     means = evolved.kept.fitness.mean(axis=1)
     assert float(means[-1]) > 1.5 * float(means[0])
-
-
-def test_hades_takes_part_in_no_row_without_a_number():
-    def fitness_fn(population):
-        return de.landscapes.two_peaks(population).at[3].set(jnp.nan)
-
-    evolved = _run(_hades(), fitness_fn=fitness_fn)
-    assert bool(jnp.all(jnp.isfinite(evolved.state.population)))
-    assert bool(jnp.all(jnp.isfinite(evolved.state.buffer.genomes)))
 
 
 def test_what_was_selected_decides_what_is_drawn():
@@ -301,6 +301,15 @@ def test_targets_of_fitness_are_beyond_the_best_and_novelty_counts_the_nearest_a
     points = jnp.array([[0.0], [1.0], [3.0], [100.0]])
     novelty = de.conditions.novelty(2).evaluate(points, jnp.zeros(4), ())
     np.testing.assert_allclose(jnp.exp(novelty), [2, 1.5, 2.5, 98], rtol=1e-4)
+
+
+def test_a_config_names_its_conditions():
+    charles = registry.entries["algorithm", "charles"]
+    hades = registry.entries["algorithm", "hades"]
+    assert set(charles.model.model_fields) == {*hades.model.model_fields, "conditions", "guidance"}
+    section = {"name": "charles", "num_generations": 2, "conditions": ["novelty", "fitness"]}
+    algorithm = registry.build("algorithm", registry.section("algorithm", section), "algorithm")
+    assert algorithm.init(KEY, POPULATION).asked.shape == (16, 2)
 
 
 def test_a_condition_that_never_differs_is_named():

@@ -11,7 +11,7 @@ from conftest import loop_x0
 from jax.sharding import AxisType, Mesh
 
 import diffevo_jax as de
-from diffevo_jax.kernels import sharded
+from diffevo_jax.kernels import lattice, sharded
 
 KEY = jax.random.key(3)
 LEVELS = jnp.array([0.999, 0.5, 1e-2, 1e-4])  # 1 - alpha: early to late
@@ -199,7 +199,7 @@ def test_gradients_are_those_of_the_formula(choose, way, genes):
 @pytest.mark.parametrize("way", ["gather", pytest.param("ring", marks=pytest.mark.slow)])
 def test_a_lattice_on_every_device_is_the_tiles_on_one(choose, way):
     choose(way)
-    case = _case("clusters", 8192, 2, 2)
+    case = _case("clusters", lattice.LEAST_QUERIES[1], 2, 2)
     one, many = (
         de.estimate_posterior(**case, alpha_t=0.8, mesh=mesh, implementation=implementation)
         for mesh, implementation in ((None, "tiled"), (_mesh(4), "lattice"))

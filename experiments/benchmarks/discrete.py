@@ -10,8 +10,7 @@ best moves the frequencies by 0.1; cGA's virtual population of 64 and 256. The g
 takes parents by tournaments of two, has uniform crossover, mutates with 1 / D and keeps the best of
 both generations. Frequencies stay within [1 / D, 1 - 1 / D]. The (1+1)-EA mutates with 1 / D.
 `targets`: 64 bits, 64 individuals, 2 * 10^4 evaluations: how many of the runs find and keep all of
-two or four targets, which are equally good, and how many of them on average. The stored file has
-four of the functions at 10^5; a further call measures the others.
+two or four targets, which are equally good, and how many of them on average.
 """
 
 import argparse
@@ -221,8 +220,6 @@ def main() -> None:
         note("targets", measure_targets(count, seeds))
     for evaluations in EVALUATIONS:
         for function in FUNCTIONS:
-            if (evaluations, function) == (10**5, "OneMax, 256"):
-                continue  # all but PBIL have solved it by 10^4
             for name in METHODS:
                 if (function, evaluations, name) not in known:
                     note("rows", measure(function, evaluations, name, seeds))

@@ -1,15 +1,18 @@
 """What learned denoisers reach and cost: HADES, CHARLES-D, and the hybrid of kernel and network.
 
-    python experiments/benchmarks/learned.py [--only peaks solve place hybrid speed] [--seeds 20]
+    python experiments/benchmarks/learned.py [--only peaks moving solve car ...] [--seeds 20]
 
 Writes results/learned-cpu.json, the rows of the parts that were run anew; of the pages it makes
-docs/howto/learned.md says what they mean. `--gif PATH` draws cart-poles that
-are told where to stand.
+docs/howto/learned.md says what they mean. `--gif PATH` draws cart-poles that are told where to
+stand. `--only torch` has a generation's training in PyTorch beside it, which is wanted for it:
+`pip install torch`.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,52 @@ def peaks(seeds: int) -> list[dict[str, Any]]:
         }
         for t in range(fitness.shape[1])
     ]
+
+
+PERIOD, CHANGES = 8, 3  # generations from one change to the next, and how many
+
+
+def moving(seeds: int) -> list[dict[str, Any]]:
+    """Two peaks of heights 1 and .5 that change places every 8 generations, N = 256.
+
+    Mean fitness of the generation before a change, and of those after it.
+    """
+    heights = jnp.array([1.0, 0.5])
+
+    def fitness_fn(generation: jax.Array, population: jax.Array) -> tuple[jax.Array, jax.Array]:
+        right, left = jnp.where(generation // PERIOD % 2 == 0, heights, heights[::-1])
+        near = [jnp.exp(-2 * jnp.sum((population - c) ** 2, axis=1)) for c in (1.0, -1.0)]
+        return generation + 1, right * near[0] + left * near[1]
+
+    problem = de.Problem(2, fitness_fn, init=lambda key: jnp.zeros((), int))
+    generations = PERIOD * (CHANGES + 1)
+    conditions = {"fitness": de.conditions.fitness(), "novelty": de.conditions.novelty()}
+    algorithms = {"HADES": de.presets.hades(num_generations=generations)} | {
+        f"CHARLES-D, told {name}": de.presets.charles(
+            [condition], num_generations=generations
+        ).algorithm
+        for name, condition in conditions.items()
+    }
+    rows = []
+    for name, algorithm in algorithms.items():
+
+        def run(key: jax.Array, algorithm=algorithm) -> Any:
+            key_init, key_run = jax.random.split(key)
+            population = jax.random.normal(key_init, (256, 2))
+            return de.evolve(
+                key_run,
+                algorithm,
+                problem,
+                population,
+                keep=lambda info, *aux: info.fitness.mean(),
+            ).kept
+
+        fitness = seeds_one_by_one(run, seeds)[:, PERIOD - 1 : -1].reshape(seeds, CHANGES, PERIOD)
+        row = {"algorithm": name, "seeds": seeds}
+        for after in range(PERIOD):
+            row[f"generation {after:+d}"] = mean_and_error(fitness[:, :, after].mean(axis=1))
+        rows.append(row)
+    return rows
 
 
 class Placed(de.environments.Environment):
@@ -150,15 +199,65 @@ def solve(seeds: int) -> list[dict[str, Any]]:
     ]
 
 
+def car(seeds: int) -> list[dict[str, Any]]:
+    """Mountain car, N = 128, 8 episodes of 200 steps: generations to a return of -110.
+
+    Of an individual's mean over its episodes, and of the population's mean. A return is less the
+    steps to the top, and -110 is what the task counts as solved.
+    """
+    task = de.tasks.make_task("MountainCar-v0", max_steps=200)
+    policy = de.policies.mlp((2, 8, 3))
+    problem = de.tasks.make_problem(task, policy, num_episodes=8)
+    learner = de.training.learner(hidden=(64, 64))
+    algorithms = {
+        "HADES": de.presets.hades(num_generations=20, learner=learner, sharing=0.0),
+        "Diffusion Evolution": de.diffusion_evolution(20),
+    }
+    rows = []
+    for name, algorithm in algorithms.items():
+
+        def run(key: jax.Array, algorithm=algorithm) -> Any:
+            key_init, key_run = jax.random.split(key)
+            population = jax.random.normal(key_init, (128, policy.num_genes))
+            return de.evolve(
+                key_run,
+                algorithm,
+                problem,
+                population,
+                keep=lambda info, aux: (info.fitness.max(), info.fitness.mean()),
+            ).kept
+
+        best, mean = seeds_one_by_one(run, seeds)
+        solved = (best >= -110).any(1)
+        rows.append(
+            {
+                "algorithm": name,
+                "solved": int(solved.sum()),
+                "first generation that solves it": mean_and_error(
+                    np.argmax(best[solved] >= -110, 1) + 1
+                ),
+                "best return": mean_and_error(best.max(1)),
+                "mean return of generation 20": mean_and_error(mean[:, -1]),
+                "seeds": seeds,
+            }
+        )
+    return rows
+
+
 def told() -> tuple[Any, Any, Any, Any]:
     """Configure cart-poles that can be told where to stand; last, key -> the search's end."""
     task, policy, problem = cart_pole((4, 2), 4)
     place = de.conditions.measured("position", de.conditions.uniform(-1.1 * REACH, 1.1 * REACH))
     search = de.presets.charles(
         [place],
-        num_generations=20,
-        learner=de.training.learner(hidden=(64, 64), predicts="x0"),
+        num_generations=30,
+        learner=de.training.learner(
+            hidden=(64, 64), predicts="x0", epochs=200, batch_size=256, learning_rate=3e-3
+        ),
+        mutation=0.03,
         sharing=0.0,
+        capacity=4 * 256,
+        continuous=True,
     )
 
     def run(key: jax.Array) -> Any:
@@ -250,22 +349,109 @@ def hybrid(seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(seeds: int) -> list[dict[str, Any]]:
-    """Seconds of a generation with training: N = 256, 200 passes over 256 rows, MLP of 2 x 32."""
+def generation() -> Callable[[int], Any]:
+    """Make a generation with training: N = 256, 200 passes over 256 rows, MLP of 2 x 32."""
     learner = de.training.learner(epochs=200, batch_size=256)
     algorithm = de.presets.hades(num_generations=10, learner=learner, capacity=256)
     population = jax.random.normal(jax.random.key(0), (256, 2))
     state = algorithm.init(jax.random.key(1), population)
     fitness = de.landscapes.two_peaks(population)
     step = jax.jit(algorithm.step)
-    seconds = []
-    for number in range(seeds + 1):
+    return lambda number: jax.block_until_ready(step(jax.random.key(number), state, fitness))
+
+
+def torch_generation() -> Callable[[int], Any]:
+    """Make the work of `generation` in PyTorch: training, whole diffusions, re-noising.
+
+    Selection, elites, crossover and jumps are left out, and so are draws that are made again.
+    """
+    torch: Any = import_module("torch")
+    torch.set_num_threads(1)  # more are slower for so small a network
+    nn = torch.nn
+    rows, genes, levels, fresh, children = 256, 2, 100, 180, 205
+    x0 = torch.randn(rows, genes)
+    weight = torch.from_numpy(np.array(de.landscapes.two_peaks(jnp.asarray(x0.numpy()))))
+    alpha = torch.from_numpy(np.array(de.schedules.cosine(levels).alpha))
+
+    def run(number: int) -> Any:
+        torch.manual_seed(number)
+        layers = nn.Linear(genes + 1, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU()
+        network = nn.Sequential(*layers, nn.Linear(32, genes))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-5)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200, eta_min=1e-6)
+        held_out, least, best = torch.randint(rows, (rows,)), np.inf, None
+
+        def error(places: Any) -> Any:
+            level = torch.randint(levels, (rows, 1))
+            p, q = alpha[level] ** 0.5, (1 - alpha[level]) ** 0.5
+            clean, eps = x0[places], torch.randn(rows, genes)
+            v = network(torch.cat([p * clean + q * eps, q], dim=1))
+            return ((p * eps - q * clean - v) ** 2).mean()
+
+        for _ in range(200):
+            optimizer.zero_grad()
+            error(torch.multinomial(weight, rows, replacement=True)).backward()
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                loss = error(held_out).item()
+            if loss < least:
+                least = loss
+                best = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(best)
+
+        def denoise(x: Any, first: int) -> Any:
+            clean = x
+            for level in range(first, -1, -1):
+                a, b = alpha[level], alpha[max(level - 1, 0)]
+                q = ((1 - a) ** 0.5).expand(len(x), 1)
+                clean = a**0.5 * x - q * network(torch.cat([x, q], dim=1))
+                eps = (x - a**0.5 * clean) / q
+                sigma = ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
+                x = b**0.5 * clean + (1 - b - sigma**2).clamp(min=0) ** 0.5 * eps
+                x = x + sigma * torch.randn_like(x)
+            return clean
+
+        with torch.no_grad():
+            drawn = denoise(torch.randn(fresh, genes), levels - 1)
+            again = torch.cat([drawn, x0[: children - fresh]])
+            a = alpha[levels // 10]
+            noise = torch.randn_like(again)
+            return denoise(a**0.5 * again + (1 - a) ** 0.5 * noise, levels // 10)
+
+    return run
+
+
+def timed(functions: Sequence[Callable[[int], Any]], turns: int) -> np.ndarray:
+    """Seconds of each call, one function after the other in each turn, `[turns + 1, functions]`."""
+    seconds = np.zeros((turns + 1, len(functions)))
+    for number, place in np.ndindex(*seconds.shape):
         begin = time.perf_counter()
-        jax.block_until_ready(step(jax.random.key(number), state, fitness))
-        seconds.append(time.perf_counter() - begin)
-    row = {"first call, s": round(seconds[0], 1)}
+        functions[place](number)
+        seconds[number, place] = time.perf_counter() - begin
+    return seconds
+
+
+def speed(seeds: int) -> list[dict[str, Any]]:
+    """Seconds of a generation with training, and of its first call, which compiles."""
+    seconds = timed([generation()], seeds)[:, 0]
+    row = {"first call, s": round(float(seconds[0]), 1)}
     median = round(float(np.median(seconds[1:])), 4)
     return [{**row, "a generation, s (median)": median, "turns": seeds}]
+
+
+def torch(seeds: int) -> list[dict[str, Any]]:
+    """Seconds of a generation with training, here and in PyTorch, in turns."""
+    ours, theirs = np.median(timed([generation(), torch_generation()], seeds)[1:], axis=0)
+    return [
+        {
+            "a generation, s (median)": round(float(ours), 4),
+            "PyTorch": round(float(theirs), 4),
+            "times": round(float(theirs / ours), 1),
+            "PyTorch's version": import_module("torch").__version__,
+            "turns": seeds,
+        }
+    ]
 
 
 def draw_gif(path: Path) -> None:
@@ -285,13 +471,23 @@ def draw_gif(path: Path) -> None:
     de.drawings.animate_episodes(path, task, episodes)
 
 
-PARTS = {"peaks": peaks, "solve": solve, "place": place, "hybrid": hybrid, "speed": speed}
+PARTS = {
+    "peaks": peaks,
+    "moving": moving,
+    "solve": solve,
+    "car": car,
+    "place": place,
+    "hybrid": hybrid,
+    "speed": speed,
+    "torch": torch,
+}
+DEFAULT = [part for part in PARTS if part != "torch"]
 
 
 def main() -> None:
     """Run the parts that are asked for, and keep the other rows of the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=DEFAULT)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--gif", type=Path)
     arguments = parser.parse_args()

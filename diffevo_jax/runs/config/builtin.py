@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 import diffevo_jax as de
-from diffevo_jax.checks import Count, InputError, Number, Positive
+from diffevo_jax.checks import Count, InputError, NonNegative, Number, Positive
 from diffevo_jax.evosax._strategy import Shaping
 from diffevo_jax.evosax._tuned import Use
 from diffevo_jax.problem import Problem
@@ -51,6 +51,25 @@ register("algorithm", "hades", de.presets.hades)
 register("algorithm", "illuminate", de.presets.illuminate)
 register("algorithm", "track", de.presets.track)
 register("learner", "mlp", de.training.learner)
+
+
+def charles(
+    *,
+    conditions: list[Literal["fitness", "novelty"]],
+    guidance: NonNegative = 1.0,
+    **settings: Any,
+) -> de.Algorithm:
+    """`de.presets.charles`, told fitness or novelty; its other settings are those of `hades`."""
+    named = [getattr(de.conditions, name)() for name in conditions]
+    return de.presets.charles(named, guidance=guidance, **settings).algorithm
+
+
+_own, _hades = inspect.signature(charles), inspect.signature(de.presets.hades)
+charles.__signature__ = _own.replace(  # pyright: ignore
+    parameters=[*list(_own.parameters.values())[:-1], *_hades.parameters.values()]
+)
+charles.__annotations__ |= de.presets.hades.__annotations__ | {"return": de.Algorithm}
+register("algorithm", "charles", charles)
 _register_all("algorithm", de.baselines, de.Algorithm)
 
 
