@@ -1,6 +1,6 @@
 """A lattice's sums against all pairs: by level of a real run, by the number of individuals, error.
 
-    python experiments/benchmarks/lattice.py          # writes results/lattice-cpu.json; an hour
+    python experiments/benchmarks/lattice.py          # results/lattice-cpu.json; half an hour
     python experiments/benchmarks/lattice.py --draw   # docs/scaling.png from it
 
 Levels: 25 of `presets.paper` (cosine schedule, remembered noise) and of `diffusion_evolution`'s own
@@ -17,7 +17,7 @@ import math
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "lattice-cpu.json"
 PICTURE = Path(__file__).parents[2] / "docs" / "scaling.png"
 LEVELS, SHARE = 25, 8192
 SIZES = (1024, 4096, 16_384, 65_536, 100_000, 300_000, 1_000_000)
-MOST_TILED = 65_536
+MOST_TILED, ROUNDS = 65_536, 3
 WAYS = {"auto": "lattice", "tiled": "all pairs", "dense": "dense", "evosax": "evosax"}
 
 
@@ -72,6 +72,8 @@ def levels(settings: str, n: int, rounds: int) -> Iterator[dict[str, Any]]:
         after, info = state, None
         for turn in range(rounds + (level == 0)):
             for name, step in reversed(steps.items()):  # what "auto" gives is what goes on
+                if name == "tiled" and turn > (level == 0):
+                    continue  # once a level: it is the same at all
                 begin = time.perf_counter()
                 after, info = jax.block_until_ready(step(key, state, fitness))
                 if turn or level:  # the first compiles
@@ -166,20 +168,25 @@ def draw(report: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, write JSON and draw."""
     parser = argparse.ArgumentParser(description="a lattice's sums against all pairs")
+    parser.add_argument("--only", choices=["run", "sizes", "levels"], help="one part again")
     parser.add_argument("--draw", action="store_true", help="draw docs/scaling.png only")
-    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    if not arguments.draw:
-        report = {**device(), "run": whole_run(SIZES[-1])}
-        report["sizes"] = list(sizes(arguments.rounds))
-        report["levels"] = [
+    parts: dict[str, Callable[[], Any]] = {
+        "run": lambda: whole_run(SIZES[-1]),
+        "sizes": lambda: list(sizes(ROUNDS)),
+        "levels": lambda: [
             row
-            for n in (MOST_TILED, SIZES[-1])
+            for n, rounds in ((MOST_TILED, ROUNDS), (SIZES[-1], 1))
             for settings in ("paper", "own")
-            for row in levels(settings, n, arguments.rounds if n <= MOST_TILED else 1)
-        ]
-        RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    draw(json.loads(RESULTS.read_text()))
+            for row in levels(settings, n, rounds)
+        ],
+    }
+    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name, part in {} if arguments.draw else parts.items():
+        if arguments.only in (None, name):
+            report |= {**device(), name: part()}
+            RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    draw(report)
 
 
 if __name__ == "__main__":
