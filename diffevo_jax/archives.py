@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
-from scipy.spatial import KDTree
 
 from diffevo_jax.checks import TELL_BEHAVIOUR, Count, InputError, check_count, concrete
 
@@ -130,7 +130,7 @@ def cvt(low: Sequence[float], high: Sequence[float], num: Count, *, seed: int = 
     samples = np.random.default_rng(seed).uniform(bottom, top, (SAMPLES * num, len(bottom)))
     centres = samples[:num]
     for _ in range(ROUNDS):
-        owner = KDTree(centres).query(samples)[1]
+        owner = scipy.spatial.KDTree(centres).query(samples)[1]
         size = np.bincount(owner, minlength=num)[:, None]
         total = np.stack([np.bincount(owner, each, num) for each in samples.T], axis=1)
         centres = np.where(size > 0, total / np.maximum(size, 1), centres)

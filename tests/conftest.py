@@ -28,6 +28,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # word.
 QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 QUICK_LOOPS = QUICK_LOOPS if jax.__version_info__ < (0, 11) else ""
+# Passes that move code in and out of loops, after each of which XLA begins its others anew.
+LOOP_PASSES = "while-loop-invariant-code-motion,while-loop-constant-sinking"
+LOOP_PASSES = f"simplify-while-loops,{LOOP_PASSES},reshape-mover"
+QUICK_FLAGS = f"--xla_disable_hlo_passes={LOOP_PASSES} {QUICK_LOOPS}".strip()
 
 # The command line in a process of its own, but for the figure, which takes more than a second.
 PLAIN_CLI = [
@@ -122,8 +126,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     startup.keep_compiled()
     if config.option.markexpr != "slow":
-        if QUICK_LOOPS and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-            os.environ["XLA_FLAGS"] = xla_flags(QUICK_LOOPS)
+        if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = xla_flags(QUICK_FLAGS)
         few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
         # JAX has read its environment; fixtures of a module come before `_optimisation`.
         jax.config.update("jax_disable_most_optimizations", few)
@@ -140,13 +144,6 @@ def _optimisation(request):
 def xla_flags(*more: str) -> str:
     """XLA_FLAGS of a process that compiles as this one, with more flags."""
     return " ".join([os.environ.get("XLA_FLAGS", ""), *more]).strip()
-
-
-def with_default_options() -> dict[str, str]:
-    """The environment of a process that compiles as users do, with the user's cache."""
-    ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    return {**environment, "XLA_FLAGS": xla_flags().replace(QUICK_LOOPS or " ", " ").strip()}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import random
 import re
 import signal
 import subprocess
@@ -17,51 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import workers
 from conftest import REPOSITORY
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import host
-
-if multiprocessing.parent_process() is not None:  # in a worker: a script that seeds at its top
-    random.seed(0)
-    np.random.seed(0)
-
-
-class Unsendable(Exception):
-    """An exception that does not survive pickling."""
-
-    def __init__(self, genome, reason):
-        super().__init__(f"{reason} at {genome[0]:.0f}")
-
-
-def evaluate(genome: np.ndarray) -> float:
-    match round(float(genome[0])):
-        case 101:
-            raise ZeroDivisionError("no such lab")
-        case 102:
-            raise Unsendable(genome, "lost")
-        case 103:
-            return float(subprocess.run(["false"], check=True).returncode)
-        case 104:
-            os._exit(1)
-    return -float(((genome - 0.5) ** 2).sum())
-
-
-def sometimes(genome: np.ndarray) -> float:
-    """Fitness of a laboratory that fails for about a quarter of the genomes, each in its way."""
-    draw = random.Random(genome.tobytes())
-    match draw.randrange(16):
-        case 0:
-            raise OSError("no connection")
-        case 1:
-            raise ZeroDivisionError
-        case 2:
-            return float("nan")
-        case 3:
-            return float("-inf")
-    return -float((genome**2).sum())
-
 
 POPULATION = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 BAD = POPULATION.copy()
@@ -71,9 +31,11 @@ BAD[[1, 3, 4], 0] = 101, 102, 103
 def test_a_run_goes_on_without_those_that_fail_and_names_them():
     evolution = de.presets.paper(de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0))
     step = jax.jit(evolution.step)
-    with host.pool(evaluate, num_workers=2) as fitness_of:
+    with host.pool(workers.evaluate, num_workers=2) as fitness_of:
         good = fitness_of(POPULATION)
-        np.testing.assert_allclose(good.fitness, [evaluate(x) for x in POPULATION], rtol=1e-6)
+        np.testing.assert_allclose(
+            good.fitness, [workers.evaluate(x) for x in POPULATION], rtol=1e-6
+        )
         assert good.failures == ()
 
         bad = fitness_of(jax.numpy.asarray(BAD))
@@ -100,7 +62,7 @@ def test_an_evolution_completes_and_counts_evaluations_that_raise():
     step = jax.jit(evolution.step)
     state = evolution.init(jax.random.key(0), jax.random.normal(jax.random.key(0), (32, 2)))
     raised = missing = 0
-    with host.pool(sometimes, num_workers=1) as fitness_of:
+    with host.pool(workers.sometimes, num_workers=1) as fitness_of:
         for key in jax.random.split(jax.random.key(1), 4):
             evaluation = fitness_of(state.population)
             state, info = step(key, state, evaluation.fitness)
@@ -114,30 +76,14 @@ def test_an_evolution_completes_and_counts_evaluations_that_raise():
 
 def test_a_failure_stops_the_run_by_choice_with_the_workers_traceback():
     with (
-        host.pool(evaluate, num_workers=1, stop_on_error=True) as fitness_of,
+        host.pool(workers.evaluate, num_workers=1, stop_on_error=True) as fitness_of,
         pytest.raises(
             host.HostError, match="individual 1: ZeroDivisionError: no such lab"
         ) as error,
     ):
         fitness_of(BAD)
     assert error.value.failure.individual == 1
-    assert re.search(r"test_host.py.*in evaluate", str(error.value))
-
-
-def ends(how: str | int) -> str | int:
-    """Return a number, or end this process, or try to, as a word says."""
-    match how:
-        case "exit 0":
-            os._exit(0)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "sys.exit":
-            sys.exit("enough")
-        case "interrupt":
-            raise KeyboardInterrupt
-        case "lock":
-            return threading.Lock()  # pyright: ignore[reportReturnType]
-    return how
+    assert re.search(r"workers.py.*in evaluate", str(error.value))
 
 
 def test_a_point_whose_worker_dies_fails_alone():
@@ -145,7 +91,7 @@ def test_a_point_whose_worker_dies_fails_alone():
     bad = {7: "exit 0", 20: "kill", 30: "sys.exit", 31: "interrupt", 32: "lock"}
     for index, how in bad.items():
         points[index] = how
-    with host.executor(ends, num_workers=2) as submit:
+    with host.executor(workers.ends, num_workers=2) as submit:
         futures = [submit(point) for point in points]
         errors = [future.exception() for future in futures]
         for index, error in enumerate(errors):
@@ -174,21 +120,12 @@ def test_a_point_whose_worker_dies_fails_alone():
 
 def test_a_worker_that_dies_at_each_call_fails_each_individual_and_the_run_goes_on():
     population = np.full((2, 2), 104.0)
-    with host.pool(evaluate, num_workers=1) as fitness_of:
+    with host.pool(workers.evaluate, num_workers=1) as fitness_of:
         fitness, failures = fitness_of(population)
     assert np.isnan(fitness).all()
     assert [str(failure.error) for failure in failures] == [
         "the worker process died with exit code 1"
     ] * 2
-
-
-def sleeps(seconds: float) -> float:
-    """Sleep in a process of its own, whose id is written down, where it is for long."""
-    if seconds < 1:
-        time.sleep(seconds)
-    else:
-        subprocess.run([sys.executable, "-c", f"import time; time.sleep({seconds})"], check=True)
-    return seconds
 
 
 def _running(text: str) -> list[int]:
@@ -199,7 +136,7 @@ def _running(text: str) -> list[int]:
 
 def test_an_evaluation_that_never_returns_is_ended_with_what_it_started():
     # A process takes more than a second to start, and the first point has it all the same.
-    with host.executor(sleeps, num_workers=1, timeout=1) as submit:
+    with host.executor(workers.sleeps, num_workers=1, timeout=1) as submit:
         quick, never, after = submit(0.2), submit(4321.5), submit(0.1)
         assert quick.result() == 0.2
         with pytest.raises(TimeoutError, match=r"the evaluation took longer than 1 s"):
@@ -209,7 +146,7 @@ def test_an_evaluation_that_never_returns_is_ended_with_what_it_started():
 
 
 def test_what_is_unfinished_at_the_end_of_the_context_is_cancelled():
-    with host.executor(sleeps, num_workers=1) as submit:
+    with host.executor(workers.sleeps, num_workers=1) as submit:
         done, running, waiting = submit(0.0), submit(1000), submit(0.0)
         done.result()
         begin = time.monotonic()
@@ -222,13 +159,8 @@ def test_what_is_unfinished_at_the_end_of_the_context_is_cancelled():
         submit(0.0)
 
 
-def draws(seconds: float) -> tuple[int, float, float]:
-    time.sleep(seconds)
-    return os.getpid(), random.random(), float(np.random.random())
-
-
 def test_global_random_states_differ_between_workers_of_a_script_that_seeds_them():
-    with host.executor(draws, num_workers=2) as submit:
+    with host.executor(workers.draws, num_workers=2) as submit:
         found: dict[int, tuple[float, float]] = {}
         while len(found) < 2:
             for future in [submit(0.1), submit(0.1)]:
@@ -310,24 +242,10 @@ def test_a_script_that_never_leaves_the_context_ends(tmp_path):
     assert (process.returncode, process.stdout, process.stderr) == (0, "1\n", "")
 
 
-def _raises() -> None:
-    raise ImportError("no such simulator")
-
-
-class Unloadable:
-    """A function that arrives and cannot be loaded."""
-
-    def __call__(self, x):
-        return x
-
-    def __reduce__(self):
-        return _raises, ()
-
-
 def test_a_function_that_cannot_be_loaded_is_an_error_at_the_start():
     with (
         pytest.raises(ImportError, match="no such simulator"),
-        host.executor(Unloadable(), num_workers=2),
+        host.executor(workers.Unloadable(), num_workers=2),
     ):
         pass
 
@@ -335,7 +253,7 @@ def test_a_function_that_cannot_be_loaded_is_an_error_at_the_start():
 @pytest.mark.parametrize("setting", ["num_workers", "timeout"])
 def test_no_workers_and_no_time_are_refused(setting, refuses):
     settings: dict[str, Any] = {setting: 0}
-    with refuses(setting), host.pool(evaluate, **settings):
+    with refuses(setting), host.pool(workers.evaluate, **settings):
         pass
 
 
@@ -367,7 +285,7 @@ def test_a_script_without_a_main_guard_ends_with_the_reason(tmp_path):
 
 
 def test_a_population_of_another_shape_is_refused(refuses):
-    with host.pool(evaluate, num_workers=1) as fitness_of, refuses("population"):
+    with host.pool(workers.evaluate, num_workers=1) as fitness_of, refuses("population"):
         fitness_of(np.zeros(2))
 
 

@@ -17,7 +17,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import yaml
-from conftest import PLAIN_CLI, REPOSITORY, with_default_options
+from conftest import PLAIN_CLI, REPOSITORY
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -155,7 +155,8 @@ def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_cal
 def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
     command = [*PLAIN_CLI, "run", str(tiny), "--out"]
     folder = tmp_path / "home"
-    environment = {**with_default_options(), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
     tiny.write_text(TINY.replace("  plain: {label: plain}\n", ""))  # one method's compilation
     three = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
     for name, options, flags in (
@@ -172,7 +173,7 @@ def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_sam
     for name in ("first", "second"):
         record = json.loads((tmp_path / name / "environment.json").read_text())
         seconds[name] = sum(method["compile_seconds"] for method in record["methods"].values())
-    assert seconds["second"] < seconds["first"] / 3
+    assert seconds["second"] < seconds["first"] / 2
     a, b = (np.load(tmp_path / name / "latent.npz")["fitness"] for name in ("uncached", "second"))
     np.testing.assert_array_equal(a, b)
 
@@ -181,7 +182,7 @@ def test_a_control_task_runs_on_every_core(tmp_path):
     code = (
         "import sys, jax; from diffevo_jax.runs import cli; "
         "from diffevo_jax.runs.run import engine; "
-        "engine.run = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
+        "engine.build = lambda *_, **__: sys.exit(f'{jax.local_device_count()} devices'); "
         "cli.app(['run', 'fig4_cartpole', '--no-cache', '--set', 'methods={raw: {label: raw}}', "
         f"'--out', {str(tmp_path / 'out')!r}])"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.spatial import KDTree
+import scipy
 
 from diffevo_jax.optimize.arrays import CostSamples, finite
 
@@ -71,7 +71,7 @@ def _nearest(points: np.ndarray) -> Callable[..., Any]:
     A k-d tree in few dimensions; in more, where it looks at nearly all points, their distances.
     """
     if points.shape[1] <= TREE:
-        return KDTree(points).query
+        return scipy.spatial.KDTree(points).query
     lengths = np.sum(points**2, axis=1)
 
     def query(at: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,14 +92,14 @@ def _nearest(points: np.ndarray) -> Callable[..., Any]:
 
 def nearest_other(points: np.ndarray) -> np.ndarray:
     """Return the distance of each of two or more points `[N, D]` to the next, `[N]`."""
-    return KDTree(points).query(points, 2)[0][:, 1]
+    return scipy.spatial.KDTree(points).query(points, 2)[0][:, 1]
 
 
 def near_optima(points: np.ndarray, optima: np.ndarray) -> np.ndarray:
     """Which points `[N, D]` are nearer to an optimum than half the way to the next one, `[N]`."""
     if len(optima) < 2:
         return np.zeros(len(points), bool)
-    distance, place = KDTree(optima).query(points)
+    distance, place = scipy.spatial.KDTree(optima).query(points)
     return distance < nearest_other(optima)[place] / 2
 
 

@@ -9,7 +9,7 @@ with more individuals. A `SearchForAll` waits for the costs of its points;
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.spatial import KDTree
+import scipy
 
 from diffevo_jax import schedules
 from diffevo_jax.algorithm import Algorithm
@@ -210,7 +210,7 @@ def _pattern(
     points = one + here - there
     points = points[np.all((points >= 0) & (points <= 1), axis=1)]
     points = points[np.unique(np.round(points / MERGED), axis=0, return_index=True)[1]]
-    known = KDTree(np.concatenate([centres, samples]))
+    known = scipy.spatial.KDTree(np.concatenate([centres, samples]))
     return points[np.isinf(known.query(points, distance_upper_bound=2 * MERGED)[0])]
 
 
@@ -239,7 +239,7 @@ def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForA
     new = niches.begin(starts, costs, spreads, np.full(len(starts), size))
     if num_genes > TREE or not len(found.costs) or not len(starts):
         return _go_on(random, state._replace(niches=_joined(going, new)))
-    near = KDTree(found.points).query(starts)[1]
+    near = scipy.spatial.KDTree(found.points).query(starts)[1]
     ways = starts[:, None] + WAY[:, None] * (found.points[near] - starts)[:, None]
     return state._replace(phase="valleys", points=ways.reshape(-1, num_genes), new=new)
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import lstsq
+import scipy
 
 from diffevo_jax.optimize.arrays import CostSamples
 
@@ -83,7 +83,7 @@ def fit(samples: CostSamples, size: int) -> Quadratic:
     terms = weights[:, None] * _terms((points - centre) / scale, number)
     above = costs - costs[0]
     span = float(above[-1]) or 1.0
-    solution: Any = lstsq(terms, weights * (above / span), lapack_driver="gelsy")
+    solution: Any = scipy.linalg.lstsq(terms, weights * (above / span), lapack_driver="gelsy")
     return Quadratic(centre, scale, solution[0], float(costs[0]), span)
 
 

@@ -10,9 +10,7 @@ that was evaluated least.
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.optimize import minimize as scipy_minimize
-from scipy.special import ndtr
+import scipy
 
 from diffevo_jax.optimize.arrays import one_thread
 from diffevo_jax.optimize.space import Space, parameters, settled, to_unit
@@ -148,7 +146,7 @@ class _Process(NamedTuple):
             (scaled**2).sum(1)[:, None] + (self.features**2).sum(1) - 2 * scaled @ self.features.T
         )
         covariance = self.variance * _matern(np.maximum(squares, 0))[0]
-        half = solve_triangular(self.factor, covariance.T, lower=True)
+        half = scipy.linalg.solve_triangular(self.factor, covariance.T, lower=True)
         variance = np.maximum(self.variance - (half**2).sum(0), 1e-12)
         return covariance @ self.alpha, np.sqrt(variance)
 
@@ -169,7 +167,9 @@ def _process(
     covariance = variance * _matern(squares)[0]
     covariance[np.diag_indices(len(y))] += np.exp(theta[-1]) + NOISE
     factor = np.linalg.cholesky(covariance)
-    return _Process(scaled, lengths, variance, factor, cho_solve((factor, True), y), theta)
+    return _Process(
+        scaled, lengths, variance, factor, scipy.linalg.cho_solve((factor, True), y), theta
+    )
 
 
 def _fitted(
@@ -192,7 +192,7 @@ def _fitted(
             factor = np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
-        inverse = cho_solve((factor, True), np.eye(len(y)))
+        inverse = scipy.linalg.cho_solve((factor, True), np.eye(len(y)))
         alpha = inverse @ y
         half = 0.5 * (inverse - np.outer(alpha, alpha))
         gradient = np.empty_like(theta)
@@ -206,7 +206,7 @@ def _fitted(
     start = middle - 0.5 * (np.arange(number + 2) < number) if theta is None else theta
     bounds = [(-4, 4)] * number + [(-3, 3), (-14, 1)]
     options = {"maxiter": STEPS}
-    fit: Any = scipy_minimize(
+    fit: Any = scipy.optimize.minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
     )
     return _process(features, groups, y, fit.x)
@@ -273,6 +273,6 @@ def _log_improvement(mean: np.ndarray, deviation: np.ndarray, least: float) -> n
     """Return the logarithm of the expected improvement on `least`, also where it is tiny."""
     z = (least - mean) / deviation
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    near = np.log(np.maximum(density + z * ndtr(z), 1e-300))
+    near = np.log(np.maximum(density + z * scipy.special.ndtr(z), 1e-300))
     far = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(np.maximum(-z, 1.0))
     return np.where(z > -5, near, far) + np.log(deviation)

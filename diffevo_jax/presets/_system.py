@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
-from scipy.interpolate import CubicSpline
 
 from diffevo_jax.checks import Count, InputError, call_in_jax, check_count
 
@@ -258,7 +258,7 @@ def _basis(horizon: int, knots: int | None, interpolation: str) -> np.ndarray:
         )
     places, steps = np.linspace(0, horizon - 1, knots), np.arange(horizon)
     if interpolation == "cubic":
-        return CubicSpline(places, np.eye(knots), bc_type="natural")(steps)
+        return scipy.interpolate.CubicSpline(places, np.eye(knots), bc_type="natural")(steps)
     return np.stack([np.interp(steps, places, row) for row in np.eye(knots)], axis=1)
 
 
