@@ -595,25 +595,30 @@ def test_a_lattice_has_latents_a_floor_and_the_sample_size_as_tiles_have():
         )
 
 
-@jax.jit
-def _places_summed_at(place, x, log_weight, one_minus_alpha):
-    """How many nodes, and how many queries in full."""
-    counts = []
+def _places_summed_at(place, x, log_weight, one_minus_alpha) -> list[int]:
+    """How many nodes of each lattice, and at last how many queries in full."""
+    counts: list[int] = []
 
     def add_up(operands, count):
-        counts.append(count)
+        jax.debug.callback(lambda count: counts.append(int(count)), count, ordered=True)
         return nearby.part(operands, count)
 
     problem = make_operands(place, x, log_weight, one_minus_alpha)
     lattice.part(replace(problem, sample_size=False), add_up)
+    jax.effects_barrier()
     return counts
 
 
 def test_a_lattice_sums_at_fewer_places_than_there_are_individuals():
     x, z, log_weight = _many(2, 2)
-    nodes, left = _places_summed_at(z, x, log_weight, 0.5)
-    assert 81 < nodes < MANY / 10
-    assert left < MANY / 20
+    *nodes, left = _places_summed_at(z, x, log_weight, 0.5)
+    assert 81 < nodes[0] < MANY / 10
+    assert left < MANY / 50
+    # A ridge between steep slopes, which the first lattice cannot decide.
+    *nodes, left = _places_summed_at(z, x, 60 * jnp.abs(x[:, 0]), 0.5)
+    assert len(nodes) > 1
+    assert sum(nodes) < MANY / 4
+    assert left < MANY / 50
     # Late, each is alone; far from each other, the box around them is too large.
     assert _places_summed_at(z, x, log_weight, 1e-5) == [0, MANY]
     assert _places_summed_at(1e9 * z, x, log_weight, 0.5) == [0, MANY]

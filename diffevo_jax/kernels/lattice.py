@@ -40,6 +40,9 @@ _MEND = "'auto' takes any, and the lattice where it is faster"
 LEAST_QUERIES, LEAST_SUPPORTS = (2**14, 2**14, 2**16), 2**11
 
 _STEP = 0.25  # of the lattice, in widths of the kernel, at most
+# Lattices, each of half the step, for what the one before could not decide, if it is more than a
+# share of the individuals.
+_LATTICES, _LEFT = 4, 256
 _REACH = 4  # nodes to each side that a query is interpolated from
 # Largest error of the averages, in standard deviations of the genes, by extrapolation from the
 # differences of three orders; and the largest difference of two, as a share of the sums.
@@ -152,13 +155,31 @@ def part(operands: Operands, add_up: Callable[[Operands, jax.Array], Sums]) -> S
             concentration=concentration,
         )
 
-    lattice = make_lattice(geometry.query, geometry.slope, low, high)
-    at_nodes = values_at(lattice.place, jnp.where(lattice.fits, lattice.num_nodes, 0))
     spread = jnp.std(operands.value - operands.frame.centre, axis=0)
     spread = jnp.where(spread > 0, spread, 1)
-    values, good = _interpolate(lattice, at_nodes, geometry.slope, spread)
+
+    def carry_more(carry):
+        values, left, halvings, _ = carry
+        lattice = make_lattice(geometry.query, left, geometry.slope, low, high, halvings)
+        at_nodes = values_at(lattice.place, jnp.where(lattice.fits, lattice.num_nodes, 0))
+        rows = jnp.argsort(~left)
+        count = jnp.where(lattice.fits, jnp.sum(left), 0)
+        found, good = _interpolate(lattice, rows, count, at_nodes, geometry.slope, spread)
+        rows = jnp.where(good & (jnp.arange(n) < count), rows, n)
+        values = jax.tree.map(lambda a, b: a.at[rows].set(b, mode="drop"), values, found)
+        return values, left.at[rows].set(False, mode="drop"), halvings + 1, lattice.fits
+
+    def pays(carry) -> jax.Array:
+        _, left, halvings, fits = carry
+        return fits & (halvings < _LATTICES) & (jnp.sum(left) > n // _LEFT)
+
+    nothing = jax.tree.map(
+        lambda a: jnp.zeros((n, *a.shape[1:]), a.dtype),
+        jax.eval_shape(values_at, operands.query, n),
+    )
+    start = nothing, jnp.ones(n, bool), jnp.int32(0), jnp.asarray(True)
+    values, left, _, _ = jax.lax.while_loop(pays, carry_more, start)
     # The others in full, in an order that keeps them together.
-    left = ~(good & lattice.fits) | lattice.lone
     count = jnp.sum(left)
     rows = jnp.argsort(jnp.where(left, in_order(geometry.query, low, high), _LAST))
     in_full = values_at(geometry.query[rows], count)
@@ -176,19 +197,27 @@ def part(operands: Operands, add_up: Callable[[Operands, jax.Array], Sums]) -> S
     )
 
 
-def make_lattice(query: jax.Array, slope: jax.Array, low: jax.Array, high: jax.Array) -> Lattice:
-    """Lay a lattice around the queries, `[N, d]`.
+def make_lattice(
+    query: jax.Array,
+    left: jax.Array,
+    slope: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    halvings: jax.Array | int = 0,
+) -> Lattice:
+    """Lay a lattice around the queries, `[N, d]`, that are left, `[N]`.
 
     slope: of log2 weights in squared distance, `[]`. low, high: the box that orders places.
+    halvings: of the step.
     """
     (n, dim), axes = query.shape, jnp.arange(query.shape[1])
-    step = _few_digits(_STEP * jnp.sqrt(LOG2E / (-2 * slope)))
+    step = jnp.ldexp(_few_digits(_STEP * jnp.sqrt(LOG2E / (-2 * slope))), -jnp.asarray(halvings))
     steps = jnp.round(query / step)
-    fits = jnp.max(jnp.abs(steps)) < _FURTHEST
+    fits = jnp.max(jnp.abs(steps), where=left[:, None], initial=0) < _FURTHEST
     index = steps.astype(jnp.int32)
-    start = jnp.min(index, axis=0) - _REACH
-    index -= start
-    fits &= jnp.max(index) < _LONGEST - _REACH
+    start = jnp.min(index, axis=0, where=left[:, None], initial=_FURTHEST) - _REACH
+    index = jnp.where(left[:, None], index - start, _LONGEST)
+    fits &= jnp.max(index, where=left[:, None], initial=0) < _LONGEST - _REACH
     # An axis has what is within reach of a query, without the gaps.
     marks = jnp.zeros((dim, _LONGEST + 2 * _REACH + 1), jnp.int32)
     marks = marks.at[axes, index + _REACH + 1].set(1, mode="drop")
@@ -206,12 +235,13 @@ def make_lattice(query: jax.Array, slope: jax.Array, low: jax.Array, high: jax.A
     strides = jnp.cumprod(sizes) // sizes
     along = jnp.where(fits, rank[axes, jnp.minimum(index, _LONGEST - 1)], 0)
     cell = jnp.sum(along * strides, axis=1)
-    inhabitants = jnp.zeros(cells, jnp.int32).at[cell].add(1)
+    inhabitants = jnp.zeros(cells, jnp.int32)
+    inhabitants = inhabitants.at[jnp.where(left, cell, cells)].add(1, mode="drop")
     # A query that is alone is summed in full: the nodes around it would be as many.
     marks = _dilated(inhabitants > 1, strides)
     upto = jnp.cumsum(marks)
     count = upto[-1]
-    fits &= count <= nodes
+    fits &= (count <= nodes) & (2 * count <= jnp.sum(left))
     where = jnp.zeros(nodes, jnp.int32)
     where = where.at[jnp.where(marks, upto - 1, nodes)].set(jnp.arange(cells), mode="drop")
     along = where[:, None] // strides % sizes
@@ -233,11 +263,17 @@ def make_lattice(query: jax.Array, slope: jax.Array, low: jax.Array, high: jax.A
 
 
 def _interpolate(
-    lattice: Lattice, at_nodes: NodeSums, slope: jax.Array, spread: jax.Array
+    lattice: Lattice,
+    rows: jax.Array,
+    count: jax.Array,
+    at_nodes: NodeSums,
+    slope: jax.Array,
+    spread: jax.Array,
 ) -> tuple[NodeSums, jax.Array]:
     """Interpolate the values at the nodes, and say where they are near enough, `[N]`.
 
-    slope: of log2 weights in squared distance, `[]`. spread: of the genes, `[D]`.
+    rows: queries, of which the first `count` are interpolated. slope: of log2 weights in squared
+    distance, `[]`. spread: of the genes, `[D]`.
     """
     n, dim = lattice.between.shape
     around = np.array(list(itertools.product(range(-_REACH, _REACH + 1), repeat=dim)))
@@ -249,7 +285,7 @@ def _interpolate(
     kinds = jnp.arange(1, 2 if at_nodes.concentration is None else 3, dtype=slope.dtype)
 
     def block(args) -> tuple[NodeSums, jax.Array]:
-        cell, between = args
+        cell, between, lone = args
         nodes = lattice.number[cell[:, None] + offsets]
         bits, mean, concentration = jax.tree.map(lambda a: a[nodes], at_nodes)
         level, centre = bits[:, middle], mean[:, middle]
@@ -266,7 +302,7 @@ def _interpolate(
         x = jnp.einsum("oqs,qsd->oqd", shares, mean - centre[:, None], precision=_HIGHEST)
         far, further = jnp.max(jnp.abs(x[:-1] - x[1:]) / spread, axis=-1)
         # Each order is nearer than the one below by about the same factor.
-        good = (far <= _ERROR) | (far**2 <= _ERROR * further)
+        good = ~lone & ((far <= _ERROR) | (far**2 <= _ERROR * further))
         good &= jnp.all(jnp.abs(sums[:, 0] - sums[:, 1]) <= _SHARE * sums[:, 0], axis=0)
         rise = jnp.sum(tilt * between, axis=-1) + jnp.log2(sums[:, 0])
         if concentration is not None:
@@ -275,8 +311,9 @@ def _interpolate(
         return NodeSums(bits, centre + x[0], concentration), good
 
     size = min(n, max(1, _ENTRIES // (len(around) * (at_nodes.mean.shape[1] + 2))))
-    arrays = [cut(a, size, mode="edge") for a in (lattice.cell, lattice.between)]
-    results = first(block, arrays, jnp.where(lattice.fits, -(-n // size), 0))
+    arrays = lattice.cell, lattice.between, lattice.lone
+    arrays = [cut(a[rows], size, mode="edge") for a in arrays]
+    results = first(block, arrays, -(-count // size))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], results)
 
 

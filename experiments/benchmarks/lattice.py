@@ -39,6 +39,7 @@ PICTURE = Path(__file__).parents[2] / "docs" / "scaling.png"
 LEVELS, SHARE = 25, 8192
 SIZES = (1024, 4096, 16_384, 65_536, 100_000, 300_000, 1_000_000)
 MOST_TILED, ROUNDS = 65_536, 3
+RUNS = [("paper", MOST_TILED, ROUNDS), ("own", MOST_TILED, ROUNDS), ("paper", SIZES[-1], 1)]
 WAYS = {"auto": "lattice", "tiled": "all pairs", "dense": "dense", "evosax": "evosax"}
 
 
@@ -72,14 +73,14 @@ def levels(settings: str, n: int, rounds: int) -> Iterator[dict[str, Any]]:
         after, info = state, None
         for turn in range(rounds + (level == 0)):
             for name, step in reversed(steps.items()):  # what "auto" gives is what goes on
-                if name == "tiled" and turn > (level == 0):
-                    continue  # once a level: it is the same at all
+                if name == "tiled" and (level % 6 or turn > (level == 0)):
+                    continue  # it is the same at all levels
                 begin = time.perf_counter()
                 after, info = jax.block_until_ready(step(key, state, fitness))
                 if turn or level:  # the first compiles
                     seconds[name].append(time.perf_counter() - begin)
         row = {"settings": settings, "n": n, "level": level}
-        row |= {name: statistics.median(times) for name, times in seconds.items()}
+        row |= {name: statistics.median(times) for name, times in seconds.items() if times}
         if settings == "paper" and info is not None:
             row["one_minus_alpha"] = float(de.schedules.cosine(LEVELS).one_minus_alpha[-1 - level])
             row["error"] = error(state.population, fitness, row["one_minus_alpha"], info.x0)
@@ -123,7 +124,7 @@ def sizes(rounds: int) -> Iterator[dict[str, Any]]:
             if n <= MOST_DENSE:
                 functions |= {"dense": ours("dense", 0.5), "evosax": evosax(0.5)}
             calls = {name: compiled(f, *arguments)[0] for name, f in functions.items()}
-            row = {"dim": dim, "n": n, **interleaved(calls, rounds)}
+            row = {"dim": dim, "n": n, **interleaved(calls, rounds if dim == 2 else 1)}
             if n > MOST_TILED:
                 row["tiled"] = all_pairs(n)
             print_row(row)
@@ -175,10 +176,7 @@ def main() -> None:
         "run": lambda: whole_run(SIZES[-1]),
         "sizes": lambda: list(sizes(ROUNDS)),
         "levels": lambda: [
-            row
-            for n, rounds in ((MOST_TILED, ROUNDS), (SIZES[-1], 1))
-            for settings in ("paper", "own")
-            for row in levels(settings, n, rounds)
+            row for settings, n, rounds in RUNS for row in levels(settings, n, rounds)
         ],
     }
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
