@@ -75,7 +75,6 @@ READ = {
     "latents": ("Latent spaces that follow the search", "variants.md"),
     "learned": ("Denoisers that learn", "howto/learned.md"),
     "loop": ("Whole runs", "rollouts.md"),
-    "million": ("A million individuals", "estimator.md"),
     "minimize": ("minimize and others", "minimize.md"),
     "minimize_few": ("minimize at few evaluations", "minimize.md"),
     "minimize_valleys": ("minimize where valleys are many", "minimize.md"),
@@ -87,6 +86,7 @@ READ = {
     "pyribs": ("Quality-diversity", "diversity.md"),
     "rollouts": ("Roll-outs", "rollouts.md"),
     "sample": ("Draws from densities", "sampling.md"),
+    "lattice": ("Many individuals", "scaling.md"),
     "scaling": ("Many devices", "scaling.md"),
     "settings": ("Settings", "settings.md"),
     "tuning": ("Tuning a model", "minimize.md"),
@@ -94,11 +94,6 @@ READ = {
 }
 # Results of another setting of a script: the script, how it is called, what it measures.
 OF_ANOTHER = {
-    "million": (
-        "estimator",
-        "--million",
-        "The x0 estimate of a million individuals: time and memory.",
-    ),
     "bbob_few": (
         "bbob",
         "--few --genes 5 --seeds 5",
@@ -154,6 +149,11 @@ PICTURES = {
         "Archives of the best of every behaviour",
         "diversity.md",
         "python experiments/benchmarks/pyribs.py --draw",
+    ),
+    "scaling.png": (
+        "Seconds an estimate against individuals",
+        "scaling.md",
+        "python experiments/benchmarks/lattice.py --draw",
     ),
     "sampling.png": (
         "Draws from a mixture, a banana and a ring",

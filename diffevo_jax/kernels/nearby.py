@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from diffevo_jax.kernels.exp2 import exp2
 from diffevo_jax.kernels.geometry import direct
-from diffevo_jax.kernels.tiled import FOLDS, FURTHEST, cut, fold
+from diffevo_jax.kernels.tiled import FOLDS, FURTHEST, cut, sum_squares
 from diffevo_jax.kernels.types import Operands, Sums
 
 QUERIES, SUPPORTS = 512, 512  # of a tile
@@ -67,18 +67,18 @@ def part(operands: Operands, count: jax.Array) -> Sums:
             distances = (geometry.add_squares(*piece, query) for piece in pieces)
             return reduce(jnp.minimum, distances, nearest)
 
-        folded = SUPPORTS // FOLDS, QUERIES
-        nearest = over(least <= most, find, jnp.full(folded, FURTHEST, dtype))
+        start = jnp.full((SUPPORTS // FOLDS, QUERIES), FURTHEST, dtype)
+        nearest = over(least <= most, find, start)
         nearest = jnp.min(nearest, axis=0)
 
         def add(sums, handicap, place, rows):
             total, squares = sums
             w = exp2(slope * (geometry.add_squares(handicap, place, query) - nearest))
             if operands.sample_size:
-                squares = squares + fold(jnp.add, w**2)
+                squares = squares + sum_squares(w)
             return total + jnp.matmul(rows, w, precision=_HIGHEST), squares
 
-        nothing = jnp.zeros((genes + 1, QUERIES), dtype), jnp.zeros(folded, dtype)
+        nothing = jnp.zeros((genes + 1, QUERIES), dtype), jnp.zeros((1, QUERIES), dtype)
         near = least <= jnp.max(nearest) + _BITS / -slope
         total, squares = over(near, add, nothing)
         return slope * nearest, jnp.sum(squares, axis=0), total

@@ -261,9 +261,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="error, speed and memory of the x0 estimate")
     parser.add_argument("--output", type=Path, help="JSON file; default: results/ by device name")
     parser.add_argument("--quick", action="store_true", help="the smallest cases, few rounds")
-    parser.add_argument(
-        "--million", action="store_true", help="only N = 1,000,000, some 15 minutes on 2 cores"
-    )
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
@@ -273,30 +270,25 @@ def main() -> None:
 
     on_cpu = jax.default_backend() == "cpu"
     report: dict[str, Any] = device()
-    if arguments.million:
-        report["memory"] = [memory(Case(1_000_000, 2, 2), "auto")]
-        print_row(report["memory"][0])
+    report["limits"] = limits()
+    print_row(report["limits"])
+    report["speed"] = []
+    for case in CASES[:2] if arguments.quick else CASES + ([] if on_cpu else LARGE):
+        for level in LEVELS if case.n < 20_000 and case.genes < 1000 else ["middle"]:
+            rounds = 3 if arguments.quick or case.n > 8192 else 9
+            report["speed"].append(compare(case, level, report["limits"], rounds))
+            print_row(report["speed"][-1])
+    if on_cpu:
+        large = Case(4096 if arguments.quick else 65_536, 2, 2)
+        cases = [(large, "auto"), (Case(4096, 2, 2), "dense")]
+        report["memory"] = [memory(*case) for case in cases]
+        for row in report["memory"]:
+            print_row(row)
     else:
-        report["limits"] = limits()
-        print_row(report["limits"])
-        report["speed"] = []
-        for case in CASES[:2] if arguments.quick else CASES + ([] if on_cpu else LARGE):
-            for level in LEVELS if case.n < 20_000 and case.genes < 1000 else ["middle"]:
-                rounds = 3 if arguments.quick or case.n > 8192 else 9
-                report["speed"].append(compare(case, level, report["limits"], rounds))
-                print_row(report["speed"][-1])
-        if on_cpu:
-            large = Case(4096 if arguments.quick else 65_536, 2, 2)
-            cases = [(large, "auto"), (Case(4096, 2, 2), "dense")]
-            report["memory"] = [memory(*case) for case in cases]
-            for row in report["memory"]:
-                print_row(row)
-        else:
-            statistics = jax.local_devices()[0].memory_stats() or {}
-            report["peak_bytes"] = statistics.get("peak_bytes_in_use")
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        report["peak_bytes"] = statistics.get("peak_bytes_in_use")
     name = re.sub(r"\W+", "-", report["device"]).strip("-").lower()
-    kind = "million" if arguments.million else "estimator"
-    output = arguments.output or RESULTS / f"{kind}-{name}.json"
+    output = arguments.output or RESULTS / f"estimator-{name}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote {output}")

@@ -149,10 +149,10 @@ def draw(report: dict[str, Any]) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4))
         axes = figure.add_subplot()
-        for colour, (name, label) in zip(ORDER, WAYS.items(), strict=False):
+        for (colour, marker), (name, label) in zip(ORDER, WAYS.items(), strict=False):
             rows = [row for row in report["sizes"] if name in row and row["dim"] == 2]
             n, seconds = [row["n"] for row in rows], [row[name] for row in rows]
-            axes.plot(n, seconds, marker="o", color=colour)
+            axes.plot(n, seconds, marker=marker, color=colour)
             axes.annotate(
                 label,
                 (n[-1], seconds[-1]),
