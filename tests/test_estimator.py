@@ -659,7 +659,7 @@ def test_auto_takes_the_lattice_from_its_worth_on():
 
 def test_a_lattice_names_what_it_does_not_take(refuses):
     x, z, log_weight = _many(2, 4)
-    some = slice(0, 100)
+    some, equal = slice(0, 100), jnp.ones_like(z)
 
     def estimate(x, log_weight, **settings):
         de.estimate_x0(x, log_weight, 0.5, implementation="lattice", **settings)
@@ -667,15 +667,17 @@ def test_a_lattice_names_what_it_does_not_take(refuses):
     for call in (
         lambda: estimate(x, log_weight),  # four dimensions
         lambda: estimate(z[some], log_weight[some]),
-        lambda: estimate(x, log_weight, z_t=jnp.ones_like(z)),
+        lambda: estimate(x, log_weight, z_t=equal),
         lambda: estimate(x, log_weight, z_t=1e6 * z),
     ):
         with refuses("implementation"):
             call()
+    with refuses("implementation"):  # of arrays that are known while the caller is traced
+        jax.jit(lambda: estimate(x, log_weight, z_t=equal))()
     with jax.enable_x64(True), refuses("implementation"):
         estimate(z.astype(float), log_weight)
     # "auto" takes them all.
-    for place in (jnp.ones_like(z), 1e6 * z):
+    for place in (equal, 1e6 * z):
         one = de.estimate_x0(x, log_weight, 0.5, z_t=place)[::16]
         np.testing.assert_allclose(one, _by_tiles(x, log_weight, 0.5, place).x0, rtol=0, atol=1e-5)
 

@@ -10,10 +10,11 @@ nearest to a query, and with t the slope of log S there,
 is the moment generating function of the posterior's places about their mean, near 1 and flat
 however steep S is: it is what Lagrange's polynomials interpolate, and F times the averages.
 
-What the lattice cannot decide is summed in full: queries shared by supports many widths apart,
-which two orders of interpolation tell by their difference; queries alone in their cell; and all
-where the nodes are too many. Steps of the lattice have few digits, so that nodes and a query's
-place between them are exact in float32.
+What the lattice cannot decide, queries shared by supports many widths apart, three orders of
+interpolation tell by their differences. A lattice of half the step takes these, and one of a
+quarter. What is left then is summed in full: queries alone in their cell, and all where the nodes
+are too many. Steps have few digits, so that nodes and a query's place between them are exact in
+float32.
 """
 
 import itertools
@@ -120,7 +121,8 @@ def check_places(query: jax.Array, alpha_t, one_minus_alpha) -> None:
         return
     rest = 1 - float(alpha_t) if one_minus_alpha is None else float(one_minus_alpha)
     width = math.sqrt(rest / math.sqrt(float(alpha_t)))
-    span = float(jnp.max(jnp.ptp(query, axis=0))) / width
+    with jax.ensure_compile_time_eval():  # also where the caller is traced
+        span = float(jnp.max(jnp.ptp(query, axis=0))) / width
     most = _STEP / 2 * (_LONGEST - 2 * _REACH)
     if span == 0:
         raise InputError("implementation", "places that differ for 'lattice'", "all equal", _MEND)
@@ -216,7 +218,7 @@ def make_lattice(
     fits = jnp.max(jnp.abs(steps), where=left[:, None], initial=0) < _FURTHEST
     index = steps.astype(jnp.int32)
     start = jnp.min(index, axis=0, where=left[:, None], initial=_FURTHEST) - _REACH
-    index = jnp.where(left[:, None], index - start, _LONGEST)
+    index = jnp.where(left[:, None], index - start, 2 * _LONGEST)
     fits &= jnp.max(index, where=left[:, None], initial=0) < _LONGEST - _REACH
     # An axis has what is within reach of a query, without the gaps.
     marks = jnp.zeros((dim, _LONGEST + 2 * _REACH + 1), jnp.int32)
