@@ -50,7 +50,11 @@ def _posterior(kernel, operands: Operands) -> Posterior:
 # The interpreter of GPUs takes seconds to compile: tests that can share a shape share it.
 SOLVE = {name: jax.jit(partial(_posterior, kernel)) for name, kernel in KERNELS.items()}
 MAKE = jax.jit(make_operands, static_argnames="own")
-EVERY = pytest.mark.parametrize("kernel", KERNELS)
+# The walk through the supports is that of "gpu"; three tests run it by Triton's launch always.
+EVERY = pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(name, marks=pytest.mark.slow if name == "triton" else ()) for name in KERNELS],
+)
 A100 = jax.sharding.AbstractDevice("NVIDIA A100-SXM4-40GB", num_cores=108, platform="gpu")
 LOWER = [
     (gpu, "cuda", "@mosaic_gpu_v2("),
