@@ -97,7 +97,8 @@ def estimate_posterior(
 ) -> Posterior:
     """Do what `estimate_x0` does, and return log-evidence and effective sample size beside x0.
 
-    sample_size: False leaves the sums for the sample size out, for a tenth of the time; it is NaN.
+    sample_size: False leaves the sums for the sample size out, which take half as long as the
+        average; it is NaN. From a lattice it is within 1e-3.
     """
     _check_numbers(alpha_t, one_minus_alpha, floor)
     check_implementation(implementation)
