@@ -537,7 +537,10 @@ def evaluations(name, cost, dim, start, target, *, sigma, at_most, seeds=4, **se
 
 @pytest.mark.parametrize(
     ("cost", "dim", "target", "published"),
-    [(hyper_ellipsoid, 30, 1e-10, 5.9e3), (ellipsoid, 20, 1e-9, 5.4e3)],
+    [
+        pytest.param(hyper_ellipsoid, 30, 1e-10, 5.9e3, marks=pytest.mark.slow),
+        (ellipsoid, 20, 1e-9, 5.4e3),
+    ],
 )
 def test_sep_cma_es_takes_as_many_evaluations_as_published(x64, cost, dim, target, published):
     """Ros and Hansen 2008, Tables 2 and 3, from 1 with sigma 1; evosax's own takes twice as many.

@@ -169,6 +169,7 @@ def test_roll_outs_over_devices_and_processes_draw_as_on_one(tmp_path):
         np.testing.assert_array_equal(other, first)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_all_resume(config, alone, tmp_path):
     out = tmp_path / "out"
     _kill_one(config, out)

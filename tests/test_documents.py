@@ -25,7 +25,6 @@ from experiments.covers import cover
 
 README = (REPOSITORY / "README.md").read_text()
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
-QUICK_NOTEBOOKS = ("01",)  # these run in every test, the others before a release
 
 
 DOCS = REPOSITORY / "docs"
@@ -115,15 +114,8 @@ def test_a_notebook_opens_with_the_picture_that_it_makes(path):
     assert place.read_bytes() == picture
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path, marks=() if path.stem[:2] in QUICK_NOTEBOOKS else pytest.mark.slow, id=path.stem
-        )
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_top_to_bottom(path, monkeypatch):
     # The kernel of this very interpreter, whatever kernels are installed beside it.
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)

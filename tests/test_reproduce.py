@@ -584,9 +584,8 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize(
     "part",
     [
-        *(pytest.param(part, marks=pytest.mark.slow) for part in (fig3, fig4, control)),
+        *(pytest.param(part, marks=pytest.mark.slow) for part in (fig3, fig4, control, schedules)),
         temperature,
-        schedules,
     ],  # fig3 compiles 30 programs, fig4 and control take 14 s each
     ids=lambda part: part.__name__,
 )

@@ -394,7 +394,9 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
     assert len(figure.draw(tmp_path / "out")) == 2
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_ctrl_c_and_a_schedulers_end_say_what_they_kept(tiny, tmp_path, sent):
     out = tmp_path / "out"
     command = [*PLAIN_CLI, "run", str(tiny)]

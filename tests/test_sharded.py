@@ -196,7 +196,8 @@ def test_gradients_are_those_of_the_formula(choose, way, genes):
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("way", ["gather", pytest.param("ring", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["gather", "ring"])
 def test_a_lattice_on_every_device_is_the_tiles_on_one(choose, way):
     choose(way)
     case = _case("clusters", lattice.LEAST_QUERIES[1], 2, 2)
