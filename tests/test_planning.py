@@ -224,6 +224,18 @@ def test_a_controller_goes_on_from_its_plan_moved_on_by_one_step():
     np.testing.assert_array_equal(after.committed, control[None])
 
 
+def test_the_best_roll_outs_take_part_in_the_next_step_moved_on():
+    settings = {**SMALL, "rollouts": 48, "noise": (0.02, 0.01)}
+    controller = de.presets.mpc(slide, away, **settings)
+    memory = controller.init()
+    assert memory.kept.shape == (2, 8, 1)
+    good = memory._replace(kept=jnp.full_like(memory.kept, -0.3))
+    after, control = controller.step(KEY, good, START)
+    assert control[0] < -0.2  # ten times the noise around the plan
+    np.testing.assert_allclose(after.kept, good.kept, atol=0.1)
+    np.testing.assert_array_equal(after.kept[:, -1], after.kept[:, -2])
+
+
 def test_one_level_and_a_share_of_noise_for_what_comes_first():
     settings = {**SMALL, "rollouts": 100, "num_levels": 1, "first": 0.01, "noise": (0.5, 0.1)}
     controller = de.presets.mpc(slide, away, **settings)

@@ -35,13 +35,14 @@ class Descent(NamedTuple):
 
     best: the best roll-out. target: the last weighted mean, `[D]`. shape: the root of the noise's
     covariance, `[D, D]`, None where there was none. spread: the deviation of the first level's
-    features, `[d]`.
+    features, `[d]`. kept: the best genomes of the last level, `[K, D]`, None where none are.
     """
 
     best: Candidate
     target: jax.Array
     shape: jax.Array | None
     spread: jax.Array
+    kept: jax.Array | None
 
 
 def descend(
@@ -56,6 +57,7 @@ def descend(
     temperature: Positive,
     shape: jax.Array | None = None,
     learns: ArrayLike = True,
+    kept: jax.Array | None = None,
 ) -> Descent:
     """Go down the lowest `levels` of a schedule; the first roll-out of a level is the target.
 
@@ -63,6 +65,8 @@ def descend(
     origin: `[D]`, where it begins. width: `[D]` or `[]`, the noise of alpha 0.
     shape: a root of the noise's covariance to begin with, `[D, D]`; None leaves the noise round.
     learns: whether the shape is learned.
+    kept: genomes, `[K, D]`, that the first level evaluates as well, in the place of samples; each
+        level after it those of the one before that were best.
     """
 
     def evaluate_around(population: jax.Array) -> tuple[RollOut, jax.Array]:
@@ -85,12 +89,17 @@ def descend(
     nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape[1:], jnp.nan, leaf.dtype), shapes)
 
     def generation(place: jax.Array, carry: Any) -> Any:
-        state, (best, target, shape, spread) = carry
+        state, (best, target, shape, spread, kept) = carry
         steps = (state.population - target).at[0].set(0)
         if shape is not None:
             steps = steps @ shape.T
-        state = state._replace(population=target + steps)
-        outcome, fitness = evaluate_around(state.population)
+        population = target + steps
+        if kept is not None:
+            population = population.at[1 : 1 + len(kept)].set(kept)
+        state = state._replace(population=population)
+        outcome, fitness = evaluate_around(population)
+        if kept is not None:
+            kept = population[jnp.argsort(-fitness)[: len(kept)]]
         best = _better(best, Candidate(state.population, outcome))
         state, info = algorithm.step(keys[place], state, fitness)
         if shape is not None:
@@ -99,12 +108,15 @@ def descend(
                 learns, _learn, lambda shape, *_: shape, *(shape, steps, info.log_weight)
             )
         spread = jnp.where(place == 0, jnp.nanstd(outcome.features, axis=0), spread)
-        return state, Descent(best, info.x0[0], shape, spread)
+        return state, Descent(best, info.x0[0], shape, spread, kept)
 
-    found = Descent(Candidate(centre, nothing), centre, shape, nothing.features)
+    if kept is not None:
+        kept = (kept - origin) / width
+    found = Descent(Candidate(centre, nothing), centre, shape, nothing.features, kept)
     _, found = jax.lax.fori_loop(0, levels, generation, (state, found))
     best = found.best._replace(genome=origin + width * found.best.genome)
-    return found._replace(best=best, target=origin + width * found.target)
+    kept = None if found.kept is None else origin + width * found.kept
+    return found._replace(best=best, target=origin + width * found.target, kept=kept)
 
 
 def _learn(shape: jax.Array, steps: jax.Array, log_weight: jax.Array) -> jax.Array:

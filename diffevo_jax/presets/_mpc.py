@@ -21,16 +21,20 @@ from diffevo_jax.checks import (
 from diffevo_jax.presets._descent import check_noise, descend, falling, warn_without_cost
 from diffevo_jax.presets._system import Interpolation, evaluator, make_model
 
+KEPT = 12  # of so many roll-outs of a level, the best one goes on to the next
+
 
 class MPCMemory(NamedTuple):
     """What a controller carries from one control step to the next.
 
     controls: the plan from the present step on, `[H, m]`. committed: controls that were sent and
-        have not arrived yet, the next one to arrive first, `[delay, m]`.
+        have not arrived yet, the next one to arrive first, `[delay, m]`. kept: the best roll-outs'
+        controls from the present step on, `[K, H, m]`.
     """
 
     controls: jax.Array
     committed: jax.Array
+    kept: jax.Array
 
 
 class MPC(NamedTuple):
@@ -71,8 +75,10 @@ def mpc(
     The plan of the step before, its last control repeated, is brought to a middle level of noise
     and denoised in a few levels, as in DIAL-MPC (Xue, Pan, Yi, Qu, Shi 2024,
     https://arxiv.org/abs/2409.15610), whose second annealing, over the horizon, is `first`. The
-    plan before is itself a roll-out of the first level, and the control is the last target's. Both
-    functions are pure, compiled once for states of one shape, and run inside jit, vmap and scan.
+    plan before is itself a roll-out of the first level, and so are the best twelfth of the step
+    before, moved on (Pinneri et al. 2020, https://arxiv.org/abs/2008.06389); the control is the
+    last target's. Both functions are pure, compiled once for states of one shape, and run inside
+    jit, vmap and scan.
 
     step_fn, stage_cost, terminal_cost, horizon, bounds, constraint, knots, interpolation,
         temperature: see `plan`. The system may differ from step_fn, by noise for example: every
@@ -122,7 +128,8 @@ def mpc(
         if controls is not None and jnp.shape(controls) != middle.shape:
             raise InputError("controls", f"a plan of shape {middle.shape}", jnp.shape(controls))
         plan = middle if controls is None else jnp.asarray(controls, middle.dtype)
-        return MPCMemory(plan, jnp.broadcast_to(middle[0], (delay, num_controls)))
+        committed = jnp.broadcast_to(middle[0], (delay, num_controls))
+        return MPCMemory(plan, committed, jnp.broadcast_to(plan, (size // KEPT, *plan.shape)))
 
     def search(
         key: jax.Array, memory: MPCMemory, state: Any
@@ -136,11 +143,14 @@ def mpc(
             origin=model.genome(memory.controls),
             width=width,
             temperature=temperature,
+            kept=jax.vmap(model.genome)(memory.kept),
         )
         controls = model.controls(found.target)
         sent = jnp.concatenate([memory.committed, controls[:1]])
-        onwards = jnp.concatenate([controls[1:], controls[-1:]])
-        return MPCMemory(onwards, sent[1:]), controls[0], found.best.outcome.cost
+        assert found.kept is not None
+        kept = jax.vmap(model.controls)(found.kept)
+        memory = MPCMemory(_moved_on(controls), sent[1:], jax.vmap(_moved_on)(kept))
+        return memory, controls[0], found.best.outcome.cost
 
     compiled = jax.jit(search)
 
@@ -151,3 +161,8 @@ def mpc(
         return memory, control
 
     return MPC(init, step)
+
+
+def _moved_on(controls: jax.Array) -> jax.Array:
+    """Return controls `[H, m]` from the next step on, the last one repeated."""
+    return jnp.concatenate([controls[1:], controls[-1:]])
