@@ -59,7 +59,7 @@ def mpc(
     constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 384,
     num_levels: Count = 2,
-    noise: tuple[float, float] = (0.8, 0.3),
+    noise: tuple[float, float] = (0.8, 0.4),
     first: Share = 1.0,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
