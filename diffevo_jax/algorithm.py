@@ -1,6 +1,5 @@
 """What an optimiser is, and the loop around it: Algorithm, make_algorithm, evolve."""
 
-import inspect
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,16 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import (
     InputError,
     call_in_jax,
+    check_array,
     check_count,
     check_key,
     check_population,
+    check_takes,
+    check_tree,
     concrete,
 )
 from diffevo_jax.problem import Problem, check_memory
@@ -139,7 +140,7 @@ def make_algorithm(
         size = len(population)
         last = ENDLESS if num_generations is None else num_generations - 1
         state = init(key, placed(population, size), jnp.asarray(last, jnp.int32))
-        return placed(jax.tree.map(jnp.asarray, state), size)
+        return placed(check_tree("init", state), size)
 
     def checked_step(
         key: jax.Array,
@@ -149,9 +150,11 @@ def make_algorithm(
         aux: Any = (),
     ) -> tuple[Any, Any]:
         check_key(key)
-        size = len(state.population)
+        size = len(check_state(state).population)
         fitness = _check_fitness(fitness, size)
-        genomes = state.population if population is None else _check_evaluated(population, state)
+        genomes = state.population
+        if population is not None:
+            genomes = _check_evaluated("population", population, state).astype(genomes.dtype)
         genomes = placed(genomes, size)
         if not has_aux and not (isinstance(aux, tuple) and not aux):
             raise InputError("aux", "none, for the algorithm has no use of it", type(aux).__name__)
@@ -168,6 +171,14 @@ def make_algorithm(
     return Algorithm(checked_init, checked_step, num_generations, has_aux)
 
 
+def check_state(state: Any) -> Any:
+    """Return a state; raise InputError where it is none, such as the (state, info) of a step."""
+    if not hasattr(state, "population"):
+        advice = "init returns it, and step returns (state, info)"
+        raise InputError("state", "an optimiser's state", type(state).__name__, advice)
+    return state
+
+
 def descriptors_of(aux: Any, size: int) -> jax.Array | None:
     """Return how individuals behave, aux["descriptors"] `[N, k]`; None where aux says nothing.
 
@@ -176,10 +187,11 @@ def descriptors_of(aux: Any, size: int) -> jax.Array | None:
     descriptors = aux.get("descriptors") if isinstance(aux, dict) else None
     if descriptors is None:
         return None
-    shape = jnp.shape(descriptors)
-    if len(shape) != 2 or shape[0] != size:
-        raise InputError("descriptors", f"shape ({size}, k), one row per individual", shape)
-    return jnp.asarray(descriptors)
+    expected = f"shape ({size}, k), one row per individual"
+    descriptors = check_array("descriptors", descriptors, expected)
+    if descriptors.ndim != 2 or len(descriptors) != size:
+        raise InputError("descriptors", expected, descriptors.shape)
+    return descriptors
 
 
 def evolve(
@@ -230,8 +242,8 @@ def evolve(
             f"{algorithm!r:.80}",
             "evolve takes (key, algorithm, problem, population)",
         )
-    settings = _fitness_settings(problem, population, has_key, has_aux, repair)
-    run = _make_run(algorithm, keep, *settings)
+    settings = _settings(problem, population, keep, has_key, has_aux, repair)
+    run = _make_run(algorithm, *settings)
     running = begin(key, algorithm, population, start=start, problem=problem)
     keys = jax.random.split(key, _length(algorithm, start, num_generations))
     running, (kept, generations) = run(running, keys)
@@ -262,12 +274,11 @@ def begin(
     state = algorithm.init(jax.random.fold_in(check_key(key), INIT), population)
     if start is not None:
         last = (algorithm.num_generations or ENDLESS) - 1
-        if not isinstance(start, int | np.integer) or not 0 <= start <= last:
-            raise InputError("start", f"a level from 0 to {last}", start)
+        start = check_count("start", start, least=0, most=last)
         state = state._replace(t=jnp.full_like(state.t, start))
     memory = ()
     if isinstance(problem, Problem) and problem.init is not None:
-        memory = jax.tree.map(jnp.asarray, problem.init(jax.random.fold_in(key, REMEMBER)))
+        memory = check_tree("init", problem.init(jax.random.fold_in(key, REMEMBER)))
     return Running(state, no_best(state.population), memory)
 
 
@@ -290,8 +301,7 @@ def make_generation(
     Scanning it from `begin` over `split(key, T)` in several pieces gives what `evolve` gives in
     one. Arguments: see `evolve`.
     """
-    settings = _fitness_settings(problem, None, has_key, has_aux, repair)
-    return _generation(algorithm, keep, *settings)
+    return _generation(algorithm, *_settings(problem, None, keep, has_key, has_aux, repair))
 
 
 def _generation(
@@ -307,7 +317,8 @@ def _generation(
         key_fitness, key_step = jax.random.split(key)
         population = running.state.population
         if repair is not None:
-            population = repair(population)
+            population = call_in_jax("repair", repair, population)
+            population = _check_evaluated("repair", population, running.state)
         arguments = (key_fitness,) if has_key else ()
         if has_memory:
             arguments += (check_memory("memory", running.memory),)
@@ -332,7 +343,8 @@ def _generation(
         beside = {"aux": aux[0]} if algorithm.has_aux and aux else {}
         state, info = algorithm.step(key_step, running.state, fitness, *evaluated, **beside)
         best = _better(running.best, info.population, _worth(info.fitness, *aux))
-        return Running(state, best, memory), keep(info, *aux)
+        kept = check_tree("keep", call_in_jax("keep", keep, info, *aux))
+        return Running(state, best, memory), kept
 
     return generation
 
@@ -423,60 +435,47 @@ def _better(best: Best, population: jax.Array, fitness: jax.Array) -> Best:
     )
 
 
-def _fitness_settings(
+def _settings(
     problem: Problem | Callable[..., Any],
     population: Any,
+    keep: Callable[..., Any],
     has_key: bool,
     has_aux: bool,
     repair: Callable[[jax.Array], jax.Array] | None,
-) -> tuple[Callable[..., Any], bool, bool, Any, bool]:
-    """Take fitness_fn, has_key, has_aux, repair from a problem, or check those of a function.
+) -> tuple[Callable[..., Any], Callable[..., Any], bool, bool, Any, bool]:
+    """Return keep; fitness_fn, has_key, has_aux, repair of a problem, or those of a function.
 
     Last, whether it has a memory.
     """
     if not isinstance(problem, Problem):
-        _check_arguments(problem, has_key)
-        return problem, has_key, has_aux, repair, False
-    for name, value in (("has_key", has_key), ("has_aux", has_aux), ("repair", repair)):
-        if value:
-            raise InputError(name, "none beside a Problem, which has its own", value)
-    shape = getattr(population, "shape", ())
-    if len(shape) == 2 and shape[1] != problem.num_genes:
-        raise InputError("population", f"genomes of the problem's {problem.num_genes} genes", shape)
-    has_memory = problem.init is not None
-    _check_arguments(problem.fitness_fn, problem.has_key, has_memory)
-    return problem.fitness_fn, problem.has_key, problem.has_aux, problem.repair, has_memory
+        fitness_fn, has_memory = problem, False
+    else:
+        for name, value in (("has_key", has_key), ("has_aux", has_aux), ("repair", repair)):
+            if value:
+                raise InputError(name, "none beside a Problem, which has its own", value)
+        genes, shape = problem.num_genes, getattr(population, "shape", ())
+        if len(shape) == 2 and shape[1] != genes:
+            raise InputError("population", f"genomes of the problem's {genes} genes", shape)
+        fitness_fn, has_memory = problem.fitness_fn, problem.init is not None
+        has_key, has_aux, repair = problem.has_key, problem.has_aux, problem.repair
+    _check_arguments(fitness_fn, has_key, has_memory)
+    check_takes("keep", keep, ("info", "aux")[: 2 if has_aux else 1])
+    if repair is not None:
+        check_takes("repair", repair, ("population",))
+    return keep, fitness_fn, has_key, has_aux, repair, has_memory
 
 
 def _check_arguments(fitness_fn: Callable, has_key: bool, has_memory: bool = False) -> None:
     """Raise InputError where the function does not take what it will be called with."""
     if not callable(fitness_fn):
         raise InputError("fitness_fn", "a function, or a Problem", f"{fitness_fn!r:.80}")
-    try:
-        signature = inspect.signature(fitness_fn)
-    except (TypeError, ValueError):  # some builtins have none
-        return
     takes = ("key",) * has_key + ("memory",) * has_memory + ("population",)
-    try:
-        signature.bind(*takes)
-    except TypeError:
-        raise InputError(
-            "fitness_fn",
-            f"a function of ({', '.join(takes)}), as has_key={has_key} says",
-            signature,
-            "" if has_key or has_memory else "one of (key, population) needs has_key=True",
-        ) from None
+    advice = "" if has_key or has_memory else "one of (key, population) needs has_key=True"
+    check_takes("fitness_fn", fitness_fn, takes, f", as has_key={has_key} says", advice)
 
 
 def _check_fitness(fitness: Any, size: int) -> jax.Array:
-    try:
-        fitness = jnp.asarray(fitness)
-    except (TypeError, ValueError):
-        raise InputError(
-            "fitness", f"numbers of shape {(size,)}, one per individual", f"{fitness!r:.60}"
-        ) from None
-    if jnp.iscomplexobj(fitness):
-        raise InputError("fitness", "real numbers", fitness.dtype)
+    fitness = check_array("fitness", fitness, f"numbers of shape {(size,)}, one per individual")
     if fitness.shape != (size,):
         raise InputError(
             "fitness",
@@ -487,16 +486,13 @@ def _check_fitness(fitness: Any, size: int) -> jax.Array:
     return fitness
 
 
-def _check_evaluated(population: Any, state: Any) -> jax.Array:
-    population = jnp.asarray(population)
+def _check_evaluated(name: str, population: Any, state: Any) -> jax.Array:
     shape = state.population.shape
+    expected = f"the genomes that were evaluated, of the state's shape {shape}"
+    population = check_array(name, population, expected)
     if population.shape != shape:
-        raise InputError(
-            "population",
-            f"the genomes that were evaluated, of the state's shape {shape}",
-            population.shape,
-        )
-    return population.astype(state.population.dtype)
+        raise InputError(name, expected, population.shape)
+    return population
 
 
 def _check_structure(before: Any, after: Any) -> None:

@@ -20,7 +20,14 @@ import numpy as np
 import scipy
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import TELL_BEHAVIOUR, Count, InputError, check_count, concrete
+from diffevo_jax.checks import (
+    TELL_BEHAVIOUR,
+    Count,
+    InputError,
+    check_array,
+    check_count,
+    concrete,
+)
 
 # Of `cvt`: samples a centroid, and rounds of Lloyd's algorithm, after which it moves little.
 SAMPLES, ROUNDS = 50, 20
@@ -94,6 +101,10 @@ def grid(low: Sequence[float], high: Sequence[float], cells: Sequence[Count]) ->
     if counts.shape != bottom.shape:
         raise InputError("cells", f"a count for each of {len(bottom)} axes", counts.tolist())
     shape = tuple(map(int, counts))
+    if math.prod(shape) >= 2**31:
+        raise InputError(
+            "cells", "fewer than 2**31 in all", counts.tolist(), "cvt takes any number"
+        )
 
     def find(descriptors: jax.Array) -> jax.Array:
         share = (descriptors - bottom) / (top - bottom)
@@ -113,9 +124,12 @@ def centroids(
     low, high: corners of the box in which behaviour lies, `[k]`. Raises InputError.
     """
     bottom, top = _box(low, high)
-    centres = np.asarray(points, float)
-    if centres.ndim != 2 or centres.shape[1] != len(bottom) or not np.isfinite(centres).all():
-        raise InputError("points", f"finite points [C, {len(bottom)}]", f"{centres.shape}")
+    expected = f"finite points [C, {len(bottom)}], C >= 1"
+    centres = _floats("points", points, expected)
+    if centres.ndim != 2 or centres.shape[1] != len(bottom) or not centres.size:
+        raise InputError("points", expected, f"shape {centres.shape}")
+    if not np.isfinite(centres).all():
+        raise InputError("points", expected, "NaN or infinity")
     side = (top - bottom) / len(centres) ** (1 / len(bottom))
     return Cells(partial(_nearest, bottom, top, centres), centres, bottom, top, side)
 
@@ -146,7 +160,7 @@ def _nearest(
 
 def empty(cells: Cells, num_genes: Count) -> Elites:
     """Make an archive without elites."""
-    num, num_axes = cells.centres.shape
+    num, num_axes = check_cells(cells).centres.shape
     shape = num, check_count("num_genes", num_genes)
     return Elites(jnp.zeros(shape), jnp.full(num, -jnp.inf), jnp.zeros((num, num_axes)))
 
@@ -163,13 +177,21 @@ def insert(
     An elite stays where one that comes is as fit; the first of equals comes in.
     Raises InputError on descriptors of another width than the archive's axes.
     """
-    points, fitness = jnp.asarray(points), jnp.asarray(fitness)
-    descriptors = check_descriptors(cells, descriptors, len(points))
+    num_genes = elites.points.shape[1]
+    expected = f"shape [N, {num_genes}], genomes as the archive has them"
+    points = check_array("points", points, expected)
+    if points.ndim != 2 or points.shape[1] != num_genes:
+        raise InputError("points", expected, points.shape)
+    size = len(points)
+    fitness = check_array("fitness", fitness, f"shape {(size,)}")
+    if fitness.shape != (size,):
+        raise InputError("fitness", f"shape {(size,)}", fitness.shape)
+    descriptors = check_descriptors(check_cells(cells), descriptors, size)
     rows = points, fitness[:, None], descriptors
     valid = jnp.all(jnp.stack([jnp.all(jnp.isfinite(each), axis=1) for each in rows]), axis=0)
     fitness = jnp.where(valid, fitness, -jnp.inf).astype(elites.fitness.dtype)
     cell = cells.find(jnp.where(valid[:, None], descriptors, 0))
-    size, num = len(points), len(elites.fitness)
+    num = len(elites.fitness)
     highest = jax.ops.segment_max(fitness, cell, num)[cell]
     comes = (fitness == highest) & (fitness > elites.fitness[cell])
     first = jax.ops.segment_min(jnp.where(comes, jnp.arange(size), size), cell, num)
@@ -257,10 +279,21 @@ def to_pyribs(cells: Cells, elites: Elites) -> Any:
 
 
 def _box(low: Sequence[float], high: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    ends = np.atleast_1d(np.asarray(low, float)), np.atleast_1d(np.asarray(high, float))
-    shapes = {end.shape for end in ends}
-    if len(shapes) > 1 or ends[0].ndim != 1 or not (ends[0] < ends[1]).all():
-        raise InputError("low", "low < high, one of each for every axis", f"{low} and {high}")
+    expected = "low < high, one of each for every axis"
+    ends = (
+        np.atleast_1d(_floats("low", low, expected)),
+        np.atleast_1d(_floats("high", high, expected)),
+    )
+    ok = ends[0].shape == ends[1].shape and ends[0].ndim == 1 and ends[0].size > 0
+    if not ok or not (ends[0] < ends[1]).all():
+        raise InputError("low", expected, f"{low} and {high}")
     if not np.isfinite(ends).all():
         raise InputError("low", "a finite box", f"{low} and {high}")
     return ends
+
+
+def _floats(name: str, values: Any, expected: str) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise InputError(name, expected, f"{values!r:.60}") from None

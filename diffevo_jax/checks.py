@@ -1,6 +1,7 @@
 """Types of settings, and checks; they look at values only where these are not traced."""
 
 import difflib
+import inspect
 import math
 import operator
 import warnings
@@ -51,6 +52,13 @@ Share = Annotated[Number, Interval(0, 1, "(]")]
 TELL_BEHAVIOUR = (
     'a fitness function returns it beside: (fitness, {"descriptors": [N, k]}), with has_aux=True'
 )
+# What JAX raises where Python asks a tracer for its value.
+NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 # Sizes have 32 bits.
 Count = Annotated[int, Interval(1, 2**31, "[)")]
 
@@ -75,7 +83,8 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
     number = concrete(value)
     if number is None:
         return
-    if not np.issubdtype(number.dtype, np.number):
+    real = jnp.issubdtype(number.dtype, jnp.integer) or jnp.issubdtype(number.dtype, jnp.floating)
+    if not real:
         raise InputError(name, "a number", repr(value))
     expected = f"a number in {closed[0]}{low:g}, {high:g}{closed[1]}"
     if not math.isfinite(low):
@@ -89,22 +98,67 @@ def check_number(name: str, value, low: float, high: float, *, closed: str = "[]
         raise InputError(name, expected, value)
 
 
-def check_count(name: str, value, least: int = 1) -> int:
-    """Return `value`, an integer of any kind; raise InputError unless it is `least` or more."""
+def check_count(name: str, value, least: int = 1, most: int | None = None) -> int:
+    """Return `value`, an integer of any kind; raise InputError unless it is `least` or more.
+
+    most: the largest that it may be; None for no end.
+    """
     try:
         count = operator.index(value)
     except TypeError:
         count = None
-    if count is None or count < least:
-        raise InputError(name, f"an integer of at least {least}", value)
+    if count is None or count < least or (most is not None and count > most):
+        expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+        seen = repr(value) if isinstance(value, str) else value
+        raise InputError(name, f"an integer {expected}", seen)
     return count
+
+
+def check_array(
+    name: str, value: Any, expected: str, advice: str = "", *, real: bool = True
+) -> jax.Array:
+    """Return `value` as an array; raise InputError unless it is one, of real numbers if need be."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        is_container = isinstance(value, dict | list | tuple)
+        seen = type(value).__name__ if is_container else f"{value!r:.60}"
+        raise InputError(name, expected, seen, advice) from None
+    if real and jnp.iscomplexobj(array):
+        raise InputError(name, "real numbers", array.dtype)
+    return array
+
+
+def check_tree(name: str, tree: Any) -> Any:
+    """Return a pytree with its leaves as arrays; raise InputError where one is no array."""
+    return jax.tree.map(
+        lambda leaf: check_array(name, leaf, "a pytree of arrays", real=False), tree
+    )
+
+
+def check_takes(
+    name: str, function: Any, arguments: Iterable[str], because: str = "", advice: str = ""
+) -> None:
+    """Raise InputError where a user's function does not take what it will be called with."""
+    arguments = tuple(arguments)
+    expected = f"a function of ({', '.join(arguments)}){because}"
+    if not callable(function):
+        raise InputError(name, expected, f"{function!r:.80}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise InputError(name, expected, signature, advice) from None
 
 
 def check_key(key: Any) -> jax.Array:
     """Return `key`; raise InputError unless it is one PRNG key, of either style of JAX."""
-    dtype, shape = getattr(key, "dtype", None), np.shape(key)
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not typed and dtype != np.uint32:
+    if not typed and not _is_key_data(key):
         number = isinstance(key, int | np.integer) and not isinstance(key, bool)
         example = f"jax.random.key({key if number else 0})"
         raise InputError("key", f"a PRNG key, {example}", f"{key!r:.60}")
@@ -115,21 +169,29 @@ def check_key(key: Any) -> jax.Array:
     return key
 
 
+def _is_key_data(key: Any) -> bool:
+    """Whether these are the numbers of keys of JAX's default generator."""
+    if getattr(key, "dtype", None) != np.uint32:
+        return False
+    try:
+        jax.random.wrap_key_data(key)
+    except TypeError:  # of another generator
+        return False
+    return True
+
+
 def check_population(population) -> jax.Array:
     """Return a population as an array; raise InputError unless it is finite, `[N, D]`, N >= 2.
 
     Warns where JAX rounds NumPy's float64.
     """
-    traced = is_traced(population)
-    try:
-        original, population = population, jnp.asarray(population)
-    except (TypeError, ValueError):
-        raise InputError(
-            "population",
-            "an array [N, D]",
-            type(population).__name__,
-            "diffevo_jax.genome makes genomes of a tree of parameters",
-        ) from None
+    traced, original = is_traced(population), population
+    population = check_array(
+        "population",
+        population,
+        "an array [N, D]",
+        "diffevo_jax.genome makes genomes of a tree of parameters",
+    )
     if getattr(original, "dtype", None) == np.float64 != population.dtype:
         warnings.warn(
             "population: float64 is rounded to float32. For float64, call "
@@ -137,10 +199,11 @@ def check_population(population) -> jax.Array:
             "if float32 will do, pass population.astype(numpy.float32)",
             stacklevel=2,
         )
-    if population.ndim != 2 or len(population) < 2:
-        raise InputError("population", "shape [N, D] with N >= 2", population.shape)
-    if not jnp.issubdtype(population.dtype, jnp.floating):
-        raise InputError("population", "floating-point genomes", population.dtype)
+    if population.ndim != 2 or len(population) < 2 or not population.size:
+        raise InputError("population", "shape [N, D] with N >= 2, D >= 1", population.shape)
+    if not jnp.issubdtype(population.dtype, jnp.floating) or population.itemsize < 2:
+        expected = "floating-point genomes of 16 bits or more"
+        raise InputError("population", expected, population.dtype)
     if not traced:
         with jax.ensure_compile_time_eval():
             bad = int(jnp.sum(~jnp.all(jnp.isfinite(population), axis=1)))
@@ -156,7 +219,7 @@ def call_in_jax(name: str, function: Callable, *args: Any, otherwise: str = "") 
     """
     try:
         return function(*args)
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+    except NEEDS_VALUES as error:
         raise InputError(
             name,
             "a function in JAX, for it is compiled",

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_takes
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
 from diffevo_jax.fitness import FitnessMap, standardised, weigh
 from diffevo_jax.parts import Denoiser, Learned, Level, Move, Posterior, Sampler, Weights
@@ -105,6 +105,11 @@ def denoising_evolution(
     for name, part, kind in (("denoiser", denoiser, Denoiser), ("sampler", sampler, Sampler)):
         if not isinstance(part, kind):
             raise InputError(name, f"a {kind.__name__}, made by its factory", f"{part!r:.80}")
+        check_takes(f"{name}.init", part.init, ("key", "population"))
+    check_takes(
+        "denoiser.estimate", denoiser.estimate, ("key", "memory", "x_t", "weights", "level")
+    )
+    check_takes("sampler.move", sampler.move, ("key", "memory", "x_t", "x0", "level"))
     if not callable(fitness_map):
         raise InputError(
             "fitness_map",

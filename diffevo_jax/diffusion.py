@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from diffevo_jax.algorithm import Algorithm
+from diffevo_jax.algorithm import Algorithm, check_state
 from diffevo_jax.checks import Count, Fraction, InputError, check_count, check_population
 from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoisers._niching import niching
@@ -22,7 +22,7 @@ from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.latent import Following
 from diffevo_jax.parts import Denoiser
 from diffevo_jax.samplers._ddim import ddim
-from diffevo_jax.schedules import Levels, Schedule, geometric
+from diffevo_jax.schedules import Levels, Schedule, check_levels, geometric
 
 PLANE = 2  # genes up to which niches are kept
 SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
@@ -76,7 +76,7 @@ def diffusion_evolution(
             "both" if schedule is not None else f"{num_levels!r:.40}",
         )
     if num_levels is not None:
-        num_levels = check_count("num_levels", num_levels, least=2)
+        num_levels = check_levels(num_levels)
     if projection is not None or latent_dim is not None:
         kernel = gaussian(projection=projection, latent_dim=latent_dim)
         of_many: Denoiser = posterior_mean(kernel)
@@ -105,7 +105,7 @@ def diffusion_evolution(
     def step(
         key: jax.Array, state: Any, fitness: jax.Array, *evaluated: Any, **behaviour: Any
     ) -> tuple[Any, Any]:
-        algorithm = configured(*state.population.shape)
+        algorithm = configured(*check_state(state).population.shape)
         return algorithm.step(key, state, fitness, *evaluated, **behaviour)
 
     return configured(2, PLANE + 1)._replace(init=init, step=step)

@@ -19,6 +19,7 @@ from diffevo_jax.checks import (
     Count,
     InputError,
     Positive,
+    check_array,
     check_count,
     check_number,
     concrete,
@@ -224,6 +225,8 @@ def discrete_evolution(
     if latent_dim is not None:
         latent_dim = check_count("latent_dim", latent_dim)
     forward = absorbing() if forward is None else forward
+    if not isinstance(forward, Forward):
+        raise InputError("forward", "a Forward, such as discrete.uniform()", f"{forward!r:.60}")
     check_number("temperature", temperature, 0, math.inf, closed="()")
 
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> Discrete:
@@ -256,20 +259,24 @@ def discrete_evolution(
     )
 
     def checked_step(
-        key: jax.Array, state: Any, fitness: jax.Array, population: jax.Array | None = None
+        key: jax.Array,
+        state: Any,
+        fitness: jax.Array,
+        population: jax.Array | None = None,
+        aux: Any = (),
     ) -> tuple[Any, Any]:
         if population is not None:
             _check_letters(population, letters)
-        return algorithm.step(key, state, fitness, population)
+        return algorithm.step(key, state, fitness, population, aux)
 
     return algorithm._replace(step=checked_step)
 
 
 def _check_letters(population: Any, letters: int) -> jax.Array:
     """Return a population of letters, `[N, D]`; raise InputError unless all are 0 to K - 1."""
-    population = jnp.asarray(population)
-    if population.ndim != 2 or len(population) < 2:
-        raise InputError("population", "shape [N, D] with N >= 2", population.shape)
+    population = check_array("population", population, "an array [N, D]")
+    if population.ndim != 2 or len(population) < 2 or not population.size:
+        raise InputError("population", "shape [N, D] with N >= 2, D >= 1", population.shape)
     values = concrete(population)
     if values is not None:
         values = values.astype(float)

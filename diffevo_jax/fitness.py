@@ -20,6 +20,7 @@ from diffevo_jax.checks import (
     Positive,
     check_count,
     check_number,
+    check_takes,
 )
 from diffevo_jax.metrics import dominated_novelty as novelty_of
 
@@ -53,8 +54,7 @@ def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
 
     Raises InputError on what is no function.
     """
-    if not callable(function):
-        raise InputError("function", "a function of fitness [N]", f"{function!r:.80}")
+    check_takes("function", function, ("fitness",))
     return lambda fitness, valid: function(fitness)
 
 

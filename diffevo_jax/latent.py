@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import Count, InputError, check_count, check_key, concrete
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    check_array,
+    check_count,
+    check_key,
+    check_takes,
+    concrete,
+)
 
 # (genomes `[N, D]`, log weight `[N]`, NaN where one takes no part) -> projection, `[D, d]`.
 Following = Callable[[jax.Array, jax.Array], jax.Array]
@@ -24,7 +32,7 @@ def random_projection(key: jax.Array, num_genes: int, latent_dim: int) -> jax.Ar
     1 <= latent_dim <= num_genes.
     """
     check_key(key)
-    _check_dim(latent_dim, num_genes)
+    _check_dim(latent_dim, check_count("num_genes", num_genes))
     directions = jax.random.normal(key, (num_genes, latent_dim))
     return directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
 
@@ -82,10 +90,11 @@ def check_latent(projection: jax.Array | Following | None, latent_dim: int | Non
             "latent_dim", "None beside a projection", latent_dim, "it draws a projection; set one"
         )
     if callable(projection):
+        check_takes("projection", projection, ("genomes", "log_weight"))
         return
-    shape = jnp.shape(projection)
-    if len(shape) != 2:
-        raise InputError("projection", "shape [D, d]", shape)
+    projection = check_array("projection", projection, "shape [D, d]")
+    if projection.ndim != 2 or not projection.size:
+        raise InputError("projection", "shape [D, d]", projection.shape)
     values = concrete(projection)
     if values is not None and not np.isfinite(values).all():
         raise InputError("projection", "finite numbers", "NaN or infinity")
@@ -99,7 +108,7 @@ def check_genes(projection: jax.Array | None, num_genes: int) -> None:
 
 
 def _check_dim(latent_dim: int, num_genes: int) -> None:
-    if not 1 <= latent_dim <= num_genes:
+    if check_count("latent_dim", latent_dim, least=0) not in range(1, num_genes + 1):
         raise InputError(
             "latent_dim",
             f"1 to {num_genes}, the number of genes",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count, InputError
+from diffevo_jax.checks import Count, InputError, check_array, check_count, check_key
 
 
 class Problem(NamedTuple):
@@ -55,8 +55,14 @@ def reevaluate(
     Returns the episodes' returns, `[num_episodes]`. Raises InputError for a problem without
     `reevaluate`, and where the problem needs a memory.
     """
-    if problem.reevaluate is None:
+    check_key(key)
+    check_count("num_episodes", num_episodes)
+    if not isinstance(problem, Problem) or problem.reevaluate is None:
         raise InputError("problem", "one with episodes, as tasks.make_problem makes it", problem)
+    expected = f"shape ({problem.num_genes},), the genes of one individual"
+    genome = check_array("genome", genome, expected)
+    if genome.shape != (problem.num_genes,):
+        raise InputError("genome", expected, genome.shape)
     remembered = () if problem.init is None else (check_memory("memory", memory),)
     returns, _ = problem.reevaluate(key, *remembered, jnp.tile(genome, (num_episodes, 1)))
     return returns

@@ -41,7 +41,7 @@ def signs(info: Any) -> dict[str, jax.Array]:
     Numbers `[]`; constant is `[C]`, whether a condition has one value.
     """
     found = {}
-    if all(hasattr(info, name) for name in SIGNS):
+    if all(getattr(info, name, None) is not None for name in SIGNS):
         found["selected"] = info.selected
         found["effective_sample_size"] = jnp.mean(info.effective_sample_size)
     if getattr(info, "learned", None) is not None:

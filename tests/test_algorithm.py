@@ -17,6 +17,7 @@ from diffevo_jax import algorithm as module
 KEY = jax.random.key(5)
 POPULATION = jax.random.normal(jax.random.key(1), (8, 2))
 EVOLUTION = de.presets.paper(de.schedules.cosine(3))
+REMEMBERS_TEXT = de.Problem(2, lambda memory, x: (memory, x[:, 0]), init=lambda key: "memory")
 
 
 class State(NamedTuple):
@@ -102,6 +103,12 @@ def test_init_draws_with_a_key_of_the_run_beyond_those_of_its_generations():
         ("num_generations", lambda: walk(0)),
         ("mesh", lambda: walk(3, mesh=8)),
         ("key", lambda: walk(3).init(jax.random.split(KEY), POPULATION)),
+        ("key", lambda: walk(3).init(jax.random.PRNGKey(0, impl="rbg"), POPULATION)),
+        ("population", lambda: walk(3).init(KEY, POPULATION[:, :0])),
+        ("population", lambda: walk(3).init(KEY, POPULATION.astype(jnp.float8_e4m3fn))),
+        ("init", lambda: de.begin(KEY, walk(3), POPULATION, problem=REMEMBERS_TEXT)),
+        ("state", lambda: walk(3).step(KEY, (POPULATION, None), jnp.zeros(8))),
+        ("state", lambda: EVOLUTION.step(KEY, POPULATION, jnp.zeros(8))),
         ("population", lambda: walk(3).init(KEY, POPULATION[0])),
         ("population", lambda: walk(3, shape=(4, 2)).init(KEY, POPULATION)),
         ("fitness", lambda: _stepped(walk(3), jnp.zeros(7))),
@@ -115,6 +122,27 @@ def test_init_draws_with_a_key_of_the_run_beyond_those_of_its_generations():
 def test_what_does_not_fit_any_algorithm_is_named(path, call, refuses):
     with refuses(path):
         call()
+
+
+@pytest.mark.parametrize(
+    ("path", "settings"),
+    [
+        ("keep", dict(keep="fitness")),
+        ("keep", dict(keep=lambda info, aux: info.fitness)),
+        ("keep", dict(keep=lambda info: "fitness")),
+        ("keep", dict(keep=lambda info: float(info.fitness[0]))),
+        ("repair", dict(repair=(-1, 1))),
+        ("repair", dict(repair=lambda key, x: x)),
+        ("repair", dict(repair=lambda x: x[:3])),
+        ("repair", dict(repair=lambda x: None)),
+        ("repair", dict(repair=lambda x: np.asarray(x).clip(-1, 1))),
+        ("fitness_fn", dict(problem=lambda x: height(x[x[:, 0] > 0]))),
+        ("fitness_fn", dict(problem=lambda x: x[:, 0] * range(8)[x[0, 0].astype(int)])),
+    ],
+)
+def test_functions_that_evolve_cannot_call_or_trace_are_named(path, settings, refuses):
+    with refuses(path):
+        de.evolve(KEY, EVOLUTION, population=POPULATION, **{"problem": height} | settings)
 
 
 def _stepped(algorithm, *arguments):

@@ -549,6 +549,12 @@ def test_an_unknown_environment_is_named_with_those_there_are():
         ("chunk", lambda: control.make_returns(*_setup(), chunk=5)(KEY, jnp.zeros((4, 58)))),
         ("population", lambda: control.make_returns(*_setup())(KEY, jnp.zeros((4, 57)))),
         ("num_episodes", lambda: control.make_trajectories(*_setup(), num_episodes=0)),
+        ("task", lambda: control.make_problem("CartPole-v1", _setup()[1])),  # pyright: ignore
+        ("policy", lambda: control.make_problem(_setup()[0], "mlp")),  # pyright: ignore
+        ("hidden", lambda: de.presets.control(KEY, "CartPole-v1", hidden="8")),  # pyright: ignore
+        ("hidden", lambda: de.presets.control(KEY, "CartPole-v1", hidden=(8.5,))),  # pyright: ignore
+        ("genome", lambda: de.reevaluate(KEY, control.make_problem(*_setup()), jnp.zeros((4, 58)))),
+        ("key", lambda: de.reevaluate(0, control.make_problem(*_setup()), jnp.zeros(58))),  # pyright: ignore
     ],
 )
 def test_what_does_not_fit_is_named(path, call, refuses):

@@ -230,7 +230,10 @@ def test_instances_agree_with_loops():
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("letters", 1), ("sample_size", 0.5), ("temperature", 0), ("latent_dim", 0)],
+    [
+        *(("letters", 1), ("sample_size", 0.5), ("temperature", 0), ("latent_dim", 0)),
+        ("forward", "absorbing"),
+    ],
 )
 def test_bad_settings_are_named(setting, value, refuses):
     with refuses(setting):
@@ -238,7 +241,11 @@ def test_bad_settings_are_named(setting, value, refuses):
 
 
 @pytest.mark.parametrize(
-    "population", [BITS.at[0, 0].set(2), BITS.at[0, 0].set(-1), 0.5 * BITS, BITS * jnp.nan, BITS[0]]
+    "population",
+    [
+        *(BITS.at[0, 0].set(2), BITS.at[0, 0].set(-1), 0.5 * BITS, BITS * jnp.nan, BITS[0]),
+        *(BITS[:, :0], [["a", "b"]] * 2, None),
+    ],
 )
 def test_what_is_no_letter_is_refused(population, refuses):
     with refuses("population"):

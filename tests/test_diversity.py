@@ -279,10 +279,23 @@ def test_what_does_not_fit_is_named(refuses):
         plain.step(KEY, state, jnp.zeros(16), aux={"descriptors": POPULATION[:, :2]})
     with refuses("archive"):
         de.baselines.map_elites(archive=cast(Any, 50), **SIZES)
+    cells = archives.grid([-1.0], [1.0], [4])
+    elites = archives.empty(cells, num_genes=2)
+    for path, rows in {
+        "points": (jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1))),
+        "fitness": (jnp.zeros((3, 2)), jnp.zeros((3, 1)), jnp.zeros((3, 1))),
+        "descriptors": (jnp.zeros((3, 2)), jnp.zeros(3), jnp.zeros((3, 2))),
+    }.items():
+        with refuses(path):
+            archives.insert(cells, elites, *rows)
+    for low, counts, path in (([], [], "low"), ([-1.0] * 9, [50] * 9, "cells")):
+        with refuses(path):
+            archives.grid(low, [1.0] * len(low), counts)
     for path, make in {
         "low": lambda: archives.grid([1.0, 0.0], [0.0, 1.0], cells=[5, 5]),
         "cells": lambda: archives.grid([0.0, 0.0], [1.0, 1.0], cells=[5]),
         "points": lambda: archives.centroids([0.0, 0.0], [1.0, 1.0], [[0.0], [1.0]]),
+        "high": lambda: archives.grid([0.0], ["a"], cells=[5]),  # pyright: ignore
         "num": lambda: archives.cvt([0.0], [1.0], 0),
         "neighbours": lambda: fitness.dominated_novelty(0),
         "width": lambda: de.denoisers.behaviour(width=0.0),

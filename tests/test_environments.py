@@ -242,10 +242,47 @@ def test_what_is_no_environment_is_one_message(refuses):
         ("actions", lambda: make_task(_Odd(actions=(-np.inf, np.inf)))),
         ("actions", lambda: make_task(Environment())),
         ("observations", lambda: make_task(_Odd(observations="all"))),
+        ("environment", lambda: make_task(Balance)),  # pyright: ignore
+        ("environment", lambda: environments.make(None)),  # pyright: ignore
+        ("factory", lambda: environments.register("balance", 3)),  # pyright: ignore
+        ("max_steps", lambda: make_task(_Odd(max_steps=2.5))),
+        ("environment.reset", lambda: make_task(_Odd(reset=lambda: (0, 0)))),
+        ("environment.step", lambda: make_task(_Odd(step=lambda state, action: None))),
         ("name", lambda: environments.register("own/balance", Balance)),
     ):
         with refuses(path):
             call()
+
+
+@pytest.mark.parametrize("fast_trig", [True, False])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        dict(reset=lambda key: np.zeros(2)),
+        dict(reset=lambda key: ({"place": 0}, 0)),
+        dict(step=lambda key, state, action: None),
+        dict(step=lambda key, state, action: (state, 1.0, False, {})),
+        dict(step=lambda key, state, action: Transition(state, state, None, False)),  # pyright: ignore
+        dict(step=lambda key, state, action: Transition(state, state, "much", False)),  # pyright: ignore
+        dict(step=lambda key, state, action: Transition(state, state, 1.0, state > 0)),
+        dict(step=lambda key, state, action: Transition(state[:1], state, 1.0, False)),
+        dict(step=lambda key, state, action: Transition(None, state, 1.0, False)),  # pyright: ignore
+        dict(step=lambda key, state, action: Transition(np.asarray(state), state, 1.0, False)),  # pyright: ignore
+        dict(step=lambda key, state, action: Transition(state, state if action else 0, 1.0, False)),
+        dict(observations=(np.zeros(3), np.ones(3))),
+        dict(observations=2),
+    ],
+)
+def test_an_environment_that_does_what_it_should_not_is_one_message(odd, fast_trig, refuses):
+    rest = dict(
+        observations=None,
+        reset=lambda key: (np.zeros(2), np.zeros(2)),
+        step=lambda key, state, action: Transition(state, state, 1.0, False),
+    )
+    with refuses("environment"):
+        task = de.tasks.make_task(_Odd(**rest | odd), max_steps=3, fast_trig=fast_trig)
+        policy = de.policies.mlp((task.num_inputs, task.num_outputs))
+        de.tasks.make_returns(task, policy)(KEY, jnp.zeros((2, policy.num_genes)))
 
 
 def test_a_registered_environment_has_a_name_and_parameters():

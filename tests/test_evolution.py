@@ -191,7 +191,7 @@ def test_a_start_at_the_first_level_is_a_whole_run():
     chex.assert_trees_all_close(evolved.state, _run()[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("start", [-1, 12])
+@pytest.mark.parametrize("start", [-1, 12, 2.0])
 def test_a_start_that_is_no_level_is_refused(start, refuses):
     algorithm = _evolution(COSINE)
     with refuses("start"):
@@ -542,6 +542,11 @@ def test_float64_populations_stay_float64():
         ("projection", dict(projection=jnp.ones(3))),
         ("projection", dict(projection=jnp.ones((3, 2)))),
         ("projection", dict(projection=jnp.full((2, 1), jnp.nan))),
+        ("projection", dict(projection=jnp.ones((2, 1)) * 1j)),
+        ("projection", dict(projection=jnp.ones((2, 0)))),
+        ("projection", dict(projection=[[1.0], [1.0, 2.0]])),
+        ("latent_dim", dict(latent_dim=1.5)),
+        ("latent_dim", dict(latent_dim="1")),
         ("population", dict(population=jnp.ones((1, 2)))),
         ("population", dict(population=jnp.ones(5))),
         ("population", dict(population=jnp.ones((5, 2), int))),

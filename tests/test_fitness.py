@@ -158,7 +158,7 @@ def test_gradients_pass_by_equals_and_by_those_without_a_fitness(make):
         assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1 + 1j])
 def test_temperatures_and_powers_are_above_zero(value, refuses):
     with refuses("temperature"):
         de.fitness.boltzmann(value)
@@ -177,6 +177,13 @@ def test_pointwise_makes_a_map_of_a_function_of_the_fitness_alone(refuses):
     np.testing.assert_array_equal(fitness_map(FITNESS, FITNESS > 1), 3 * FITNESS)
     with refuses("function"):
         de.fitness.pointwise(3.0)  # pyright: ignore
+    with refuses("function"):
+        de.fitness.pointwise(lambda fitness, valid: fitness)  # pyright: ignore
+
+
+def test_a_temperature_of_another_float_is_a_number():
+    log_weight = de.fitness.boltzmann(jnp.bfloat16(2))(FITNESS, FITNESS > 0)
+    np.testing.assert_array_equal(log_weight, de.fitness.boltzmann(2.0)(FITNESS, FITNESS > 0))
 
 
 def test_a_map_of_the_fitness_alone_says_how_to_make_one():

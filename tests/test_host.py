@@ -252,9 +252,10 @@ def test_a_function_that_cannot_be_loaded_is_an_error_at_the_start():
 
 @pytest.mark.parametrize("setting", ["num_workers", "timeout"])
 def test_no_workers_and_no_time_are_refused(setting, refuses):
-    settings: dict[str, Any] = {setting: 0}
-    with refuses(setting), host.pool(workers.evaluate, **settings):
-        pass
+    for value in (0, "1"):
+        settings: dict[str, Any] = {setting: value}
+        with refuses(setting), host.pool(workers.evaluate, **settings):
+            pass
 
 
 def test_a_lambda_is_sent_whole_and_what_cannot_be_sent_is_named():

@@ -109,6 +109,9 @@ def test_a_batch_a_mesh_and_gradients_take_it():
             "latent_dim",
             lambda: kernels.gaussian(projection=latent.active_subspace(1), latent_dim=1),
         ),
+        ("num_genes", lambda: latent.random_projection(KEY, 5.0, 2)),  # pyright: ignore
+        ("projection", lambda: kernels.gaussian(projection=lambda x: x.T)),  # pyright: ignore
+        ("projection", lambda: _run(KEY, 0.3, lambda x, log_weight: np.linalg.qr(x)[1])),
         ("projection", lambda: _run(KEY, 0.3, lambda x, log_weight: x)),
         ("projection", lambda: _run(KEY, 0.3, lambda x, log_weight: (x.T, log_weight))),
     ],

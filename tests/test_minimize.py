@@ -5,6 +5,8 @@ import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -699,6 +701,15 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "callback": ({"callback": 3}, "callback", "3"),
     "seed": ({"seed": -1}, "seed", "-1"),
     "length": ({"initial": [1, 1, 1]}, "initial", "[1, 1, 1]"),
+    "kinds of names": ({"bounds": {1: (0, 1), "a": (0, 1)}}, "bounds", "{1: (0, 1), 'a': (0, 1)}"),
+    "function": ({"bounds": {"a": [abs, min]}}, "bounds", "<built-in function abs>"),
+    "SciPy": ({"bounds": {(0, 1)}}, "bounds", "{(0, 1)}"),
+    "callback of nothing": ({"callback": lambda: True}, "callback", "()"),
+    "constraint of two": ({"constraints": [lambda x, y: x - y]}, "constraints", "(x, y)"),
+    "no constraint": ({"constraints": [lambda x: None]}, "constraints", "None"),
+    "journal": ({"journal": 3}, "journal", "3"),
+    "no journal": ({"known": "no/such.jsonl"}, "known", "no/such.jsonl: No such file or directory"),
+    "class": ({"executor": ThreadPoolExecutor}, "executor", f"{ThreadPoolExecutor!r:.60}"),
 }
 
 
@@ -752,6 +763,61 @@ def test_processes_want_a_function_that_can_be_sent():
     assert "lock" in error.value.seen
 
 
+def test_an_argument_that_is_none_is_named_with_the_nearest():
+    minimize: Any = de.minimize
+    with pytest.raises(TypeError) as error:
+        minimize(sphere, PLANE, evalutions=100)
+    expected = "minimize() got an unexpected keyword argument 'evalutions'"
+    assert str(error.value) == expected + "; did you mean 'evaluations'?"
+    with pytest.raises(TypeError, match="missing a required argument: 'evaluations'"):
+        minimize(sphere, PLANE)
+    assert minimize(cost_fn=sphere, bounds=PLANE, evaluations=30).evaluations == 30
+
+
+def test_a_cost_that_changes_its_argument_changes_nothing_else():
+    def careless(x):
+        cost = sphere(x)
+        x[:] = 99
+        return cost
+
+    here = de.minimize(careless, PLANE, evaluations=60, jit=False)
+    there = de.minimize(sphere, PLANE, evaluations=60, jit=False)
+    np.testing.assert_array_equal(here.population, there.population)
+    np.testing.assert_array_equal(here.costs, there.costs)
+
+
+@pytest.mark.parametrize("broken", [1.0, np.nan])
+def test_constraints_that_never_hold_end_the_search_however_flat_they_are(broken, refuses):
+    with refuses("constraints"):
+        de.minimize(sphere, PLANE, evaluations=30, constraints=[lambda x: broken])
+
+
+def test_a_whole_number_beyond_floats_is_a_failure():
+    result = de.minimize(lambda x: 10**400 if x[0] > 1 else sphere(x), PLANE, evaluations=60)
+    assert 0 < result.failures < 60
+    assert np.isfinite(result.cost)
+
+
+def test_maximize_names_its_own_function(refuses):
+    with refuses("value_fn"):
+        de.maximize(lambda x: None, PLANE, evaluations=60)
+    with refuses("value_fn"):
+        de.maximize(3, PLANE, evaluations=60)  # pyright: ignore
+
+
+def test_an_executor_whose_answers_are_no_futures_is_named(refuses):
+    executor = SimpleNamespace(submit=lambda function, x: function(x))
+    with refuses("executor"):
+        de.minimize(sphere, PLANE, evaluations=60, executor=executor)
+
+
+def test_a_search_that_ends_before_its_first_answer_has_an_empty_result():
+    executor = SimpleNamespace(submit=lambda function, x: Future())
+    result = de.minimize(sphere, PLANE, evaluations=60, executor=executor, seconds=0.1)
+    assert (result.evaluations, result.message) == (0, "0.1 seconds are over")
+    assert result.history.shape == (0, 2)
+
+
 def test_few_evaluations_for_all_optima_are_reported():
     few = de.minimize(sphere, PLANE, evaluations=200, optima="all")
     assert "few for all optima: take 1000 a parameter" in few.message
@@ -763,3 +829,6 @@ def test_the_pure_search_describes_costs_that_are_no_numbers(refuses):
     assert error.value.seen == "shape (2,)"
     with refuses("evaluations"):
         de.optimize.search(jax.random.key(0), jax_sphere, PLANE, evaluations=5)
+    for wrong in (3, lambda x, y: 0.0, lambda x: "low", lambda x: x[x > 0].sum()):
+        with refuses("cost_fn"):
+            de.optimize.search(jax.random.key(0), wrong, PLANE, evaluations=200)  # pyright: ignore

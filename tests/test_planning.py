@@ -314,6 +314,18 @@ def test_functions_that_do_not_fit_the_state_are_refused(refuses):
         using(demonstration=jnp.zeros((8, 2)))
     with refuses("rollout_cost"):
         de.presets.plan(rollout_cost=lambda state, u: u, **SMALL)(KEY, START)
+    with refuses("stage_cost"):
+        using(cost=lambda state, control: state.sum() * 1j)
+    with refuses("constraint"):
+        using(constraint=lambda state, control: None)
+    with refuses("features"):
+        using(features=lambda states: states)
+    with refuses("features"):
+        using(features=lambda states, controls: "far", num_plans=2)
+    with refuses("state"):
+        using(state="there")  # pyright: ignore
+    with refuses("demonstration"):
+        using(demonstration="like this")
     with refuses("key"):
         planner: Any = de.presets.plan(slide, away, **SMALL)
         planner(0, START)
@@ -335,3 +347,5 @@ def test_bad_settings_of_a_controller_are_refused(refuses):
         using(num_levels=0)
     with refuses("controls"):
         using().init(jnp.zeros((3, 1)))
+    with refuses("memory"):
+        using().step(KEY, using(), START)  # pyright: ignore

@@ -264,6 +264,9 @@ STATE = {"h": jnp.zeros(3)}
                 lambda params, state, x: (state, x.sum()), jnp.ones(4), 4, initial_state=STATE
             ),
         ),
+        ("sizes", lambda: policies.mlp((4, 8.5, 2))),  # pyright: ignore
+        ("sizes", lambda: policies.mlp(None)),  # pyright: ignore
+        ("policy", lambda: policies.scaled(None, 1.0)),  # pyright: ignore
         ("input_shape", lambda: policies.linen_policy(nn.Dense(2), (3, 0))),
         ("apply", lambda: policies.linen_policy(nn.Dense(2), (3, 3))),
         ("num_inputs, hidden, num_outputs", lambda: policies.gru(4, 2, hidden=0)),

@@ -165,3 +165,9 @@ def test_a_run_keeps_the_returns_in_the_place_of_relative_fitness(tmp_path):
     assert saved["fitness"].max() <= 10
     np.testing.assert_array_equal(saved["fitness"], np.round(saved["fitness"]))
     np.testing.assert_allclose(saved["success_rate"], (saved["fitness"] >= 10).mean(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("t", [-1, 8, 1.5])
+def test_a_level_that_there_is_not_is_not_the_nearest_one(t, refuses):
+    with refuses("t"):
+        de.presets.renoise(KEY, jnp.zeros((4, 2)), de.schedules.cosine(8), t)

@@ -204,7 +204,13 @@ def test_draws_are_picked_as_often_as_they_weigh():
         ("rounds", 1.5),
         ("scale", 0.0),
         ("loc", jnp.zeros(3)),
+        ("loc", "0"),
+        ("loc", jnp.nan),
+        ("scale", jnp.inf),
         ("log_density_fn", jnp.sum),
+        ("log_density_fn", 3),
+        ("log_density_fn", lambda x, y: x),
+        ("log_density_fn", lambda x: None),
     ],
 )
 def test_bad_settings_are_named(setting, value, refuses):

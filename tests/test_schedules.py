@@ -54,11 +54,19 @@ def test_neighbours_of_one_float32_alpha_differ_by_one_minus_alpha():
     np.testing.assert_array_equal(traced, schedule)
 
 
-@pytest.mark.parametrize("alpha", [[0.5, 0.5], [0.25, 0.75], [[0.75, 0.5], [0.5, 0.25]]])
+@pytest.mark.parametrize("alpha", [[0.5, 0.5], [0.25, 0.75], [[0.75, 0.5], [0.5, 0.25]], [0.5], []])
 def test_what_is_no_schedule_is_refused_as_a_schedule_too(alpha, refuses):
     alpha = jnp.array(alpha)
     with refuses("schedule"):
         de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))
+
+
+def test_what_is_beside_alpha_is_one_minus_alpha(refuses):
+    levels = de.schedules.cosine(8)
+    with refuses("schedule"):
+        de.schedules.check_schedule(de.schedules.Schedule(levels.alpha, levels.alpha[::-1] ** 2))
+    with refuses("schedule"):
+        de.schedules.check_schedule(de.schedules.Schedule(levels.alpha, None))  # pyright: ignore
 
 
 def test_a_clean_end_has_the_last_generation_at_its_estimates():
@@ -98,7 +106,7 @@ def test_an_integer_of_any_kind_counts_levels(schedule, kind):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_fewer_than_two_levels_are_refused(schedule, refuses):
-    for few in (1, 10.0):
+def test_fewer_than_two_levels_and_more_than_a_million_are_refused(schedule, refuses):
+    for wrong in (1, 10.0, 10**9, "5"):
         with refuses("num_levels"):
-            schedule(few)
+            schedule(wrong)

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffevo_jax.runs.cli import app
+from diffevo_jax.runs.results import folder
 
 CONFIG = """
 name: small
@@ -91,3 +92,10 @@ def test_a_pickle_among_the_arrays_is_refused(run, marker):
     assert status == 2
     assert "not readable as results" in said
     assert not marker.exists()
+
+
+def test_results_that_are_no_archive_are_not_said_to_be_worth_unpickling(tmp_path):
+    path = tmp_path / "one.npz"
+    path.write_text("garbage")
+    with pytest.raises(ValueError, match=r"one\.npz: not readable as results: .* zip file"):
+        folder.read_arrays(path)

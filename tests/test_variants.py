@@ -698,6 +698,11 @@ def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused(refuses):
         algorithm.step(KEY, algorithm.init(KEY, POPULATION), _fitness(POPULATION))
 
 
+def _estimated(log_kernel):
+    evolution = _with(denoiser=denoisers.posterior_mean(kernels.isotropic(log_kernel)))
+    return evolution.step(KEY, evolution.init(KEY, POPULATION), jnp.zeros(len(POPULATION)))
+
+
 @pytest.mark.parametrize(
     ("path", "call"),
     [
@@ -717,6 +722,12 @@ def test_a_samplers_memory_that_does_not_keep_its_shape_is_refused(refuses):
         ("kernel", lambda: denoisers.posterior_mean(3)),  # pyright: ignore
         ("kernel", lambda: denoisers.broadened(3)),  # pyright: ignore
         ("kernel", lambda: denoisers.archive(3, generations=2)),  # pyright: ignore
+        ("log_kernel", lambda: kernels.isotropic(3)),  # pyright: ignore
+        ("log_kernel", lambda: kernels.isotropic(lambda squares: -squares)),  # pyright: ignore
+        ("log_kernel", lambda: _estimated(lambda squares, level, d: jnp.zeros(3))),
+        ("log_kernel", lambda: _estimated(lambda squares, level, d: np.sqrt(squares))),
+        ("denoiser.estimate", lambda: _with(denoiser=de.Denoiser(de.no_memory, lambda x_t: x_t))),  # pyright: ignore
+        ("sampler.init", lambda: _with(sampler=de.Sampler(lambda x_t: (), samplers.ddim().move))),  # pyright: ignore
         ("floor", lambda: kernels.gaussian(floor=-1.0)),
         ("implementation", lambda: kernels.gaussian(implementation="fast")),
         ("sigma", lambda: kernels.log_density(POPULATION, POPULATION, 0.0)),

@@ -29,6 +29,8 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """
     if not isinstance(name, str) or not name or "/" in name:
         raise InputError("name", "a word without a slash", repr(name))
+    if not callable(factory):
+        raise InputError("factory", "a class or a function", f"{factory!r:.60}")
     OWN[name] = factory
 
 
@@ -40,6 +42,8 @@ def make(name: str, **params: Any) -> Environment:
     Raises InputError on an unknown name or parameter, and ModuleNotFoundError, naming the extra,
     where the library is not installed.
     """
+    if not isinstance(name, str):
+        raise InputError("environment", "a name, such as 'CartPole-v1'", f"{name!r:.60}")
     if name in OWN:
         return _made(name, OWN[name], params)
     library, slash, rest = name.partition("/")

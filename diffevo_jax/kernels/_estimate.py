@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffevo_jax.checks import InputError, NonNegative, Positive, check_number, is_traced
+from diffevo_jax.checks import (
+    InputError,
+    NonNegative,
+    Positive,
+    check_array,
+    check_number,
+    is_traced,
+)
 from diffevo_jax.kernels import lattice, platforms
 from diffevo_jax.kernels.posterior import AUTO, IMPLEMENTATIONS, Rows, gaussian
 from diffevo_jax.parts import Posterior
@@ -173,7 +180,8 @@ def make_rows(
 ) -> Rows:
     """Check what is averaged, `estimate_x0`'s arguments, and split it over a mesh."""
     arrays = dict(x_t=x_t, z_t=z_t, support=support, z_support=z_support)
-    x_t = jnp.asarray(x_t)
+    x_t = check_array("x_t", x_t, "a population [N, D]")
+    log_weight = check_array("log_weight", log_weight, "log weights [N]")
     if not jnp.issubdtype(x_t.dtype, jnp.floating):
         raise InputError("x_t", "floating-point genomes", x_t.dtype)
     if (z_support is None) != (support is None or z_t is None):
@@ -186,7 +194,7 @@ def make_rows(
         query=_first(z_t, x_t).astype(dtype),
         place=_first(z_support, support, z_t, x_t).astype(dtype),
         value=_first(support, x_t).astype(dtype),
-        log_weight=jnp.asarray(log_weight).astype(dtype),
+        log_weight=log_weight.astype(dtype),
     )
     _check_shapes(rows)
     for name, array in arrays.items():

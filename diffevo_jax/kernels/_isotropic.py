@@ -9,7 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import Count, Number, Positive, check_number
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    Number,
+    Positive,
+    call_in_jax,
+    check_number,
+    check_takes,
+)
 from diffevo_jax.kernels import dense
 from diffevo_jax.kernels._estimate import make_rows
 from diffevo_jax.kernels._places import make_places
@@ -35,6 +43,7 @@ def isotropic(
     Its sums are taken term by term, over blocks of queries: 2 N M d operations, O(N + M) memory.
     Raises InputError, here or in `init`, naming the argument.
     """
+    check_takes("log_kernel", log_kernel, ("squares", "level", "d"))
     init, follow, places = make_places(projection, latent_dim)
 
     # Compiled here as well, so that calls outside jit do not trace the loop anew every time.
@@ -48,9 +57,15 @@ def isotropic(
 
         def make_log_kernel(operands: Operands) -> dense.LogKernel:
             dim = operands.query.shape[1]
-            return lambda squares: (inverse_temperature * log_kernel(squares, level, dim)).astype(
-                dtype
-            )
+
+            def in_jax(squares: jax.Array) -> jax.Array:
+                log_w = call_in_jax("log_kernel", log_kernel, squares, level, dim)
+                if jnp.shape(log_w) != squares.shape:
+                    expected = f"an array like squares, {squares.shape}"
+                    raise InputError("log_kernel", expected, jnp.shape(log_w))
+                return (inverse_temperature * log_w).astype(dtype)
+
+            return in_jax
 
         def add_up(operands: Operands) -> Sums:
             return by_formula(operands, make_log_kernel, dense.in_blocks, level.mesh)

@@ -1,12 +1,13 @@
 """Where a kernel takes its distances: in genome space, or in a projection of it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, call_in_jax
 from diffevo_jax.latent import Following, check_genes, check_latent, project, random_projection
 
 
@@ -32,7 +33,7 @@ def make_places(
     generation; else (). Raises InputError, here or in init.
     """
     check_latent(projection, latent_dim)
-    following = projection if callable(projection) else None
+    following = partial(call_in_jax, "projection", projection) if callable(projection) else None
     fixed = None if projection is None or following else jnp.asarray(projection)
 
     def init(key: jax.Array, population: jax.Array) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_takes
 from diffevo_jax.optimize.ask_tell import Search
 from diffevo_jax.optimize.evaluate import evaluations
 from diffevo_jax.optimize.known import known_points
@@ -42,7 +42,7 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
         ranges or templates of their own; a value by itself, which stays as it is.
     evaluations: of cost_fn, exactly so many, unless `target`, `seconds` or `callback` ends it, or
         the space has fewer points: none is evaluated twice where all parameters have steps.
-    key, seed: a PRNG key, or a number to make one from; 0 by default.
+    key, seed: a PRNG key, or a number, for the same draws again; seed 0 by default.
     integers, log: which parameters are whole numbers, which are searched by their logarithm: by
         index, or by name in a pytree, nested ones as "layer/rate". A whole number is an int in a
         leaf of its own, and in an array of whole numbers alone; among others in one array it is a
@@ -89,7 +89,12 @@ def minimize(cost_fn: Callable[..., Any], options: Options) -> Result:
 @takes_options(Options)
 def maximize(value_fn: Callable[..., Any], options: Options) -> MaximizeResult:
     """Maximise: `minimize` of -value_fn, with values in place of costs in target and result."""
-    return _search(value_fn, options, -1.0, in_values)
+    try:
+        return _search(value_fn, options, -1.0, in_values)
+    except InputError as error:
+        if error.path == "cost_fn":
+            error.path = "value_fn"
+        raise
 
 
 def _search(
@@ -99,8 +104,7 @@ def _search(
     convert: Callable[[Result], Any],
 ) -> Any:
     """Minimise sign * function; `convert` makes what the caller gets of a Result."""
-    if not callable(function):
-        raise InputError("cost_fn", "a function of the parameters", repr(function))
+    check_takes("cost_fn", function, ("parameters",))
     deadline = time.monotonic() + (np.inf if options.seconds is None else options.seconds)
     if sign < 0 and options.known is not None:
         known = known_points(options.space, options.known, "maximize")
@@ -127,7 +131,7 @@ def _search(
                     answer = options.callback(convert(search.result))
                     message = "the callback ended it" if _is_true(answer) else None
                 if message is None and time.monotonic() >= deadline:
-                    message = f"{options.seconds:g} seconds are over"
+                    message = _over(options)
     except KeyboardInterrupt:
         if search is None or not search.evaluations:
             raise
@@ -138,12 +142,18 @@ def _search(
             error.result = convert(search.result)  # pyright: ignore[reportAttributeAccessIssue]
         raise
     result = search.result
+    if message is None and len(search.waiting):
+        message = _over(options)
     if message is None:
         message = result.message
         if first_error is not None:
             raised = f"{type(first_error).__name__}: {first_error}"
             message = f"{message}; the first failure raised {raised}"
     return convert(result._replace(message=message))
+
+
+def _over(options: Options) -> str:
+    return f"{options.seconds:g} seconds are over"
 
 
 def _reached(search: Search, options: Options, sign: float) -> str | None:

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import InputError, call_in_jax, check_key, is_traced
+from diffevo_jax.checks import (
+    InputError,
+    call_in_jax,
+    check_count,
+    check_key,
+    check_takes,
+    is_traced,
+)
 from diffevo_jax.optimize import cma, one, programs, stage
 from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.evaluate import in_jax
@@ -41,6 +48,8 @@ def search(
     Raises InputError as `minimize`.
     """
     check_key(key)
+    check_takes("cost_fn", cost_fn, ("parameters",))
+    evaluations = check_count("evaluations", evaluations)
     space = make_space(bounds, integers, log)
     if space.has_categories:
         mend = "call de.minimize, which takes them"

@@ -1,12 +1,13 @@
 """A search that is asked for points and takes their costs: what `minimize` is a loop around."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_count
 from diffevo_jax.optimize import cma, one, optima
 from diffevo_jax.optimize.arrays import CostSamples, finite
 from diffevo_jax.optimize.basins import distinct
@@ -24,6 +25,7 @@ from diffevo_jax.optimize.space import (
 ENOUGH = 1000  # evaluations a parameter, below which optima="all" finds one of a few
 STALE = 20  # generations without a point to evaluate, after which points are drawn evenly
 OUTSIDE = 200  # those that constraints lead to where they hold
+ROWS = 10_000  # points of either, at most: restarts double the generations
 DRAWS = 1000  # even draws at a time, for points that are new and feasible
 TRIES = 100  # times that they are drawn, before there are none
 REPEATED = 0.2  # the share of a noisy search in which its best are evaluated again
@@ -118,7 +120,7 @@ class Search:
 
     def extend(self, evaluations: int) -> None:
         """Set how many evaluations there may be in all; the search goes on with what it knows."""
-        self.evaluations_in_all = self._limit = evaluations
+        self.evaluations_in_all = self._limit = check_count("evaluations", evaluations, least=0)
         self._state = self._state._replace(evaluations=evaluations)
         if self._noisy:
             self._limit -= int(REPEATED * max(0, evaluations - self.handed))
@@ -132,6 +134,7 @@ class Search:
         none where the search must wait for costs. None once all evaluations are spent.
         """
         if number is not None:
+            check_count("number", number, least=0)
             numbers = self.take(number, ahead=True)
         else:
             numbers = self.take(self.evaluations_in_all)
@@ -275,7 +278,8 @@ class Search:
             for point, cost in zip(ends_x, ends_costs, strict=True)
         )
         first = self._x[0] if self._drawn else known.points[0]
-        counts = self._ends + [len(order)] * (self._ends[-1:] != [len(order)] and len(order) > 0)
+        counts = [*filter(None, self._ends)]
+        counts += [len(order)] * (counts[-1:] != [len(order)] and len(order) > 0)
         told = np.array(self._order, int)
         bests = np.fmin.accumulate(np.where(self._broken[told] > 0, np.nan, self._costs[told]))
         return Result(
@@ -309,9 +313,12 @@ class Search:
         if ahead and missing:
             self._ends.append(len(self._order))
         drawn, attempts = self._drawn, OUTSIDE if self._constraints else STALE
-        for attempt in range(attempts):
+        attempt = rows = 0
+        while attempt < attempts:
+            attempt = attempts if rows > ROWS else attempt + 1
             self._advance()
-            self._form_generation(evenly=attempt == attempts - 1)
+            self._form_generation(evenly=attempt == attempts)
+            rows += len(self._numbers)
             if self._drawn > drawn:
                 return
         self._is_exhausted = True
@@ -495,7 +502,7 @@ class Search:
         if not self._constraints:
             return broken
         for place, row in enumerate(x):
-            point = as_taken(self._space, row)
+            point = as_taken(self._space, row.copy())
             values = [np.ravel(_numeric("constraints", g(point))) for g in self._constraints]
             broken[place] = violation(np.concatenate(values))
             self._least_broken = min(self._least_broken, broken[place])
@@ -528,7 +535,7 @@ def violation(values: np.ndarray) -> Any:
 
 
 def _numeric(name: str, values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values, float)
-    except (TypeError, ValueError):
-        raise InputError(name, "numbers", f"{values!r:.60}") from None
+    if values is not None:  # which would be NaN
+        with suppress(TypeError, ValueError):
+            return np.asarray(values, float)
+    raise InputError(name, "numbers", f"{values!r:.60}")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_array, check_tree
 from diffevo_jax.optimize import host, programs
 from diffevo_jax.optimize.ask_tell import Search, violation
 from diffevo_jax.optimize.options import Options
@@ -93,7 +93,7 @@ def _one_by_one(search: Search, cost_fn: Callable, options: Options) -> Iterator
         first, begun = 0, time.monotonic()
         for place, number in enumerate(numbers.tolist()):
             try:
-                answer, in_jax = evaluate(search.x[number])
+                answer, in_jax = evaluate(search.x[number].copy())
             except BaseException:
                 if answers:
                     yield _answers(numbers[first:place].tolist(), answers)
@@ -143,7 +143,10 @@ def _side_by_side(
                 waiting.extend([] if taken is None else taken.tolist())
             if not waiting:
                 return
-            future = submit(search.x[waiting[0]])
+            future = submit(search.x[waiting[0]].copy())
+            if not callable(getattr(future, "done", None)):
+                expected = "submit to return a Future, with done and result"
+                raise InputError("executor", expected, type(future).__name__)
             begun[future], pending[future] = time.monotonic(), waiting.pop(0)
 
     def collected(answers: dict[Any, Answer]) -> Answers:
@@ -274,19 +277,18 @@ def in_jax(
     """Make the function of x `[N, P]` that gives costs `[N]` and constraints `[N, C]`, to trace."""
 
     def one(x: jax.Array) -> Any:
-        return cost_fn(as_taken(space, x))
+        return check_tree("cost_fn", cost_fn(as_taken(space, x)))
 
     function = one if batched else jax.vmap(one)
 
     def mapped(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         costs, constraints = _parted(function(x), returned)
-        costs, constraints = jnp.asarray(costs), jnp.asarray(constraints)
+        costs = check_array("cost_fn", costs, "a number")
+        constraints = check_array("cost_fn", constraints, "numbers as constraints")
         if costs.shape not in (x.shape[:1], (*x.shape[:1], 1)):
             raise NoCost(
                 "cost_fn", "a number", f"shape {costs.shape if batched else costs.shape[1:]}"
             )
-        if jnp.iscomplexobj(costs):
-            raise NoCost("cost_fn", "a real number", costs.dtype)
         return costs.reshape(x.shape[:1]), constraints.reshape(len(x), -1)
 
     return mapped
@@ -368,7 +370,10 @@ def _broken(constraints: Any) -> Any:
 def _number(value: Any) -> float:
     """Convert a cost, a number or an array of one, to a Python number."""
     if isinstance(value, Real):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an int of over 1e308
+            return np.inf
     array = np.asarray(value)
     is_number = array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)
     if array.shape not in ((), (1,)) or not is_number:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_count, check_number
 
 
 class Failure(NamedTuple):
@@ -139,11 +139,11 @@ def executor(
     Raises InputError on num_workers below 1, a timeout that is not positive, and a function that
     cannot be sent; what its loading raised; RuntimeError where the workers do not start.
     """
-    workers = num_workers if num_workers is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise InputError("num_workers", "at least 1", workers)
-    if timeout is not None and not timeout > 0:
-        raise InputError("timeout", "a positive number of seconds, or None", timeout)
+    workers = os.cpu_count() or 1
+    if num_workers is not None:
+        workers = check_count("num_workers", num_workers)
+    if timeout is not None:
+        check_number("timeout", timeout, 0, math.inf, closed="()")
     staff = _Staff(packed(evaluate), timeout, SimpleQueue(), SimpleQueue(), set(), Event(), Lock())
     threads = [Thread(target=_serve, args=(staff,), daemon=True) for _ in range(workers)]
 

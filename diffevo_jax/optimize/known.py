@@ -46,7 +46,11 @@ def _pairs(space: Space, known: Any, direction: str) -> Iterable[tuple[Any, Any]
     if isinstance(known, str | PathLike):
         from diffevo_jax.optimize.journal import read
 
-        _, records = read(known)
+        try:
+            _, records = read(known)
+        except OSError as error:
+            seen = f"{known}: {error.strerror}"
+            raise InputError("known", "the path of a journal", seen) from None
         return _evaluations(space, records)
     if hasattr(known, "trials"):
         directions = [each.name.lower() for each in known.directions]

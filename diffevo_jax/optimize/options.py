@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 import jax
 import numpy as np
 
-from diffevo_jax.checks import InputError, check_key
+from diffevo_jax.checks import InputError, check_key, check_takes, nearest
 from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.cma import default_size
 from diffevo_jax.optimize.known import known_points
@@ -90,7 +90,8 @@ class Options:
             name = "batched" if self.batched else "jit"
             raise InputError("workers", f"None or 1 with {name}=True", workers)
         if self.executor is not None:
-            if not callable(getattr(self.executor, "submit", None)):
+            is_class = isinstance(self.executor, type)
+            if is_class or not callable(getattr(self.executor, "submit", None)):
                 expected = "an executor, as concurrent.futures has them, with submit(function, x)"
                 raise InputError("executor", expected, f"{self.executor!r:.60}")
             if self.batched or self.jit:
@@ -114,6 +115,8 @@ class Options:
         ):
             expected = "a list of functions g, at most 0 where they hold, or 'returned'"
             raise InputError("constraints", expected, f"{self.constraints!r:.60}")
+        for constraint in self.constraints if self.constraints != "returned" else ():
+            check_takes("constraints", constraint, ("parameters",))
         if self.noisy and self.optima == "all":
             raise InputError("noisy", 'False with optima="all"', self.noisy)
         if self.space.has_categories and self.jit:
@@ -127,8 +130,10 @@ class Options:
             raise InputError("target", "a number", repr(self.target))
         if self.target != self.target:
             raise InputError("target", "a number", "NaN")
-        if self.callback is not None and not callable(self.callback):
-            raise InputError("callback", "a function of the Result so far", repr(self.callback))
+        if self.callback is not None:
+            check_takes("callback", self.callback, ("result",))
+        if not isinstance(self.journal, str | PathLike | None):
+            raise InputError("journal", "the path of a file", repr(self.journal))
 
     @cached_property
     def space(self) -> Space:
@@ -168,14 +173,23 @@ def takes_options(
     """Let a function of (anything, Options) take the arguments that make the Options."""
 
     def decorated(function: Callable[[T, Options], R]) -> Callable[Concatenate[T, P], R]:
-        @wraps(function)
-        def call(first: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return function(first, make(*args, **kwargs))
-
         own = inspect.signature(function)
         first, *_ = own.parameters.values()
         parameters = inspect.signature(make).parameters.values()
         shown = own.replace(parameters=[first, *parameters])
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> R:
+            try:
+                for name in kwargs:
+                    if name not in shown.parameters:
+                        close = nearest(name, shown.parameters)
+                        raise TypeError(f"got an unexpected keyword argument {name!r}{close}")
+                bound = shown.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__qualname__}() {error}") from None
+            return function(bound.args[0], make(*bound.args[1:], **bound.kwargs))
+
         call.__signature__ = shown  # pyright: ignore[reportAttributeAccessIssue]
         return call
 

@@ -429,7 +429,10 @@ def _is_node(node: Any) -> bool:
 
 def _template(bounds: Any, path: str, sides: list[_Side], names: list[str]) -> Template:
     """Read a template; append its numbers' sides and names."""
-    leaves, tree = jax.tree_util.tree_flatten_with_path(bounds, is_leaf=_is_node)
+    try:
+        leaves, tree = jax.tree_util.tree_flatten_with_path(bounds, is_leaf=_is_node)
+    except ValueError:  # JAX sorts them
+        raise InputError("bounds", "names of one kind, all text", f"{bounds!r:.80}") from None
     nodes = []
     for keys, leaf in leaves:
         own = jax.tree_util.keystr(keys, simple=True, separator="/")
@@ -481,8 +484,9 @@ def _node(leaf: Any, name: str, sides: list[_Side], names: list[str]) -> Leaf | 
         return Leaf(start, shape)
     if _is_scalar(leaf):
         return Fixed(leaf)
-    expected = f"(low, high), numbers or arrays, for parameter {name!r}"
-    raise InputError("bounds", expected, repr(leaf))
+    expected = "(low, high), numbers or arrays" + f", for parameter {name!r}" * (name != "")
+    mend = "name a function by text, and look it up by its name" if callable(leaf) else ""
+    raise InputError("bounds", expected, repr(leaf), mend)
 
 
 def _stepped(name: str, low: Any, high: Any, step: Any) -> _Side:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffevo_jax.checks import InputError
+from diffevo_jax.checks import InputError, check_count
 from diffevo_jax.policies._linen import linen_policy
 from diffevo_jax.policies._policy import Batched, Policy
 
@@ -37,8 +37,9 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
 
     Raises InputError unless sizes holds at least two numbers of 1 or more.
     """
-    if isinstance(sizes, int) or len(sizes) < 2 or any(size < 1 for size in sizes):
+    if not isinstance(sizes, Sequence) or len(sizes) < 2:
         raise InputError("sizes", "inputs, any hidden layers, outputs, each >= 1", sizes)
+    sizes = [check_count("sizes", size) for size in sizes]
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
     batched = _narrow if max(sizes) <= WIDEST_NARROW else _wide
     return policy._replace(batched=batched(policy, sizes, activation))

@@ -110,9 +110,18 @@ def scaled(policy: Policy, scale: Positive) -> Policy:
     scale: a number above 0, or traced. Raises InputError when it is not.
     """
     check_number("scale", scale, 0, math.inf, closed="()")
+    check_policy(policy)
     inner = policy.batched
     batched = None if inner is None else inner._replace(load=lambda x: inner.load(scale * x))
     return policy._replace(unflatten=lambda x: policy.unflatten(scale * x), batched=batched)
+
+
+def check_policy(policy: Any) -> None:
+    """Raise InputError on what is no policy."""
+    if not isinstance(policy, Policy):
+        raise InputError(
+            "policy", "a Policy, such as de.policies.mlp((4, 8, 2))", f"{policy!r:.60}"
+        )
 
 
 def as_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:

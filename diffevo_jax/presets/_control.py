@@ -117,8 +117,9 @@ def control(
             f"two generations of {LEAST} individuals at least, and {CANDIDATES} to choose by",
             episodes,
         )
-    if isinstance(hidden, int):
-        raise InputError("hidden", f"the layers' sizes, ({hidden},) for one", hidden)
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise InputError("hidden", "the layers' sizes, (8,) for one", f"{hidden!r:.60}")
+    hidden = [check_count("hidden", size) for size in hidden]
     if not isinstance(task, str | Task):
         raise InputError("task", "an environment's name, or a Task of make_task", f"{task!r:.60}")
     if isinstance(task, str):

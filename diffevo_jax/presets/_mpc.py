@@ -112,8 +112,7 @@ def mpc(
     wide, narrow = check_noise(noise)
     check_number("first", first, 0, 1, closed="(]")
     check_number("temperature", temperature, 0, math.inf, closed="()")
-    if not isinstance(delay, int) or delay < 0:
-        raise InputError("delay", "a whole number of control steps, 0 or more", repr(delay))
+    delay = check_count("delay", delay, least=0)
     # A schedule has two levels at least; a single one begins at the lower of them.
     noises = (
         np.geomspace(narrow, wide, num_levels) if num_levels > 1 else np.array([wide, 2 * wide])
@@ -156,6 +155,8 @@ def mpc(
 
     def step(key: jax.Array, memory: MPCMemory, state: Any) -> tuple[MPCMemory, jax.Array]:
         """Plan from a state, and return the control to send; see `presets.mpc`."""
+        if not isinstance(memory, MPCMemory):
+            raise InputError("memory", "what init or step returned", type(memory).__name__)
         memory, control, cost = compiled(check_key(key), memory, model.check(state))
         warn_without_cost("presets.mpc", cost)
         return memory, control

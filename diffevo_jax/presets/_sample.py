@@ -7,12 +7,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from diffevo_jax import schedules
 from diffevo_jax.algorithm import evolve
-from diffevo_jax.checks import Count, InputError, call_in_jax, check_count, check_key, concrete
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    call_in_jax,
+    check_array,
+    check_count,
+    check_key,
+    check_takes,
+    concrete,
+)
 from diffevo_jax.denoisers._archive import archive
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import boltzmann
@@ -98,6 +108,7 @@ def sample(
     Raises InputError, naming the argument, expected and seen.
     """
     check_key(key)
+    check_takes("log_density_fn", log_density_fn, ("population",))
     num_genes = check_count("num_genes", num_genes)
     size = check_count("population_size", population_size, least=2)
     adaptations = check_count("adaptations", adaptations)
@@ -108,7 +119,8 @@ def sample(
         raise InputError("scale", "numbers above 0", widths)
 
     def log_g(z: jax.Array) -> jax.Array:
-        values = jnp.asarray(call_in_jax("log_density_fn", log_density_fn, loc + scale * z))
+        values = call_in_jax("log_density_fn", log_density_fn, loc + scale * z)
+        values = check_array("log_density_fn", values, f"numbers of shape {(size,)}")
         if values.shape != (size,):
             raise InputError(
                 "log_density_fn",
@@ -210,7 +222,11 @@ def _normalised(log_weight: jax.Array) -> jax.Array:
 
 
 def _per_gene(name: str, value: ArrayLike, num_genes: int) -> jax.Array:
-    value = jnp.asarray(value, float)
+    expected = f"a number or shape {(num_genes,)}, one for each gene"
+    value = check_array(name, value, expected).astype(float)
     if value.shape not in ((), (num_genes,)):
-        raise InputError(name, f"a number or shape {(num_genes,)}, one for each gene", value.shape)
+        raise InputError(name, expected, value.shape)
+    known = concrete(value)
+    if known is not None and not np.isfinite(known).all():
+        raise InputError(name, "finite numbers", known)
     return jnp.broadcast_to(value, (num_genes,))

@@ -9,7 +9,15 @@ import numpy as np
 import scipy
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import Count, InputError, call_in_jax, check_count
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    call_in_jax,
+    check_array,
+    check_count,
+    check_takes,
+    check_tree,
+)
 
 Interpolation = Literal["cubic", "linear"]
 
@@ -69,10 +77,12 @@ def make_model(
         terminal_cost=terminal_cost,
         constraint=constraint,
     )
+    if features is not None:
+        check_takes("features", features, ("states", "controls"))
     basis = _basis(horizon, knots, interpolation)
     back = np.linalg.pinv(basis)
     middle, half = jnp.asarray((low + high) / 2, float), jnp.asarray((high - low) / 2, float)
-    guide = None if demonstration is None else jax.tree.map(jnp.asarray, demonstration)
+    guide = None if demonstration is None else check_tree("demonstration", demonstration)
     by_controls = getattr(guide, "shape", ()) == (horizon, num_controls)
     if is_whole and guide is not None and not by_controls:
         raise InputError(
@@ -143,7 +153,7 @@ def make_model(
         return outcome(cost, jnp.sum(jax.vmap(broken)(after, held)), guide, held)
 
     def check(state: Any) -> Any:
-        state = jax.tree.map(jnp.asarray, state)
+        state = check_tree("state", state)
         control = jax.ShapeDtypeStruct((num_controls,), middle.dtype)
         whole = jax.ShapeDtypeStruct((horizon, num_controls), middle.dtype)
         if is_whole:
@@ -162,7 +172,9 @@ def make_model(
             if terminal_cost is not None:
                 _check_scalar("terminal_cost", terminal_cost, state)
             if constraint is not None:
-                _shape_of("constraint", constraint, state, control)
+                violation = _shape_of("constraint", constraint, state, control)
+                if not hasattr(violation, "shape"):
+                    raise InputError("constraint", "to return violations", violation)
         if guide is not None and not by_controls:
             path = jax.tree.map(lambda leaf: f"{leaf.dtype}{[horizon + 1, *leaf.shape]}", state)
             if jax.tree.structure(state) != jax.tree.structure(guide) or path != _shapes(guide):
@@ -240,7 +252,7 @@ def _features(
     """Describe a plan by numbers, `[d]`: the function's, or the mean state, or the controls."""
     if features is not None:
         marks = call_in_jax("features", features, path, controls)
-        return jnp.ravel(jnp.asarray(marks, float))
+        return jnp.ravel(check_array("features", marks, "numbers [d]")).astype(float)
     means = [jnp.ravel(jnp.mean(leaf.astype(float), axis=0)) for leaf in jax.tree.leaves(path)]
     return jnp.concatenate(means) if means else controls.ravel()
 
@@ -314,7 +326,11 @@ def _shape_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 def _check_scalar(name: str, function: Any, *arguments: Any) -> None:
     """Raise InputError where a cost is no number."""
     cost = _shape_of(name, function, *arguments)
-    if not hasattr(cost, "shape") or cost.shape != () or jnp.issubdtype(cost.dtype, complex):
+    if (
+        not hasattr(cost, "shape")
+        or cost.shape != ()
+        or jnp.issubdtype(cost.dtype, jnp.complexfloating)
+    ):
         raise InputError(
             name, "to return a number, shape ()", _shapes(cost), "jnp.sum makes one of several"
         )

@@ -133,6 +133,7 @@ def make_fitness(
     def with_moments(lanes: rollout.Lanes) -> Any:
         return read(lanes), (lanes.length, *lanes.moments) if lanes.moments else ()
 
+    check_fit(task, policy, num_episodes)
     kept = {"gather": task.statistics is not None, "goal": success == "goal"}
     episodes = _roll_out(task, policy, num_episodes, None, with_moments, **kept)
 

@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffevo_jax import environments
-from diffevo_jax.checks import Count, InputError, check_count
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    call_in_jax,
+    check_array,
+    check_count,
+    check_takes,
+    check_tree,
+)
 from diffevo_jax.environments import Environment, Transition
 from diffevo_jax.environments._environment import bounds, check_space, keep_shapes
 from diffevo_jax.policies import Policy
+from diffevo_jax.policies._policy import check_policy
 from diffevo_jax.problem import check_memory
 from diffevo_jax.tasks.fast_trig import with_fast_trig
 from diffevo_jax.tasks.statistics import Statistics, normalise
@@ -66,20 +75,37 @@ class Task(NamedTuple):
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, Any]:
         """Begin an episode: the observation as the environment gives it, and the state."""
-        observation, state = self.environment.reset(key)
-        return observation, jax.tree.map(jnp.asarray, state)
+        first = call_in_jax("environment", self.environment.reset, key)
+        if not (isinstance(first, tuple) and len(first) == 2):
+            expected = f"a reset of {self.environment.name} that returns (observation, state)"
+            raise InputError("environment", expected, type(first).__name__)
+        observation = check_array("environment", first[0], "a first observation that is an array")
+        return observation, check_tree("environment", first[1])
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
         """Take one step of the environment, which neither begins anew nor is cut off.
 
         Raises InputError where it changes the state's shapes, or gives more than one reward.
         """
-        step, name = self.environment.step, self.environment.name
+        name = self.environment.name
+
+        def step(key: jax.Array, state: Any, action: jax.Array) -> Transition:
+            new = call_in_jax("environment", self.environment.step, key, state, action)
+            if not isinstance(new, Transition):
+                expected = f"a step of {name} that returns a Transition"
+                raise InputError("environment", expected, type(new).__name__)
+            return check_tree("environment", new)
+
+        def number(field: str, value: Any) -> jax.Array:
+            value = check_array("environment", value, f"one {field} a step of {name}")
+            if value.shape != ():
+                raise InputError("environment", f"one {field} a step of {name}", value.shape)
+            return value
+
         new = (with_fast_trig(step) if self.fast_trig else step)(key, state, action)
-        reward = jnp.asarray(new.reward, float)
-        if reward.shape != ():
-            raise InputError("environment", f"one reward a step of {name}", reward.shape)
-        terminated, truncated = jnp.asarray(new.terminated), jnp.asarray(new.truncated)
+        reward = number("reward", new.reward).astype(float)
+        ends = "terminated", "truncated"
+        terminated, truncated = (number(end, getattr(new, end)).astype(bool) for end in ends)
         state = keep_shapes(name, state, new.state)
         return Transition(new.observation, state, reward, terminated, truncated)
 
@@ -93,11 +119,16 @@ class Task(NamedTuple):
 
     def observe(self, observation: jax.Array) -> jax.Array:
         """Return what a policy sees of an observation, in floating point."""
-        space = self.environment.observations
+        space, name = self.environment.observations, self.environment.name
+        expected = () if _is_discrete(space) else self._space_shape()
+        expected_text = f"observations of {name} of shape {expected}"
+        observation = check_array("environment", observation, expected_text)
+        if observation.shape != expected:
+            raise InputError("environment", expected_text, observation.shape)
         if _is_discrete(space):
             return jax.nn.one_hot(observation, int(space))
         if self.observations != "scaled":
-            return jnp.asarray(observation, float)
+            return observation.astype(float)
         low, high = (bound.ravel() for bound in self._ends())
         # A constant component carries nothing and has no range to divide by: it becomes 0.
         gain = np.where(high > low, 2 * math.sqrt(3) / np.where(high > low, high - low, 1), 0.0)
@@ -116,7 +147,7 @@ class Task(NamedTuple):
             return (int(space),)
         if space is not None:
             return bounds(space)[0].shape
-        return jax.eval_shape(self.environment.reset, jax.random.key(0))[0].shape
+        return jax.eval_shape(self.reset, jax.random.key(0))[0].shape
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
         """The bounds of observations, those that are missing or beyond 1000 in size taken as 1."""
@@ -155,12 +186,15 @@ def make_task(
     if isinstance(environment, str):
         environment = environments.make(environment)
     if not isinstance(environment, Environment):
-        advice = "subclass Environment"
+        is_class = isinstance(environment, type)
+        advice = "call the class" if is_class else "subclass Environment"
         if hasattr(environment, "step_env"):
             advice = "wrap it: de.environments.gymnax(environment)"
         expected, kind = "a name, or one of de.environments", type(environment).__name__
         raise InputError("environment", expected, f"a {kind}", advice)
     name = environment.name
+    check_takes("environment.reset", environment.reset, ("key",))
+    check_takes("environment.step", environment.step, ("key", "state", "action"))
     check_space("actions", getattr(environment, "actions", None), name, finite=True)
     if environment.observations is not None:
         check_space("observations", environment.observations, name, finite=False)
@@ -175,6 +209,9 @@ def make_task(
 
 def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
     """Raise InputError unless a policy sees and gives what the task does."""
+    if not isinstance(task, Task):
+        raise InputError("task", "a Task of make_task", f"{task!r:.60}")
+    check_policy(policy)
     if policy.input_shape != task.input_shape:
         expected = f"inputs of shape {task.input_shape} for {task.environment.name}"
         raise InputError("policy", expected, policy.input_shape)
@@ -206,7 +243,8 @@ def seen(task: Task, statistics: Statistics | None, observation: jax.Array) -> j
 
 def _limit(environment: Environment, cut: int | None) -> int:
     """Return the steps after which an episode is cut off, by whichever limit comes first."""
-    limits = [int(limit) for limit in (cut, environment.max_steps) if limit is not None]
+    both = cut, environment.max_steps
+    limits = [check_count("max_steps", limit) for limit in both if limit is not None]
     if not limits:
         raise InputError("max_steps", f"a number of steps, {environment.name} has none", cut)
     return min(limits)

@@ -153,6 +153,7 @@ def drop_rows(folder: Path, *, keep: Iterable[str]) -> None:
 def read_arrays(path: Path, *names: str) -> Arrays:
     """Read the arrays of a .npz, all of them or those of the names. Raises ConfigError."""
     try:
+        zipfile.ZipFile(path).close()  # of what is none NumPy says how to unpickle it
         with np.load(path) as file:
             return {name: file[name] for name in file.files if name in names or not names}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
