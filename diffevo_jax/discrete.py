@@ -235,7 +235,7 @@ def discrete_evolution(
             raise InputError("latent_dim", f"at most {num_genes}, the genes", latent_dim)
         place = jax.random.permutation(key, num_genes)
         compared = place < (num_genes if latent_dim is None else latent_dim)
-        return Discrete(population, t, population, jnp.full(size, -jnp.inf), compared)
+        return Discrete(population, t, population, jnp.full(size, -jnp.inf, float), compared)
 
     def step(
         key: jax.Array, state: Discrete, fitness: jax.Array, population: jax.Array
@@ -254,9 +254,20 @@ def discrete_evolution(
         after = state._replace(population=jnp.where(state.t == 1, x0, child), x0=x0, fitness=best)
         return after, DiscreteInfo(population, fitness, x0, best, sizes)
 
-    algorithm = make_algorithm(
-        init, step, num_levels, check=partial(_check_letters, letters=letters)
-    )
+    return make_discrete_algorithm(init, step, num_levels, letters=letters)
+
+
+def make_discrete_algorithm(
+    init: Callable[..., Any],
+    step: Callable[..., tuple[Any, Any]],
+    num_generations: int,
+    *,
+    letters: int = 2,
+    shape: tuple[int, int] | None = None,
+) -> Algorithm:
+    """Make an `Algorithm` of letters: `make_algorithm` that looks at every population's genomes."""
+    check = partial(_check_letters, letters=letters)
+    algorithm = make_algorithm(init, step, num_generations, shape=shape, check=check)
 
     def checked_step(
         key: jax.Array,
@@ -275,8 +286,8 @@ def discrete_evolution(
 def _check_letters(population: Any, letters: int) -> jax.Array:
     """Return a population of letters, `[N, D]`; raise InputError unless all are 0 to K - 1."""
     population = check_array("population", population, "an array [N, D]")
-    if population.ndim != 2 or len(population) < 2 or not population.size:
-        raise InputError("population", "shape [N, D] with N >= 2, D >= 1", population.shape)
+    if population.ndim != 2 or not population.size:
+        raise InputError("population", "shape [N, D], neither 0", population.shape)
     values = concrete(population)
     if values is not None:
         values = values.astype(float)
@@ -294,10 +305,11 @@ def hamming(
 
     compared: `[N, D]`, the sites that count; None counts all.
     """
-    left = jax.nn.one_hot(ours, letters)
+    left = jax.nn.one_hot(ours.astype(int), letters)
     if compared is not None:
         left = left * compared[..., None]
-    same = left.reshape(len(ours), -1) @ jax.nn.one_hot(others, letters).reshape(len(others), -1).T
+    right = jax.nn.one_hot(others.astype(int), letters)
+    same = left.reshape(len(ours), -1) @ right.reshape(len(others), -1).T
     return jnp.sum(left, axis=(1, 2))[:, None] - same
 
 
@@ -340,7 +352,7 @@ def _lose(key: jax.Array, x0: jax.Array, letters: int) -> jax.Array:
     key_site, key_threshold, key_whole = jax.random.split(key, 3)
     size, num_genes = x0.shape
     site = jax.random.randint(key_site, (size,), 0, num_genes)
-    indicator = jax.nn.one_hot(x0, letters)
+    indicator = jax.nn.one_hot(x0.astype(int), letters)
     frequency = jnp.mean(indicator, axis=0)
     scaled = (indicator - frequency) / jnp.sqrt(jnp.maximum(frequency, 1e-6))
     together = jnp.einsum("nik,ndl->idkl", scaled[:, site], scaled) / size

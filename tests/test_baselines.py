@@ -27,22 +27,37 @@ NAMED = {
     "pepg": functools.partial(de.baselines.pepg, elite_share=0.25),
     "map_elites": de.baselines.map_elites,
 }
-BASELINES = NAMED | {
-    "xNES": functools.partial(de.evosax.strategy, "xNES"),
-    "PSO": functools.partial(de.evosax.strategy, "PSO"),
+OF_BITS = {
+    name: getattr(de.baselines.bits, name)
+    for name in ("umda", "pbil", "cga", "genetic_algorithm", "one_plus_lambda")
 }
+BITS = (POPULATION > 0).astype(float)
+BASELINES = (
+    NAMED
+    | OF_BITS
+    | {
+        "xNES": functools.partial(de.evosax.strategy, "xNES"),
+        "PSO": functools.partial(de.evosax.strategy, "PSO"),
+    }
+)
 every_baseline = pytest.mark.parametrize("name", BASELINES)
 
 
+def start(name):
+    """The first generation: numbers, or bits."""
+    return BITS if name in OF_BITS else POPULATION
+
+
 def sphere(population):
-    return -jnp.sum((population - 0.5) ** 2, axis=1)
+    """Of bits too, all genomes differ in fitness."""
+    return -jnp.sum((population - jnp.array([0.45, 0.6, 0.7, 0.9])) ** 2, axis=1)
 
 
 @functools.cache
 def compiled(name):
     """A baseline, its compiled step, and its compiled run of a key."""
-    algorithm = BASELINES[name](**SIZES)
-    run = lambda key: de.evolve(key, algorithm, sphere, POPULATION, keep=lambda info: info)  # noqa: E731
+    algorithm, first = BASELINES[name](**SIZES), start(name)
+    run = lambda key: de.evolve(key, algorithm, sphere, first, keep=lambda info: info)  # noqa: E731
     return algorithm, jax.jit(algorithm.step), jax.jit(run)
 
 
@@ -50,7 +65,7 @@ def compiled(name):
 def test_a_run_starts_at_the_population_given_and_a_finished_one_is_a_fixed_point(name):
     _, step, run = compiled(name)
     state, info, best = run(KEY)
-    first = POPULATION
+    first = start(name)
     if name == "pepg":  # mirrored pairs
         first = jnp.concatenate([POPULATION[:8], -POPULATION[:8]])
     np.testing.assert_array_equal(info.population[0], first)
@@ -66,11 +81,11 @@ def test_a_run_starts_at_the_population_given_and_a_finished_one_is_a_fixed_poin
 @every_baseline
 def test_a_compiled_step_is_the_plain_one(name):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(KEY, POPULATION)
+    state = algorithm.init(KEY, start(name))
     # Sums of 16 numbers of order 1, an eigendecomposition of a matrix near I: rounding.
     chex.assert_trees_all_close(
-        step(KEY, state, sphere(POPULATION)),
-        algorithm.step(KEY, state, sphere(POPULATION)),
+        step(KEY, state, sphere(start(name))),
+        algorithm.step(KEY, state, sphere(start(name))),
         atol=1e-4,
     )
 
@@ -79,7 +94,7 @@ def test_a_compiled_step_is_the_plain_one(name):
 def test_runs_in_pieces_and_after_a_checkpoint_go_on_as_in_one(name):
     algorithm, _, run = compiled(name)
     generation = jax.jit(de.make_generation(algorithm, sphere))
-    running = de.begin(KEY, algorithm, POPULATION)
+    running = de.begin(KEY, algorithm, start(name))
     for leaf in jax.tree.leaves(running):
         assert isinstance(leaf, jax.Array)
         assert not leaf.weak_type
@@ -104,9 +119,9 @@ def test_runs_mapped_over_keys_are_the_runs_alone(name):
 def test_a_population_over_a_mesh_of_eight_devices_steps_the_same(name):
     algorithm, step, _ = compiled(name)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("individuals",))
-    over_mesh = jax.device_put(POPULATION, NamedSharding(mesh, PartitionSpec("individuals")))
+    over_mesh = jax.device_put(start(name), NamedSharding(mesh, PartitionSpec("individuals")))
     state, info = step(KEY, algorithm.init(KEY, over_mesh), sphere(over_mesh))
-    alone, _ = step(KEY, algorithm.init(KEY, POPULATION), sphere(POPULATION))
+    alone, _ = step(KEY, algorithm.init(KEY, start(name)), sphere(start(name)))
     assert len(info.population.sharding.device_set) == 8
     chex.assert_trees_all_close(state, alone, atol=1e-4)
 
@@ -114,12 +129,12 @@ def test_a_population_over_a_mesh_of_eight_devices_steps_the_same(name):
 @every_baseline
 def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothing(name):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(KEY, POPULATION)
+    state = algorithm.init(KEY, start(name))
     fitness = sphere(state.population)
     bad = fitness.at[:3].set(jnp.array([jnp.nan, jnp.inf, -jnp.inf]))
     new, info = step(KEY, state, bad)
     assert int(info.num_invalid) == 3
-    if name != "map_elites":  # which leaves them out
+    if name not in ("map_elites", "genetic_algorithm"):  # which leave them out
         worst, _ = step(KEY, state, fitness.at[:3].set(fitness[3:].min()))
         chex.assert_trees_all_close(new, worst, atol=1e-5)
     for before in (state, new):
@@ -127,8 +142,10 @@ def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothin
         assert bool(jnp.all(jnp.isfinite(after.population)))
         assert not np.array_equal(before.population, after.population)
         for part in ("mean", "std", "fitness_best"):
-            if hasattr(before[2], part):
+            if hasattr(before[2], part) and name not in OF_BITS:
                 chex.assert_trees_all_equal(getattr(before[2], part), getattr(after[2], part))
+        if name in OF_BITS:
+            chex.assert_trees_all_equal(before.strategy, after.strategy)
         if name == "map_elites":
             np.testing.assert_array_equal(before.archive.fitness, after.archive.fitness)
 
@@ -136,19 +153,19 @@ def test_fitness_that_is_not_finite_is_the_worst_and_where_all_is_teaches_nothin
 @every_baseline
 def test_a_step_learns_from_what_was_evaluated(name, refuses):
     algorithm, step, _ = compiled(name)
-    state = algorithm.init(KEY, POPULATION)
-    clipped = jnp.clip(POPULATION, -0.5, 0.5)
-    new, info = step(KEY, state, sphere(clipped), clipped)
-    np.testing.assert_array_equal(info.population, clipped)
-    plain, _ = step(KEY, algorithm.init(KEY, clipped), sphere(clipped))
+    state = algorithm.init(KEY, start(name))
+    repaired = start(name).at[:, 0].set(0)
+    new, info = step(KEY, state, sphere(repaired), repaired)
+    np.testing.assert_array_equal(info.population, repaired)
+    plain, _ = step(KEY, algorithm.init(KEY, repaired), sphere(repaired))
     if name != "pepg":  # which would have mirrored them
         chex.assert_trees_all_close(new, plain, atol=1e-5)
     with refuses("population"):
-        algorithm.step(KEY, state, sphere(clipped), clipped[:8])
+        algorithm.step(KEY, state, sphere(repaired), repaired[:8])
     with refuses("fitness"):
-        algorithm.step(KEY, state, sphere(clipped)[:8])
+        algorithm.step(KEY, state, sphere(repaired)[:8])
     with refuses("population"):
-        algorithm.init(KEY, POPULATION[:8])
+        algorithm.init(KEY, start(name)[:8])
 
 
 # Settings on the points of Fig. 3, and what they are in units of the genome, a quarter of a point.
@@ -612,11 +629,15 @@ def test_what_evosax_does_not_know_is_named(name, settings, path, seen, advice):
         ("pepg", "sigma_learning_rate", -1.0),
         ("map_elites", "cell", 0.0),
         ("map_elites", "sigma", -1.0),
+        ("umda", "elite_share", 0.0),
+        ("pbil", "learning_rate", 1.5),
+        ("cga", "virtual_size", 0.0),
+        ("cga", "population_size", 1),
     ],
 )
 def test_a_setting_out_of_range_is_named(name, setting, value, refuses):
     with refuses(setting):
-        getattr(de.baselines, name)(**SIZES, **{setting: value})
+        (NAMED | OF_BITS)[name](**SIZES | {setting: value})
 
 
 def test_without_evosax_the_command_that_installs_it_is_named(monkeypatch):

@@ -65,11 +65,18 @@ ALGORITHMS["illuminate"] = (
     "{name: illuminate, num_generations: 6, archive: {low: [-3, -3], high: [3, 3], cells: [4, 5]}}"
 )
 
+# Those of bits.
+OF_BITS = ("umda", "pbil", "cga", "genetic_algorithm", "one_plus_lambda")
+BITS = "problem: {name: bits, function: traps, num_genes: 10}"
+ALGORITHMS |= {name: f"{{name: {name}, num_generations: 6}}" for name in OF_BITS}
+ALGORITHMS["discrete_evolution"] = "{name: discrete_evolution, num_levels: 6}"
+
 # Those that remember more than a population; the others before a release.
 QUICK = (
     "archive",
     "dpm_solver",
     "cma_es",
+    "genetic_algorithm",
     "map_elites",
     "population_based",
     "normalised",
@@ -87,6 +94,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(case, tmp_path):
         text = text.replace("problem: {name: function, function: two_peaks}", NORMALISED)
     if case == "illuminate":
         text = text.replace("problem: {name: function, function: two_peaks}", DOMAIN)
+    if case in (*OF_BITS, "discrete_evolution"):
+        text = text.replace("problem: {name: function, function: two_peaks}", BITS)
     path.write_text(text)
     settings = load(path).config
     programs = run.build(settings)

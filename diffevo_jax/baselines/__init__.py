@@ -1,4 +1,4 @@
-"""Other optimisers as `Algorithm`s: the paper's baselines, MAP-Elites, and any of evosax by name.
+"""Other optimisers as `Algorithm`s: the paper's baselines, MAP-Elites; those of `bits` search bits.
 
 They search in units of the genome, from an initial population drawn from N(0, I). The landscapes of
 the paper's Fig. 3 see points 4 times the genome: what was published for points x = 4 u becomes, for
@@ -13,6 +13,7 @@ and the runs are the same up to rounding. These are the defaults; only CMA-ES's,
 tasks, differ from Fig. 3's penalty=0.016, elitist=False.
 """
 
+from diffevo_jax.baselines import bits as bits
 from diffevo_jax.baselines._cma_es import ElitistState as ElitistState
 from diffevo_jax.baselines._cma_es import cma_es as cma_es
 from diffevo_jax.baselines._map_elites import EliteArchive as EliteArchive
@@ -29,6 +30,7 @@ __all__ = [  # for `help`
     "ElitistState",
     "SearchInfo",
     "SearchState",
+    "bits",
     "cma_es",
     "map_elites",
     "open_es",

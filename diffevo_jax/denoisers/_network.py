@@ -123,7 +123,8 @@ def _learned(
         def worth(sample_size: jax.Array) -> jax.Array:
             """The share c of the network, on held-out individuals."""
             trains, held = split_weight(weight, held_out)
-            x0 = buffer.genomes[draw_rows(key_rows, held, (min(HELD_ROWS, len(weight)),))]
+            luck = jax.random.uniform(key_rows, (min(HELD_ROWS, len(weight)),))
+            x0 = buffer.genomes[draw_rows(luck, held)]
             noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
             x = jnp.sqrt(level.alpha) * x0 + jnp.sqrt(level.one_minus_alpha) * noise
             x = x.astype(x_t.dtype)

@@ -6,7 +6,6 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from diffevo_jax.algorithm import Algorithm, make_algorithm
@@ -31,6 +30,7 @@ from diffevo_jax.training._learner import (
     Learner,
     Leaves,
     Trained,
+    by_blocks,
     check_one_of,
     empty_buffer,
     push,
@@ -53,7 +53,7 @@ class Heuristic(NamedTuple):
     """What the next step needs.
 
     population: to be evaluated next, `[N, D]`. t: generations that follow this one.
-    buffer: the generations before. trained: the network.
+    buffer: the generations before. trained: the network; start: the one that training begins with.
     asked: what the population was drawn for, `[N, C]`; NaN where for nothing.
     """
 
@@ -61,6 +61,7 @@ class Heuristic(NamedTuple):
     t: jax.Array
     buffer: Buffer
     trained: Trained
+    start: Trained
     asked: jax.Array
 
 
@@ -130,8 +131,9 @@ def hades(
     eta: noise of the sampler, in [0, 1].
     capacity: rows of the buffer, three generations by default. leaves: "oldest" or "weakest", who
         makes room in it.
-    interval: generations from one training to the next. continuous: go on with the last network,
-        not with a fresh one.
+    interval: generations from one training to the next.
+    continuous: training goes on with the last network, which makes draws for targets more exact;
+        or begins with the run's first one, which keeps peaks more equally large.
     mesh: see `denoising_evolution`.
 
     Raises InputError, naming the argument.
@@ -228,44 +230,15 @@ def _search(
     def init(key: jax.Array, population: jax.Array, t: jax.Array) -> Heuristic:
         size, num_genes = population.shape
         rows = GENERATIONS * size if capacity is None else capacity
+        untrained = learner.init(key, num_genes, num_conditions)
         return Heuristic(
             population,
             t,
             empty_buffer(rows, population, num_conditions),
-            learner.init(key, num_genes, num_conditions),
+            untrained,
+            untrained,
             jnp.full((size, num_conditions), jnp.nan),
         )
-
-    def denoise(
-        key: jax.Array,
-        estimate: Callable[..., jax.Array],
-        y: jax.Array,
-        places: np.ndarray,
-        bounds: tuple[jax.Array, jax.Array],
-    ) -> jax.Array:
-        """Walk from the first of the places between levels to the last; return the clean genomes.
-
-        y: `[K, D]` in units of the spread, as the bounds.
-        """
-        numbers = np.arange(len(learner.levels().alpha))
-        alpha, rest = (jnp.interp(places, numbers, each) for each in learner.levels())
-
-        def move(y: jax.Array, level: tuple) -> tuple[jax.Array, None]:
-            key, alpha_t, rest_t, alpha_prev, rest_prev = level
-            x0 = jnp.clip(estimate(y, alpha_t, rest_t), *bounds)
-            settings = {
-                "alpha_t": alpha_t,
-                "alpha_prev": alpha_prev,
-                "eta": eta,
-                "one_minus_alpha_t": rest_t,
-                "one_minus_alpha_prev": rest_prev,
-            }
-            noise = ddim_sigma(**settings) * jax.random.normal(key, y.shape, y.dtype)
-            return ddim_mean(y, x0, **settings) + noise, None
-
-        keys = jax.random.split(key, len(places) - 1)
-        y, _ = jax.lax.scan(move, y, (keys, alpha[:-1], rest[:-1], alpha[1:], rest[1:]))
-        return estimate(y, alpha[-1], rest[-1])
 
     def model(trained: Trained, buffer: Buffer, weight: jax.Array) -> Callable[..., Any]:
         """Make told `[K, C]` -> (y, alpha, 1 - alpha) -> x0, in units of the spread."""
@@ -282,9 +255,12 @@ def _search(
             return untold + guidance * (clean - untold)
 
         def by_kernel(y: jax.Array, told: jax.Array, alpha: Any, rest: Any) -> jax.Array:
-            gaps = squared_distances(y, jnp.sqrt(alpha) * support)
-            share = jax.nn.softmax(jnp.log(weight) - gaps / (2 * rest), axis=1)
-            return (share @ support).astype(y.dtype)
+            def average(row: jax.Array) -> jax.Array:
+                gaps = squared_distances(row[None], jnp.sqrt(alpha) * support)[0]
+                share = jax.nn.softmax(jnp.log(weight) - gaps / (2 * rest))
+                return (share @ support).astype(y.dtype)
+
+            return by_blocks(average, y, len(support))
 
         return lambda told: (
             lambda y, alpha, rest: jax.lax.cond(
@@ -292,60 +268,99 @@ def _search(
             )
         )
 
-    def box(trained: Trained) -> tuple[jax.Array, jax.Array]:
-        """The range in units of the spread."""
-        low, high = -limit - trained.centre, limit - trained.centre
-        return low / trained.scale, high / trained.scale
-
     def samples(
-        key: jax.Array, model: Callable[..., Any], trained: Trained, told: jax.Array, num_genes: int
+        key: jax.Array,
+        estimate: Callable[..., jax.Array],
+        trained: Trained,
+        rows: jax.Array,
+        mutation: float,
     ) -> jax.Array:
-        """Draw genomes from noise, `[K, D]`; those out of range again."""
-        shape = len(told), num_genes
-        places = np.arange(len(learner.levels().alpha))[::-1]
-        bounds = box(trained)
+        """Draw rows that are out of range from noise; then noise all a little, and denoise.
+
+        rows: `[K, D]`, infinite where they are to be drawn. mutation: how far back all are noised,
+            0 for not. One loop does both, so that the network is compiled once.
+        """
+        key_even = jax.random.fold_in(key, TRIES + 1)
+        even = jax.random.uniform(key_even, rows.shape, minval=-limit, maxval=limit)
+        bounds = [(end - trained.centre) / trained.scale for end in (-limit, limit)]
+        levels = learner.levels()
+        # Clean genomes are the place before the first level.
+        ladder = jnp.append(1.0, levels.alpha), jnp.append(0.0, levels.one_minus_alpha)
+        highest = len(levels.alpha)
+        back = 1 + mutation * (highest - 1)
+        low, high = math.floor(back), math.ceil(back)
 
         def outside(rows: jax.Array) -> jax.Array:
-            return ~jnp.all(jnp.abs(rows) <= limit, axis=1)
+            return ~jnp.all(jnp.abs(rows) <= limit, axis=1, keepdims=True)
 
-        def again(carry: tuple) -> tuple:
-            tries, rows = carry
-            key_start, key_walk = jax.random.split(jax.random.fold_in(key, tries))
-            start = jax.random.normal(key_start, shape)
-            y = denoise(key_walk, model(told), start, places, bounds)
-            drawn = trained.centre + trained.scale * y
-            return tries + 1, jnp.where(outside(rows)[:, None], drawn, rows)
-
-        def waiting(carry: tuple) -> jax.Array:
-            tries, rows = carry
+        def drawing(tries: jax.Array, rows: jax.Array) -> jax.Array:
             return (tries < TRIES) & jnp.any(outside(rows))
 
-        nothing = jnp.full(shape, jnp.inf)
-        _, rows = jax.lax.while_loop(waiting, again, (0, nothing))
-        evenly = jax.random.uniform(jax.random.fold_in(key, TRIES), shape, minval=-1, maxval=1)
-        return jnp.where(outside(rows)[:, None], limit * evenly, rows)
+        def waiting(carry: tuple) -> jax.Array:
+            tries, rows, finished = carry
+            return drawing(tries, rows) | ~finished
+
+        def walk(carry: tuple) -> tuple:
+            tries, rows, _ = carry
+            fresh = drawing(tries, rows)
+            key_walk = jax.random.fold_in(key, tries)
+
+            def noise(number: Any) -> jax.Array:
+                return jax.random.normal(jax.random.fold_in(key_walk, number), rows.shape)
+
+            def move(number: jax.Array, carry: tuple) -> tuple:
+                y, alpha_t, rest_t = carry
+                place = first - number
+                alpha_prev, rest_prev = (each[place] for each in ladder)
+                x0 = estimate(y, alpha_t, rest_t)
+                settings = {
+                    "alpha_t": alpha_t,
+                    "alpha_prev": alpha_prev,
+                    "eta": eta,
+                    "one_minus_alpha_t": rest_t,
+                    "one_minus_alpha_prev": rest_prev,
+                }
+                # The last estimate may leave the range, and be drawn again.
+                x0 = jnp.where(place == 0, x0, jnp.clip(x0, *bounds))
+                y = ddim_mean(y, x0, **settings) + ddim_sigma(**settings) * noise(number)
+                return y, alpha_prev, rest_prev
+
+            first = jnp.where(fresh, highest, high)
+            alpha, rest = (
+                jnp.where(fresh, each[-1], each[high] + (high - back) * (each[low] - each[high]))
+                for each in ladder
+            )
+            y = (jnp.where(outside(rows), even, rows) - trained.centre) / trained.scale
+            y = jnp.where(fresh, 0, jnp.sqrt(alpha) * y)
+            y = y + jnp.where(fresh, 1, jnp.sqrt(rest)) * noise(0)
+            y = jax.lax.fori_loop(1, first + 1, move, (y, alpha, rest))[0]
+            drawn = (trained.centre + trained.scale * y).astype(rows.dtype)
+            return tries + 1, jnp.where(outside(rows) | ~fresh, drawn, rows), ~fresh
+
+        begin = jnp.zeros((), int), rows, jnp.asarray(mutation == 0)
+        rows = jax.lax.while_loop(waiting, walk, begin)[1]
+        return rows if mutation else jnp.where(outside(rows), even, rows)
 
     def step(
         key: jax.Array, state: Heuristic, fitness: jax.Array, population: jax.Array, aux: Any
     ) -> tuple[Heuristic, HeuristicInfo]:
         size, num_genes = population.shape
-        keys = iter(jax.random.split(key, 12))
+        key_rows, key_fit, key_told, key_walks, key_children = jax.random.split(key, 5)
         stored = _evaluated(conditions, population, fitness, aux)
         buffer = push(state.buffer, population, fitness, stored, leaves=leaves)
         log_weight = select(buffer, lambda fitness: weigh(fitness_map, fitness))
         log_weight = log_weight - sharing * _crowd(buffer)
         weight = jax.nn.softmax(log_weight)
 
-        held_out = jax.random.uniform(next(keys), weight.shape) < HELD_OUT
-        start = state.trained if continuous else learner.init(next(keys), num_genes, num_conditions)
+        luck = jax.random.uniform(key_rows, (2, len(weight)))
+        held_out = luck[0] < HELD_OUT
         data = buffer.genomes, buffer.conditions, weight, held_out
-        key_fit = next(keys)
         if interval == 1:
-            trained = learner.fit(key_fit, start, *data)
+            trained = learner.fit(key_fit, state.start, *data)
         else:
             trained = jax.lax.cond(
                 (num_generations - 1 - state.t) % interval == 0,
-                lambda: learner.fit(key_fit, start, *data),
+                lambda: learner.fit(key_fit, state.start, *data),
                 lambda: state.trained,
             )
 
@@ -353,42 +368,28 @@ def _search(
         num_crossed = int(crossover * (size - num_kept))
         # The best one, and without replacement others by their weight.
         best = jnp.argmax(jnp.where(buffer.filled, buffer.fitness, -jnp.inf))
-        lots = (log_weight + jax.random.gumbel(next(keys), weight.shape)).at[best].set(jnp.inf)
+        lots = (log_weight - jnp.log(-jnp.log(luck[1]))).at[best].set(jnp.inf)
         places = jax.lax.top_k(lots, num_kept)[1]
         kept = buffer.genomes[places]
 
-        told = _targets(next(keys), conditions, stored, size - num_kept)
+        told = _targets(key_told, conditions, stored, size - num_kept)
+        luck = jax.random.uniform(key_children, (len(told), 2 * num_genes + 3))
+        parents, first, who, where = jnp.split(luck, [2, num_genes + 2, num_genes + 3], axis=1)
+        one, other = (parents[:num_crossed].T * num_kept).astype(int)
+        crossed = jnp.where(first[:num_crossed] < 0.5, kept[one], kept[other])
+        absent = jnp.full((len(told) - num_crossed, num_genes), jnp.inf, kept.dtype)
+        rows = jnp.concatenate([crossed, absent])
         tell = model(trained, buffer, weight)
-        fresh = samples(next(keys), tell, trained, told[num_crossed:], num_genes)
-        parents = jax.random.randint(next(keys), (2, num_crossed), 0, num_kept)
-        first = jax.random.bernoulli(next(keys), 0.5, (num_crossed, num_genes))
-        crossed = jnp.where(first, kept[parents[0]], kept[parents[1]])
-        rows = jnp.concatenate([crossed, fresh.astype(crossed.dtype)])
-
-        back = mutation * (len(learner.levels().alpha) - 1)
-        if back > 0:
-            levels = np.array([back, *range(math.ceil(back) - 1, -1, -1)])
-            numbers = np.arange(len(learner.levels().alpha))
-            alpha, rest = (jnp.interp(back, numbers, each) for each in learner.levels())
-            noise = jax.random.normal(next(keys), rows.shape)
-            y = (rows - trained.centre) / trained.scale
-            y = jnp.sqrt(alpha) * y + jnp.sqrt(rest) * noise
-            y = denoise(next(keys), tell(told), y, levels, box(trained))
-            rows = trained.centre + trained.scale * y
-        key_who, key_where = jax.random.split(next(keys))
-        who = jax.random.uniform(key_who, (len(rows), 1)) < jumps
-        moved = (
-            JUMP
-            * jnp.std(population, axis=0)
-            * jax.random.uniform(key_where, rows.shape, minval=-0.5, maxval=0.5)
-        )
-        rows = jnp.clip(rows + jnp.where(who, moved, 0), -limit, limit)
+        rows = samples(key_walks, tell(told), trained, rows, mutation)
+        moved = JUMP * jnp.std(population, axis=0) * (where - 0.5)
+        rows = jnp.clip(rows + jnp.where(who < jumps, moved, 0), -limit, limit)
         children = jnp.concatenate([kept, rows.astype(kept.dtype)])
         asked = jnp.concatenate([jnp.full((num_kept, num_conditions), jnp.nan), told])
 
         learned = Learned(jnp.where(trained.diverged, 0.0, 1.0), trained.loss, trained.diverged)
         info = HeuristicInfo(population, fitness, learned, stored, state.asked)
-        return Heuristic(children, state.t, buffer, trained, asked), info
+        start = trained if continuous else state.start
+        return Heuristic(children, state.t, buffer, trained, start, asked), info
 
     def draw(key: jax.Array, state: Heuristic, targets: jax.Array) -> jax.Array:
         if targets.ndim != 2 or targets.shape[1] != num_conditions:
@@ -397,7 +398,8 @@ def _search(
         buffer = state.buffer
         weight = jnp.where(buffer.filled, 1.0, 0.0)
         tell = model(state.trained, buffer, weight)
-        return samples(key, tell, state.trained, targets, buffer.genomes.shape[1])
+        absent = jnp.full((len(targets), buffer.genomes.shape[1]), jnp.inf, buffer.genomes.dtype)
+        return samples(key, tell(targets), state.trained, absent, 0.0)
 
     return Conditional(make_algorithm(init, step, num_generations, mesh=mesh, has_aux=True), draw)
 
@@ -432,10 +434,15 @@ def _targets(
 
 def _crowd(buffer: Buffer) -> jax.Array:
     """Compute how crowded the place of each row is, as the log of a kernel's sum, `[M]`."""
-    gaps = squared_distances(buffer.genomes, buffer.genomes)
-    every = max(1, len(gaps) // PROBES)
-    both = buffer.filled[::every, None] & buffer.filled
-    ordered = jnp.sort(jnp.where(both, gaps[::every], jnp.inf).ravel())
+    genomes, filled = buffer.genomes, buffer.filled
+    every = max(1, len(genomes) // PROBES)
+    gaps = squared_distances(genomes[::every], genomes)
+    both = filled[::every, None] & filled
+    ordered = jnp.sort(jnp.where(both, gaps, jnp.inf).ravel())
     width = jnp.maximum(ordered[(NEAR * jnp.sum(both)).astype(int)], 1e-12)
-    log_kernel = jnp.where(buffer.filled, -gaps / (2 * width), -jnp.inf)
-    return jnp.where(buffer.filled, jax.nn.logsumexp(log_kernel, axis=1), 0)
+
+    def crowd(genome: jax.Array) -> jax.Array:
+        gaps = squared_distances(genome[None], genomes)[0]
+        return jax.nn.logsumexp(jnp.where(filled, -gaps / (2 * width), -jnp.inf))
+
+    return jnp.where(filled, by_blocks(crowd, genomes, len(genomes)), 0)

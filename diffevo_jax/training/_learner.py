@@ -8,6 +8,7 @@ program: epochs are a scan, and a buffer of fixed capacity has a mask.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
@@ -30,6 +31,7 @@ HELD_OUT = 0.125  # share of the rows that the loss of an epoch is measured on
 HELD_ROWS = 256  # noised rows that it is measured with
 LAST_RATE = 1e-4  # of the learning rate, to which it falls as a cosine
 DECAY = 1e-5  # decoupled, of the weights
+BLOCK = 2**22  # numbers in memory where all pairs of rows are compared
 DROPPED = 0.1  # share of the rows whose conditions are hidden in training
 
 
@@ -204,8 +206,9 @@ def learner(
         held_out: jax.Array,
     ) -> Trained:
         num_rows, num_genes = genomes.shape
+        num_conditions = conditions.shape[1]
         ladder = levels()
-        parameters, _ = codec(num_genes, conditions.shape[1])
+        parameters, _ = codec(num_genes, num_conditions)
         usable = usable_rows(genomes, weight, conditions) & (weight > 0)
         weight = jnp.where(usable, weight, 0) / jnp.max(weight, where=usable, initial=1e-30)
         genomes = jnp.where(usable[:, None], genomes, 0).astype(float)
@@ -219,25 +222,32 @@ def learner(
 
         steps = max(1, num_rows // batch_size)
         rows = min(batch_size, num_rows)
+        total = epochs * steps
+        # The last batches are held out; they measure each epoch.
+        batches = total + max(1, HELD_ROWS // rows)
+        key_luck, key_noise = jax.random.split(key)
+        luck = jax.random.uniform(key_luck, (batches, 1 + (2 if num_conditions else 1) * rows))
+        first, luck, hidden = luck[:, 0], luck[:, 1 : 1 + rows], luck[:, 1 + rows :]
         trains, held = split_weight(weight, held_out)
         drawn, factor = (trains, usable) if weighting == "resampled" else (trains > 0, weight)
-        key_rows, key_held, key_epochs = jax.random.split(key, 3)
-        places = draw_rows(key_rows, drawn, (epochs, steps, rows))
+        places = jnp.concatenate([draw_rows(luck[:total], drawn), draw_rows(luck[total:], held)])
 
-        def error(params: jax.Array, key: jax.Array, places: jax.Array, dropped: float):
-            key_level, key_noise, key_drop = jax.random.split(key, 3)
+        def noised(batch):
+            """Inputs of `predict`, what it is to answer, and how much that counts."""
+            number, first, places, hidden = batch
             # Levels at even distances, the first at random: less luck in a batch.
-            even = jax.random.uniform(key_level) + jnp.arange(len(places)) / len(places)
+            even = first + jnp.arange(rows) / rows
             level = (even % 1 * len(ladder.alpha)).astype(int)
             p, q = (jnp.sqrt(each[level])[:, None] for each in ladder)
-            x0, eps = clean[places], jax.random.normal(key_noise, (len(places), num_genes))
-            shown = jax.random.uniform(key_drop, (len(places), 1)) >= dropped
-            tree = parameters.unflatten(params)
-            output = predict(tree, p * x0 + q * eps, told[places], shown, p, q)
-            squares = jnp.mean((prediction.target(x0, eps, p, q) - output) ** 2, axis=1)
-            return jnp.mean(factor[places] * squares)
+            x0 = clean[places]
+            eps = jax.random.normal(jax.random.fold_in(key_noise, number), x0.shape)
+            inputs = p * x0 + q * eps, told[places], hidden[:, None] >= DROPPED, p, q
+            return inputs, prediction.target(x0, eps, p, q), factor[places]
 
-        total = epochs * steps
+        def error(params, inputs, target, factor):
+            output = predict(parameters.unflatten(params), *inputs)
+            return jnp.mean(factor * jnp.mean((target - output) ** 2, axis=1))
+
         optimizer = optax.adamw(
             lambda step: (
                 learning_rate
@@ -248,23 +258,27 @@ def learner(
 
         def update(carry, batch):
             params, memory = carry
-            gradient = jax.grad(error)(params, *batch, DROPPED)
+            gradient = jax.grad(error)(params, *noised(batch))
             change, memory = optimizer.update(gradient, memory, params)
             return (params + change, memory), None
 
-        held_places = draw_rows(key_held, held, (min(HELD_ROWS, num_rows),))
+        hidden = hidden.at[total:].set(1)  # what is measured knows its conditions
+        batch = jnp.arange(batches), first, places, hidden
+        measures = jax.lax.map(noised, jax.tree.map(lambda leaf: leaf[total:], batch))
 
         def epoch(carry, batches):
             searching, best, least = carry
             searching, _ = jax.lax.scan(update, searching, batches)
-            loss = error(searching[0], key_held, held_places, 0.0)
+            loss = jnp.mean(jax.vmap(partial(error, searching[0]))(*measures))
             better = loss < least
             best = jnp.where(better, searching[0], best)
             return (searching, best, jnp.where(better, loss, least)), loss
 
-        keys = jax.random.split(key_epochs, (epochs, steps))
+        each = jax.tree.map(
+            lambda leaf: leaf[:total].reshape(epochs, steps, *leaf.shape[1:]), batch
+        )
         begin = (start.params, optimizer.init(start.params)), start.params, jnp.asarray(jnp.inf)
-        (_, best, loss), losses = jax.lax.scan(epoch, begin, (keys, places))
+        (_, best, loss), losses = jax.lax.scan(epoch, begin, each)
         diverged = ~jnp.isfinite(losses[-1])
         params = jnp.where(diverged, start.params, best)
         trained = Trained(params, centre, scale, middle, spread, loss, diverged)
@@ -357,6 +371,11 @@ def squared_distances(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.add.outer(*squares) - 2 * product, 0)
 
 
+def by_blocks(function: Callable[[jax.Array], jax.Array], rows: jax.Array, size: int) -> jax.Array:
+    """Map a function over rows `[N, D]` that makes arrays `[size]` of each, in little memory."""
+    return jax.lax.map(function, rows, batch_size=max(1, min(len(rows), BLOCK // size)))
+
+
 def check_one_of(name: str, value: Any, choices: Any) -> None:
     """Raise InputError unless a value is one of a Literal's."""
     if value not in get_args(choices):
@@ -387,12 +406,11 @@ def split_weight(weight: jax.Array, held_out: jax.Array) -> tuple[jax.Array, jax
     return jnp.where(both, parts[0], weight), jnp.where(both, parts[1], weight)
 
 
-def draw_rows(key: jax.Array, weight: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw rows by weight, `[M]`, with replacement."""
+def draw_rows(luck: jax.Array, weight: jax.Array) -> jax.Array:
+    """Draw rows by weight, `[M]`, with replacement, a row for each number in [0, 1)."""
     heights = jnp.cumsum(weight.astype(float))
-    drawn = jax.random.uniform(key, shape) * heights[-1]
-    places = jnp.searchsorted(heights, drawn, side="right", method="sort")
-    return jnp.minimum(places, jnp.searchsorted(heights, heights[-1]))
+    places = jnp.searchsorted(heights, luck * heights[-1], side="right")
+    return jnp.minimum(places, jnp.argmax(heights))  # the last that has weight
 
 
 LEARNER = learner()

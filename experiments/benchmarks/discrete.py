@@ -6,9 +6,8 @@ The best fitness that 10^4 and 10^5 evaluations find, mean and standard error ov
 with an instance and a start of its own, the same for all methods. Settings by the evaluations
 alone, chosen on other seeds: 16 and 32 individuals for Diffusion Evolution and the genetic
 algorithm's 32 and 128; UMDA's 64 and 256, of which half are taken; PBIL's 64 and 256, of which the
-best moves the frequencies by 0.1; cGA's virtual population of 64 and 256. The genetic algorithm
-takes parents by tournaments of two, has uniform crossover, mutates with 1 / D and keeps the best of
-both generations. Frequencies stay within [1 / D, 1 - 1 / D]. The (1+1)-EA mutates with 1 / D.
+best moves the frequencies by 0.1; cGA's virtual population of 64 and 256. What else they do is said
+in `diffevo_jax.baselines.bits`.
 `targets`: 64 bits, 64 individuals, 2 * 10^4 evaluations: how many of the runs find and keep all of
 two or four targets, which are equally good, and how many of them on average.
 """
@@ -26,10 +25,10 @@ import numpy as np
 from timing import device, print_row
 
 import diffevo_jax as de
+from diffevo_jax.baselines import bits
 from diffevo_jax.landscapes import discrete as landscapes
 
 Landscape = Callable[[jax.Array], jax.Array]
-Run = Callable[[jax.Array], jax.Array]
 
 # Name to genes, and key -> function.
 FUNCTIONS: dict[str, tuple[int, Callable[[jax.Array], Landscape]]] = {
@@ -49,122 +48,42 @@ def first(key: jax.Array, size: int, num_genes: int) -> jax.Array:
     return jax.random.bernoulli(key, 0.5, (size, num_genes)).astype(float)
 
 
-def diffusion(fitness_fn: Landscape, num_genes: int, evaluations: int, size: int) -> Run:
+def diffusion(*, population_size: int, num_genes: int, num_generations: int) -> de.Algorithm:
     """Diffusion Evolution with its default settings."""
-    algorithm = de.discrete_evolution(evaluations // size)
-
-    def run(key: jax.Array) -> jax.Array:
-        key_first, key_run = jax.random.split(key)
-        population = first(key_first, size, num_genes)
-        return de.evolve(key_run, algorithm, fitness_fn, population, keep=lambda _: ()).best.fitness
-
-    return run
+    return de.discrete_evolution(num_generations)
 
 
-def one_plus_one(fitness_fn: Landscape, num_genes: int, evaluations: int, size: int) -> Run:
-    """(1+1)-EA: mutate with 1 / D, and keep what is as good."""
-
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        x, fitness = carry
-        child = jnp.where(jax.random.bernoulli(key, 1 / num_genes, x.shape), 1 - x, x)
-        value = fitness_fn(child)
-        better = value >= fitness
-        return (jnp.where(better, child, x), jnp.where(better, value, fitness)), None
-
-    def run(key: jax.Array) -> jax.Array:
-        key_first, key_run = jax.random.split(key)
-        x = first(key_first, 1, num_genes)
-        carry = x, fitness_fn(x)
-        return jax.lax.scan(step, carry, jax.random.split(key_run, evaluations - 1))[0][1][0]
-
-    return run
-
-
-def genetic(fitness_fn: Landscape, num_genes: int, evaluations: int, size: int) -> Run:
-    """A genetic algorithm with uniform crossover, see above."""
-
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        x, fitness = carry
-        key_pair, key_cross, key_mutate = jax.random.split(key, 3)
-        pair = jax.random.randint(key_pair, (2, 2, size), 0, size)
-        one, other = jnp.where(fitness[pair[0]] >= fitness[pair[1]], pair[0], pair[1])
-        child = jnp.where(jax.random.bernoulli(key_cross, 0.5, x.shape), x[one], x[other])
-        mutated = jax.random.bernoulli(key_mutate, 1 / num_genes, x.shape)
-        child = jnp.where(mutated, 1 - child, child)
-        both = jnp.concatenate([fitness, fitness_fn(child)])
-        best, kept = jax.lax.top_k(both, size)
-        return (jnp.concatenate([x, child])[kept], best), None
-
-    def run(key: jax.Array) -> jax.Array:
-        key_first, key_run = jax.random.split(key)
-        x = first(key_first, size, num_genes)
-        keys = jax.random.split(key_run, evaluations // size - 1)
-        return jnp.max(jax.lax.scan(step, (x, fitness_fn(x)), keys)[0][1])
-
-    return run
-
-
-def by_frequencies(
-    learn: Callable, draws: int, fitness_fn: Landscape, num_genes: int, evaluations: int, size: int
-) -> Run:
-    """Draw each site by its frequency, and learn that: (frequency, x, fitness, size) -> frequency.
-
-    draws: individuals of a generation, or 0 for the size.
-    """
-    count = draws or size
-
-    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-        frequency, best = carry
-        x = jax.random.bernoulli(key, frequency, (count, num_genes)).astype(float)
-        fitness = fitness_fn(x)
-        frequency = learn(frequency, x, fitness, size)
-        frequency = jnp.clip(frequency, 1 / num_genes, 1 - 1 / num_genes)
-        return (frequency, jnp.maximum(best, jnp.max(fitness))), None
-
-    def run(key: jax.Array) -> jax.Array:
-        carry = jnp.full(num_genes, 0.5), jnp.asarray(-jnp.inf)
-        return jax.lax.scan(step, carry, jax.random.split(key, evaluations // count))[0][1]
-
-    return run
-
-
-def umda(frequency: jax.Array, x: jax.Array, fitness: jax.Array, size: int) -> jax.Array:
-    """Frequencies of the better half."""
-    return jnp.mean(x[jax.lax.top_k(fitness, size // 2)[1]], axis=0)
-
-
-def pbil(frequency: jax.Array, x: jax.Array, fitness: jax.Array, size: int) -> jax.Array:
-    """A tenth of the way to the best."""
-    return 0.9 * frequency + 0.1 * x[jnp.argmax(fitness)]
-
-
-def cga(frequency: jax.Array, x: jax.Array, fitness: jax.Array, size: int) -> jax.Array:
-    """By 1 / size towards the better one of two."""
-    winner = jnp.argmax(fitness)
-    return frequency + (x[winner] - x[1 - winner]) / size
-
-
-# Each with its sizes at 10^4 and 10^5 evaluations.
-METHODS: dict[str, tuple[Callable[..., Run], tuple[int, int]]] = {
-    "Diffusion Evolution": (diffusion, (16, 32)),
-    "genetic algorithm": (genetic, (32, 128)),
-    "(1+1)-EA": (one_plus_one, (1, 1)),
-    "UMDA": (partial(by_frequencies, umda, 0), (64, 256)),
-    "PBIL": (partial(by_frequencies, pbil, 0), (64, 256)),
-    "cGA": (partial(by_frequencies, cga, 2), (64, 256)),
-}
 EVALUATIONS = (10**4, 10**5)
+# Each with its settings at 10^4 and 10^5 evaluations.
+METHODS: dict[str, tuple[Callable[..., de.Algorithm], tuple[dict, dict]]] = {
+    "Diffusion Evolution": (diffusion, ({"population_size": 16}, {"population_size": 32})),
+    "genetic algorithm": (
+        bits.genetic_algorithm,
+        ({"population_size": 32}, {"population_size": 128}),
+    ),
+    "(1+1)-EA": (bits.one_plus_lambda, ({"population_size": 1}, {"population_size": 1})),
+    "UMDA": (bits.umda, ({"population_size": 64}, {"population_size": 256})),
+    "PBIL": (bits.pbil, ({"population_size": 64}, {"population_size": 256})),
+    "cGA": (
+        bits.cga,
+        ({"population_size": 2, "virtual_size": 64}, {"population_size": 2, "virtual_size": 256}),
+    ),
+}
 
 
 def measure(function: str, evaluations: int, name: str, seeds: int) -> dict[str, Any]:
     """Run a method on a function, once a seed."""
     num_genes, draw = FUNCTIONS[function]
-    method, sizes = METHODS[name]
-    size = sizes[EVALUATIONS.index(evaluations)]
+    make_algorithm, by_evaluations = METHODS[name]
+    settings = by_evaluations[EVALUATIONS.index(evaluations)]
+    size = settings["population_size"]
+    algorithm = make_algorithm(num_genes=num_genes, num_generations=evaluations // size, **settings)
 
     def run(key: jax.Array) -> jax.Array:
         key_instance, key_run = jax.random.split(key)
-        return method(draw(key_instance), num_genes, evaluations, size)(key_run)
+        key_first, key_run = jax.random.split(key_run)
+        fitness_fn, population = draw(key_instance), first(key_first, size, num_genes)
+        return de.evolve(key_run, algorithm, fitness_fn, population, keep=lambda _: ()).best.fitness
 
     best = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), seeds)))
     return {

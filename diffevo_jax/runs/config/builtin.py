@@ -5,7 +5,7 @@ The starters say what the settings are.
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Literal, get_args
 
 import jax
@@ -90,12 +90,30 @@ def discrete_evolution(
         latent_dim=latent_dim,
         temperature=temperature,
     )
+    return _from_quantiles(algorithm, letters)
 
+
+def _from_quantiles(algorithm: de.Algorithm, letters: int = 2) -> de.Algorithm:
     def init(key: jax.Array, population: jax.Array) -> Any:
         letter = jnp.floor(letters * jax.scipy.stats.norm.cdf(population))
         return algorithm.init(key, jnp.minimum(letter, letters - 1))
 
     return algorithm._replace(init=init)
+
+
+def _register_bits(name: str) -> None:
+    """Register one of the baselines for bits, which begins like `discrete_evolution`."""
+    factory = getattr(de.baselines.bits, name)
+
+    @wraps(factory)
+    def from_quantiles(**settings: Any) -> de.Algorithm:
+        return _from_quantiles(factory(**settings))
+
+    register("algorithm", name, from_quantiles)
+
+
+for _name in ("umda", "pbil", "cga", "genetic_algorithm", "one_plus_lambda"):
+    _register_bits(_name)
 
 
 for _name in ("grid", "cvt", "centroids"):
