@@ -17,6 +17,7 @@ from conftest import loop, loop_x0, make_operands
 import diffevo_jax as de
 from diffevo_jax.kernels import lattice, nearby, tiled
 from diffevo_jax.kernels.exp2 import exp2
+from diffevo_jax.kernels.geometry import guided
 from diffevo_jax.kernels.types import NO_WEIGHT
 
 KEY = jax.random.key(3)
@@ -70,6 +71,38 @@ def test_tiles_of_any_size_agree_with_the_loop(n, dim):
         sums = jax.jit(lambda p=problem, b=blocks: tiled.part(p, blocks=b))()
         x0 = problem.frame.centre + sums.total / sums.weight[:, None]
         np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.promised
+def test_only_tiles_that_count_are_summed_term_by_term(monkeypatch):
+    """Four narrow clusters of 128 in 20 dimensions: two of eight tiles for every block of 64."""
+    tiles = []
+
+    def counting(operands):
+        geometry = guided(operands)
+
+        def add_squares(*args):
+            jax.debug.callback(lambda: tiles.append(1))
+            return geometry.add_squares(*args)
+
+        return geometry._replace(add_squares=add_squares)
+
+    monkeypatch.setattr(tiled, "guided", counting)
+    noise, log_weight = _case(n=512, dim=20)
+    x = jnp.repeat(_case(n=4, dim=20)[0], 128, axis=0) + 0.01 * noise
+    problem = make_operands(x, x, log_weight, 1e-4)
+    blocks = tiled.Blocks(64, 64, 2**22, 16, skip=True)
+    sums = jax.jit(lambda: tiled.part(problem, blocks=blocks))()
+    jax.effects_barrier()
+    assert len(tiles) == 16
+    x0 = problem.frame.centre + sums.total / sums.weight[:, None]
+    expected = loop_x0(x, log_weight, 1 - 1e-4, spread=float(jnp.float32(1e-4)))
+    np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)  # of a spread of 1
+    twice = jax.tree.map(lambda a: jnp.stack([a, a]), problem)
+    both = jax.vmap(lambda operands: tiled.part(operands, blocks=blocks))(twice)
+    np.testing.assert_allclose(
+        both.total[1] / both.weight[1][:, None], x0 - problem.frame.centre, atol=1e-6
+    )
 
 
 @pytest.mark.promised

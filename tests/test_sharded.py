@@ -270,8 +270,8 @@ def test_a_device_holds_its_share_of_everything(ring):
             memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         )
 
-    # A quarter; the rest is for a tile of weights, which depends on the share a little.
-    assert size(compiled) < 0.3 * size(_compiled_step(2, n, genes)[0])
+    # A quarter; the rest is for two tiles, of weights and of distances, whatever the share.
+    assert size(compiled) < 0.32 * size(_compiled_step(2, n, genes)[0])
 
 
 def test_roll_outs_on_many_devices_draw_what_one_device_draws(refuses):

@@ -20,7 +20,10 @@ from diffevo_jax.kernels.types import Frame, Operands
 
 # The matmul is taken while float32's rounding of |z|^2 stays below this many nats of log weight.
 MATMUL_ROUNDING = 1.5e-5
+# Roundings of a squared distance by a matmul, in eps of the longest square beside the result.
+ROUGH = 16
 # Dimensions that one pass over a tile of distances adds, as many as hide its reading and writing.
+# With 15 a pass takes five times as long.
 DIMENSIONS_AT_ONCE = 16
 
 
@@ -30,6 +33,7 @@ class Geometry(NamedTuple):
     query `[N, d]`, place `[M, d]`: places. bits: `[M]`. slope: `[]`, negative. offset: `[N]`.
     own_bits: what `bits` would be for a support at each query, `[N]`; None without own weights.
     add_squares: (start `[m]`, supports `[m, d]`, queries `[d, n]`) -> start_j + |z_i - z_j|^2.
+    rough: the same by a matmul, off by `ROUGH` eps of the largest term; None where there is none.
     """
 
     query: jax.Array
@@ -39,6 +43,7 @@ class Geometry(NamedTuple):
     offset: jax.Array
     own_bits: jax.Array | None
     add_squares: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    rough: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def make_frame(place: jax.Array, value: jax.Array, *, centred: bool) -> Frame:
@@ -119,6 +124,18 @@ def _add_squares(sums: jax.Array, place: jax.Array, query: jax.Array) -> jax.Arr
     for k in range(len(query)):
         sums = sums + (query[None, k] - place[:, None, k]) ** 2
     return sums
+
+
+def guided(operands: Operands) -> Geometry:
+    """Sum squared differences term by term, beside a matmul that tells where they count."""
+    geometry, middle = direct(operands), operands.frame.middle
+
+    def rough(start: jax.Array, place: jax.Array, query: jax.Array) -> jax.Array:
+        place, query = place - middle, query - middle[:, None]
+        product = jnp.matmul(place, 2 * query, precision=jax.lax.Precision.HIGHEST)
+        return (start + jnp.sum(place**2, axis=1))[:, None] - product + jnp.sum(query**2, axis=0)
+
+    return geometry._replace(rough=rough)
 
 
 def expanded(operands: Operands) -> Geometry:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from diffevo_jax.kernels.exp2 import exp2
-from diffevo_jax.kernels.geometry import Geometry, direct, expanded, matmul_is_exact
+from diffevo_jax.kernels.geometry import ROUGH, Geometry, direct, expanded, guided, matmul_is_exact
 from diffevo_jax.kernels.types import Operands, Sums
 
 # From here on one large matmul with the genomes is faster (N = 4096: equal at 1024 on 2 cores).
@@ -33,6 +33,8 @@ FURTHEST = 1e30  # than every distance that counts; finite, so that derivatives 
 # Rows of a tile that a minimum folds onto each other before it is reduced: on a CPU, XLA takes a
 # reduction over rows in one core, and four times as long.
 FOLDS = 8
+# Below the largest weight, where a tile far from all of its queries is left out.
+BITS = 40.0
 
 
 class Blocks(NamedTuple):
@@ -41,7 +43,8 @@ class Blocks(NamedTuple):
     query, support: a tile of weights with few genes; support a multiple of `FOLDS`. softmax:
     numbers in a block of weights `[queries, M]` with many. direct: dimensions up to which squared
     distances are summed term by term; above, by a matmul where it is exact enough. precision: of
-    float32's matmul with many genes, to all digits.
+    float32's matmul with many genes, to all digits. skip: whether that matmul finds which tiles are
+    summed term by term, a loop of unknown length, for which an accelerator's host would wait.
     """
 
     query: int
@@ -49,10 +52,11 @@ class Blocks(NamedTuple):
     softmax: int
     direct: int
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
+    skip: bool = False
 
 
 # 1 MiB a tile, about a core's second-level cache, and 16 MiB.
-CPU = Blocks(512, 512, 2**22, 16)
+CPU = Blocks(512, 512, 2**22, 16, skip=True)
 # A program's memory is new at every call: a small one takes as long to get 1 MiB as to fill it. Up
 # to 64 dimensions a matmul would save nothing there, and both ways to sum take longer to compile.
 SMALL = Blocks(512, 128, 2**22, 64)
@@ -74,7 +78,7 @@ def part(operands: Operands, *, blocks: Blocks, shift: jax.Array | None = None) 
     return choose(
         matmul_is_exact(operands),
         lambda: solve(operands, expanded(operands), blocks, shift),
-        lambda: solve(operands, direct(operands), blocks, shift),
+        lambda: solve(operands, (guided if blocks.skip else direct)(operands), blocks, shift),
     )
 
 
@@ -125,31 +129,41 @@ def _by_tiles(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -> 
         total, squares = jax.lax.scan(jax.checkpoint(tile), nothing, supports)[0]
         return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
-    def with_running_shift(query):
+    def with_running_shift(query, nearest):
         def tile(carry, support):
             handicap, place, rows = support
-            (total, squares), nearest = carry
-            distances = geometry.add_squares(handicap, place, query)
-            nearer = jnp.minimum(nearest, jnp.min(fold(jnp.minimum, distances), axis=0))
-            fade = exp2(geometry.slope * (nearest - nearer))
-            w = exp2(geometry.slope * (distances - nearer))
-            return (add((total * fade, squares * fade**2), w, rows), nearer), None
 
-        furthest = jnp.full(query_block, FURTHEST, dtype)
-        (total, squares), nearest = jax.lax.scan(tile, (nothing, furthest), supports)[0]
+            def added():
+                (total, squares), nearest = carry
+                distances = geometry.add_squares(handicap, place, query)
+                nearer = jnp.minimum(nearest, jnp.min(distances, axis=0))
+                fade = exp2(geometry.slope * (nearest - nearer))
+                w = exp2(geometry.slope * (distances - nearer))
+                return add((total * fade, squares * fade**2), w, rows), nearer
+
+            if geometry.rough is None:
+                return added(), None
+            nearest = carry[1]
+            rounding = ROUGH * jnp.finfo(dtype).eps * (operands.frame.longest + jnp.abs(nearest))
+            reach = nearest + rounding - BITS / geometry.slope
+            least = jnp.min(geometry.rough(handicap, place, query), axis=0)
+            return _once(jnp.any(least <= reach), added, carry), None
+
+        (total, squares), nearest = jax.lax.scan(tile, (nothing, nearest), supports)[0]
         return total, jnp.sum(squares, axis=0), geometry.slope * nearest
 
     def block(args):
-        query, *nearest = args
-        if nearest:
-            return with_nearest(query, *nearest)
-        if dim <= CPU.direct:
-            return with_nearest(query, find_nearest(query))
-        return with_running_shift(query)
+        query, nearest = args
+        if shift is None and dim <= CPU.direct:
+            nearest = find_nearest(query)
+        elif shift is None:
+            return with_running_shift(query, nearest)
+        return with_nearest(query, nearest)
 
-    arrays = [_query_blocks(geometry.query, query_block)]
-    if shift is not None:
-        arrays.append(cut(shift * (1 / geometry.slope), query_block, mode="edge"))
+    # The individual itself is a support: where it counts by far the most, nothing fades.
+    known = geometry.own_bits if shift is None else shift
+    nearest = jnp.full(n, FURTHEST, dtype) if known is None else known * (1 / geometry.slope)
+    arrays = _query_blocks(geometry.query, query_block), cut(nearest, query_block, mode="edge")
     total, squares, shift = jax.lax.map(block, arrays)
     total = jnp.swapaxes(total, 1, 2).reshape(-1, genes + 1)[:n]
     return Sums(
@@ -172,12 +186,11 @@ def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -
 
     def block(args):
         query, *shifts = args
-        # [queries, supports]: the matmul with the genomes is slower by a third the other way round.
-        distances = geometry.add_squares(handicap, geometry.place, query).T
-        (nearest,) = shifts or (jnp.min(distances, axis=1, initial=FURTHEST),)
-        w = exp2(geometry.slope * (distances - nearest[:, None]))
-        total = jnp.matmul(w, operands.value, precision=precision)
-        return total, jnp.sum(w**2, axis=1), jnp.sum(w, axis=1), geometry.slope * nearest
+        distances = geometry.add_squares(handicap, geometry.place, query)
+        (nearest,) = shifts or (jnp.min(distances, axis=0, initial=FURTHEST),)
+        w = exp2(geometry.slope * (distances - nearest))
+        total = jnp.matmul(w.T, operands.value, precision=precision)
+        return total, jnp.sum(w**2, axis=0), jnp.sum(w, axis=0), geometry.slope * nearest
 
     arrays = [_query_blocks(geometry.query, query_block)]
     if shift is not None:
@@ -196,11 +209,6 @@ def _by_softmax(operands: Operands, geometry: Geometry, blocks: Blocks, shift) -
     )
 
 
-def fold(function: Callable[[jax.Array, jax.Array], jax.Array], tile: jax.Array) -> jax.Array:
-    """Reduce a tile's rows to one in `FOLDS`."""
-    return reduce(function, jnp.split(tile, FOLDS))
-
-
 def sum_squares(w: jax.Array) -> jax.Array:
     """Sum squares over a tile's rows, `[1, queries]`: by a matmul, beside that of the genomes.
 
@@ -211,15 +219,17 @@ def sum_squares(w: jax.Array) -> jax.Array:
 
 def _choose(condition: jax.Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     """Choose as `lax.cond` does, but skip a branch that no element takes under `vmap` too."""
-
-    def once(take, run, result):
-        def body(_):
-            return jnp.zeros_like(take), run()
-
-        return jax.lax.while_loop(lambda carry: carry[0], body, (take, result))[1]
-
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(yes))
-    return once(~condition, no, once(condition, yes, nothing))
+    return _once(~condition, no, _once(condition, yes, nothing))
+
+
+def _once(condition: jax.Array, run: Callable[[], Any], otherwise: Any) -> Any:
+    """Run a function where a condition holds, as a loop of one round."""
+
+    def body(_):
+        return jnp.zeros_like(condition), run()
+
+    return jax.lax.while_loop(lambda carry: carry[0], body, (condition, otherwise))[1]
 
 
 def _query_blocks(query: jax.Array, size: int) -> jax.Array:
