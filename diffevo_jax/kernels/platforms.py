@@ -91,11 +91,9 @@ def _tiles() -> dict[str, Callable[[Operands, jax.Array | None], Sums]]:
         return tiles(tiled.SMALL if small else tiled.CPU)(operands, shift)
 
     tensor_cores = _compute_capability() >= LEAST_TENSOR_CAPABILITY
-    return {
-        "cpu": on_cpu,
-        "cuda": tiles(tiled.NVIDIA if tensor_cores else tiled.ACCELERATOR),
-        "default": tiles(tiled.ACCELERATOR),
-    }
+    default = tiles(tiled.ACCELERATOR)  # where it is the same function, it is traced once
+    cuda = tiles(tiled.NVIDIA) if tensor_cores else default
+    return {"cpu": on_cpu, "cuda": cuda, "default": default}
 
 
 def on_gpu(operands: Operands) -> Sums:
