@@ -143,7 +143,7 @@ def normalised(sums: Sums, operands: Operands) -> Posterior:
 
 
 def _finite(rows: jax.Array) -> jax.Array:
-    # Where a number is not, 0 times it is NaN: one pass, where an array of booleans would be stored.
+    # Where a number is not, 0 times it is NaN: one pass, and no array of booleans is stored.
     return jnp.sum(0 * rows, axis=1) == 0
 
 
