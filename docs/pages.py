@@ -72,6 +72,7 @@ READ = {
     "first_call": ("First calls of minimize", "minimize.md"),
     "fitness_maps": ("Fitness maps", "settings.md"),
     "gpu": ("On a GPU", "estimator.md"),
+    "journal": ("Journals of minimize", "minimize.md"),
     "latents": ("Latent spaces that follow the search", "variants.md"),
     "learned": ("Denoisers that learn", "howto/learned.md"),
     "loop": ("Whole runs", "rollouts.md"),

@@ -549,6 +549,34 @@ def test_no_worker_waits_for_the_slowest():
     assert search.result.cost < 1e-3
 
 
+def test_an_option_that_constraints_nearly_forbid_is_searched_as_the_others_are():
+    bounds = {"a": (0.0, 1.0), "b": (0.0, 1.0), "k": ["x", "y", "z"]}
+
+    def cost(p: dict[str, Any]) -> float:
+        return (p["a"] - 0.02) ** 2 + (p["b"] - 0.07) ** 2 + (p["k"] != "y")
+
+    def narrow(p: dict[str, Any]) -> float:  # of even draws one in a hundred would do
+        return max(p["a"], p["b"]) - 0.1 if p["k"] == "y" else -1.0
+
+    result = de.minimize(cost, bounds, evaluations=40, constraints=[narrow])
+    options = result.table["k"]
+    assert list(options[1:12]).count("y") in (3, 4)  # of the first sample
+    assert list(options[12:]).count("y") >= 9
+    assert result.cost < 1e-3
+
+
+def test_options_with_parameters_of_their_own_begin_with_an_even_sample_of_them():
+    bounds = {"m": choice({"a": (0.0, 1.0)}, {"b": (0.0, 1.0)}, {"c": (0.0, 1.0)})}
+    search = de.optimize.Search(bounds, evaluations=100)
+    seen = []
+    for _ in range(13):
+        (point,) = search.ask(1)
+        seen += point["m"].values()
+        search.tell([0.0], [point])
+    assert 0.2 < np.mean(seen) < 0.8
+    assert len(set(seen)) == 13
+
+
 def test_costs_that_come_late_are_taken_in_by_the_model_with_what_is_known():
     bounds, known = {"a": (0.0, 1.0), "k": ["x", "y", "z"]}, [({"a": 0.5, "k": "y"}, 1.04)]
 
@@ -580,6 +608,7 @@ def test_a_first_point_that_is_moved_takes_its_values_with_it():
         40,
         np.zeros(4),
         is_constrained=False,
+        allows=lambda x: np.ones(len(x), bool),
     )
     moved = one.replaced(state, np.array([0]), new)
     np.testing.assert_array_equal(moved.guess_x, [[0.9, 1]])  # the second option

@@ -424,6 +424,20 @@ def test_the_disk_is_waited_for_at_most_once_a_second_and_at_the_end(tmp_path, m
     assert syncs == [0, 1.01, 2.02, 2.525]
 
 
+@pytest.mark.usefixtures("_encoder")
+def test_points_that_end_together_are_the_lines_that_records_would_be(tmp_path):
+    random = np.random.default_rng(0)
+    for shape in ((1, 1), (1, 3), (7, 1), (40, 5)):
+        x = random.normal(size=shape) * 10.0 ** random.integers(-300, 300, shape)
+        x[0, 0] = 2.0
+        records = [{"x": row, "cost": cost} for row, cost in zip(x, x.sum(axis=1), strict=True)]
+        with Journal(tmp_path / "a", {}) as journal:
+            journal.append_all(records)
+        with Journal(tmp_path / "b", {}) as journal:
+            journal.append_points(np.asfortranarray(x), x.sum(axis=1))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_an_append_is_one_write_that_has_happened_when_it_returns(tmp_path, monkeypatch):
     write, sizes = os.write, []
 

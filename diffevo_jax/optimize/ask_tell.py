@@ -92,6 +92,7 @@ class Search:
                 options.evaluations,
                 least,
                 is_constrained,
+                self._allows,
             )
         # Points by their numbers, in the order of handing out: x; the cost, NaN for none; by how
         # much constraints are broken; whether both are known; the generation, -1 - k for those that
@@ -350,8 +351,10 @@ class Search:
             values[missing], broken[missing] = self._costs[late], self._broken[late]
         self._late = []
         values = self._behind(values, broken, values[broken <= 0])
-        advance = one.advance if isinstance(self._state, one.SearchForOne) else optima.advance
-        self._state = advance(self._random, self._state, values)  # pyright: ignore
+        if isinstance(self._state, one.SearchForOne):
+            self._state = one.advance(self._random, self._state, values, self._allows)
+        else:
+            self._state = optima.advance(self._random, self._state, values)
 
     def _behind(self, costs: np.ndarray, broken: np.ndarray, feasible: np.ndarray) -> np.ndarray:
         """Put what breaks constraints behind all feasible costs, in the order of the violations."""
@@ -507,6 +510,10 @@ class Search:
             broken[place] = violation(np.concatenate(values))
             self._least_broken = min(self._least_broken, broken[place])
         return broken
+
+    def _allows(self, x: np.ndarray) -> np.ndarray:
+        """Return which points `[N, P]` constraints that are functions allow, `[N]`."""
+        return self._broken_by(x) <= 0
 
     def _numbers_of(self, x: Any, waiting: np.ndarray) -> np.ndarray:
         """Return the numbers of points that wait for their costs, in the form that `ask` gives."""

@@ -20,6 +20,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 import diffevo_jax
 from diffevo_jax.checks import InputError
 
@@ -98,6 +100,15 @@ class Journal:
     def append_all(self, records: Iterable[dict]) -> None:
         """Write records at once, all or none, for less than an append each."""
         self._write(b"".join(map(_line, records)))
+
+    def append_points(self, x: np.ndarray, costs: np.ndarray) -> None:
+        """Write `{"x": [...], "cost": ...}` for each of x `[N, P]` and costs `[N]`, finite ones.
+
+        Their text is made at once: objects for each record take twice as long.
+        """
+        points = _text(x)[2:-2].split(b"],[")
+        pairs = zip(points, _text(costs)[1:-1].split(b","), strict=True)
+        self._write(b'{"x":[' + b'}\n{"x":['.join(map(b'],"cost":'.join, pairs)) + b"}\n")
 
     def close(self) -> None:
         """Wait for the disk, close the file and let other processes have it."""
@@ -248,6 +259,13 @@ def _line(record: dict) -> bytes:
             return orjson.dumps(record, _plain, orjson.OPT_APPEND_NEWLINE)
     text = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _text(values: np.ndarray) -> bytes:
+    """Encode an array of finite floats."""
+    if orjson is not None:
+        return orjson.dumps(np.ascontiguousarray(values), None, orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(values.tolist(), separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from diffevo_jax.optimize.assisted import Assisted
 from diffevo_jax.optimize.cma import Polish
 from diffevo_jax.optimize.space import Space, parameters, to_unit
 from diffevo_jax.optimize.stage import Stage
-from diffevo_jax.optimize.surrogate import Surrogate
+from diffevo_jax.optimize.surrogate import Allows, Surrogate
 
 # CMA-ES has converged when its best costs change by less than this share of the stage's range.
 FLAT = 1e-13
@@ -100,10 +100,11 @@ def begin(
     evaluations: int,
     least: np.ndarray,
     is_constrained: bool,
+    allows: Allows,
 ) -> SearchForOne:
     """Begin with points `[F, D]` of the unit cube, and with what is known; one of them at least.
 
-    guess_x: the points' values, `[F, P]`.
+    guess_x: the points' values, `[F, P]`. allows: which values `[N, P]` may be evaluated, `[N]`.
     """
     first, first_cost = _best(joined(known, CostSamples(guesses, np.full(len(guesses), np.nan))))
     state = SearchForOne(
@@ -119,7 +120,7 @@ def begin(
         known,
         float(step),
     )
-    return state if len(guesses) else _begin_round(random, state)
+    return state if len(guesses) else _begin_round(random, state, allows)
 
 
 def guessed(state: SearchForOne, points: np.ndarray, costs: np.ndarray) -> SearchForOne:
@@ -129,13 +130,14 @@ def guessed(state: SearchForOne, points: np.ndarray, costs: np.ndarray) -> Searc
     return state._replace(first=first, first_cost=first_cost)
 
 
-def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray) -> SearchForOne:
+def advance(
+    random: np.random.Generator, state: SearchForOne, costs: np.ndarray, allows: Allows
+) -> SearchForOne:
     """Take the costs `[N]`, NaN for those without one, and draw the next points."""
     state = state._replace(given=None)
     if state.phase == "guesses":
-        return _begin_round(
-            random, guessed(state._replace(guess_costs=costs), state.guesses, costs)
-        )
+        state = guessed(state._replace(guess_costs=costs), state.guesses, costs)
+        return _begin_round(random, state, allows)
     if state.phase == "global":
         assert state.stage is not None
         after = stage.advance(state.stage, costs)
@@ -145,7 +147,7 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
         assert state.model is not None
         model = state.model
         if len(model.costs) < min(surrogate.MOST, state.evaluations):
-            return state._replace(model=surrogate.advance(random, state.space, model))
+            return state._replace(model=surrogate.advance(random, state.space, model, allows))
         return _polish_modelled(random, state, model)
     assert state.bests is not None
     if state.phase == "assisted":
@@ -156,7 +158,7 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
         bests = append(state.bests, best)
         scale = float(np.ptp(finite(whole.samples.costs)))
         if whole.polish.draws is None or is_flat(bests, scale):
-            return _begin_next_round(random, state)
+            return _begin_next_round(random, state, allows)
         if len(whole.samples.costs) < _most_held(state.space):
             return state._replace(assisted=whole, bests=bests)
         state = state._replace(phase="local", assisted=None, polish=whole.polish)
@@ -167,7 +169,7 @@ def advance(random: np.random.Generator, state: SearchForOne, costs: np.ndarray)
         polish = cma.advance(random, state.polish, costs)
         if polish.draws is not None:
             return state._replace(polish=polish, bests=bests)
-    return _begin_next_round(random, state)
+    return _begin_next_round(random, state, allows)
 
 
 def chosen(state: SearchForOne, x: np.ndarray) -> SearchForOne:
@@ -206,7 +208,7 @@ def replaced(state: SearchForOne, places: np.ndarray, points: np.ndarray) -> Sea
     return state._replace(guesses=guesses, guess_x=guess_x)
 
 
-def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
+def _begin_round(random: np.random.Generator, state: SearchForOne, allows: Allows) -> SearchForOne:
     """Begin a global stage; CMA-ES where there is a step, or more is known than it would sample."""
     num_genes = state.guesses.shape[1]
     num_values = state.space.num_values
@@ -219,7 +221,7 @@ def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForO
         known = np.reshape(parameters(state.space, state.known.points), (-1, num_values))
         x = np.concatenate([known, state.guess_x])
         costs = np.concatenate([state.known.costs, state.guess_costs])
-        model = surrogate.begin(random, state.space, x, costs, state.evaluations)
+        model = surrogate.begin(random, state.space, x, costs, state.evaluations, allows)
         return state._replace(phase="model", model=model)
     size, levels = stage.sizes(state.evaluations, num_genes)
     if len(state.known.costs) >= size * levels:
@@ -241,10 +243,12 @@ def _begin_round(random: np.random.Generator, state: SearchForOne) -> SearchForO
     )
 
 
-def _begin_next_round(random: np.random.Generator, state: SearchForOne) -> SearchForOne:
+def _begin_next_round(
+    random: np.random.Generator, state: SearchForOne, allows: Allows
+) -> SearchForOne:
     nothing = CostSamples(state.known.points[:0], state.known.costs[:0])
     after = state._replace(round=state.round + 1, known=nothing, step=0.0)
-    return _begin_round(random, after._replace(assisted=None, polish=None))
+    return _begin_round(random, after._replace(assisted=None, polish=None), allows)
 
 
 def _polish_modelled(

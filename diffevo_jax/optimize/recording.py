@@ -33,7 +33,14 @@ def recorded(options: Options, sign: float) -> Iterator[tuple[Search, Callable[[
         return
     with Journal(options.journal, _header(options, sign)) as journal:
         search = _resumed(options, journal, sign)
-        yield search, lambda answers: journal.append_all(_records(search, options, answers))
+
+        def record(answers: Answers) -> None:
+            if options.space.template is None and _are_plain(search, options, answers):
+                journal.append_points(search.x[answers.numbers], answers.costs)
+            else:
+                journal.append_all(_records(search, options, answers))
+
+        yield search, record
 
 
 def _header(options: Options, sign: float) -> Record:
@@ -56,16 +63,28 @@ def _header(options: Options, sign: float) -> Record:
     }
 
 
+def _are_plain(search: Search, options: Options, answers: Answers) -> bool:
+    """Whether each is the next point, and has a cost and nothing else that is worth a word.
+
+    The time of one of several that ended together is next to none.
+    """
+    numbers, count = answers.numbers, len(answers.numbers)  # in their order
+    return (
+        count > 1
+        and not options.is_parallel
+        and numbers[0] == search.evaluations == numbers[-1] - count + 1
+        and not answers.broken.any()
+        and bool(np.isfinite(answers.costs).all())
+    )
+
+
 def _records(search: Search, options: Options, answers: Answers) -> list[Record]:
     """Turn answers into records: the point, what it gave, and its number where it is not the next.
 
     With workers also how many were handed out by then, which decides what the search knew.
     """
     points = _points(options.space, search.x[answers.numbers])
-    numbers = search.evaluations + np.arange(len(points))
-    is_plain = np.array_equal(answers.numbers, numbers) and not options.is_parallel
-    is_plain &= not np.any(answers.broken) and bool(np.all(np.isfinite(answers.costs)))
-    if is_plain and len(points) > 1:  # evaluations that take next to no time
+    if _are_plain(search, options, answers):
         pairs = zip(points, answers.costs.tolist(), strict=True)
         return [{"x": x, "cost": cost} for x, cost in pairs]
     records = []

@@ -2,30 +2,37 @@
 
 A Gaussian process with a Matern-5/2 kernel, one length for each parameter, of the most probable
 hyperparameters under broad priors (Rasmussen & Williams 2006, chapters 4 and 5), proposes where the
-expected improvement (Jones et al. 1998, 10.1023/A:1008306431147) is largest. A length that little
-depends on one option misleads in another; so every second proposal goes to the option of a category
-that was evaluated least.
+expected improvement (Jones et al. 1998, 10.1023/A:1008306431147) is largest, of what may be
+evaluated. A length that little depends on one option misleads in another; so every second proposal
+goes to the option of a category that was evaluated least; of a single one, better ones more often.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
 
 from diffevo_jax.optimize.arrays import one_thread
-from diffevo_jax.optimize.space import Space, parameters, settled, to_unit
+from diffevo_jax.optimize.space import Space, parameters, to_unit
 from diffevo_jax.optimize.stage import latin_hypercube
 
-# Chosen on one tuning problem (PCA and a support vector machine), out of some 25 settings, with
+# Chosen on one tuning problem (PCA and a support vector machine), out of some 35 settings, with
 # other seeds than those of docs/minimize.md.
 FIRST = 12  # evaluations of the first sample
 MOST = 150  # evaluations that the model leads; then its matrices cost more than they tell
 APART = 2.0  # the distance of two options, in sides of the cube
 EVEN, NEAR, ROUNDS, KEPT = 500, 1000, 3, 20  # candidates, and how they are drawn around the best
-PROPOSED = 200  # candidates that are handed on, for some of them may be known, or not allowed
+TRIES = 100  # times that a point of the first sample is drawn again
+# An option with r better ones is evaluated 1 / (1 + LESS * r) times as often. Of several
+# categories all are evaluated alike: an option's best cost is that of the others' options too.
+LESS = 0.5
 AFRESH = 10  # evaluations after which hyperparameters are sought from the start
 STEPS = 40
 NOISE = 1e-8  # the least variance of the noise, of the warped costs'
+
+# Points `[N, P]` -> which of them may be evaluated, `[N]`.
+Allows = Callable[[np.ndarray], np.ndarray]
 
 
 class Surrogate(NamedTuple):
@@ -43,25 +50,46 @@ class Surrogate(NamedTuple):
 
 
 def begin(
-    random: np.random.Generator, space: Space, x: np.ndarray, costs: np.ndarray, evaluations: int
+    random: np.random.Generator,
+    space: Space,
+    x: np.ndarray,
+    costs: np.ndarray,
+    evaluations: int,
+    allows: Allows,
 ) -> Surrogate:
-    """Begin with points `[M, P]`, and a sample that is even in every parameter and option."""
+    """Begin with points `[M, P]`, and a sample that is even in every parameter and option.
+
+    What may not be evaluated is drawn again, with the same options.
+    """
     number = max(1, min(max(FIRST, space.num_values), int(0.6 * evaluations)) - len(x))
-    draws = random.uniform(size=(2, number, space.num_genes))
-    sample = parameters(space, latin_hypercube(draws))
+    options = np.tile(space.values.low, (number, 1))
     for place in np.flatnonzero(space.is_category):
-        options = int(space.values.high[place]) + 1
-        sample[:, place] = random.permutation(np.resize(random.permutation(options), number))
+        count = int(space.values.high[place]) + 1
+        options[:, place] = random.permutation(np.resize(random.permutation(count), number))
+    of_category = np.repeat(space.is_category, space.values.width)
+    fixed = np.where(of_category, to_unit(space, options), np.nan)
+    draws = random.uniform(size=(2, number, space.num_genes))
+    sample = _placed(space, latin_hypercube(draws), fixed)
+    for _ in range(TRIES):
+        (places,) = np.nonzero(~allows(sample))
+        if not len(places):
+            break
+        unit = random.uniform(size=(len(places), space.num_genes))
+        sample[places] = _placed(space, unit, fixed[places])
     return Surrogate(x, costs, sample, None)
 
 
-def advance(random: np.random.Generator, space: Space, model: Surrogate) -> Surrogate:
+def advance(
+    random: np.random.Generator, space: Space, model: Surrogate, allows: Allows
+) -> Surrogate:
     """Propose the next points, from the costs that are known."""
     with one_thread():
-        return _advanced(random, space, model)
+        return _advanced(random, space, model, allows)
 
 
-def _advanced(random: np.random.Generator, space: Space, model: Surrogate) -> Surrogate:
+def _advanced(
+    random: np.random.Generator, space: Space, model: Surrogate, allows: Allows
+) -> Surrogate:
     if model.hyperparameters is None and len(model.proposals):
         return model  # of the first sample
     is_known = ~np.isnan(model.costs)
@@ -79,36 +107,33 @@ def _advanced(random: np.random.Generator, space: Space, model: Surrogate) -> Su
         expected = np.concatenate([warped, process.predict(pending)[0]])
         process = _process(np.concatenate([features, pending]), groups, expected, process.theta)
 
-    def improvement(x: np.ndarray) -> np.ndarray:
-        return _log_improvement(*process.predict(_features(space, x)[0]), least)
+    evaluated = {row.tobytes() for row in model.x}
 
-    best = model.x[is_known][np.argsort(warped)[:5]]
+    def may(x: np.ndarray) -> np.ndarray:
+        return np.array([row.tobytes() not in evaluated for row in x]) & allows(x)
+
+    known = model.x[is_known]
+    best, fixed = np.argsort(warped)[:5], np.full(space.num_genes, np.nan)
     categories = np.flatnonzero(space.is_category)
     if len(model.costs) % 2 and len(categories):
         place = random.choice(categories)
-        counts = np.bincount(
-            model.x[:, place].astype(int), minlength=int(space.values.high[place]) + 1
-        )
-        option = random.choice(np.flatnonzero(counts == counts.min()))
-
-        def fixed(x: np.ndarray) -> np.ndarray:
-            x = x.copy()
-            x[:, place] = option
-            return settled(space, x) if space.is_nested else x
-
-        of_option = model.x[is_known][:, place] == option
-        if of_option.any():  # on the way down from the option's own best
+        options = np.arange(int(space.values.high[place]) + 1)
+        counts = np.array([np.sum(model.x[:, place] == option) for option in options])
+        bests = [means[known[:, place] == option].min(initial=np.inf) for option in options]
+        less = LESS if len(categories) == 1 else 0.0
+        shares = counts * (1 + less * np.argsort(np.argsort(bests)))
+        option = random.choice(options[shares == shares.min()])
+        fixed = _fixed(space, place, option)
+        (of_option,) = np.nonzero(known[:, place] == option)
+        if len(of_option):  # on the way down from the option's own best
             least = means[of_option].min()
-            best = model.x[is_known][of_option][np.argsort(means[of_option])[:5]]
-        proposals = _candidates(random, space, best, lambda x: improvement(fixed(x)))
-        proposals = fixed(proposals)
-    else:
-        proposals = _candidates(random, space, best, improvement)
-    evaluated = {row.tobytes() for row in model.x}
-    is_new = np.array([row.tobytes() not in evaluated for row in proposals])
-    proposals = proposals[is_new] if is_new.any() else proposals
-    order = np.argsort(-improvement(proposals), kind="stable")[:PROPOSED]
-    return model._replace(proposals=proposals[order], hyperparameters=process.theta)
+            best = of_option[np.argsort(means[of_option])[:5]]
+
+    def improvement(x: np.ndarray) -> np.ndarray:
+        return _log_improvement(*process.predict(_features(space, x)[0]), least)
+
+    proposals = _candidates(random, space, known[best], fixed, improvement, may)
+    return model._replace(proposals=proposals, hyperparameters=process.theta)
 
 
 def chosen(model: Surrogate, x: np.ndarray) -> Surrogate:
@@ -235,29 +260,58 @@ def _features(space: Space, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(features, axis=1), np.array(groups)
 
 
+def _fixed(space: Space, place: int, option: int) -> np.ndarray:
+    """Return the coordinates `[U]` that give an option, NaN for those of other values."""
+    x = space.values.low.copy()
+    x[place] = option
+    groups = np.repeat(np.arange(space.num_values), space.values.width)
+    return np.where(groups == place, to_unit(space, x), np.nan)
+
+
 def _candidates(
-    random: np.random.Generator, space: Space, best: np.ndarray, improvement: Any
+    random: np.random.Generator,
+    space: Space,
+    best: np.ndarray,
+    fixed: np.ndarray,
+    improvement: Callable[[np.ndarray], np.ndarray],
+    may: Allows,
 ) -> np.ndarray:
-    """Draw points evenly and around the best, then around the most promising of them."""
-    even = parameters(space, random.uniform(size=(EVEN, space.num_genes)))
+    """Draw points evenly and around the best, then around the most promising of them.
+
+    Returns those of the largest improvement that may be evaluated, `[K, P]`, best first.
+    """
     scales = (0.3, 0.1, 0.03, 0.01)
-    parts = [_beside(random, space, best, NEAR // len(scales), scale) for scale in scales]
-    x = np.concatenate([even, *parts])
-    gains = improvement(x)
-    for _ in range(ROUNDS):
-        kept = np.argsort(-gains, kind="stable")[:KEPT]
-        parts = [
-            _beside(random, space, x[kept], 5 * KEPT, scale) for scale in (0.2, 0.05, 0.02, 0.005)
-        ]
-        new = np.concatenate(parts)
-        x, gains = np.concatenate([x[kept], new]), np.concatenate([gains[kept], improvement(new)])
+    units = [_beside(random, space, best, NEAR // len(scales), scale) for scale in scales]
+    units += [random.uniform(size=(EVEN, space.num_genes))]
+    x, gains = np.empty((0, space.num_values)), np.empty(0)
+    for _ in range(ROUNDS + 1):
+        new = _placed(space, np.concatenate(units), fixed)
+        x, gains = np.concatenate([x, new]), np.concatenate([gains, improvement(new)])
+        kept = _best(x, gains, may)
+        x, gains = x[kept], gains[kept]
+        units = [_beside(random, space, x, 5 * KEPT, scale) for scale in (0.2, 0.05, 0.02, 0.005)]
     return x
+
+
+def _best(x: np.ndarray, gains: np.ndarray, may: Allows) -> np.ndarray:
+    """Return the places of the best that may be evaluated, best first; if none may, of any."""
+    order = np.argsort(-gains, kind="stable")
+    kept: list[int] = []
+    for start in range(0, len(order), KEPT):
+        part = order[start : start + KEPT]
+        kept += part[may(x[part])].tolist()
+        if len(kept) >= KEPT:
+            break
+    return np.array(kept[:KEPT] or order[:KEPT])
 
 
 def _beside(
     random: np.random.Generator, space: Space, x: np.ndarray, number: int, scale: float
 ) -> np.ndarray:
-    """Change some parameters of points: numbers by a normal draw, categories to any option."""
+    """Change some parameters of points: numbers by a normal draw, categories to any option.
+
+    Returns coordinates of the unit cube, `[number, U]`.
+    """
     base = to_unit(space, x[random.integers(len(x), size=number)])
     share = max(1 / space.num_values, random.choice([0.2, 0.5, 1.0]))
     changes = random.uniform(size=(number, space.num_values)) < share
@@ -266,7 +320,12 @@ def _beside(
     moved = np.minimum(moved, 2 - moved)
     groups = np.repeat(np.arange(space.num_values), space.values.width)
     moved = np.where(space.is_category[groups], random.uniform(size=base.shape), moved)
-    return parameters(space, np.where(changes[:, groups], moved, base))
+    return np.where(changes[:, groups], moved, base)
+
+
+def _placed(space: Space, unit: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Map the unit cube `[N, U]` to points `[N, P]`, but for coordinates that are fixed."""
+    return parameters(space, np.where(np.isnan(fixed), unit, fixed))
 
 
 def _log_improvement(mean: np.ndarray, deviation: np.ndarray, least: float) -> np.ndarray:
