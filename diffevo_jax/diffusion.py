@@ -22,7 +22,7 @@ from diffevo_jax.kernels._gaussian import gaussian
 from diffevo_jax.latent import Following
 from diffevo_jax.parts import Denoiser
 from diffevo_jax.samplers._ddim import ddim
-from diffevo_jax.schedules import Levels, Schedule, check_levels, geometric
+from diffevo_jax.schedules import MOST_LEVELS, Levels, Schedule, geometric
 
 PLANE = 2  # genes up to which niches are kept
 SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
@@ -76,7 +76,7 @@ def diffusion_evolution(
             "both" if schedule is not None else f"{num_levels!r:.40}",
         )
     if num_levels is not None:
-        num_levels = check_levels(num_levels)
+        num_levels = check_count("num_levels", num_levels, least=2, most=MOST_LEVELS)
     if projection is not None or latent_dim is not None:
         kernel = gaussian(projection=projection, latent_dim=latent_dim)
         of_many: Denoiser = posterior_mean(kernel)

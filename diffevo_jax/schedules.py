@@ -75,7 +75,7 @@ def check_schedule(schedule: Schedule) -> Schedule:
     return Schedule(*(check_array("schedule", levels, EXPECTED) for levels in schedule))
 
 
-def check_levels(num_levels: Levels) -> int:
+def _check_levels(num_levels: Levels) -> int:
     """Return a number of levels; raise InputError where it is none."""
     return check_count("num_levels", num_levels, 2, MOST_LEVELS)
 
@@ -99,7 +99,7 @@ def _check_alpha(alpha: np.ndarray) -> None:
 
 def linear(num_levels: Levels) -> Schedule:
     """Alpha equally spaced from 1 - 1e-4 down to 1e-8 (the published code's default)."""
-    num_levels = check_levels(num_levels)
+    num_levels = _check_levels(num_levels)
     return from_alpha(np.linspace(1 - 1e-4, 1e-8, num_levels))
 
 
@@ -111,7 +111,7 @@ def cosine(num_levels: Levels, *, clean: bool = False) -> Schedule:
     clean: end at alpha = 1 - 1e-9 instead: the last generation evaluated is x0 itself, where 0.999
         leaves noise of 0.03.
     """
-    num_levels = check_levels(num_levels)
+    num_levels = _check_levels(num_levels)
     t = np.arange(num_levels)
     alpha = ((1 + np.cos(np.pi * t / (num_levels - 1))) / 2 + 1e-3) * 0.999 / 1.001
     return from_alpha(np.where(clean & (t == 0), 1 - 1e-9, alpha))
@@ -123,7 +123,7 @@ def nichol(num_levels: Levels) -> Schedule:
     alpha_t = f((t + 1) / T) / f(0), f(s) = cos^2((s + .008) / 1.008 pi / 2); no level has more than
     a thousand times the signal of the next.
     """
-    num_levels = check_levels(num_levels)
+    num_levels = _check_levels(num_levels)
     s = np.arange(num_levels + 1) / num_levels
     f = np.cos((s + 0.008) / 1.008 * np.pi / 2) ** 2
     kept = np.maximum(f[1:] / f[:-1], 1e-3)
@@ -136,7 +136,7 @@ def ddpm(num_levels: Levels) -> Schedule:
     alpha_t = exp(-b s - g s^2) with s = (t + 1) / T, b and g such that alpha falls from 1 - 1e-4
     to 1e-4.
     """
-    num_levels = check_levels(num_levels)
+    num_levels = _check_levels(num_levels)
     end = 1e-4
     log_start = -np.log1p(-end)
     b = (num_levels**2 * log_start + np.log(end)) / (num_levels - 1)
@@ -156,7 +156,7 @@ def geometric(num_levels: Levels, *, end: Noise = 1e-4) -> Schedule:
     population stands still before it has searched. So it does where `end` is too low for the number
     of evaluations, by which `diffusion_evolution` sets it.
     """
-    num_levels = check_levels(num_levels)
+    num_levels = _check_levels(num_levels)
     check_number("end", end, 0, NOISIEST, closed="()")
     if is_traced(end):
         one_minus_alpha = jnp.geomspace(end, NOISIEST, num_levels)

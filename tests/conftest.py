@@ -50,6 +50,12 @@ EXPECTED, RAISED = pytest.StashKey[set[str]](), pytest.StashKey[dict[str, list[s
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: for a tenth of their time tests wait for others, and disks."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-messages", action="store_true", help=f"rewrite {MESSAGES.name}")
 

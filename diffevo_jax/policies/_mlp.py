@@ -37,7 +37,7 @@ def mlp(sizes: Sequence[int], *, activation: Callable[[jax.Array], jax.Array] = 
 
     Raises InputError unless sizes holds at least two numbers of 1 or more.
     """
-    if not isinstance(sizes, Sequence) or len(sizes) < 2:
+    if not hasattr(sizes, "__len__") or len(sizes) < 2:
         raise InputError("sizes", "inputs, any hidden layers, outputs, each >= 1", sizes)
     sizes = [check_count("sizes", size) for size in sizes]
     policy = linen_policy(MLP(tuple(sizes[1:]), activation), sizes[0])
