@@ -116,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Most of the suite's time is compilation. XLA's older generator of loops with few of LLVM's
     passes takes a fifth of the default's over the same graph: 0.5 for 3 s of CPU time for `evolve`.
-    What was compiled in the last weeks is kept in .pytest_cache: a second run takes 0.6 of the CPU
+    What was compiled in the last weeks is kept in .pytest_cache: a second run takes 0.7 of the CPU
     time. Whoever sets either variable keeps it; the slow studies compute for longer than they
     compile.
     """
