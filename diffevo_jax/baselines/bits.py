@@ -110,7 +110,7 @@ def genetic_algorithm(
     ) -> tuple[SearchState, SearchInfo]:
         key_pair, key_cross, key_mutate = jax.random.split(key, 3)
         old = state.strategy
-        both = jnp.concatenate([old.fitness, _usable(fitness)])
+        both = jnp.concatenate([old.fitness, _or_lowest(fitness)])
         best, kept = jax.lax.top_k(both, population_size)
         x = jnp.concatenate([old.genomes, population])[kept]
         first, second = jax.random.randint(key_pair, (2, 2, population_size), 0, population_size)
@@ -141,7 +141,7 @@ def one_plus_lambda(
         key: jax.Array, state: SearchState, fitness: jax.Array, population: jax.Array
     ) -> tuple[SearchState, SearchInfo]:
         info = search_info(population, fitness, state.strategy)
-        fitness = _usable(fitness)
+        fitness = _or_lowest(fitness)
         first = jnp.argmax(fitness)
         better = fitness[first] >= state.strategy.fitness
         parent = choose(better, Best(population[first], fitness[first]), state.strategy)
@@ -168,7 +168,7 @@ def _by_frequencies(
         key: jax.Array, state: SearchState, fitness: jax.Array, population: jax.Array
     ) -> tuple[SearchState, SearchInfo]:
         info = search_info(population, fitness, state.strategy)
-        new = learn(state.strategy, population.astype(float), _usable(fitness))
+        new = learn(state.strategy, population.astype(float), _or_lowest(fitness))
         new = choose(
             info.num_invalid < population_size, jnp.clip(new, least, 1 - least), state.strategy
         )
@@ -177,7 +177,8 @@ def _by_frequencies(
     return make_discrete_algorithm(init, step, num_generations, shape=shape)
 
 
-def _usable(fitness: jax.Array) -> jax.Array:
+def _or_lowest(fitness: jax.Array) -> jax.Array:
+    """Put -inf, behind all others, in the place of fitness that is not finite."""
     return jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)
 
 

@@ -678,6 +678,14 @@ if __name__ == "__main__":
     if chosen.tables:
         print(tables(results))
         raise SystemExit
+
+    def tuned(name: str) -> dict[str, Any]:
+        """Return MPPI's settings for a task."""
+        row = results.get(f"closed/{name}/MPPI")
+        if row is None:
+            raise SystemExit(f"time/{name} needs another part first: closed/{name}/MPPI")
+        return row["settings"]
+
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
     parts["two ways/car"] = both_ways
     for name in TASKS:
@@ -685,9 +693,7 @@ if __name__ == "__main__":
             parts[f"open/{name}/{method}"] = lambda n=name, m=method: open_loop(n, m)
         for method in ("mpc", *LOOPS):
             parts[f"closed/{name}/{method}"] = lambda n=name, m=method: closed_loop(n, m)
-        parts[f"time/{name}"] = lambda n=name: step_times(
-            n, results[f"closed/{n}/MPPI"]["settings"]
-        )
+        parts[f"time/{name}"] = lambda n=name: step_times(n, tuned(n))
     for name in TASKS:
         parts[f"open/{name}/search"] = lambda n=name: open_loop(n, "search")
     for name, part in parts.items():
