@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
-from diffevo_jax.optimize import cma, one, programs, progress, stage
+from diffevo_jax.optimize import cma, evaluate, one, programs, progress, stage
 from diffevo_jax.optimize.space import make_space, parameters, to_unit
 
 SHIFT = np.linspace(0.3, 3, 12)
@@ -86,7 +86,8 @@ def test_a_batched_function_gets_whole_generations():
     assert result.cost < 1e-3
 
 
-def test_processes_give_what_this_process_gives():
+def test_processes_give_what_this_process_gives(monkeypatch):
+    monkeypatch.setattr(evaluate, "PATIENCE", 60)  # on a busy machine too
     settings: Any = {"evaluations": 60, "seed": 3}
     pooled = de.minimize(one_in_four_fails, PLANE, workers=2, **settings)
     here = de.minimize(one_in_four_fails, PLANE, **settings)

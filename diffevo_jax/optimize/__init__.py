@@ -11,7 +11,7 @@ from diffevo_jax.optimize.result import MaximizeResult as MaximizeResult
 from diffevo_jax.optimize.result import Maximum as Maximum
 from diffevo_jax.optimize.result import Optimum as Optimum
 from diffevo_jax.optimize.result import Result as Result
-from diffevo_jax.optimize.space import choice as choice
+from diffevo_jax.optimize.template import choice as choice
 
 __all__ = [  # for `help`
     "MaximizeResult",
