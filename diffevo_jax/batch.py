@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import InputError, check_count
+from diffevo_jax.checks import InputError, check_array, check_count
 
 Mapping = Callable[[Callable], Callable]
 
@@ -59,13 +59,15 @@ def grid(**axes: Sequence | ArrayLike) -> dict[str, jax.Array]:
     """Every combination of the axes' values: name -> `[G, ...]`, the last axis varying fastest.
 
     A value may be an array, a projection `[D, d]` for example.
-    Raises InputError on an axis without values.
+    Raises InputError on an axis without values, or whose values are no array together.
     """
-    for name, values in axes.items():
-        if len(np.shape(values)) == 0 or np.shape(values)[0] == 0:
-            raise InputError(name, "a sequence of one or more values", values)
-    picks = np.array(list(itertools.product(*(range(len(np.asarray(v))) for v in axes.values()))))
-    return {name: jnp.asarray(values)[picks[:, i]] for i, (name, values) in enumerate(axes.items())}
+    expected = "a sequence of one or more values, numbers or arrays of one shape"
+    arrays = {name: check_array(name, values, expected) for name, values in axes.items()}
+    for name, values in arrays.items():
+        if values.ndim == 0 or not len(values):
+            raise InputError(name, expected, axes[name])
+    picks = np.array(list(itertools.product(*(range(len(v)) for v in arrays.values()))))
+    return {name: values[picks[:, i]] for i, (name, values) in enumerate(arrays.items())}
 
 
 def one_by_one(function: Callable) -> Callable:

@@ -122,7 +122,8 @@ def check_array(
         array = jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
         is_container = isinstance(value, dict | list | tuple)
-        seen = type(value).__name__ if is_container else f"{value!r:.60}"
+        kind = type(value).__name__
+        seen = f"a {kind} that makes no array" if is_container else f"{value!r:.60}"
         raise InputError(name, expected, seen, advice) from None
     if real and jnp.iscomplexobj(array):
         raise InputError(name, "real numbers", array.dtype)

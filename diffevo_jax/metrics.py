@@ -3,9 +3,11 @@
 The grid is the published one: a coordinate x lies in the cell number round(x / cell), so that cells
 are centred on multiples of their side. All functions take one population; `vmap` them over more.
 
-cell: side of the cells, a number or one for each dimension, `[D]`.
+cell: side of the cells, a number above 0 or one for each dimension, `[D]`.
 limit: the box that the grid covers: a number is [-limit, limit] in each dimension, as published; a
 pair (low, high), each a number or `[D]`, is any other.
+
+All raise InputError on what is no array, or has another shape.
 """
 
 import math
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import InputError, concrete
+from diffevo_jax.checks import InputError, check_array, check_count, check_number, concrete
 
 Limit = ArrayLike | tuple[ArrayLike, ArrayLike]  # a number, or the corners of a box
 
@@ -26,7 +28,8 @@ def success_rate(fitness: ArrayLike, threshold: float) -> jax.Array:
 
     The paper counts a cart-pole individual as successful when its return is the maximum, 500.
     """
-    return jnp.mean(jnp.asarray(fitness) >= threshold, axis=-1)
+    fitness = check_array("fitness", fitness, "an array [..., N]")
+    return jnp.mean(fitness >= check_array("threshold", threshold, "a number"), axis=-1)
 
 
 def best(points: jax.Array, fitness: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
@@ -35,8 +38,7 @@ def best(points: jax.Array, fitness: jax.Array, num: int) -> tuple[jax.Array, ja
     NaN ranks last. Raises InputError unless 1 <= num <= N.
     """
     points, fitness = _check(points, fitness)
-    if not 1 <= num <= len(points):
-        raise InputError("num", f"1 to N = {len(points)}", num)
+    num = check_count("num", num, most=len(points))
     order = jax.lax.top_k(jnp.where(jnp.isnan(fitness), -jnp.inf, fitness), num)[1]
     return points[order], fitness[order]
 
@@ -105,8 +107,7 @@ def dominated_novelty(descriptors: jax.Array, fitness: jax.Array, *, num: int) -
     A fitness of -inf or NaN is less than any.
     """
     descriptors, fitness = _check(descriptors, fitness)
-    if num < 1:
-        raise InputError("num", "1 or more", num)
+    num = check_count("num", num)
     fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
     distance = jnp.linalg.norm(descriptors[:, None] - descriptors, axis=-1)
     distance = jnp.where(fitness > fitness[:, None], distance, jnp.inf)
@@ -119,7 +120,8 @@ def dominated_novelty(descriptors: jax.Array, fitness: jax.Array, *, num: int) -
 
 def modes_found(points: jax.Array, modes: ArrayLike, *, radius, at_least=1) -> jax.Array:
     """Count the modes `[M, D]` with `at_least` points of `[N, D]` within `radius` (Euclidean)."""
-    points, modes = _check(points)[0], jnp.asarray(modes)
+    points, modes = _check(points)[0], check_array("modes", modes, "an array [M, D]")
+    check_number("radius", radius, 0, math.inf, closed="[)")
     if modes.ndim != 2 or modes.shape[1] != points.shape[1]:
         raise InputError("modes", f"shape [M, D] with D = {points.shape[1]}", modes.shape)
     near = jnp.linalg.norm(points[:, None] - modes, axis=-1) <= radius
@@ -127,8 +129,10 @@ def modes_found(points: jax.Array, modes: ArrayLike, *, radius, at_least=1) -> j
 
 
 def _check(points, fitness=None) -> tuple[jax.Array, jax.Array]:
-    points = jnp.asarray(points)
-    fitness = jnp.zeros(points.shape[:1]) if fitness is None else jnp.asarray(fitness)
+    points = check_array("points", points, "an array [N, D]")
+    if fitness is None:
+        fitness = jnp.zeros(points.shape[:1])
+    fitness = check_array("fitness", fitness, "an array [N]")
     if points.ndim != 2 or len(points) == 0:
         raise InputError("points", "shape [N, D] with N >= 1", points.shape)
     if fitness.shape != points.shape[:1]:
@@ -138,13 +142,14 @@ def _check(points, fitness=None) -> tuple[jax.Array, jax.Array]:
 
 def _box(points: jax.Array, limit: Any, *, finite: bool = False) -> list[jax.Array]:
     """Lower and upper corner `[D]`; raise InputError where they are known and enclose nothing."""
-    pair = isinstance(limit, tuple | list)
-    corners = list(limit) if pair else [-limit, limit]
     dim = points.shape[1]
-    shapes = [jnp.shape(corner) for corner in corners]
+    pair = isinstance(limit, tuple | list)
+    corners = list(limit) if pair else [limit, limit]
+    expected = f"a number, or (low, high), each a number or of shape ({dim},)"
+    shapes = [check_array("limit", corner, expected).shape for corner in corners]
     if len(shapes) != 2 or not {*shapes} <= ({(), (dim,)} if pair else {()}):
-        expected = f"a number, or (low, high), each a number or of shape ({dim},)"
         raise InputError("limit", expected, limit)
+    corners = corners if pair else [-limit, limit]
     low, high = (concrete(corner) for corner in corners)
     if low is not None and high is not None:
         ends = np.isinf(low) | np.isinf(high)
@@ -154,8 +159,14 @@ def _box(points: jax.Array, limit: Any, *, finite: bool = False) -> list[jax.Arr
     return [jnp.broadcast_to(jnp.asarray(corner, points.dtype), (dim,)) for corner in corners]
 
 
-def _cells(points: jax.Array, cell) -> jax.Array:
-    return jnp.round(_check(points)[0] / cell).astype(jnp.int32)
+def _cells(points: jax.Array, cell: ArrayLike) -> jax.Array:
+    points = _check(points)[0]
+    expected = f"a number above 0, or one for each of the {points.shape[1]} dimensions"
+    side = check_array("cell", cell, expected)
+    sides = concrete(side)
+    if side.shape not in {(), points.shape[1:]} or (sides is not None and not np.all(sides > 0)):
+        raise InputError("cell", expected, cell)
+    return jnp.round(points / side).astype(jnp.int32)
 
 
 def _labels(cells: jax.Array) -> jax.Array:

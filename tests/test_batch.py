@@ -87,6 +87,8 @@ def test_every_setting_of_a_grid_meets_every_seed():
         ("num_seeds", lambda: de.batch.seed_keys(0, 0)),
         ("eta", lambda: de.batch.grid(eta=[])),
         ("eta", lambda: de.batch.grid(eta=0.5)),
+        ("eta", lambda: de.batch.grid(eta=[[1, 2], [3]])),
+        ("eta", lambda: de.batch.grid(eta=["small", "large"])),
         (
             "settings",
             lambda: de.batch.run_many(

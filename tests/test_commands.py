@@ -113,6 +113,13 @@ def test_a_starter_never_writes_over_a_file_and_names_what_is_wrong(tmp_path):
     assert (tmp_path / "mine.yaml").read_text() == "mine"
 
 
+def test_a_starters_name_may_have_its_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _cli("init", "mine.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert load(Path("mine.yaml")).config.name == "mine"
+
+
 # Seeds and repeats
 
 

@@ -385,7 +385,11 @@ def test_exp2_is_exact_to_float32_and_stays_between_0_and_1():
         ("x_t", dict(x_t=jnp.ones(4))),
         ("x_t", dict(x_t=jnp.ones((1, 2)))),
         ("x_t", dict(x_t=jnp.ones((4, 2), int))),
+        ("x_t", dict(x_t=jnp.full((4, 2), 1e20))),
+        ("support", dict(support=jnp.full((4, 2), -1e20))),
+        ("z_t", dict(z_t=jnp.full((4, 1), 1e20))),
         ("log_weight", dict(log_weight=jnp.ones(5))),
+        ("log_weight", dict(log_weight=jnp.array([0, jnp.inf, 0, 0]))),
         ("alpha_t", dict(alpha_t=1.0)),
         ("alpha_t", dict(alpha_t=-0.1)),
         ("alpha_t", dict(alpha_t=float("nan"))),
@@ -448,6 +452,8 @@ def test_bad_genes_are_named_where_they_are_known(refuses):
         de.estimate_x0(x.at[4, 1].set(jnp.nan), log_weight, 0.5)
     with refuses("z_t"):
         de.estimate_x0(x, log_weight, 0.5, z_t=x.at[3:5].set(jnp.inf))
+    far = de.estimate_x0(1e20 * x, log_weight, 0.5, z_t=x)  # no distance is taken between them
+    np.testing.assert_allclose(far, 1e20 * de.estimate_x0(x, log_weight, 0.5, z_t=x), rtol=1e-5)
 
 
 def test_the_platform_chooses_the_implementation():

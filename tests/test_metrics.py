@@ -163,6 +163,15 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
         ("num", lambda: metrics.best(POINTS, FITNESS, 5)),
         ("modes", lambda: metrics.modes_found(POINTS, jnp.ones(2), radius=1.0)),
         ("modes", lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0)),
+        ("modes", lambda: metrics.modes_found(POINTS, [[1, 2], [3]], radius=1.0)),
+        ("radius", lambda: metrics.modes_found(POINTS, POINTS, radius=-1.0)),
+        ("points", lambda: metrics.best([["a", "b"]], jnp.ones(1), 1)),
+        ("num", lambda: metrics.dominated_novelty(POINTS, FITNESS, num=1.5)),
+        ("cell", lambda: metrics.coverage(POINTS, cell=0)),
+        ("cell", lambda: metrics.coverage(POINTS, cell=[1.0, -1.0])),
+        ("cell", lambda: metrics.grid_entropy(POINTS, cell=[1.0, 2.0, 3.0])),
+        ("cell", lambda: metrics.grid_entropy(POINTS, cell="small")),
+        ("threshold", lambda: metrics.success_rate(FITNESS, None)),
     ],
 )
 def test_bad_input_is_named(path, call, refuses):
@@ -194,7 +203,9 @@ def test_a_limit_may_be_traced():
 
 
 @pytest.mark.parametrize(
-    "limit", [(2.0, 1.0), -1.0, np.array([3.0, 4.0]), (np.zeros(3), 1.0), np.inf], ids=str
+    "limit",
+    [(2.0, 1.0), -1.0, np.array([3.0, 4.0]), (np.zeros(3), 1.0), np.inf, "all", None],
+    ids=str,
 )
 def test_what_is_no_box_is_named(limit, refuses):
     with refuses("limit"):

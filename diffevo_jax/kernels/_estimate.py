@@ -1,9 +1,12 @@
 """The x0 posterior mean and the density of a mixture, and the checks of their arguments."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import (
@@ -12,6 +15,7 @@ from diffevo_jax.checks import (
     Positive,
     check_array,
     check_number,
+    concrete,
     is_traced,
 )
 from diffevo_jax.kernels import lattice, platforms
@@ -43,7 +47,8 @@ def estimate_x0(
     offset of `log_weight` changes nothing.
 
     x_t: population, `[N, D]`, N >= 2. Under jit an individual whose genes are not all finite takes
-        no part and keeps them; its log-evidence is -inf.
+        no part and keeps them; its log-evidence is -inf. What distances are taken by, z_t where
+        there is one, must be small enough to be squared.
     log_weight: log g_j, `[N]` (`[M]` with a support); -inf weighs zero, NaN takes no part (not
         even with a floor).
     alpha_t: signal level, a number in (0, 1).
@@ -198,7 +203,14 @@ def make_rows(
     )
     _check_shapes(rows)
     for name, array in arrays.items():
-        _check_finite(name, array)
+        _check_rows(name, array, jnp.isfinite, "finite genomes", "NaN or infinity")
+    # What distances are taken between: their squares must be numbers.
+    limit = float(jnp.finfo(dtype).max) ** 0.5 / (4 * max(rows.place.shape[1], 1) ** 0.5)
+    for name in ("x_t", "support") if z_t is None else ("z_t", "z_support"):
+        near = f"genomes within {limit:.0e} of 0, for distances between them"
+        _check_rows(name, arrays[name], lambda row: abs(row) < limit, near, "numbers beyond")
+    if (weights := concrete(rows.log_weight)) is not None and np.any(weights == np.inf):
+        raise InputError("log_weight", "log weights below infinity", "infinity")
     if mesh is None:
         return rows
     check_mesh(mesh)
@@ -234,12 +246,15 @@ def _check_shapes(rows: Rows) -> None:
         raise InputError("log_weight", f"shape ({m},), one per individual", log_weight.shape)
 
 
-def _check_finite(name: str, array) -> None:
+def _check_rows(
+    name: str, array: Any, is_good: Callable[[jax.Array], jax.Array], expected: str, otherwise: str
+) -> None:
+    """Raise InputError where rows are known and not all of their numbers are good."""
     if array is None or is_traced(array) or not getattr(array, "is_fully_addressable", True):
         return
     with jax.ensure_compile_time_eval():  # on the device; also where the caller is traced
-        bad = ~jnp.all(jnp.isfinite(jnp.asarray(array)), axis=1)
+        bad = ~jnp.all(is_good(jnp.asarray(array)), axis=1)
         count, first = int(jnp.sum(bad)), int(jnp.argmax(bad))
     if count:
-        rows = f"{count} rows with NaN or infinity, the first in row {first}"
-        raise InputError(name, "finite genomes", rows)
+        rows = f"{count} rows with {otherwise}, the first in row {first}"
+        raise InputError(name, expected, rows)

@@ -399,6 +399,7 @@ def init(
     from diffevo_jax.runs.config.schema import ConfigError
     from diffevo_jax.runs.results.files import quoted, write_whole
 
+    name = name.removesuffix(".yaml")
     path = out or Path(f"{name}.yaml")
     text = starter(name, problem, path)
     if path.exists():
