@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffevo_jax as de
+from diffevo_jax.checks import InputError
 from diffevo_jax.optimize import journal as module
 from diffevo_jax.optimize.journal import Journal, read
 
@@ -32,6 +34,56 @@ def _written(path: Path, records=RECORDS) -> bytes:
     with Journal(path, HEADER) as journal:
         journal.append_all(records)
     return path.read_bytes()
+
+
+FOREIGN = {
+    '{"x": [0.1], "cost": 1.0}': "x with 2 parameters",
+    '{"x": "a", "cost": 1.0}': "x with 2 parameters",
+    '{"x": [0.1, [0.2]], "cost": 1.0}': "x with 2 parameters",
+    '{"x": {"x[0]": 0.1, "z": 0.2}, "cost": 1.0}': "x with 2 parameters",
+    "{}": "x with 2 parameters",
+    '{"x": [0.1, 0.2]}': "a cost beside x",
+    '{"x": [0.1, 0.2], "cost": "low"}': "numbers or null",
+    '{"x": [0.1, 0.2], "cost": 1.0, "broken": true}': "numbers or null",
+    '{"x": [0.1, 0.2], "cost": 1.0, "error": 3}': "a text for error",
+    '{"x": [0.1, 0.2], "cost": 1.0, "number": 7}': "both number and handed",
+    '{"x": [0.1, 0.2], "cost": 1.0, "number": 7, "handed": 3}': "below what was handed out",
+    '{"evaluations": "many"}': "a whole number of evaluations",
+    '{"restart": -1}': "a whole number of restart",
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN, ids=str)
+def test_a_line_that_no_search_has_written_is_named_and_the_file_stays(line, tmp_path):
+    path = tmp_path / "a.jsonl"
+    search: dict[str, Any] = {"bounds": [(-1, 1)] * 2, "evaluations": 20, "journal": path}
+    de.minimize(_sphere, **search)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:6], line, *lines[7:], ""]))
+    edited = path.read_bytes()
+    expected = rf"journal: expected .*{FOREIGN[line]}.* in line 7 of .*a\.jsonl; mend or delete"
+    for call in (lambda: de.minimize(_sphere, **search), lambda: module.read_search(path)):
+        with pytest.raises(InputError, match=expected):
+            call()
+    with pytest.raises(InputError, match="line 7"):
+        de.minimize(_sphere, search["bounds"], evaluations=20, known=path)
+    assert path.read_bytes() == edited
+
+
+def test_a_point_outside_of_the_bounds_is_named_before_anything_is_written(tmp_path):
+    path = tmp_path / "a.jsonl"
+    search: dict[str, Any] = {"bounds": [(-1, 1)] * 2, "evaluations": 20, "journal": path}
+    de.minimize(_sphere, **search)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:6], '{"x":[5.0,5.0],"cost":1.0}', *lines[7:], ""]))
+    edited = path.read_bytes()
+    with pytest.raises(InputError, match="journal, point 4: expected a point inside bounds"):
+        de.minimize(_sphere, **search)
+    assert path.read_bytes() == edited
+
+
+def _sphere(x: np.ndarray) -> float:
+    return float(x @ x)
 
 
 # The file

@@ -4,8 +4,10 @@
     {"evaluations":2000}
     {"x":[0.25,-1.5],"cost":0.123,"seconds":4.56}
 
-A line of evaluations is a budget; what else a record may have, `optimize.recording` decides. Strict
-JSON in UTF-8: NaN and infinity are null, and every float is read back to the bit.
+A line of evaluations is a budget, one of `restart` a search that begins anew with so many
+evaluations known; an evaluation may also have `broken`, `error`, `seconds`, and its `number` with
+how many were `handed` out by then. Strict JSON in UTF-8: NaN and infinity are null, and every float
+is read back to the bit.
 """
 
 import json
@@ -40,6 +42,7 @@ except ModuleNotFoundError:  # the standard library writes the same, ten times s
 
 FORMAT = "diffevo-jax search 1"
 SYNC_SECONDS = 1.0  # the least time between two waits for the disk
+NUMBERS = ("cost", "broken", "seconds")  # of an evaluation
 FAR = 2**40  # where Windows locks a byte: others cannot read what it locks
 
 
@@ -156,6 +159,61 @@ def read(path: str | os.PathLike) -> tuple[dict, list[dict]]:
     """
     header, records, _ = _parsed(Path(path), Path(path).read_bytes())
     return header, records
+
+
+def read_search(path: str | os.PathLike) -> tuple[dict, list[dict]]:
+    """Read the journal of a search: `read`, whose records are looked at by `check_records`."""
+    header, records = read(path)
+    check_records(path, header, records)
+    return header, records
+
+
+def check_records(path: str | os.PathLike, header: dict, records: list[dict]) -> None:
+    """Raise InputError on the first record that no search has written: somebody else has."""
+    advice = "mend or delete the line, or take another file"
+    try:
+        names = [each["name"] for each in header["parameters"]]
+    except (KeyError, TypeError):
+        seen = f"{header.get('parameters')!r:.60} in {path}"
+        raise InputError("journal", "parameters in the first line", seen, advice) from None
+    for number, record in enumerate(records, 2):
+        if expected := _lacks(record, names):
+            seen = f"{json.dumps(record):.100} in line {number} of {path}"
+            raise InputError("journal", expected, seen, advice)
+
+
+def _lacks(record: dict, names: list[str]) -> str:
+    """Say what a record of a search with these parameters should be; nothing where it is."""
+    for field in ("evaluations", "restart"):
+        if field in record:
+            return "" if _is_whole(record[field]) else f"a whole number of {field}"
+    x = record.get("x")
+    if isinstance(x, dict):
+        is_point = x.keys() <= set(names) and not any(
+            isinstance(value, dict | list) for value in x.values()
+        )
+    else:
+        is_point = isinstance(x, list) and len(x) == len(names) and all(map(_is_number, x))
+    if not is_point:
+        return f"x with {len(names)} parameters"
+    if not all(record.get(name) is None or _is_number(record[name]) for name in NUMBERS):
+        return f"numbers or null for {', '.join(NUMBERS)}"
+    if "cost" not in record:
+        return "a cost beside x, null for a failure"
+    if not isinstance(record.get("error", ""), str):
+        return "a text for error"
+    place = record.get("number", 0), record.get("handed", 1)
+    if ("number" in record) != ("handed" in record) or not all(map(_is_whole, place)):
+        return "both number and handed, whole numbers"
+    return "" if place[0] < place[1] else "a number below what was handed out"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 # The journals of this process. A fork has none of them, or its copy would hold the lock for longer.

@@ -13,15 +13,17 @@ from diffevo_jax.optimize.space import Space, flat, point_of
 
 def known_records(space: Space, records: list[dict[str, Any]]) -> CostSamples:
     """Read the records of a journal, without those that broke constraints: values and costs."""
-    return known_points(space, list(_evaluations(space, records)))
+    return known_points(space, list(_evaluations(space, records)), argument="journal")
 
 
-def known_points(space: Space, known: Any, direction: str = "minimize") -> CostSamples:
+def known_points(
+    space: Space, known: Any, direction: str = "minimize", argument: str = "known"
+) -> CostSamples:
     """Read what is known: values `[K, P]` and costs `[K]`, without those that have no finite cost.
 
     known: (x, cost) pairs, x as the cost function takes it; a pandas table, one column a parameter
         and `cost`; the path of a journal; a study of Optuna, whose values are the costs.
-    direction: what such a study is to do, "minimize" or "maximize".
+    direction: what such a study is to do, "minimize" or "maximize". argument: its name in errors.
 
     Raises InputError naming the first point that is not in the space.
     """
@@ -34,9 +36,9 @@ def known_points(space: Space, known: Any, direction: str = "minimize") -> CostS
             x[place] = flat(space, point)
             costs[place] = np.nan if cost is None else cost
         except InputError as error:
-            raise InputError(f"known, point {place}", error.expected, error.seen) from None
+            raise InputError(f"{argument}, point {place}", error.expected, error.seen) from None
         except (TypeError, ValueError):
-            path = f"known, cost of point {place}"
+            path = f"{argument}, cost of point {place}"
             raise InputError(path, "a number", f"{cost!r:.60}") from None
     has_cost = np.isfinite(costs)
     return CostSamples(x[has_cost], costs[has_cost])
@@ -44,10 +46,10 @@ def known_points(space: Space, known: Any, direction: str = "minimize") -> CostS
 
 def _pairs(space: Space, known: Any, direction: str) -> Iterable[tuple[Any, Any]]:
     if isinstance(known, str | PathLike):
-        from diffevo_jax.optimize.journal import read
+        from diffevo_jax.optimize.journal import read_search
 
         try:
-            _, records = read(known)
+            _, records = read_search(known)
         except OSError as error:
             seen = f"{known}: {error.strerror}"
             raise InputError("known", "the path of a journal", seen) from None

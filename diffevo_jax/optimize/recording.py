@@ -17,7 +17,7 @@ import numpy as np
 from diffevo_jax.optimize.arrays import joined
 from diffevo_jax.optimize.ask_tell import Search
 from diffevo_jax.optimize.evaluate import Answers
-from diffevo_jax.optimize.journal import Journal
+from diffevo_jax.optimize.journal import Journal, check_records
 from diffevo_jax.optimize.known import known_records
 from diffevo_jax.optimize.options import Options
 from diffevo_jax.optimize.space import Space, columns
@@ -31,7 +31,9 @@ def recorded(options: Options, sign: float) -> Iterator[tuple[Search, Callable[[
     if options.journal is None:
         yield Search(options.bounds, **options.of_search()), lambda answers: None
         return
-    with Journal(options.journal, _header(options, sign)) as journal:
+    header = _header(options, sign)
+    with Journal(options.journal, header) as journal:
+        check_records(options.journal, header, journal.records)
         search = _resumed(options, journal, sign)
 
         def record(answers: Answers) -> None:
@@ -123,8 +125,8 @@ def _resumed(options: Options, journal: Journal, sign: float) -> Search:
     search = _begun(options, earlier, journal.records[begin:], sign)
     if not _replay(search, options.space, journal.records[begin:], sign):
         earlier = [record for record in journal.records if "x" in record]
-        journal.append({"restart": len(earlier)})
         search = _begun(options, earlier, [], sign)
+        journal.append({"restart": len(earlier)})
     budget = search.evaluations_in_all
     left = max(search.evaluations, options.evaluations - len(earlier))
     if budget != left or not journal.records:
@@ -166,9 +168,8 @@ def _replay(search: Search, space: Space, records: list[Record], sign: float) ->
             numbers = search.waiting
             same = list(takewhile(_is_next, records[place : place + len(numbers)]))
             numbers = numbers[: len(same)]
-        points = _points(space, search.x[numbers])
         is_waiting = len(same) and np.all(np.isin(numbers, search.waiting))
-        if not is_waiting or points != [record["x"] for record in same]:
+        if not is_waiting or _points(space, search.x[numbers]) != [each["x"] for each in same]:
             return False
         costs = [np.nan if record["cost"] is None else sign * record["cost"] for record in same]
         broken = [record.get("broken", 0.0) for record in same]

@@ -34,8 +34,8 @@ class Evaluations(NamedTuple):
 
 
 def load(path: Path) -> Evaluations:
-    """Read a journal. Raises InputError on a file that is none, OSError."""
-    header, records = journal.read(path)
+    """Read a journal. Raises InputError on a file that is none, or has lines of others; OSError."""
+    header, records = journal.read_search(path)
     before, budget = 0, None
     for record in records:
         before = record.get("restart", before)
