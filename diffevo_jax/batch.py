@@ -121,7 +121,7 @@ def over_devices(function: Callable, devices: Sequence[Any]) -> Callable:
 
     function: a mapped one, such as `one_by_one(run)`.
     """
-    if len(devices) == 1:
+    if list(devices) == [None]:
         return function
     mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
     rows = PartitionSpec("runs")

@@ -10,6 +10,8 @@ from diffevo_jax.checks import Count, InputError, NonNegative, check_count, chec
 
 ELITES = 0.1  # share of the generation that counts as its best
 
+BLOCK = 2**20  # numbers of the differences that `novelty` has at once
+
 
 class Condition(NamedTuple):
     """A number of each individual, and which of them are asked for.
@@ -45,11 +47,15 @@ def novelty(neighbours: Count = 10, reach: NonNegative = 0.5) -> Condition:
     check_number("reach", reach, 0, jnp.inf, closed="[)")
 
     def evaluate(population: jax.Array, fitness: jax.Array, aux: Any) -> jax.Array:
-        squares = jnp.sum(population**2, axis=1)
-        gaps = squares[:, None] + squares - 2 * population @ population.T
-        gaps = jnp.where(jnp.eye(len(population), dtype=bool), jnp.inf, jnp.maximum(gaps, 0))
-        nearest = -jax.lax.top_k(-gaps, min(neighbours, len(population) - 1))[0]
-        return jnp.log(jnp.mean(jnp.sqrt(nearest), axis=1) + 1e-12)
+        count = len(population)
+
+        def novelty_of(row: jax.Array) -> jax.Array:
+            gaps = jnp.sum((population - population[row]) ** 2, axis=1).at[row].set(jnp.inf)
+            nearest = -jax.lax.top_k(-gaps, min(neighbours, count - 1))[0]
+            return jnp.log(jnp.mean(jnp.sqrt(nearest)) + 1e-12)
+
+        size = max(1, min(count, BLOCK // population.size))
+        return jax.lax.map(novelty_of, jnp.arange(count), batch_size=size)
 
     return Condition(evaluate, _beyond(reach))
 

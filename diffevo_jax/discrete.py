@@ -24,6 +24,7 @@ from diffevo_jax.checks import (
     check_number,
     concrete,
 )
+from diffevo_jax.latent import project
 
 WHOLE = 0.5  # share of children all of whose sites are masked
 OTHERS = 1.0  # sites that a mutation changes beside one, on average
@@ -181,7 +182,7 @@ def log_posterior(
     few = size(kernel(jnp.zeros_like(low))) <= sample_size
     log_k = kernel(jnp.where(few, 0, jnp.exp(log_beta)))
     share = jnp.exp(log_k)
-    gap = finite - (share @ finite)[:, None]
+    gap = finite - project(share, finite)[:, None]
     spread = jnp.sqrt(jnp.sum(share * gap**2, axis=1, keepdims=True))
     log_g = gap / (temperature * jnp.where(spread > 0, spread, 1))
     return jax.nn.log_softmax(jnp.where(nobody, -1e9, log_k + log_g)), size(log_k)

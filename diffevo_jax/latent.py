@@ -62,8 +62,8 @@ def active_subspace(latent_dim: Count) -> Following:
         share = (weighted / jnp.maximum(jnp.sum(weighted), 1)).astype(dtype)
         x = jnp.where(weighted[:, None], genomes, 0).astype(dtype)
         f = jnp.where(weighted, log_weight, 0).astype(dtype)
-        x, f = x - project(share, x), f - share @ f
-        f = f / jnp.maximum(jnp.sqrt(share @ f**2), jnp.finfo(dtype).tiny)
+        x, f = x - project(share, x), f - project(share, f)
+        f = f / jnp.maximum(jnp.sqrt(project(share, f**2)), jnp.finfo(dtype).tiny)
         slope = project(share * f, x)[:, None]
 
         def sharpen(_: Any, directions: jax.Array) -> jax.Array:

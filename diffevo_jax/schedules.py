@@ -66,8 +66,13 @@ def check_schedule(schedule: Schedule) -> Schedule:
     alpha, one_minus_alpha = map(concrete, schedule)
     # Float32 rounds neighbours near 1 to one alpha; their 1 - alpha still differs.
     if alpha is not None and one_minus_alpha is not None and alpha.shape == one_minus_alpha.shape:
-        distinct = (np.diff(alpha) < 0) | (np.diff(one_minus_alpha) > 0)
-        if not np.all(distinct) or alpha.ndim != 1 or alpha.size < 2:
+        if alpha.ndim != 1 or alpha.size < 2:
+            _check_alpha(alpha)
+        levels = np.stack([alpha, one_minus_alpha])
+        if not np.all((levels > 0) & (levels <= 1)):
+            values = f"values from {levels.min():g} to {levels.max():g}"
+            raise InputError("schedule", "alpha and 1 - alpha in (0, 1)", values)
+        if not np.all((np.diff(alpha) < 0) | (np.diff(one_minus_alpha) > 0)):
             _check_alpha(alpha)
         off = np.max(np.abs(alpha + one_minus_alpha - 1))
         if not off < 0.01:

@@ -8,7 +8,8 @@ they lie.
     rows = de.sharding.rows(mesh)
     draw = jax.jit(partial(jax.random.normal, shape=(N, D)), out_shardings=rows)
     evolution = de.diffusion_evolution(25, mesh=mesh)
-    state, info = jax.jit(lambda key, x: de.evolve(key, evolution, fitness_fn, x))(key, draw(key))
+    key_draw, key_run = jax.random.split(key)
+    evolved = de.evolve(key_run, evolution, fitness_fn, draw(key_draw))
 
 An array whose N the devices do not divide is stored whole on each of them; work on it is split.
 For memory, take a multiple of the devices.

@@ -317,6 +317,14 @@ def test_pepg_takes_odd_sizes():
     np.testing.assert_allclose(state.population[1] + state.population[4], 2 * state.strategy.mean)
 
 
+def test_map_elites_takes_either_precision(x64):
+    algorithm = de.baselines.map_elites(population_size=4, num_genes=2, num_generations=3)
+    for dtype in (jnp.float32, jnp.float64):
+        population = jax.random.normal(KEY, (4, 2), dtype)
+        evolved = de.evolve(KEY, algorithm, lambda x: -jnp.sum(x**2, axis=1), population)
+        assert evolved.state.archive.points.dtype == dtype
+
+
 def test_map_elites_keeps_one_point_a_cell_and_it_is_the_best_of_all_evaluated():
     algorithm = de.baselines.map_elites(population_size=64, num_genes=2, num_generations=6)
     landscape = lambda population: de.landscapes.himmelblau(4 * population)  # noqa: E731

@@ -81,6 +81,14 @@ def test_every_setting_of_a_grid_meets_every_seed():
     assert order[6] == (0.0, 0.5)
 
 
+def test_a_device_that_is_named_runs_them():
+    device = jax.devices()[2]
+    keys = de.batch.seed_keys(0, 3)
+    found = de.batch.run_many(lambda key: jax.random.normal(key), keys, devices=[device])
+    assert found.devices() == {device}
+    np.testing.assert_array_equal(found, jax.vmap(jax.random.normal)(keys))
+
+
 @pytest.mark.parametrize(
     ("path", "call"),
     [

@@ -68,6 +68,17 @@ def test_a_run_of_fewer_repeats_is_paired_over_those(make):
     assert found.pairs == 3
 
 
+def test_repeats_without_a_number_are_left_out_of_a_difference(make):
+    a, b = table.load_rows([make("a"), make("b", lift=0.1)], ["plain"])
+    numbers = list(b.numbers["fitness_mean"])
+    b.numbers["fitness_mean"] = [np.nan, *numbers[1:]]
+    found = table.difference(b, a, "fitness_mean")
+    assert found.pairs == 3
+    assert found.value == pytest.approx(np.mean([0.2, 0.3, 0.4]))
+    b.numbers["fitness_mean"] = [np.nan] * 4
+    assert np.isnan(table.difference(b, a, "fitness_mean").value)
+
+
 def test_a_method_is_held_against_the_first_runs_and_within_a_run_against_the_first(make):
     a, b = make("a"), make("b")
     ((*group,),), _ = table.groups(table.load_rows([a, b]))

@@ -292,6 +292,8 @@ def test_a_registered_environment_has_a_name_and_parameters():
     with pytest.raises(de.InputError) as error:
         de.environments.make("walk", sise=3.0)
     assert (error.value.path, error.value.advice) == ("sise", "did you mean 'size'?")
+    de.environments.register("any walk", lambda **params: Walk(**params))
+    assert de.environments.make("any walk", size=2.0).name == "Walk"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from conftest import loop, loop_x0, make_operands
 
 import diffevo_jax as de
-from diffevo_jax.kernels import lattice, nearby, tiled
+from diffevo_jax.kernels import lattice, log_density, nearby, tiled
 from diffevo_jax.kernels.exp2 import exp2
 from diffevo_jax.kernels.geometry import guided
 from diffevo_jax.kernels.types import NO_WEIGHT
@@ -444,6 +444,15 @@ def test_bad_genes_among_many_stay_with_their_individual_and_out_of_gradients(fl
     np.testing.assert_allclose(estimate(broken)[good], expected, rtol=0, atol=1e-5)
     slope = jax.grad(lambda x: jnp.sum(estimate(x)[good] ** 2))(broken)
     assert bool(jnp.all(jnp.isfinite(slope[good])))
+
+
+def test_points_and_centres_of_a_density_are_named(refuses):
+    points = jnp.ones((3, 2))
+    for centres in (jnp.ones((4, 3)), jnp.ones(4), jnp.ones((0, 2))):
+        with refuses("centres"):
+            log_density(points, centres, 1.0)
+    with refuses("points"):
+        log_density(jnp.ones(3), points, 1.0)
 
 
 def test_bad_genes_are_named_where_they_are_known(refuses):

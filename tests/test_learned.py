@@ -13,6 +13,7 @@ import diffevo_jax as de
 from diffevo_jax import selection, training
 from diffevo_jax.presets import _hades as hades
 from diffevo_jax.runs.config.registry import registry
+from diffevo_jax.training._learner import squared_distances
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -111,6 +112,20 @@ def test_a_network_learns_where_the_weights_are(weighting):
         trained = _fit(learner, genomes, weight, jnp.arange(64) % 8 == 0)
         mean = learner.clean(trained, jnp.zeros((1, 1)), None, 1e-3, 0.999)
         assert 0.5 < side * float(mean[0, 0]) < 1.2
+
+
+def test_what_was_held_out_counts_once_by_its_weight():
+    """Both ways to train begin at the same network, whose loss is measured on the same draws."""
+    genomes = jnp.linspace(-1, 1, 64)[:, None]
+    weight = jnp.where(genomes[:, 0] > 0, 0.9, 0.1)
+    losses = [
+        _fit(
+            training.learner(hidden=(4,), learning_rate=1e-9, weighting=weighting),
+            *(genomes, weight, jnp.arange(64) % 4 == 0),
+        ).loss
+        for weighting in ("resampled", "weighted")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_the_loss_is_that_of_the_best_epoch_and_divergence_keeps_the_start():
@@ -327,6 +342,14 @@ def test_targets_of_fitness_are_beyond_the_best_and_novelty_counts_the_nearest_a
     points = jnp.array([[0.0], [1.0], [3.0], [100.0]])
     novelty = de.conditions.novelty(2).evaluate(points, jnp.zeros(4), ())
     np.testing.assert_allclose(jnp.exp(novelty), [2, 1.5, 2.5, 98], rtol=1e-4)
+    close = 3 + 1e-3 * jax.random.normal(KEY, (32, 256))  # distances of 1e-3 beside places of 3
+    exact = np.asarray(close, np.float64)
+    exact = np.linalg.norm(exact[:, None] - exact, axis=2) + 9 * np.eye(32)
+    found = jnp.exp(de.conditions.novelty(1).evaluate(close, jnp.zeros(32), ()))
+    np.testing.assert_allclose(found, exact.min(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(
+        squared_distances(close[:3], close), exact[:3] ** 2 - 81 * np.eye(3, 32), atol=1e-9
+    )
 
 
 def test_a_config_names_its_conditions():

@@ -530,6 +530,8 @@ def test_a_sweep_runs_keeps_and_compares_its_plugin(tiny, plugin, tmp_path):
 
     assert call(plugin=[plugin]) == []
     assert len(load_sweep(out)) == 2
+    _restore(without)  # as in a process that has not loaded the plugin
+    assert len(load_sweep(out)) == 2
     assert (out / "plugins" / "mine.py").read_text() == PLUGIN
     with pytest.raises(cfg.ConfigError, match="names of your own: --plugin FILE"):
         call()

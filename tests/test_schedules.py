@@ -67,6 +67,12 @@ def test_what_is_beside_alpha_is_one_minus_alpha(refuses):
         de.schedules.check_schedule(de.schedules.Schedule(levels.alpha, levels.alpha[::-1] ** 2))
     with refuses("schedule"):
         de.schedules.check_schedule(de.schedules.Schedule(levels.alpha, None))  # pyright: ignore
+    for outside in ([1.5, 0.5], [1.0, 0.5]):
+        alpha = np.array(outside)
+        with refuses("schedule"):
+            de.schedules.check_schedule(de.schedules.Schedule(alpha, 1 - alpha))  # pyright: ignore
+    with refuses("schedule"):
+        de.schedules.check_schedule(de.schedules.Schedule(levels.alpha[0], levels.alpha[0]))
 
 
 def test_a_clean_end_has_the_last_generation_at_its_estimates():

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffevo_jax.algorithm import Algorithm, Best, make_algorithm
-from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_number
+from diffevo_jax.checks import (
+    Count,
+    InputError,
+    NonNegative,
+    Positive,
+    check_count,
+    check_number,
+)
 from diffevo_jax.evosax import strategy as evosax_strategy
 from diffevo_jax.search import SearchInfo, SearchState, choose, search_info
 
@@ -48,6 +55,8 @@ def cma_es(
     Info.strategy has mean, std and C: the generation was drawn from N(mean, std^2 C).
     Raises as `evosax.strategy`, and InputError on settings out of range.
     """
+    population_size = check_count("population_size", population_size, least=2)
+    num_genes = check_count("num_genes", num_genes)
     check_number("sigma", sigma, 0, math.inf, closed="()")
     check_number("penalty", penalty, 0, math.inf, closed="[)")
     if constants not in get_args(Constants):

@@ -89,7 +89,9 @@ def map_elites(
     def insert(archive: Any, info: SearchInfo, place: jax.Array) -> EliteArchive:
         finite = jnp.where(jnp.isfinite(info.fitness), info.fitness, -jnp.inf)
         finite = finite.astype(archive.fitness.dtype)
-        points = jax.lax.dynamic_update_slice(archive.points, info.population, (place, 0))
+        points = jax.lax.dynamic_update_slice(
+            archive.points, info.population, (place, jnp.zeros_like(place))
+        )
         fitness = jax.lax.dynamic_update_slice(archive.fitness, finite, (place,))
         return EliteArchive(
             points, jnp.where(elites(points, fitness, cell=cell), fitness, -jnp.inf)

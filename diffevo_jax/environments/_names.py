@@ -56,7 +56,9 @@ def make(name: str, **params: Any) -> Environment:
 
 
 def _made(name: str, factory: Callable[..., Environment], params: dict[str, Any]) -> Environment:
-    check_names(name, params, list(inspect.signature(factory).parameters))
+    taken = inspect.signature(factory).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        check_names(name, params, list(taken))
     environment = factory(**params)
     if not isinstance(environment, Environment):
         expected = f"{name}'s factory to return an Environment"

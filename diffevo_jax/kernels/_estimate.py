@@ -149,7 +149,13 @@ def log_density(
     fit and a sigma out of range.
     """
     check_number("sigma", sigma, 0, math.inf, closed="()")
-    size, genes = jnp.shape(centres)
+    points = check_array("points", points, "an array [M, D]")
+    centres = check_array("centres", centres, "an array [N, D]")
+    if points.ndim != 2:
+        raise InputError("points", "shape [M, D]", points.shape)
+    if centres.ndim != 2 or not len(centres) or centres.shape[1] != points.shape[1]:
+        raise InputError("centres", f"shape [N, D] with D = {points.shape[1]}", centres.shape)
+    size, genes = centres.shape
     # Averages of one gene, of which only the evidence is needed.
     rows = make_rows(points[:, :1], jnp.zeros(size), points, centres[:, :1], centres, mesh)
     dtype = rows.value.dtype

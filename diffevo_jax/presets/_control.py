@@ -109,7 +109,7 @@ def control(
     check_key(key)
     trials = max(1, min(MOST, round(CHOICE * check_count("episodes", episodes) / CANDIDATES)))
     if population_size is not None:
-        check_count("population_size", population_size, least=2)
+        check_count("population_size", population_size, least=LEAST)
     size, levels = _sizes(episodes - CANDIDATES * trials, population_size, num_levels)
     if size < LEAST or levels < 2:
         raise InputError(

@@ -21,6 +21,7 @@ from diffevo_jax.checks import (
 )
 from diffevo_jax.conditions import Condition
 from diffevo_jax.fitness import FitnessMap, roulette, weigh
+from diffevo_jax.latent import project
 from diffevo_jax.parts import Learned
 from diffevo_jax.samplers._ddim import ddim_mean, ddim_sigma
 from diffevo_jax.training._learner import (
@@ -258,7 +259,7 @@ def _search(
             def average(row: jax.Array) -> jax.Array:
                 gaps = squared_distances(row[None], jnp.sqrt(alpha) * support)[0]
                 share = jax.nn.softmax(jnp.log(weight) - gaps / (2 * rest))
-                return (share @ support).astype(y.dtype)
+                return project(share, support).astype(y.dtype)
 
             return by_blocks(average, y, len(support))
 

@@ -1,6 +1,7 @@
 """Preset for quality-diversity: the fittest of every behaviour, by denoising in behaviour space."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +10,13 @@ import jax.numpy as jnp
 from diffevo_jax import archives
 from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
 from diffevo_jax.checks import Count, Fraction, NonNegative, Positive, check_count, check_number
+from diffevo_jax.latent import project
 from diffevo_jax.search import with_last
 
 # By how much a child's step differs from its parent's, in nats; and squares of cells that are added
 # to the elites' variance, so that slopes are gentle where few are known.
 DRIFT, RIDGE = 0.3, 0.3
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 class Illumination(NamedTuple):
@@ -122,7 +125,7 @@ def illuminate(
         noise = jax.random.normal(keys[2], (size, places.shape[1]))
         target = jnp.clip(places[i] + reach * noise, low, high)
         x0, slope = expected(target, places, elites.points, there, width)
-        moved = elites.points[i] + jnp.einsum("nk,nkd->nd", target - places[i], slope)
+        moved = elites.points[i] + _einsum("nk,nkd->nd", target - places[i], slope)
         begin = jnp.where(jax.random.bernoulli(keys[3], own, (size, 1)), moved, x0)
         begin = jnp.where(any_there, begin, population)
         along = line * jax.random.normal(keys[4], (size, 1))
@@ -146,9 +149,9 @@ def expected(
     squares = jnp.sum(offset**2, axis=-1)
     there |= ~jnp.any(there)  # a softmax of nobody is no number
     weight = jax.nn.softmax(jnp.where(there, -squares / (2 * width**2), -jnp.inf), axis=1)
-    middle = jnp.einsum("nc,nck->nk", weight, offset)
+    middle = _einsum("nc,nck->nk", weight, offset)
     offset -= middle[:, None]
     weighted = weight[..., None] * offset
-    variance = jnp.einsum("nck,ncl->nkl", weighted, offset) + RIDGE * jnp.eye(places.shape[1])
-    slope = jnp.linalg.solve(variance, jnp.einsum("nck,cd->nkd", weighted, points))
-    return weight @ points - jnp.einsum("nk,nkd->nd", middle, slope), slope
+    variance = _einsum("nck,ncl->nkl", weighted, offset) + RIDGE * jnp.eye(places.shape[1])
+    slope = jnp.linalg.solve(variance, _einsum("nck,cd->nkd", weighted, points))
+    return project(weight, points) - _einsum("nk,nkd->nd", middle, slope), slope

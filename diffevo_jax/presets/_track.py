@@ -10,6 +10,7 @@ from diffevo_jax.algorithm import Algorithm, make_algorithm
 from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_count, check_number
 from diffevo_jax.denoising import STANDARDISED
 from diffevo_jax.fitness import FitnessMap, weigh
+from diffevo_jax.latent import project
 
 # Chosen on moving peaks. Noise of deviation s reaches s sqrt(D) far; distances are in its units.
 BIRTH = 0.1  # noise of new niches, as a share of the bound
@@ -258,7 +259,7 @@ def _denoise(
         both = jnp.append(jnp.where(member, fitness, jnp.nan), known)
         log_weight = weigh(fitness_map, both)
         weight = jax.nn.softmax(jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight))
-        return weight @ jnp.concatenate([x_t, place[None]])
+        return project(weight, jnp.concatenate([x_t, place[None]]))
 
     tried = (count > 0) & ~niches.stale
     x0 = jax.vmap(estimate)(member, known, niches.place)

@@ -18,6 +18,7 @@ import optax
 
 from diffevo_jax import genome
 from diffevo_jax.checks import Count, InputError, Number, Positive, check_count, check_number
+from diffevo_jax.latent import project
 from diffevo_jax.policies import MLP
 from diffevo_jax.schedules import Schedule, check_schedule, cosine
 
@@ -264,7 +265,8 @@ def learner(
 
         hidden = hidden.at[total:].set(1)  # what is measured knows its conditions
         batch = jnp.arange(batches), first, places, hidden
-        measures = jax.lax.map(noised, jax.tree.map(lambda leaf: leaf[total:], batch))
+        inputs, target, _ = jax.lax.map(noised, jax.tree.map(lambda leaf: leaf[total:], batch))
+        measures = inputs, target, usable[places[total:]]  # they are drawn by their weight
 
         def epoch(carry, batches):
             searching, best, least = carry
@@ -366,7 +368,9 @@ def select(buffer: Buffer, weigh: Callable[[jax.Array], jax.Array]) -> jax.Array
 
 def squared_distances(first: jax.Array, second: jax.Array) -> jax.Array:
     """Compute |x_i - y_j|^2 of rows `[N, D]` and `[M, D]` by one matrix product, `[N, M]`."""
-    product = jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
+    centre = jnp.mean(second, axis=0)  # or what is far from 0 loses its digits
+    first, second = first - centre, second - centre
+    product = project(first, second.T)
     squares = (jnp.sum(each**2, axis=1) for each in (first, second))
     return jnp.maximum(jnp.add.outer(*squares) - 2 * product, 0)
 
@@ -391,8 +395,8 @@ def usable_rows(genomes: jax.Array, number: jax.Array, conditions: jax.Array) ->
 def moments(rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Compute the weighted mean and standard deviation of rows `[M, K]`, each `[K]`."""
     share = weight / jnp.maximum(jnp.sum(weight), 1e-30)
-    mean = share @ rows
-    return mean, jnp.sqrt(share @ (rows - mean) ** 2)
+    mean = project(share, rows)
+    return mean, jnp.sqrt(project(share, (rows - mean) ** 2))
 
 
 def _positive(spread: jax.Array) -> jax.Array:

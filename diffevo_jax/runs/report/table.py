@@ -252,12 +252,16 @@ def difference(row: Summary, other: Summary, column: str) -> Difference:
     Repeats of the same number and seed have the same random keys: they are pairs.
     """
     a, b = np.array(row.numbers[column]), np.array(other.numbers[column])
-    pairs = min(len(a), len(b))
-    if row.seed == other.seed and pairs > 1:
-        return Difference(*mean_and_error(a[:pairs] - b[:pairs]), pairs)
-    (mean_a, error_a), (mean_b, error_b) = mean_and_error(a), mean_and_error(b)
-    known = error_a is not None and error_b is not None
-    return Difference(mean_a - mean_b, math.hypot(error_a, error_b) if known else None, 0)  # pyright: ignore
+    pairs = min(len(a), len(b)) if row.seed == other.seed else 0
+    paired = a[:pairs] - b[:pairs]
+    paired = paired[~np.isnan(paired)]
+    if len(paired) > 1:
+        return Difference(*mean_and_error(paired), len(paired))
+    ours, theirs = row.value(column), other.value(column)
+    if ours is None or theirs is None:
+        return Difference(math.nan, None, 0)
+    known = ours[1] is not None and theirs[1] is not None
+    return Difference(ours[0] - theirs[0], math.hypot(ours[1], theirs[1]) if known else None, 0)  # pyright: ignore
 
 
 def of_comparison(group: Sequence[Summary]) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,6 +219,9 @@ class Checkpoints:
 
     def _not_saved(self, error: Exception) -> None:
         self.say(f"checkpoint not saved ({_line(error)}); the run goes on, and tries again later")
+        if self._manager is not None:
+            with suppress(Exception):  # that of the save that failed
+                self._manager.close()
         self._manager = None
         for partial in self.folder.glob("*.orbax-checkpoint-tmp"):  # the results need the room
             shutil.rmtree(partial, ignore_errors=True)

@@ -360,7 +360,7 @@ def _wait(folder: Path, job: Any, points: list[Point], *, cancel: bool) -> None:
         raise
     for point in points:
         if error is not None and table.read_point(folder, point) is None:
-            last = str(error).strip().splitlines()[-1]
+            last = (str(error).strip() or "no message").splitlines()[-1]
             _write_failure(folder, point, f"its job ended in {job.state}: {last}")
 
 
