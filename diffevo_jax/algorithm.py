@@ -11,8 +11,10 @@ from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh
 
 from diffevo_jax.checks import (
+    VMAP,
     InputError,
     call_in_jax,
+    call_on_population,
     check_array,
     check_count,
     check_key,
@@ -322,7 +324,9 @@ def _generation(
         arguments = (key_fitness,) if has_key else ()
         if has_memory:
             arguments += (check_memory("memory", running.memory),)
-        fitness = call_in_jax("fitness_fn", fitness_fn, *arguments, population, otherwise=IN_PYTHON)
+        fitness = call_on_population(
+            "fitness_fn", fitness_fn, *arguments, population, otherwise=IN_PYTHON
+        )
         memory, aux = running.memory, ()
         if has_memory:
             fitness, memory = _take_apart(fitness, running)
@@ -481,7 +485,7 @@ def _check_fitness(fitness: Any, size: int) -> jax.Array:
             "fitness",
             f"shape {(size,)}, one per individual",
             fitness.shape,
-            "jax.vmap(fn) takes a population where fn takes one genome",
+            VMAP,
         )
     return fitness
 

@@ -61,6 +61,7 @@ NEEDS_VALUES = (
 )
 # Sizes have 32 bits.
 Count = Annotated[int, Interval(1, 2**31, "[)")]
+VMAP = "jax.vmap(fn) takes a population where fn takes one genome"
 
 
 def is_traced(value) -> bool:
@@ -227,6 +228,24 @@ def call_in_jax(name: str, function: Callable, *args: Any, otherwise: str = "") 
             "one that asks for values while it is traced, as NumPy, float() and `if` do",
             f"write it with jax.numpy{otherwise}",
         ) from error
+
+
+def call_on_population(name: str, function: Callable, *args: Any, otherwise: str = "") -> Any:
+    """Do `call_in_jax`, the last argument `[N, D]`; raise InputError where one genome is taken."""
+    try:
+        return call_in_jax(name, function, *args, otherwise=otherwise)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        *before, population = args
+        try:
+            of_one = jax.eval_shape(function, *before, population[0])
+        except Exception:  # whatever it is, it fails on one genome too
+            raise error from None
+        if any(leaf.shape for leaf in jax.tree.leaves(of_one)[:1]):
+            raise
+        expected, seen = "a function of a population [N, D]", "one that takes one genome [D]"
+        raise InputError(name, expected, seen, VMAP) from error
 
 
 def nearest(word: str, choices: Iterable) -> str:

@@ -18,8 +18,9 @@ NOBODY_SELECTED = (
 NOBODY_SHARED = (
     "no individual learned from others {}: their mean effective "
     "sample size was 1. Select less sharply (fitness.standardised(), a higher "
-    "temperature) or, with many genes, broaden the kernel: diffusion_evolution does, or a "
-    "projection (latent_dim), denoisers.broadened() or consensus()"
+    "temperature) or, a kernel that is too narrow for its genes, broaden it: by a "
+    "projection (latent_dim), denoisers.broadened() or consensus(). Two or three individuals are "
+    "too few to learn from"
 )
 
 DIVERGED = (

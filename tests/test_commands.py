@@ -113,6 +113,15 @@ def test_a_starter_never_writes_over_a_file_and_names_what_is_wrong(tmp_path):
     assert (tmp_path / "mine.yaml").read_text() == "mine"
 
 
+@pytest.mark.parametrize("problem", starters())
+def test_a_starters_sweep_is_one(problem, tmp_path):
+    path = tmp_path / "mine.yaml"
+    _cli("init", "mine", "--problem", problem, "--out", path)
+    before, sweep = path.read_text().split("# sweep:\n")
+    path.write_text(before + "sweep:\n" + sweep.replace("# ", ""))
+    assert len(load(path).points) == 9
+
+
 def test_a_starters_name_may_have_its_suffix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _cli("init", "mine.yaml")

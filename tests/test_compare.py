@@ -122,6 +122,8 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(make, tmp_path):
         assert result.exit_code == 2, result.output
         assert message in result.output
     assert "himmelblau. Run both on one problem, by --set, or draw" in _cli(a, b).output
+    alone = _cli(make("d", "methods.latent.problem.function=rosenbrock"))
+    assert "plain and projected measure different things: problem.function" in alone.output
 
 
 def test_settings_that_say_how_do_not_keep_runs_apart_and_evaluations_are_told(make):

@@ -25,9 +25,11 @@ def cost(population):
     return 100 + jnp.sum((population - 0.5) ** 2, axis=1)
 
 
-def run(es, population, cost_fn, key=KEY_RUN, generations=GENERATIONS, std_m=None):
+def run(es, population, cost_fn, key=KEY_RUN, generations=GENERATIONS, freshness=None):
     """evosax's loop, as a scan: (final state, metrics of each generation)."""
-    params = es.default_params if std_m is None else es.default_params.replace(std_m=std_m)
+    params = (
+        es.default_params if freshness is None else es.default_params.replace(freshness=freshness)
+    )
     state = es.init(KEY_INIT, population, cost_fn(population), params)
 
     def step(state, key):
@@ -78,7 +80,7 @@ def test_a_fresh_state_tells_its_best_its_population_and_metrics():
 def test_it_is_evolve_with_the_sign_turned():
     es = ES(SIZE, POPULATION[0], GENERATIONS, scale=2.0)
     state = es.init(KEY_INIT, POPULATION, cost(POPULATION), es.default_params)
-    evolution = de.presets.paper(de.schedules.cosine(GENERATIONS + 1))
+    evolution = de.diffusion_evolution(GENERATIONS + 1)
     ours = evolution.init(KEY_INIT, POPULATION / 2)
     ours, _ = evolution.step(KEY_INIT, ours, -cost(POPULATION))
     population = POPULATION
@@ -101,13 +103,13 @@ def test_units_of_solutions_do_not_matter():
 
 def test_keys_and_numbers_are_mapped():
     es = ES(SIZE, POPULATION[0], GENERATIONS)
-    keys, etas = jax.random.split(KEY_RUN, 2), jnp.array([0.0, 1.0])
+    keys, values = jax.random.split(KEY_RUN, 2), jnp.array([0.0, 1.0])
 
-    def best(key, std_m):
-        return run(es, POPULATION, cost, key, std_m=std_m)[1]["best_fitness"]
+    def best(key, freshness):
+        return run(es, POPULATION, cost, key, freshness=freshness)[1]["best_fitness"]
 
-    mapped = jax.jit(jax.vmap(best))(keys, etas)
-    alone = [jax.jit(best)(*each) for each in zip(keys, etas, strict=True)]
+    mapped = jax.jit(jax.vmap(best))(keys, values)
+    alone = [jax.jit(best)(*each) for each in zip(keys, values, strict=True)]
     np.testing.assert_allclose(mapped, jnp.stack(alone), rtol=1e-5)
 
 
@@ -144,7 +146,7 @@ def test_a_policys_parameters_are_a_solution():
 def test_evosaxs_bbob_problem_and_notebook_run_with_one_line_changed():
     problem = BBOBProblem(fn_name="sphere", num_dims=2, f_opt=0.0, seed=0)
     es = ES(population_size=64, solution=problem.sample(KEY_INIT), num_generations=10)
-    params = es.default_params.replace(std_m=1.0)
+    params = es.default_params.replace(freshness=1.0)
     population = jax.vmap(problem.sample)(jax.random.split(KEY_DRAW, 64))
     fitness, problem_state, _ = problem.eval(KEY_DRAW, population, problem.init(KEY_INIT))
     state = es.init(KEY_INIT, population, fitness, params)

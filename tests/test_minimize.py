@@ -770,6 +770,8 @@ def test_an_argument_that_is_none_is_named_with_the_nearest():
         minimize(sphere, PLANE, evalutions=100)
     expected = "minimize() got an unexpected keyword argument 'evalutions'"
     assert str(error.value) == expected + "; did you mean 'evaluations'?"
+    with pytest.raises(TypeError, match="'n_trials'; here it is evaluations"):
+        minimize(sphere, PLANE, n_trials=100)
     with pytest.raises(TypeError, match="missing a required argument: 'evaluations'"):
         minimize(sphere, PLANE)
     assert minimize(cost_fn=sphere, bounds=PLANE, evaluations=30).evaluations == 30

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_number
-from diffevo_jax.fitness import FitnessMap, standardised
-from diffevo_jax.presets._paper import paper as configure
-from diffevo_jax.schedules import Schedule, cosine
+from diffevo_jax.checks import Count, InputError, Positive, check_number
+from diffevo_jax.diffusion import diffusion_evolution as configure
+from diffevo_jax.fitness import FitnessMap
+from diffevo_jax.schedules import Schedule
 
 try:
     from evosax.algorithms.population_based import base
@@ -39,9 +39,9 @@ class EvosaxState(base.State):
 
 @struct.dataclass
 class Params(base.Params):
-    """Numbers that may differ from run to run, under `vmap` too. std_m: eta, as evosax names it."""
+    """Numbers that may differ from run to run, under `vmap` too: see `samplers.ddim`."""
 
-    std_m: float | jax.Array
+    freshness: float | jax.Array
 
 
 class AsEvosax(base.PopulationBasedAlgorithm):
@@ -143,7 +143,6 @@ def diffusion_evolution(
     schedule: Schedule | None = None,
     fitness_map: FitnessMap | None = None,
     latent_dim: Count | None = None,
-    floor: NonNegative = 0.0,
     scale: Positive | None = None,
     **options: Callable,
 ) -> AsEvosax:
@@ -151,29 +150,32 @@ def diffusion_evolution(
 
         from diffevo_jax.evosax import diffusion_evolution as ES
 
+    Settings are those of `de.diffusion_evolution`. For the published ones, hand `presets.paper` to
+    `AsEvosax`.
+
     num_generations: T - 1, the generations to ask for.
-    schedule: of num_generations + 1 levels; `schedules.cosine` by default.
-    fitness_map: of -fitness, higher is better; `fitness.standardised()` by default.
+    schedule: of num_generations + 1 levels, in the place of `schedules.geometric`.
+    fitness_map: of -fitness, higher is better.
     latent_dim: d of a random projection, drawn with the key of `init`.
-    floor: see `de.presets.paper`. scale, options: see `AsEvosax`.
-    Its params have std_m, evosax's name for eta, 1 by default.
+    scale, options: see `AsEvosax`.
+    Its params have the freshness, 1 by default.
     """
-    schedule = cosine(num_generations + 1) if schedule is None else schedule
-    if len(schedule.alpha) != num_generations + 1:
-        expected = f"{num_generations + 1} levels, one more than num_generations"
-        raise InputError("schedule", expected, len(schedule.alpha))
-    fitness_map = standardised() if fitness_map is None else fitness_map
+    levels: dict[str, Any] = {"num_levels": num_generations + 1}
+    if schedule is not None:
+        if len(schedule.alpha) != num_generations + 1:
+            expected = f"{num_generations + 1} levels, one more than num_generations"
+            raise InputError("schedule", expected, len(schedule.alpha))
+        levels = {"schedule": schedule}
 
     def algorithm(params: Params) -> Algorithm:
         return configure(
-            schedule,
+            **levels,
             fitness_map=fitness_map,
-            eta=params.std_m,
+            freshness=params.freshness,
             latent_dim=latent_dim,
-            floor=floor,
         )
 
-    defaults = Params(std_m=1.0)
+    defaults = Params(freshness=1.0)
     return AsEvosax(
         population_size, solution, algorithm, default_params=defaults, scale=scale, **options
     )

@@ -291,9 +291,8 @@ def _parsed(path: Path, data: bytes) -> tuple[dict, list[dict], int]:
         values.append(value)
     if not values:
         seen = f"{path}, which begins with {data[:40]!r}" if data else f"{path}, which is empty"
-        raise InputError(
-            "journal", f"a new file, or a journal, {FORMAT!r}", seen, "take another file"
-        )
+        expected = f"a new file, or one whose first line has the format {FORMAT!r}"
+        raise InputError("journal", expected, seen, "take another file")
     return values[0], values[1:], size
 
 

@@ -167,6 +167,24 @@ class Options:
         return {name: getattr(self, name) for name in names}
 
 
+# What other libraries call our arguments.
+OTHER_NAMES = {
+    "n_trials": "evaluations",
+    "maxiter": "evaluations",
+    "maxfun": "evaluations",
+    "maxfevals": "evaluations",
+    "max_evals": "evaluations",
+    "n_calls": "evaluations",
+    "budget": "evaluations",
+    "x0": "initial",
+    "sigma0": "step",
+    "space": "bounds",
+    "n_jobs": "workers",
+    "storage": "journal",
+    "random_state": "seed",
+}
+
+
 def takes_options(
     make: Callable[P, Options],
 ) -> Callable[[Callable[[T, Options], R]], Callable[Concatenate[T, P], R]]:
@@ -183,7 +201,8 @@ def takes_options(
             try:
                 for name in kwargs:
                     if name not in shown.parameters:
-                        close = nearest(name, shown.parameters)
+                        ours = OTHER_NAMES.get(name)
+                        close = f"; here it is {ours}" if ours else nearest(name, shown.parameters)
                         raise TypeError(f"got an unexpected keyword argument {name!r}{close}")
                 bound = shown.bind(*args, **kwargs)
             except TypeError as error:

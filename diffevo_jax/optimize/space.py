@@ -125,6 +125,9 @@ def make_space(
 
     Raises InputError naming the argument, expected and seen.
     """
+    if callable(bounds):
+        seen, order = "a function", "the function comes first: minimize(cost_fn, bounds)"
+        raise InputError("bounds", "(low, high) for each parameter", seen, order)
     sides: list[Range] = []
     names: list[str] = []
     if is_plain(bounds):

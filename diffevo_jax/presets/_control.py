@@ -1,6 +1,7 @@
 """Preset for control tasks."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -107,16 +108,17 @@ def control(
     Raises InputError, naming the argument, expected and seen.
     """
     check_key(key)
-    trials = max(1, min(MOST, round(CHOICE * check_count("episodes", episodes) / CANDIDATES)))
+    check_count("episodes", episodes)
     if population_size is not None:
         check_count("population_size", population_size, least=LEAST)
-    size, levels = _sizes(episodes - CANDIDATES * trials, population_size, num_levels)
+    if num_levels is not None:
+        check_count("num_levels", num_levels, least=2)
+    trials, size, levels = _sizes(episodes, population_size, num_levels)
     if size < LEAST or levels < 2:
-        raise InputError(
-            "episodes",
-            f"two generations of {LEAST} individuals at least, and {CANDIDATES} to choose by",
-            episodes,
-        )
+        enough = (_sizes(more, population_size, num_levels) for more in count(episodes))
+        least = next(e for e, (_, n, t) in enumerate(enough, episodes) if n >= LEAST and t >= 2)
+        expected = f"{least} or more: two generations of {LEAST} at least, and some to choose by"
+        raise InputError("episodes", expected, episodes)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise InputError("hidden", "the layers' sizes, (8,) for one", f"{hidden!r:.60}")
     hidden = [check_count("hidden", size) for size in hidden]
@@ -147,6 +149,9 @@ def control(
         )
 
     def champion(key: jax.Array, evolved: Evolved) -> Champion:
+        if not isinstance(evolved, Evolved):
+            seen = type(evolved).__name__
+            raise InputError("evolved", "what `evolve` returns, after a key", seen)
         population, fitness = evolved.state.population, evolved.kept
         if getattr(fitness, "shape", ())[1:] != (len(population),):
             raise InputError(
@@ -194,14 +199,16 @@ def choose_champion(
     return Champion(candidates[first], returns[first])
 
 
-def _sizes(episodes: int, size: int | None, levels: int | None) -> tuple[int, int]:
-    """Return N and T for so many episodes, those that are not set."""
+def _sizes(episodes: int, size: int | None, levels: int | None) -> tuple[int, int, int]:
+    """Return a candidate's episodes at the end, and N and T for the others, those not set."""
+    trials = max(1, min(MOST, round(CHOICE * episodes / CANDIDATES)))
+    episodes -= CANDIDATES * trials
     if levels is not None:
-        size = size or episodes // check_count("num_levels", levels)
+        size = size or episodes // levels
     elif size is None:
         size = int(min(SIZE * _growth(episodes), episodes // LEVELS))
     levels = levels or episodes // max(size, 1)
-    return size, levels
+    return trials, size, levels
 
 
 def _growth(episodes: int) -> float:

@@ -182,9 +182,11 @@ def charles(
 
     Raises InputError, here and in a step, naming the argument.
     """
-    if not conditions or not all(isinstance(each, Condition) for each in conditions):
-        expected = "Conditions, such as de.conditions.fitness()"
-        raise InputError("conditions", expected, f"{conditions!r:.80}")
+    is_list = isinstance(conditions, list | tuple) and not isinstance(conditions, Condition)
+    if not (is_list and conditions and all(isinstance(each, Condition) for each in conditions)):
+        expected = "a list of Conditions, such as [de.conditions.fitness()]"
+        seen = "one alone" if isinstance(conditions, Condition) else f"{conditions!r:.80}"
+        raise InputError("conditions", expected, seen)
     check_number("guidance", guidance, 0, math.inf, closed="[)")
     settings = {**(hades.__kwdefaults__ or {}), **settings, "num_generations": num_generations}
     return _search(tuple(conditions), guidance, **settings)

@@ -16,7 +16,7 @@ from diffevo_jax.algorithm import evolve
 from diffevo_jax.checks import (
     Count,
     InputError,
-    call_in_jax,
+    call_on_population,
     check_array,
     check_count,
     check_key,
@@ -119,7 +119,7 @@ def sample(
         raise InputError("scale", "numbers above 0", widths)
 
     def log_g(z: jax.Array) -> jax.Array:
-        values = call_in_jax("log_density_fn", log_density_fn, loc + scale * z)
+        values = call_on_population("log_density_fn", log_density_fn, loc + scale * z)
         values = check_array("log_density_fn", values, f"numbers of shape {(size,)}")
         if values.shape != (size,):
             raise InputError(

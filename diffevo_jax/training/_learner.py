@@ -156,7 +156,10 @@ def learner(
     check_number("learning_rate", learning_rate, 0, jnp.inf, closed="()")
     if module is not None and not isinstance(module, nn.Module):
         raise InputError("module", "a module of Flax Linen", f"{module!r:.80}")
-    sizes = tuple(check_count("hidden", size) for size in (HIDDEN if hidden is None else hidden))
+    hidden = HIDDEN if hidden is None else hidden
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise InputError("hidden", "the layers' sizes, (32, 32) for two", f"{hidden!r:.60}")
+    sizes = tuple(check_count("hidden", size) for size in hidden)
     prediction = PREDICTIONS[predicts]
 
     def levels() -> Schedule:

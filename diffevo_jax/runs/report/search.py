@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffevo_jax.checks import InputError
 from diffevo_jax.drawings.search import draw_search
 from diffevo_jax.optimize import journal, table
 from diffevo_jax.runs.results.files import write_whole
@@ -35,7 +36,11 @@ class Evaluations(NamedTuple):
 
 def load(path: Path) -> Evaluations:
     """Read a journal. Raises InputError on a file that is none, or has lines of others; OSError."""
-    header, records = journal.read_search(path)
+    try:
+        header, records = journal.read_search(path)
+    except FileNotFoundError:
+        expected = "the file that `journal=` of de.minimize names"
+        raise InputError("journal", expected, f"no file {path}") from None
     before, budget = 0, None
     for record in records:
         before = record.get("restart", before)

@@ -226,7 +226,7 @@ def groups(rows: Sequence[Summary]) -> tuple[list[list[Summary]], list[Summary]]
     alone = [row for group in by_problem.values() if not comparable(group) for row in group]
     if not shared:
         first = rows[0]
-        other = next(row for row in rows if runs == 1 or row.run != first.run)
+        other = next(row for row in rows[1:] if runs == 1 or row.run != first.run)
         differ = differences(registry.measured(first.problem), registry.measured(other.problem))
         settings = ", ".join(f"problem.{key} is {a} and {b}" for key, (a, b) in differ.items())
         raise ConfigError(
