@@ -234,6 +234,18 @@ def test_a_study_of_another_direction_is_refused(refuses):
         de.optimize.Search(MIXED, evaluations=60, known=study)
 
 
+def test_a_journal_of_another_direction_is_refused(tmp_path, refuses):
+    path = tmp_path / "search.jsonl"
+    first = de.maximize(sphere, PLANE, evaluations=30, journal=path)
+    with refuses("known"):
+        de.minimize(sphere, PLANE, evaluations=30, known=path)
+    assert de.maximize(sphere, PLANE, evaluations=30, known=path, seed=1).value >= first.value
+    lowest = tmp_path / "lowest.jsonl"
+    de.minimize(sphere, PLANE, evaluations=30, journal=lowest)
+    with refuses("known"):
+        de.maximize(sphere, PLANE, evaluations=30, known=lowest)
+
+
 class State(NamedTuple):
     name: str
 

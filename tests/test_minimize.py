@@ -596,6 +596,45 @@ def test_the_same_function_compiles_once():
     assert (minimum(), pure_minimum()) != first
 
 
+@pytest.mark.parametrize("jit", [True, None])
+def test_a_function_that_calls_another_compiled_one_by_now_is_compiled_anew(jit):
+    def cost(x: jax.Array) -> jax.Array:
+        return inner(x)
+
+    for centre in (jnp.array([0.5, -0.5]), jnp.array([-0.5, 0.5])):
+        inner = jax.jit(lambda x, centre=centre: jnp.sum((x - centre) ** 2))
+        result = de.minimize(cost, [(-1, 1)] * 2, evaluations=60, jit=jit)
+        np.testing.assert_allclose(result.x, centre, atol=0.1)
+
+
+def test_the_arrays_of_a_program_are_those_of_all_that_it_calls():
+    def traced(centre: jax.Array) -> programs.Trace:
+        inner = jax.jit(lambda x: jnp.sum((x - centre) ** 2))
+
+        def cost(x: jax.Array) -> jax.Array:
+            def step(total: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return total + jax.lax.cond(total > 9, jnp.sum, inner, x), None
+
+            return jax.lax.scan(step, jnp.zeros(()), length=2)[0]
+
+        return programs.trace(cost, jax.ShapeDtypeStruct((2,), float))
+
+    assert traced(jnp.zeros(2)).is_same(traced(jnp.zeros(2)))
+    assert not traced(jnp.zeros(2)).is_same(traced(jnp.ones(2)))
+
+
+def test_whole_numbers_are_compiled_as_far_as_floats_hold_them(refuses, x64):
+    def cost(x: jax.Array) -> jax.Array:
+        return jnp.abs(x[0] - 2.0**30 - 1)
+
+    settings: Any = {"evaluations": 20, "integers": [0], "initial": [2**30 + 1, 0], "jit": True}
+    assert de.minimize(cost, [(0, 2**53), (0, 1)], **settings).cost == 0
+    with refuses("cost_fn"):
+        de.minimize(cost, [(0, 2**54), (0, 1)], **settings)
+    with jax.enable_x64(False), refuses("cost_fn"):
+        de.minimize(cost, [(0, 2**31), (0, 1)], **settings)
+
+
 def test_nothing_that_is_kept_was_traced_by_somebody_else():
     cma._configured.cache_clear()
     jax.clear_caches()

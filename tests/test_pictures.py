@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import diffevo_jax as de
 from diffevo_jax.drawings import search as picture
 from diffevo_jax.optimize import Result, choice, table
+from diffevo_jax.optimize.known import known_points
 from diffevo_jax.optimize.space import columns, make_space
 from diffevo_jax.runs.cli import app
 from diffevo_jax.runs.report import search as report
@@ -98,6 +99,31 @@ def test_what_a_table_calls_infeasible_is_not_known():
     assert np.nanmin(first.costs) < 0.5 < first.cost
     again = de.minimize(constrained, [(-4, 4)] * 2, known=first.to_pandas(), seed=1, **settings)
     assert 1 <= again.cost <= first.cost
+
+
+@pytest.mark.parametrize("sense", [de.minimize, de.maximize])
+@pytest.mark.parametrize("names", ["cost value", "value feasible", "cost feasible"])
+def test_a_table_is_read_back_whatever_its_parameters_are_called(sense, names):
+    pytest.importorskip("pandas")
+    bounds = {name: (2.0, 3.0) for name in names.split()}
+    result = sense(lambda p: sum(p.values()), bounds, evaluations=30)
+    frame = result.to_pandas()
+    space = make_space(bounds)
+    known = known_points(space, frame, sense.__name__)
+    costs = result.costs if sense is de.minimize else result.values
+    np.testing.assert_array_equal(known.costs, costs)
+    for name, column in zip(space.names, known.points.T, strict=True):
+        np.testing.assert_array_equal(column, result.population[name])
+
+
+def test_what_may_be_a_parameter_is_no_cost(refuses):
+    pandas = pytest.importorskip("pandas")
+    space = make_space({"cost": (0.0, 1.0)})
+    frame = pandas.DataFrame({"cost": [0.5], "value": [2.0]})
+    known = known_points(space, frame)
+    assert (known.points.item(), known.costs.item()) == (0.5, 2.0)
+    with refuses("known"):
+        known_points(space, frame[["cost"]])
 
 
 def test_a_parameter_that_is_called_cost_keeps_a_column():

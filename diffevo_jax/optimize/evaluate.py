@@ -243,9 +243,11 @@ def _compiled(cost_fn: Callable, options: Options) -> tuple[Callable | None, str
     space, values = options.space, options.space.values
     returned = options.constraints == "returned"
     mapped = in_jax(cost_fn, space, options.batched, returned)
-    if np.any(values.whole & (np.maximum(abs(values.low), abs(values.high)) > 2**24)):
-        return None, "whole numbers beyond 2**24, which float32 does not hold"
-    shape = jax.ShapeDtypeStruct((2, space.num_values), jnp.result_type(float))
+    dtype = jnp.result_type(float)
+    digits = jnp.finfo(dtype).nmant + 1
+    if np.any(values.whole & (np.maximum(abs(values.low), abs(values.high)) > 2.0**digits)):
+        return None, f"whole numbers beyond 2**{digits}, which {dtype} does not hold"
+    shape = jax.ShapeDtypeStruct((2, space.num_values), dtype)
     try:
         trace = programs.trace(mapped, shape)
         if not trace.is_same(programs.trace(mapped, shape)):

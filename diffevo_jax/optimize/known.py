@@ -9,6 +9,7 @@ import numpy as np
 from diffevo_jax.checks import InputError
 from diffevo_jax.optimize.arrays import CostSamples
 from diffevo_jax.optimize.space import Space, flat, point_of
+from diffevo_jax.optimize.table import moved_names
 
 
 def known_records(space: Space, records: list[dict[str, Any]]) -> CostSamples:
@@ -23,7 +24,8 @@ def known_points(
 
     known: (x, cost) pairs, x as the cost function takes it; a pandas table, one column a parameter
         and `cost`; the path of a journal; a study of Optuna, whose values are the costs.
-    direction: what such a study is to do, "minimize" or "maximize". argument: its name in errors.
+    direction: "minimize" or "maximize", as a journal or a study has to do; a table's column `cost`
+        or `value` comes first. argument: its name in errors.
 
     Raises InputError naming the first point that is not in the space.
     """
@@ -49,10 +51,15 @@ def _pairs(space: Space, known: Any, direction: str) -> Iterable[tuple[Any, Any]
         from diffevo_jax.optimize.journal import read_search
 
         try:
-            _, records = read_search(known)
+            header, records = read_search(known)
         except OSError as error:
             seen = f"{known}: {error.strerror}"
             raise InputError("known", "the path of a journal", seen) from None
+        there = "maximize" if header.get("maximize") else "minimize"
+        if there != direction:
+            mend = f"call {there}, or hand its points over as (x, cost) pairs"
+            expected = f"the journal of a search to {direction}"
+            raise InputError("known", expected, f"that of one to {there}", mend)
         return _evaluations(space, records)
     if hasattr(known, "trials"):
         directions = [each.name.lower() for each in known.directions]
@@ -64,19 +71,30 @@ def _pairs(space: Space, known: Any, direction: str) -> Iterable[tuple[Any, Any]
         done = (trial for trial in known.trials if trial.state.name == "COMPLETE")
         return ((point_of(space, trial.params), trial.values[0]) for trial in done)
     if hasattr(known, "to_dict") and hasattr(known, "columns"):
-        rows = known.to_dict(orient="records")
-        name = "value" if "value" in known.columns else "cost"
-        if name not in known.columns:
-            expected = "a table with a column cost, or value to maximize"
-            raise InputError("known", expected, list(known.columns))
-        feasible = (row for row in rows if row.get("feasible", True))
-        return ((point_of(space, row), row[name]) for row in feasible)
+        return _rows(space, known, direction)
     try:
         pairs = [(x, cost) for x, cost in known]
     except (TypeError, ValueError):
         expected = "(x, cost) pairs, a table, the path of a journal, or a study of Optuna"
         raise InputError("known", expected, f"{known!r:.60}") from None
     return pairs
+
+
+def _rows(space: Space, known: Any, direction: str) -> Iterator[tuple[Any, Any]]:
+    """Make pairs of a pandas table, whose columns beside the parameters are what they gave."""
+    moved = moved_names(space.names, known.columns)
+    answers = set(known.columns) - (set(space.names) - moved)
+    names = ("value", "cost") if direction == "maximize" else ("cost", "value")
+    name = next((name for name in names if name in answers), None)
+    if name is None:
+        expected = "a table with a column cost, or value to maximize"
+        clash = [name for name in names if name in known.columns]
+        mend = f"call the column of the parameter {clash[0]} x/{clash[0]}" if clash else ""
+        raise InputError("known", expected, list(known.columns), mend)
+    for row in known.to_dict(orient="records"):
+        if "feasible" not in answers or row["feasible"]:
+            x = point_of(space, row | {parameter: row[f"x/{parameter}"] for parameter in moved})
+            yield x, row[name]
 
 
 def _evaluations(space: Space, records: list[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:

@@ -5,11 +5,12 @@ another value by now, a variable of a notebook for example, is compiled anew.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from diffevo_jax.checks import is_traced
 
@@ -17,7 +18,10 @@ MOST = 16  # programs that are kept, those used last
 
 
 class Trace(NamedTuple):
-    """The trace of a function: its equations, and the arrays that it closes over."""
+    """The trace of a function: its equations, and the arrays that it and all it calls close over.
+
+    The text has the names of these arrays alone.
+    """
 
     text: str
     constants: tuple[Any, ...]
@@ -40,7 +44,21 @@ class Trace(NamedTuple):
 def trace(function: Callable, *shapes: jax.ShapeDtypeStruct) -> Trace:
     """Trace a function of arrays; raise whatever it raises."""
     jaxpr = jax.make_jaxpr(lambda *args: function(*args))(*shapes)
-    return Trace(str(jaxpr.jaxpr), tuple(jaxpr.consts))
+    return Trace(str(jaxpr.jaxpr), tuple(_constants(jaxpr)))
+
+
+def _constants(value: Any) -> Iterator[Any]:
+    """Yield the arrays of a program, or of a parameter of an equation: a compiled function that it
+    calls keeps its own."""
+    if isinstance(value, ClosedJaxpr):
+        yield from value.consts
+        yield from _constants(value.jaxpr)
+    elif isinstance(value, Jaxpr):
+        for equation in value.eqns:
+            yield from _constants(tuple(equation.params.values()))
+    elif isinstance(value, tuple):  # the branches of a switch
+        for each in value:
+            yield from _constants(each)
 
 
 _programs: OrderedDict[Hashable, tuple[Trace, Callable]] = OrderedDict()

@@ -1,6 +1,6 @@
 """Evaluations as columns, one a parameter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -28,6 +28,12 @@ def with_answers(
     """Add what evaluations gave as the last columns; a parameter of such a name gets "x/NAME"."""
     renamed = {f"x/{name}" if name in answers else name: parameters[name] for name in parameters}
     return {**renamed, **answers}
+
+
+def moved_names(parameters: Sequence[str], columns: Iterable[str]) -> set[str]:
+    """Return the parameters that `with_answers` gave the column "x/NAME" of a table."""
+    others = set(columns) - set(parameters)
+    return {name for name in parameters if f"x/{name}" in others}
 
 
 def to_pandas(parameters: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> Any:
