@@ -35,6 +35,7 @@ class Task(NamedTuple):
     environment: of `environments`. max_steps: steps after which an episode is cut off.
     observations: how policies see them. fast_trig: whether steps take the faster sines and cosines.
     cut: the limit that was asked for, the environment's own aside; None for no other.
+    space_shape: of observations as the environment gives them, one-hot where they are discrete.
     """
 
     environment: Environment
@@ -42,11 +43,12 @@ class Task(NamedTuple):
     observations: Observations = "scaled"
     fast_trig: bool = True
     cut: int | None = None
+    space_shape: tuple[int, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of what a policy sees."""
-        shape = self._space_shape()
+        shape = self.space_shape
         return (math.prod(shape),) if self.observations == "scaled" else shape
 
     @property
@@ -120,7 +122,7 @@ class Task(NamedTuple):
     def observe(self, observation: jax.Array) -> jax.Array:
         """Return what a policy sees of an observation, in floating point."""
         space, name = self.environment.observations, self.environment.name
-        expected = () if _is_discrete(space) else self._space_shape()
+        expected = () if _is_discrete(space) else self.space_shape
         expected_text = f"observations of {name} of shape {expected}"
         observation = check_array("environment", observation, expected_text)
         if observation.shape != expected:
@@ -139,22 +141,13 @@ class Task(NamedTuple):
         """Return the task with other parameters of its environment, see its `replace`."""
         environment = self.environment.replace(**params)
         steps = _limit(environment, self.cut)
-        return self._replace(environment=environment, max_steps=steps)
-
-    def _space_shape(self) -> tuple[int, ...]:
-        space = self.environment.observations
-        if _is_discrete(space):
-            return (int(space),)
-        if space is not None:
-            return bounds(space)[0].shape
-        return jax.eval_shape(self.reset, jax.random.key(0))[0].shape
+        return _with_shape(self._replace(environment=environment, max_steps=steps))
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
         """The bounds of observations, those that are missing or beyond 1000 in size taken as 1."""
         space = self.environment.observations
         if space is None:
-            shape = self._space_shape()
-            return np.full(shape, -1.0), np.ones(shape)
+            return np.full(self.space_shape, -1.0), np.ones(self.space_shape)
         low, high = bounds(space)
         return np.where(np.abs(low) > 1000, -1, low), np.where(np.abs(high) > 1000, 1, high)
 
@@ -204,7 +197,7 @@ def make_task(
         choices = ", ".join(map(repr, get_args(Observations)))
         raise InputError("observations", f"one of {choices}", repr(observations))
     steps = _limit(environment, max_steps)
-    return Task(environment, steps, observations, fast_trig, max_steps)
+    return _with_shape(Task(environment, steps, observations, fast_trig, max_steps))
 
 
 def check_fit(task: Task, policy: Policy, num_episodes: int) -> None:
@@ -248,6 +241,17 @@ def _limit(environment: Environment, cut: int | None) -> int:
     if not limits:
         raise InputError("max_steps", f"a number of steps, {environment.name} has none", cut)
     return min(limits)
+
+
+def _with_shape(task: Task) -> Task:
+    """Fill in the shape of observations: a reset is traced once where the environment says none."""
+    space = task.environment.observations
+    if _is_discrete(space):
+        return task._replace(space_shape=(int(space),))
+    if space is not None:
+        return task._replace(space_shape=bounds(space)[0].shape)
+    shape = jax.eval_shape(task.reset, jax.random.key(0))[0].shape
+    return task._replace(space_shape=shape)
 
 
 def _is_discrete(space: Any) -> TypeGuard[int]:
