@@ -104,7 +104,7 @@ def test_a_model_saves_evaluations(monkeypatch):
         costs = []
         for few in (one.FEW, 0):
             monkeypatch.setattr(one, "FEW", few)
-            runs = [de.minimize(cost, BOX, evaluations=400, seed=seed) for seed in range(5)]
+            runs = [de.minimize(cost, BOX, evaluations=400, seed=seed) for seed in range(3)]
             costs.append(np.median([run.cost for run in runs]))
             monkeypatch.undo()
         return costs

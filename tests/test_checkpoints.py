@@ -175,6 +175,7 @@ def _saved(out: Path) -> set[str]:
     return {str(path) for path in out.glob("checkpoints/*/*")}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_files(config, whole, tmp_path):
     _kill_and_resume(config, tmp_path / "out", 1)
     _assert_same(tmp_path / "out", whole)

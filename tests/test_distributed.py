@@ -40,20 +40,6 @@ population_size: 30
 problem: {name: control, environment: CartPole-v1, policy: {hidden: [2]}, max_steps: 20}
 algorithm: {name: paper, schedule: {num_levels: 2}, fitness_map: {name: identity}}
 """
-# A run whose populations are split over all devices of this process.
-DRIVER = """
-import sys
-from pathlib import Path
-from diffevo_jax.runs.config.experiment import load
-from diffevo_jax.runs.run import processes
-from diffevo_jax.runs.results import folder as results
-from diffevo_jax.runs.run import engine as run
-
-path, out = sys.argv[1:]
-settings = load(Path(path)).config
-programs = run.build(settings, mesh=processes.mesh())
-run.run(settings, programs, results.create(Path(out), settings.name))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +63,13 @@ def _run_alone(config: Path, out: Path) -> None:
 
 
 def _run_over_eight(config: Path, out: Path) -> None:
-    command = [sys.executable, "-c", DRIVER, str(config), str(out)]
-    subprocess.run(command, env=_environment(8), check=True)
+    settings = load(config).config
+    programs = run.build(settings, mesh=processes.mesh())
+    run.run(settings, programs, results.create(out, settings.name))
 
 
-def _environment(devices: int) -> dict[str, str]:
-    flags = xla_flags(f"--xla_force_host_platform_device_count={devices}")
+def _environment() -> dict[str, str]:
+    flags = xla_flags("--xla_force_host_platform_device_count=1")
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
@@ -95,7 +82,7 @@ def _start(config: Path, out: Path, count: int) -> list[subprocess.Popen]:
     return [
         subprocess.Popen(
             [*command, "--processes", str(count), "--process", str(number)],
-            env=_environment(1),
+            env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -244,7 +231,7 @@ def test_without_a_cluster_distributed_says_what_to_give(config, tmp_path):
     known = ("SLURM", "OMPI", "PMIX", "JAX_COORD", "KUBERNETES")
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out"), "--distributed"],
-        env={name: value for name, value in _environment(1).items() if not name.startswith(known)},
+        env={name: value for name, value in _environment().items() if not name.startswith(known)},
         capture_output=True,
         text=True,
     )

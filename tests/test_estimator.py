@@ -619,22 +619,30 @@ def _many(dim: int, genes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.asarray(x), jnp.asarray(x[:, :dim]), jnp.asarray(3 * x[:, 0])
 
 
-def _by_tiles(x, log_weight, alpha, z, **settings):
+@jax.jit
+def _by_tiles(x, log_weight, alpha, z, floor=0.0):
     """What tiles give for every 16th individual."""
-    few, support = slice(None, None, 16), {"support": x, "z_support": z}
-    settings = {"implementation": "tiled", **support, **settings}
-    return de.estimate_posterior(x[few], log_weight, alpha, z_t=z[few], **settings)
+    few = slice(None, None, 16)
+    settings: dict[str, Any] = {"support": x, "z_support": z, "floor": floor}
+    return de.estimate_posterior(
+        x[few], log_weight, alpha, z_t=z[few], implementation="tiled", **settings
+    )
 
 
 @pytest.mark.promised
 def test_a_lattice_has_latents_a_floor_and_the_sample_size_as_tiles_have():
     x, z, log_weight = _many(2, 5)
     log_weight = log_weight.at[:100].set(-jnp.inf).at[100:200].set(jnp.nan)
-    for alpha in (0.2, 0.9):
+
+    @jax.jit
+    def by_lattice(x, log_weight, alpha, z):
         one = de.estimate_posterior(
             x, log_weight, alpha, z_t=z, floor=1e-3, implementation="lattice"
         )
-        one = jax.tree.map(lambda leaf: leaf[::16], one)
+        return jax.tree.map(lambda leaf: leaf[::16], one)
+
+    for alpha in (0.2, 0.9):
+        one = by_lattice(x, log_weight, alpha, z)
         other = _by_tiles(x, log_weight, alpha, z, floor=1e-3)
         np.testing.assert_allclose(one.x0, other.x0, rtol=0, atol=1e-5)
         np.testing.assert_allclose(one.log_evidence, other.log_evidence, rtol=1e-5, atol=1e-5)
@@ -643,18 +651,25 @@ def test_a_lattice_has_latents_a_floor_and_the_sample_size_as_tiles_have():
         )
 
 
-def _places_summed_at(place, x, log_weight, one_minus_alpha) -> list[int]:
-    """How many nodes of each lattice, and at last how many queries in full."""
-    counts: list[int] = []
+COUNTS: list[int] = []
 
+
+@jax.jit
+def _sum_and_count(place, x, log_weight, one_minus_alpha):
     def add_up(operands, count):
-        jax.debug.callback(lambda count: counts.append(int(count)), count, ordered=True)
+        jax.debug.callback(lambda count: COUNTS.append(int(count)), count, ordered=True)
         return nearby.part(operands, count)
 
     problem = make_operands(place, x, log_weight, one_minus_alpha)
-    lattice.part(replace(problem, sample_size=False), add_up)
+    return lattice.part(replace(problem, sample_size=False), add_up).total
+
+
+def _places_summed_at(*arguments) -> list[int]:
+    """How many nodes of each lattice, and at last how many queries in full."""
+    COUNTS.clear()
+    _sum_and_count(*arguments)
     jax.effects_barrier()
-    return counts
+    return list(COUNTS)
 
 
 def test_a_lattice_sums_at_fewer_places_than_there_are_individuals():

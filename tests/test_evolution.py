@@ -1,7 +1,7 @@
 """The loop: laws, transformations, and what happens to bad fitness."""
 
 import warnings
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -33,6 +33,12 @@ def _run(key=KEY, population=POPULATION, schedule=COSINE, fitness_fn=de.landscap
     return state, info
 
 
+@cache
+def _plain():
+    """The run that several tests look at."""
+    return _run()
+
+
 def _evolution(schedule, **settings):
     """The published weights, which the fitness itself is."""
     return de.presets.paper(schedule, **{"fitness_map": de.fitness.identity, **settings})
@@ -56,7 +62,7 @@ def test_the_quick_start_finds_both_peaks():
 
 
 def test_t_levels_are_t_evaluations_and_t_minus_one_updates():
-    state, info = _run()
+    state, info = _plain()
     assert info.fitness.shape == (12, 64)
     np.testing.assert_array_equal(info.t, np.arange(11, -1, -1))
     np.testing.assert_array_equal(info.alpha, COSINE.alpha[::-1])
@@ -71,7 +77,7 @@ def test_t_levels_are_t_evaluations_and_t_minus_one_updates():
 
 def test_a_finished_run_is_a_fixed_point_of_step():
     algorithm = _evolution(COSINE)
-    state, _ = _run()
+    state, _ = _plain()
     assert int(state.t) == 0
     for key in jax.random.split(KEY, 3):
         repeated, info = algorithm.step(key, state, de.landscapes.two_peaks(state.population))
@@ -136,7 +142,7 @@ def test_the_step_on_what_was_evaluated_is_the_step_of_a_run_that_is_there():
 
 def test_fitness_is_kept_unless_keep_says_otherwise():
     algorithm = _evolution(COSINE)
-    fitness = _run()[1].fitness
+    fitness = _plain()[1].fitness
     evolve = partial(de.evolve, KEY, algorithm, de.landscapes.two_peaks, POPULATION)
     # Three programs, each with its own rounding.
     np.testing.assert_allclose(evolve().kept, fitness, atol=1e-5)
@@ -188,7 +194,7 @@ def test_a_run_from_a_level_is_the_end_of_a_whole_run():
 def test_a_start_at_the_first_level_is_a_whole_run():
     algorithm = _evolution(COSINE)
     evolved = de.evolve(KEY, algorithm, de.landscapes.two_peaks, POPULATION, start=11)
-    chex.assert_trees_all_close(evolved.state, _run()[0], atol=1e-5)
+    chex.assert_trees_all_close(evolved.state, _plain()[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("start", [-1, 12, 2.0])
@@ -234,7 +240,7 @@ def test_what_a_fitness_tells_beside_is_there_to_be_kept():
         has_aux=True,
         keep=lambda info, aux: (info.fitness, aux["norm"]),
     ).kept
-    info = _run()[1]
+    info = _plain()[1]
     np.testing.assert_allclose(fitness, info.fitness, atol=1e-5)
     np.testing.assert_allclose(norm, jnp.linalg.norm(info.population, axis=2), atol=1e-5)
     kept = de.evolve(KEY, algorithm, fitness_fn, POPULATION, has_aux=True).kept
@@ -405,7 +411,7 @@ def test_gradients_pass_by_an_invalid_fitness():
         fitness_map = de.fitness.boltzmann(temperature)
         return _run(fitness_fn=fitness_fn, fitness_map=fitness_map)[0].population.sum()
 
-    assert np.isfinite(float(jax.grad(loss)(1.0)))
+    assert np.isfinite(float(jax.jit(jax.grad(loss))(1.0)))
 
 
 # Transformations
@@ -449,13 +455,14 @@ def test_vmap_over_keys_etas_temperatures_and_schedules_equals_a_loop():
 def test_vmap_over_raw_alphas_works():
     alphas = jnp.stack([COSINE.alpha, de.schedules.linear(12).alpha])
     run = jax.vmap(lambda alpha: _run(schedule=alpha)[0].population)
-    assert run(alphas).shape == (2, 64, 2)
+    assert jax.jit(run)(alphas).shape == (2, 64, 2)
 
 
 def test_vmap_over_projections_works():
     keys = jax.random.split(KEY, 3)
     projections = jax.vmap(lambda key: de.latent.random_projection(key, 2, 1))(keys)
-    runs = jax.vmap(lambda projection: _run(projection=projection)[0].population)(projections)
+    run = jax.vmap(lambda projection: _run(projection=projection)[0].population)
+    runs = jax.jit(run)(projections)
     expected = _run(projection=projections[1])[0].population
     np.testing.assert_allclose(runs[1], expected, atol=1e-4)
 
@@ -485,7 +492,7 @@ def test_gradients_reach_every_level_of_the_schedule():
     def loss(alpha):
         return _run(schedule=alpha, eta=0.5)[0].population.sum()
 
-    slopes = jax.grad(loss)(COSINE.alpha)
+    slopes = jax.jit(jax.grad(loss))(COSINE.alpha)
     assert bool(jnp.all(jnp.isfinite(slopes)))
     assert bool(jnp.all(slopes != 0))
 
@@ -615,7 +622,7 @@ def test_the_gradient_of_a_finished_run_is_none_and_no_nan():
         state = de.State(POPULATION, jnp.asarray(0, jnp.int32), (), ())
         return jnp.sum(algorithm.step(KEY, state, POPULATION[:, 0] ** 2)[0].population)
 
-    assert float(jax.grad(loss)(0.5)) == 0
+    assert float(jax.jit(jax.grad(loss))(0.5)) == 0
 
 
 def _step(fitness, *, population=POPULATION, t=11, schedule=COSINE, **settings):

@@ -27,8 +27,10 @@ from diffevo_jax.runs.run import engine as run
 from diffevo_jax.runs.run import jobs
 from experiments import reproduce
 
-# A sweep of many shapes traces each before it runs: minutes, of those that a fault leaves valid.
+# A sweep of many shapes traces each before it runs: minutes, of those that a fault leaves valid. So
+# do large environments and covariances: seconds.
 LONG = ("control.yaml", "control_large.yaml", "fig3.yaml", "schedules.yaml", "temperature.yaml")
+LONG += ("brax_inverted_pendulum.yaml", "cartpole_cmaes.yaml", "control_preset.yaml")
 CONFIGS = [p for p in sorted((REPOSITORY / "configs").glob("*.yaml")) if p.name not in LONG]
 TINY = """\
 name: tiny
@@ -148,7 +150,16 @@ def _valid(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def checks_only(monkeypatch):
-    """End a command where it would begin to run, write or draw."""
+    """End a command where it would begin to run, write or draw; trace what is the same once."""
+    build, built = run.build, {}
+
+    def build_once(config, **settings):
+        if (key := repr(config)) not in built:
+            built[key] = build(config, **settings)
+        return built[key]
+
+    monkeypatch.setattr(run, "build", build_once)
+    monkeypatch.setattr(jobs.program, "build", build_once)
     monkeypatch.setattr(results, "create", _valid)
     monkeypatch.setattr(jobs, "_submit", _valid)
     monkeypatch.setattr(

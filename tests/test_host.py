@@ -31,7 +31,7 @@ BAD[[1, 3, 4], 0] = 101, 102, 103
 def test_a_run_goes_on_without_those_that_fail_and_names_them():
     evolution = de.presets.paper(de.schedules.cosine(3), fitness_map=de.fitness.boltzmann(1.0))
     step = jax.jit(evolution.step)
-    with host.pool(workers.evaluate, num_workers=2) as fitness_of:
+    with host.pool(workers.evaluate, num_workers=1) as fitness_of:
         good = fitness_of(POPULATION)
         np.testing.assert_allclose(
             good.fitness, [workers.evaluate(x) for x in POPULATION], rtol=1e-6
@@ -245,7 +245,7 @@ def test_a_script_that_never_leaves_the_context_ends(tmp_path):
 def test_a_function_that_cannot_be_loaded_is_an_error_at_the_start():
     with (
         pytest.raises(ImportError, match="no such simulator"),
-        host.executor(workers.Unloadable(), num_workers=2),
+        host.executor(workers.Unloadable(), num_workers=1),
     ):
         pass
 

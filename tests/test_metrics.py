@@ -79,12 +79,14 @@ def test_elites_are_of_cells_of_side_one_by_default_and_beyond_the_limit_of_the_
 def test_coverage_counts_occupied_cells_inside_the_box_only():
     np.testing.assert_allclose(metrics.coverage(POINTS), 2 / 81, rtol=1e-6)
     everywhere = jnp.stack(jnp.meshgrid(jnp.arange(-4.0, 5), jnp.arange(-4.0, 5)), -1)
-    np.testing.assert_allclose(metrics.coverage(everywhere.reshape(-1, 2)), 1, rtol=1e-6)
-    assert float(metrics.coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
+    coverage = jax.jit(metrics.coverage)
+    np.testing.assert_allclose(coverage(everywhere.reshape(-1, 2)), 1, rtol=1e-6)
+    assert float(coverage(jnp.zeros((3, 256)))) == pytest.approx(0, abs=1e-30)
 
 
 def test_cells_that_differ_by_a_step_in_two_of_many_dimensions_are_distinct():
-    np.testing.assert_allclose(metrics.grid_entropy(jnp.eye(256), cell=1.0), 8, rtol=1e-6)
+    entropy = jax.jit(metrics.grid_entropy)(jnp.eye(256), cell=1.0)
+    np.testing.assert_allclose(entropy, 8, rtol=1e-6)
 
 
 def test_coverage_counts_cells_of_any_side():
@@ -122,12 +124,10 @@ def test_grid_metrics_agree_with_a_dictionary_of_cells(dim):
         cells.setdefault(tuple(np.round(np.clip(point, -4, 4))), []).append(value)
     shares = np.array([len(values) for values in cells.values()]) / 300
     expected = sum(max(values) for values in cells.values())
-    np.testing.assert_allclose(metrics.qd_score(points, fitness), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        metrics.grid_entropy(jnp.clip(points, -4, 4), cell=1.0),
-        -np.sum(shares * np.log2(shares)),
-        rtol=1e-5,  # float32 sums
-    )
+    np.testing.assert_allclose(jax.jit(metrics.qd_score)(points, fitness), expected, rtol=1e-5)
+    entropy = jax.jit(metrics.grid_entropy)(jnp.clip(points, -4, 4), cell=1.0)
+    # float32 sums
+    np.testing.assert_allclose(entropy, -np.sum(shares * np.log2(shares)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
     order = jax.random.permutation(key_order, 50)
     expected = [metric(p, f) for p, f in zip(points, fitness, strict=True)]
     assert len({float(value) for value in expected}) > 1  # or the comparison would show nothing
-    for other in (jax.vmap(metric), jax.jit(jax.vmap(metric))):
-        np.testing.assert_allclose(other(points, fitness), expected, rtol=1e-5)
-        np.testing.assert_allclose(other(points[:, order], fitness[:, order]), expected, rtol=1e-5)
+    batch = jax.jit(jax.vmap(metric))
+    np.testing.assert_allclose(batch(points, fitness), expected, rtol=1e-5)
+    np.testing.assert_allclose(batch(points[:, order], fitness[:, order]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def test_statistics_are_those_of_every_observation_acted_on():
 def test_lanes_a_mesh_and_vmap_change_nothing(monkeypatch):
     first, fitness = _fitness()
     assert first is not None
-    expected = jax.jit(fitness)(KEY, first, POPULATION)
+    one = jax.jit(fitness)
+    expected = one(KEY, first, POPULATION)
     eager_pool = fitness(KEY, first, POPULATION)[0]
     _same(eager_pool, expected[0], 1e-6)
     other = first._replace(mean=first.mean + 0.1)
@@ -74,7 +75,7 @@ def test_lanes_a_mesh_and_vmap_change_nothing(monkeypatch):
     keys = jnp.stack([KEY, jax.random.key(2)])
     together = jax.jit(jax.vmap(fitness, (0, 0, None)))(keys, both, POPULATION)
     _same(jax.tree.map(lambda leaf: leaf[0], together), expected, 1e-6)
-    alone = jax.jit(fitness)(keys[1], other, POPULATION)
+    alone = one(keys[1], other, POPULATION)
     _same(jax.tree.map(lambda leaf: leaf[1], together), alone, 1e-6)
     mesh = jax.sharding.Mesh(jax.devices()[:4], ("individuals",))  # 13 do not divide
     _, split = _fitness(mesh=mesh)
@@ -255,12 +256,16 @@ def test_a_runs_champion_is_loaded_and_rolled_out_to_the_same_returns(tmp_path, 
     assert method.reevaluated_genome is not None
     task = de.tasks.make_task("CartPole-v1", observations="normalised", max_steps=60)
     problem = de.tasks.make_problem(task, de.policies.mlp((4, 2)))
+
+    @jax.jit
+    def reevaluate(key, genome, memory):
+        return de.reevaluate(key, problem, genome, memory=memory)
+
     for repeat, key in enumerate(de.batch.seed_keys(5, 2)):
-        again = de.reevaluate(
+        again = reevaluate(
             jax.random.fold_in(key, 3),
-            problem,
             method.reevaluated_genome[repeat],
-            memory=jax.tree.map(lambda value, k=repeat: value[k], method.statistics),
+            jax.tree.map(lambda value, k=repeat: value[k], method.statistics),
         )
         assert method.reevaluated_return is not None
         np.testing.assert_array_equal(again, method.reevaluated_return[repeat])

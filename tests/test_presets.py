@@ -102,9 +102,8 @@ def test_a_champion_is_chosen_by_the_same_fresh_episodes_within_the_budget():
     assert size * levels + 8 * len(champion.returns) <= 400
     population, fitness = evolved.state.population, evolved.kept[-1]
     candidates = jnp.stack([population.mean(0), *population[jnp.argsort(-fitness)[:7]]])
-    returns = jnp.stack(
-        [de.reevaluate(KEY, control.problem, each, num_episodes=5) for each in candidates]
-    )
+    reevaluate = jax.jit(lambda each: de.reevaluate(KEY, control.problem, each, num_episodes=5))
+    returns = jnp.stack([reevaluate(each) for each in candidates])
     first = returns.mean(1).argmax()
     np.testing.assert_array_equal(champion.returns, returns[first])
     # The mean's sum is another program's: float32.

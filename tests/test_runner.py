@@ -153,29 +153,31 @@ def test_a_call_takes_as_many_repeats_as_fill_up_least(repeats, devices, per_cal
 
 
 def test_a_second_process_compiles_nothing_and_any_number_of_cores_gives_the_same(tiny, tmp_path):
-    command = [*PLAIN_CLI, "run", str(tiny), "--out"]
     folder = tmp_path / "home"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     del environment["JAX_COMPILATION_CACHE_DIR"]
+    environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=3"
     tiny.write_text(TINY.replace("  plain: {label: plain}\n", ""))  # one method's compilation
-    three = f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
-    for name, options, flags in (
-        ("uncached", ["--no-cache"], three),
-        ("first", [], environment["XLA_FLAGS"]),
-        ("second", [], environment["XLA_FLAGS"]),
-    ):
-        out = str(tmp_path / name)
-        subprocess.run(
-            [*command, out, *options], env={**environment, "XLA_FLAGS": flags}, check=True
-        )
-        assert (folder / "diffevo-jax").exists() == (name != "uncached")
     seconds = {}
     for name in ("first", "second"):
-        record = json.loads((tmp_path / name / "environment.json").read_text())
+        out = tmp_path / name
+        subprocess.run([*PLAIN_CLI, "run", str(tiny), "--out", out], env=environment, check=True)
+        assert (folder / "diffevo-jax").exists()
+        record = json.loads((out / "environment.json").read_text())
         seconds[name] = sum(method["compile_seconds"] for method in record["methods"].values())
     assert seconds["second"] < seconds["first"] / 2
-    a, b = (np.load(tmp_path / name / "latent.npz")["fitness"] for name in ("uncached", "second"))
+    _run(tiny, tmp_path / "alone")  # on one device
+    a, b = (np.load(tmp_path / name / "latent.npz")["fitness"] for name in ("alone", "second"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_no_cache_keeps_no_programs(tiny, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(startup, "keep_compiled", lambda: kept.append("kept"))
+    monkeypatch.setattr(run, "build", lambda *_, **__: sys.exit(0))
+    for options, expected in (["--no-cache"], []), ([], ["kept"]):
+        _cli("run", tiny, "--out", tmp_path / "out", *options)
+        assert kept == expected
 
 
 def test_a_control_task_runs_on_every_core(tmp_path):
