@@ -225,7 +225,7 @@ def test_a_controller_goes_on_from_its_plan_moved_on_by_one_step():
 
 
 def test_the_best_roll_outs_take_part_in_the_next_step_moved_on():
-    settings = {**SMALL, "rollouts": 48, "noise": (0.02, 0.01)}
+    settings = {**SMALL, "rollouts": 72, "noise": (0.01, 0.005)}
     controller = de.presets.mpc(slide, away, **settings)
     memory = controller.init()
     assert memory.kept.shape == (2, 8, 1)
@@ -234,6 +234,16 @@ def test_the_best_roll_outs_take_part_in_the_next_step_moved_on():
     assert control[0] < -0.2  # ten times the noise around the plan
     np.testing.assert_allclose(after.kept, good.kept, atol=0.1)
     np.testing.assert_array_equal(after.kept[:, -1], after.kept[:, -2])
+
+
+def test_a_controller_weighs_roll_outs_by_their_order_alone():
+    def controls(power):
+        controller = de.presets.mpc(
+            slide, lambda state, control: 0.0, lambda state: jnp.sum(state**2) ** power, **SMALL
+        )
+        return controller.step(KEY, controller.init(), START)[0].controls
+
+    np.testing.assert_array_equal(controls(3), controls(1))
 
 
 def test_one_level_and_a_share_of_noise_for_what_comes_first():

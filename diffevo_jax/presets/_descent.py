@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffevo_jax.checks import InputError, Positive, concrete
+from diffevo_jax.checks import InputError, concrete
 from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoising import denoising_evolution
-from diffevo_jax.fitness import standardised
+from diffevo_jax.fitness import FitnessMap
 from diffevo_jax.presets._renoise import renoise
 from diffevo_jax.presets._system import RollOut, first_of
 from diffevo_jax.samplers._ddim import ddim
@@ -54,7 +54,7 @@ def descend(
     size: int,
     origin: jax.Array,
     width: jax.Array | np.ndarray,
-    temperature: Positive,
+    fitness_map: FitnessMap,
     shape: jax.Array | None = None,
     learns: ArrayLike = True,
     kept: jax.Array | None = None,
@@ -62,7 +62,8 @@ def descend(
     """Go down the lowest `levels` of a schedule; the first roll-out of a level is the target.
 
     evaluate: genomes `[N, D]` -> RollOut of each, and fitness `[N]`. size: N.
-    origin: `[D]`, where it begins. width: `[D]` or `[]`, the noise of alpha 0.
+    origin: `[D]`, where it begins. width: `[D]` or `[]`, the noise of alpha 0. fitness_map: of
+        weights.
     shape: a root of the noise's covariance to begin with, `[D, D]`; None leaves the noise round.
     learns: whether the shape is learned.
     kept: genomes, `[K, D]`, that the first level evaluates as well, in the place of samples; each
@@ -75,7 +76,7 @@ def descend(
     # Noise without memory, which the schedule takes away.
     algorithm = denoising_evolution(
         schedule,
-        fitness_map=standardised(temperature),
+        fitness_map=fitness_map,
         denoiser=consensus(),
         sampler=ddim(freshness=1, centred=True),
     )
@@ -99,7 +100,8 @@ def descend(
         state = state._replace(population=population)
         outcome, fitness = evaluate_around(population)
         if kept is not None:
-            kept = population[jnp.argsort(-fitness)[: len(kept)]]
+            usable = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
+            kept = population[jax.lax.top_k(usable, len(kept))[1]]
         best = _better(best, Candidate(state.population, outcome))
         state, info = algorithm.step(keys[place], state, fitness)
         if shape is not None:

@@ -13,11 +13,11 @@ from diffevo_jax.checks import (
     Count,
     InputError,
     Positive,
-    Share,
     check_count,
     check_key,
     check_number,
 )
+from diffevo_jax.fitness import rank
 from diffevo_jax.presets._descent import check_noise, descend, falling, warn_without_cost
 from diffevo_jax.presets._system import Interpolation, evaluator, make_model
 
@@ -58,12 +58,12 @@ def mpc(
     bounds: Sequence[tuple[float, float]],
     constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     rollouts: Count = 384,
-    num_levels: Count = 2,
-    noise: tuple[float, float] = (0.8, 0.4),
-    first: Share = 1.0,
+    num_levels: Count = 3,
+    noise: tuple[float, float] = (0.6, 0.25),
+    first: Positive = 1.6,
     knots: Count | None = None,
     interpolation: Interpolation = "cubic",
-    temperature: Positive = 0.1,
+    temperature: Positive = 0.05,
     delay: int = 0,
 ) -> MPC:
     """Configure a receding horizon: each control step denoises the last plan, moved on by one step.
@@ -80,14 +80,18 @@ def mpc(
     last target's. Both functions are pure, compiled once for states of one shape, and run inside
     jit, vmap and scan.
 
-    step_fn, stage_cost, terminal_cost, horizon, bounds, constraint, knots, interpolation,
-        temperature: see `plan`. The system may differ from step_fn, by noise for example: every
-        step plans anew from the state that it is given.
+    step_fn, stage_cost, terminal_cost, horizon, bounds, constraint, knots, interpolation: see
+        `plan`. The system may differ from step_fn, by noise for example: every step plans anew
+        from the state that it is given.
     rollouts: of a control step, all of its levels together.
     num_levels: levels of a control step.
-    noise: standard deviation at its first level and at its last, in halves of the bounds.
-    first: noise of the first control as a share of the last one's, in (0, 1]; between them it grows
-        geometrically. What comes first has been planned most often.
+    noise: standard deviation at its first level and at its last, in halves of the bounds, of the
+        plan's last control.
+    first: noise of the first control in units of the last one's, above 0; between them it changes
+        geometrically. DIAL-MPC's is below 1, for what comes first has been planned most often;
+        above 1 a controller acts sooner.
+    temperature: a roll-out weighs exp(-r / (temperature (N - 1))), r its rank from 0, the best.
+        Not by costs, as in `plan`: a few roll-outs that crash would decide on their unit.
     delay: control steps from sending a control to its arrival. The controls on their way are
         rolled out with step_fn before planning begins.
 
@@ -110,7 +114,7 @@ def mpc(
     if size < 2:
         raise InputError("rollouts", f"at least {2 * num_levels}, two a level", rollouts)
     wide, narrow = check_noise(noise)
-    check_number("first", first, 0, 1, closed="(]")
+    check_number("first", first, 0, math.inf, closed="()")
     check_number("temperature", temperature, 0, math.inf, closed="()")
     delay = check_count("delay", delay, least=0)
     # A schedule has two levels at least; a single one begins at the lower of them.
@@ -141,7 +145,7 @@ def mpc(
             size=size,
             origin=model.genome(memory.controls),
             width=width,
-            temperature=temperature,
+            fitness_map=rank(1 / temperature),
             kept=jax.vmap(model.genome)(memory.kept),
         )
         controls = model.controls(found.target)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffevo_jax.checks import Count, InputError, Positive, check_count, check_key, check_number
+from diffevo_jax.fitness import standardised
 from diffevo_jax.presets._descent import (
     Candidate,
     Descent,
@@ -179,7 +180,7 @@ def plan(
                     size=size,
                     origin=genome,
                     width=width,
-                    temperature=temperature,
+                    fitness_map=standardised(temperature),
                     shape=shape,
                     learns=learns,
                 )
