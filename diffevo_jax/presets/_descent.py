@@ -14,6 +14,7 @@ from diffevo_jax.checks import InputError, concrete
 from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoising import denoising_evolution
 from diffevo_jax.fitness import FitnessMap
+from diffevo_jax.latent import project
 from diffevo_jax.presets._renoise import renoise
 from diffevo_jax.presets._system import RollOut, first_of
 from diffevo_jax.samplers._ddim import ddim
@@ -93,7 +94,7 @@ def descend(
         state, (best, target, shape, spread, kept) = carry
         steps = (state.population - target).at[0].set(0)
         if shape is not None:
-            steps = steps @ shape.T
+            steps = project(steps, shape.T)
         population = target + steps
         if kept is not None:
             population = population.at[1 : 1 + len(kept)].set(kept)
@@ -103,9 +104,10 @@ def descend(
             usable = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
             kept = population[jax.lax.top_k(usable, len(kept))[1]]
         best = _better(best, Candidate(state.population, outcome))
+        deviation = jnp.sqrt(schedule.one_minus_alpha[state.t])
         state, info = algorithm.step(keys[place], state, fitness)
         if shape is not None:
-            steps = steps / jnp.sqrt(1 - info.alpha)
+            steps = steps / deviation
             shape = jax.lax.cond(
                 learns, _learn, lambda shape, *_: shape, *(shape, steps, info.log_weight)
             )
