@@ -30,6 +30,8 @@ SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
 # levels can follow, up to what float32 has.
 FIRST_DECADES, PER_ROOT = 1.2, 0.45
 LEAST_DECADES, MOST_DECADES, MOST_IN_PLANE, LEVELS_PER_DECADE = 2.0, 10.0, 8.0, 4
+# One target for all: a gentle selection, and how many times as far as its mean the target lies.
+GENTLE, GUIDANCE = 2.0, 4.0
 
 
 def diffusion_evolution(
@@ -50,12 +52,15 @@ def diffusion_evolution(
     `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
-    * fitness map: `standardised`, its temperature .1 in the plane, else .25 (D / 5)^(1/5);
+    * fitness map: `standardised`, its temperature 2, in the plane .1 and robust, .25 (D / 5)^(1/5)
+      where a latent space is set;
     * schedule: `geometric`, down to 1 - alpha = 10^-(1.2 + .45 sqrt(N T / D)), by at most a decade
-      in four levels, and to between 1e-2 and 1e-10, 1e-8 in the plane;
+      in four levels, and to between 1e-2 and 1e-10, 1e-8 in the plane; its last level clean;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more `consensus`, one
-      target for all, or `posterior_mean` where a latent space is set;
-    * sampler: `ddim(freshness=1)`, noise without memory; with more than two genes centred.
+      target for all, with a guidance of 4, or 1 where a fitness map is set; `posterior_mean` where
+      a latent space is set;
+    * sampler: `ddim(freshness=1)`, noise without memory; with more than two genes centred, and
+      mirrored where the target is one.
 
     num_levels: T, evaluated generations; `presets.sizes` gives N and T for a budget.
     schedule: in its place, from `schedules`.
@@ -81,20 +86,24 @@ def diffusion_evolution(
         kernel = gaussian(projection=projection, latent_dim=latent_dim)
         of_many: Denoiser = posterior_mean(kernel)
     else:
-        kernel, of_many = None, consensus()
+        # At the temperature of somebody's own map the target might be far beyond the optimum.
+        kernel, of_many = None, consensus(guidance=GUIDANCE if fitness_map is None else 1.0)
 
     def configured(size: int, num_genes: int) -> Algorithm:
         keeps_niches = num_genes <= PLANE and kernel is None
+        one_target = num_genes > PLANE and kernel is None
         levels = schedule
         if num_levels is not None:
-            levels = geometric(num_levels, end=final_noise(size, num_levels, num_genes))
+            end = final_noise(size, num_levels, num_genes)
+            levels = geometric(num_levels, end=end, clean=True)
         assert levels is not None  # one of the two is set
-        default_map = standardised(default_temperature(num_genes))
+        temperature = GENTLE if one_target else default_temperature(num_genes)
+        default_map = standardised(temperature, robust=keeps_niches)
         return denoising_evolution(
             levels,
             fitness_map=default_map if fitness_map is None else fitness_map,
             denoiser=niching() if keeps_niches else of_many,
-            sampler=ddim(freshness=freshness, centred=num_genes > PLANE),
+            sampler=ddim(freshness=freshness, centred=num_genes > PLANE, mirrored=one_target),
             mesh=mesh,
         )
 
@@ -115,15 +124,15 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     """Return N and T of `diffusion_evolution` for a budget: individuals and levels.
 
     Few individuals for many levels: 10 E^(1/5) of E evaluations, 46 of 2,000. In the plane, where
-    they keep many optima, 128. Or fewer, for 30 levels.
+    they keep many optima, 128. Or fewer, for 30 levels. N is even, for mirrored noise.
 
     Raises InputError for fewer than two generations of 8.
     """
     check_count("num_genes", num_genes)
     if check_count("evaluations", evaluations) < 2 * LEAST:
         raise InputError("evaluations", f"at least {2 * LEAST}, two generations", evaluations)
-    size = SIZE if num_genes <= PLANE else round(10 * evaluations**0.2)
-    size = max(LEAST, min(size, evaluations // LEVELS))
+    size = SIZE if num_genes <= PLANE else 2 * round(5 * evaluations**0.2)
+    size = max(LEAST, min(size, evaluations // LEVELS) // 2 * 2)
     return size, evaluations // size
 
 

@@ -58,12 +58,19 @@ def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
     return lambda fitness, valid: function(fitness)
 
 
-def standardised(temperature: Positive = 0.1) -> FitnessMap:
+# An exponential distribution, which f has around an optimum in the plane, has a median of .69
+# deviations.
+ROBUST = 1.5
+
+
+def standardised(temperature: Positive = 0.1, *, robust: bool = False) -> FitnessMap:
     """Weight = exp((f - max f) / (temperature std f)): unit and offset of fitness change nothing.
 
     std f: over the valid individuals of a generation; where all are equal, all weigh the same.
     temperature: a number above 0, in standard deviations, or traced. Raises InputError when it is
     not.
+    robust: where 1.5 medians of max f - f are less than std f, they are in its place: one stray
+        individual, far below all others, can then not make the others weigh the same.
     """
     check_number("temperature", temperature, 0, math.inf, closed="()")
 
@@ -76,6 +83,9 @@ def standardised(temperature: Positive = 0.1) -> FitnessMap:
         gap = gap / jnp.where(widest > 0, widest, 1)
         variance = jnp.var(gap, where=valid)
         spread = jnp.sqrt(jnp.where(widest > 0, variance, 1))
+        if robust:
+            median = jnp.nanmedian(jnp.where(valid, -gap, jnp.nan))
+            spread = jnp.where(median > 0, jnp.minimum(spread, ROBUST * median), spread)
         return jnp.where(valid, gap / (temperature * spread), jnp.nan)
 
     return log_weight

@@ -25,6 +25,7 @@ from diffevo_jax.checks import (
 MOST_LEVELS = 1_000_000  # more are a slip
 Levels = Annotated[int, Interval(2, MOST_LEVELS)]
 NOISIEST = 0.999  # 1 - alpha where `geometric` begins
+CLEAN = 1e-4  # factor on 1 - alpha of its last level, where that is clean
 Noise = Annotated[Number, Interval(0, NOISIEST, "()")]
 EXPECTED = "a schedule, such as de.schedules.cosine(25), or alpha [T]"
 
@@ -150,12 +151,14 @@ def ddpm(num_levels: Levels) -> Schedule:
     return from_alpha(np.exp(-b * s - g * s**2))
 
 
-def geometric(num_levels: Levels, *, end: Noise = 1e-4) -> Schedule:
+def geometric(num_levels: Levels, *, end: Noise = 1e-4, clean: bool = False) -> Schedule:
     """Noise that falls by the same factor at every level, as an evolution strategy's step sizes.
 
     1 - alpha_t = end (0.999 / end)^(t / (T - 1)), from `end` up to 0.999.
 
     end: 1 - alpha of the last level, in (0, 0.999), or traced: the square of its noise.
+    clean: a hundredth of that noise at the last level: the last generation evaluated is x0 itself,
+        as in the last step of DDPM, which in many genes is much better than what lies around it.
 
     Use it with noise that does not remember, `samplers.ddim(freshness=1)`: with DDPM's noise a
     population stands still before it has searched. So it does where `end` is too low for the number
@@ -163,8 +166,9 @@ def geometric(num_levels: Levels, *, end: Noise = 1e-4) -> Schedule:
     """
     num_levels = _check_levels(num_levels)
     check_number("end", end, 0, NOISIEST, closed="()")
+    last = np.where(clean & (np.arange(num_levels) == 0), CLEAN, 1.0)
     if is_traced(end):
-        one_minus_alpha = jnp.geomspace(end, NOISIEST, num_levels)
+        one_minus_alpha = jnp.geomspace(end, NOISIEST, num_levels) * last
         return Schedule(1 - one_minus_alpha, one_minus_alpha)
-    one_minus_alpha = np.geomspace(end, NOISIEST, num_levels)
+    one_minus_alpha = np.geomspace(end, NOISIEST, num_levels) * last
     return Schedule(jnp.asarray(1 - one_minus_alpha, float), jnp.asarray(one_minus_alpha, float))

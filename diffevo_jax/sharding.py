@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffevo_jax.batch import individual_keys
 from diffevo_jax.checks import InputError, is_traced
 
 
@@ -39,8 +40,9 @@ def over_individuals(function: Callable[..., Any], mesh: Mesh) -> Callable[..., 
     """Let each device call `function` for its own individuals: (key, population) -> `[N, ...]`.
 
     function: (keys `[n]`, population `[n, D]`) -> pytree of `[n, ...]`, each row of its own key and
-        genome alone. It gets `jax.random.split(key, N)`, whatever the mesh. The population
-        may be a pytree of `[N, ...]`; what follows it goes to each device whole.
+        genome alone. It gets `jax.random.split(key, N)`, or what it is called with where those are
+        keys `[N]`, whatever the mesh. The population may be a pytree of `[N, ...]`; what follows it
+        goes to each device whole.
 
     For what the compiler can't split by itself: loops whose length depends on the individuals, such
     as roll-outs. `returns` of `tasks` take the keys of individuals for this:
@@ -60,7 +62,7 @@ def over_individuals(function: Callable[..., Any], mesh: Mesh) -> Callable[..., 
         size = len(jax.tree.leaves(population)[0])
         # The last individual stands in for those missing in the last devices' share.
         index = jnp.minimum(jnp.arange(padded(size, mesh)), size - 1)
-        keys = jax.random.split(key, size)
+        keys = individual_keys(key, size)
         if len(index) > size:
             keys, population = jax.tree.map(lambda x: x[index], (keys, population))
         result = jax.jit(mapped)(keys, population, whole)

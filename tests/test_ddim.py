@@ -107,6 +107,25 @@ def test_a_centred_step_moves_with_its_population(freshness):
     assert not np.allclose(moved(5.0, False), moved(0.0, False) + 5, atol=0.1)
 
 
+@pytest.mark.parametrize("size", [6, 7])
+def test_mirrored_noise_has_opposite_signs_in_the_two_halves(size):
+    """Drawn from the keys of the first half; the last of an odd number is alone."""
+    x_t, x0 = jax.random.normal(KEY, (2, size, 3))
+    level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))
+
+    def noise(mirrored):
+        sampler = de.samplers.ddim(freshness=1.0, mirrored=mirrored)
+        moved = sampler.move(KEY, (), x_t, x0, level)[1]
+        return moved.population - moved.mean
+
+    plain, mirrored = noise(False), noise(True)
+    half = size // 2
+    np.testing.assert_allclose(mirrored[:half], plain[:half], atol=1e-6)  # float32
+    np.testing.assert_allclose(mirrored[half : 2 * half], -plain[:half], atol=1e-6)
+    np.testing.assert_allclose(mirrored[2 * half :], plain[2 * half :], atol=1e-6)
+    assert np.abs(plain[half:] + plain[: size - half]).min() > 1e-3
+
+
 def test_noise_is_fresh_below_a_level_only():
     x_t, x0 = jax.random.normal(KEY, (2, 5, 3))
     level = de.Level(*map(jnp.asarray, (1, 0.3, 0.7, 0.6, 0.4)))

@@ -51,6 +51,21 @@ def test_a_negative_fitness_has_no_weight_under_identity_and_power():
         assert bool(jnp.isnan(_weigh(fitness_map, jnp.array([-1.0]))[0]))
 
 
+def test_robust_standardised_does_not_see_one_stray_individual():
+    close = jnp.array([3.0, 2.9, 2.8, 2.6, 2.5])
+    for stray in (-10.0, -1e6):
+        log_weight = _weigh(de.fitness.standardised(0.5, robust=True), jnp.append(close, stray))
+        # The median of .0, .1, .2, .4, .5 and the stray one's is .3.
+        np.testing.assert_allclose(log_weight[:5], (close - 3) / (0.5 * 1.5 * 0.3), rtol=1e-4)
+    even = jnp.array([3.0, 2.0, 1.0, 0.0])  # deviation 1.1, 1.5 medians 2.25
+    np.testing.assert_array_equal(
+        _weigh(de.fitness.standardised(0.5, robust=True), even),
+        _weigh(de.fitness.standardised(0.5), even),
+    )
+    same = _weigh(de.fitness.standardised(0.5, robust=True), jnp.array([1.0, 1.0, 1.0, 0.0]))
+    assert bool(jnp.all(jnp.isfinite(same)))
+
+
 def test_standardised_weighs_by_standard_deviations_below_the_best():
     log_weight = _weigh(de.fitness.standardised(0.5), FITNESS)
     np.testing.assert_allclose(log_weight, (FITNESS - 3) / (0.5 * np.std(FITNESS)), rtol=1e-5)

@@ -92,6 +92,14 @@ def test_a_clean_end_has_the_last_generation_at_its_estimates():
     assert distance(noisy) > 0.01
 
 
+def test_a_clean_geometric_schedule_drops_at_its_last_level_only():
+    clean, noisy = (de.schedules.geometric(8, end=1e-6, clean=each) for each in (True, False))
+    np.testing.assert_array_equal(clean.one_minus_alpha[1:], noisy.one_minus_alpha[1:])
+    assert float(clean.one_minus_alpha[0]) == pytest.approx(1e-10)
+    traced = jax.jit(lambda end: de.schedules.geometric(8, end=end, clean=True))(1e-6)
+    np.testing.assert_allclose(traced.one_minus_alpha, clean.one_minus_alpha, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "alpha",
     [

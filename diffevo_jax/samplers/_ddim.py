@@ -35,6 +35,7 @@ def ddim(
     freshness: Fraction = 0.0,
     fresh_below: Fraction = 1.0,
     centred: bool = False,
+    mirrored: bool = False,
 ) -> Sampler:
     """Take a DDIM step towards the clean targets.
 
@@ -47,6 +48,9 @@ def ddim(
     centred: take the mean of the targets for the origin. The process of the paper draws every
         generation towards 0, by sqrt(alpha_prev); over many levels that holds a population back
         whose optimum is elsewhere. With it the whole run moves with a problem that is moved.
+    mirrored: individuals i and i + N // 2 draw one noise with opposite signs (mirrored sampling,
+        Brockhoff et al. 2010, https://doi.org/10.1007/978-3-642-15844-5_2; antithetic pairs of
+        OpenES), so that around one target the population's mean is that target.
 
     Raises InputError on numbers out of range, and on an eta below 1 beside a freshness above 0.
     """
@@ -69,13 +73,17 @@ def ddim(
         }
 
         def step(
-            keys: jax.Array, population: tuple[jax.Array, jax.Array], *origin: jax.Array
+            keys: jax.Array,
+            population: tuple[jax.Array, jax.Array, jax.Array | None],
+            *origin: jax.Array,
         ) -> jax.Array:
-            return ddim_step(keys, *population, *origin, **settings)
+            x_t, x0, sign = population
+            return ddim_step(keys, x_t, x0, *origin, sign=sign, **settings)
 
         split_step = step if level.mesh is None else over_individuals(step, level.mesh)
         origin = (_mean(x0),) if centred else ()
-        moved = split_step(key, (x_t, x0), *origin)
+        keys, sign = _in_pairs(key, len(x_t)) if mirrored else (key, None)
+        moved = split_step(keys, (x_t, x0, sign), *origin)
         # The mean and sigma are computed only where a denoiser reads them.
         mean = ddim_mean(x_t, x0, *origin, **settings)
         return memory, Move(moved, mean, ddim_sigma(**settings))
@@ -154,6 +162,7 @@ def ddim_step(
     alpha_prev,
     eta,
     freshness: Fraction = 0.0,
+    sign: jax.Array | None = None,
     one_minus_alpha_t=None,
     one_minus_alpha_prev=None,
 ) -> jax.Array:
@@ -166,6 +175,7 @@ def ddim_step(
         Not used when eta and freshness are the Python number 0.
     x_t: population now, `[N, D]`. x0: its clean estimate, `[N, D]`.
     origin: `[D]`, x_t and x0 are taken from there; None is 0.
+    sign: of each individual's noise, `[N]`; None is +.
     Other arguments as for `ddim_sigma`. Returns x_prev, `[N, D]`.
     """
     levels = {
@@ -183,10 +193,11 @@ def ddim_step(
     mean = partial(ddim_mean, origin=origin, **levels)
 
     def individual(args) -> jax.Array:
-        key, x_t, x0 = args
-        return mean(x_t, x0) + sigma * jax.random.normal(key, x_t.shape, x_t.dtype)
+        key, x_t, x0, sign = args
+        noise = sigma if sign is None else sigma * sign
+        return mean(x_t, x0) + noise * jax.random.normal(key, x_t.shape, x_t.dtype)
 
-    population = individual_keys(key, len(x_t)), x_t, x0
+    population = individual_keys(key, len(x_t)), x_t, x0, sign
     # A power of two, as most populations are: a remainder would cost a copy of the rest.
     rows = 2 ** max(0, (CPU_BLOCK // x_t.shape[1]).bit_length() - 1)
     if rows >= len(x_t):
@@ -196,6 +207,17 @@ def ddim_step(
         cpu=partial(jax.lax.map, individual, batch_size=rows),
         default=jax.vmap(individual),
     )
+
+
+def _in_pairs(key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Give the second half of the individuals the keys of the first, and the sign -, `[N]` each.
+
+    The last of an odd number has a key of its own.
+    """
+    index, half = jnp.arange(size), size // 2
+    second = (index >= half) & (index < 2 * half)
+    keys = individual_keys(key, size)[jnp.where(second, index - half, index)]
+    return keys, jnp.where(second, -1.0, 1.0)
 
 
 def _check_noise(eta: Fraction, freshness: Fraction) -> None:
