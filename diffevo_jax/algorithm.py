@@ -226,9 +226,11 @@ def evolve(
     num_generations: how many to run, at most those that are left; needed where the algorithm has
         no end, all of them by default elsewhere.
 
-    Returns the final state, what `keep` kept, stacked along a leading axis of T whose entry -1
-    describes the final population, and the best individual. Warns, outside jit, where a whole run
-    selected nobody, or no individual learned from others, with what to change.
+    Returns the final state, what `keep` kept, stacked along a leading axis of T, and the best
+    individual. After a whole run entry -1 describes the final population; where num_generations
+    stops it before, the state has the next population, which nobody has evaluated. Warns, outside
+    jit, where a whole run selected nobody, or no individual learned from others, with what to
+    change.
     Raises InputError on a function of other arguments or that is not JAX's, on what is no key and
     no Algorithm, and on a start out of range.
 

@@ -6,7 +6,6 @@ x_prev  = sampler(population, x0)                   `samplers`
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jax.typing import ArrayLike
 from diffevo_jax.algorithm import Algorithm, descriptors_of, make_algorithm
 from diffevo_jax.checks import InputError, check_takes
 from diffevo_jax.denoisers._posterior_mean import posterior_mean
-from diffevo_jax.fitness import FitnessMap, standardised, weigh
+from diffevo_jax.fitness import FitnessMap, check_by_fitness, standardised, weigh
 from diffevo_jax.parts import Denoiser, Learned, Level, Move, Posterior, Sampler, Weights
 from diffevo_jax.samplers._ddim import ddim
 from diffevo_jax.schedules import Schedule, check_schedule, from_alpha
@@ -187,7 +186,10 @@ def _weigh(
     log_weight = weigh(fitness_map, fitness, usable, descriptors)
     selected = jnp.any(log_weight > -jnp.inf)
     shared = jnp.where(selected, log_weight, jnp.where(usable, 0, jnp.nan))
-    by_fitness = partial(weigh, fitness_map)
+
+    def by_fitness(fitness: jax.Array) -> jax.Array:
+        return weigh(check_by_fitness(fitness_map), fitness)
+
     return log_weight, Weights(shared, fitness, by_fitness, descriptors)
 
 

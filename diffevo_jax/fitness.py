@@ -47,6 +47,19 @@ class BehaviourMap(NamedTuple):
         return self.compare(fitness, valid, descriptors)
 
 
+def check_by_fitness(fitness_map: FitnessMap) -> FitnessMap:
+    """Return a fitness map; raise InputError on one that compares behaviour."""
+    if isinstance(fitness_map, BehaviourMap):
+        raise InputError(
+            "fitness_map",
+            "one that compares fitness alone, such as rank(): no behaviour of earlier individuals "
+            "is kept",
+            "one that compares behaviour",
+            "denoising_evolution takes it, but not with archive, network or hybrid as denoiser",
+        )
+    return fitness_map
+
+
 def pointwise(function: Callable[[jax.Array], jax.Array]) -> FitnessMap:
     """Make a fitness map of fitness `[N]` -> log weight `[N]`, each by itself.
 
@@ -115,7 +128,9 @@ def dominated_novelty(neighbours: Count = 3, *, sharpness: Positive = 50.0) -> F
 
     Novelty: mean distance of its descriptor to its k nearest among the fitter, infinite where none
     is (https://arxiv.org/abs/2502.00593): whoever is best of its kind counts, and no archive is
-    needed. The fitness function has to say how individuals behave, aux["descriptors"].
+    needed. The fitness function has to say how individuals behave, aux["descriptors"]. Parts that
+    weigh individuals of which they know the fitness alone cannot take it: denoisers.archive,
+    network and hybrid, presets.hades, charles and track.
 
     neighbours: k. sharpness: see `rank`. Raises InputError, here or in `step`.
     """

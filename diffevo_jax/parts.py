@@ -40,7 +40,8 @@ class Weights(NamedTuple):
     log_weight: log g, `[N]`: -inf weighs zero, NaN takes no part; all 0 where none has a weight.
     fitness: as evaluated, `[N]`; may be NaN.
     weigh: the fitness map itself, fitness `[M]` -> log weight `[M]`, for supports that are not this
-        generation alone: a map that compares individuals has to see all of them at once.
+        generation alone: a map that compares individuals has to see all of them at once. Raises
+        InputError where the map compares behaviour.
     descriptors: how the individuals behave, `[N, k]`; None where the fitness function says nothing.
     """
 

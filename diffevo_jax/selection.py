@@ -39,9 +39,10 @@ SIGNS = ("selected", "effective_sample_size")
 def signs(info: Any) -> dict[str, jax.Array]:
     """Take from a generation's info what `advice` needs, as far as it is there.
 
-    Numbers `[]`; constant is `[C]`, whether a condition has one value.
+    Numbers `[]`; constant is `[C]`, whether a condition has one value. Where it does not say who
+    was selected, whoever has a finite fitness may have been.
     """
-    found = {}
+    found = {"selected": jnp.any(jnp.isfinite(info.fitness))}
     if all(getattr(info, name, None) is not None for name in SIGNS):
         found["selected"] = info.selected
         found["effective_sample_size"] = jnp.mean(info.effective_sample_size)

@@ -273,6 +273,12 @@ def test_what_does_not_fit_is_named(refuses):
     ):
         with refuses("descriptors"):
             evolve(algorithm, lambda population: population[:, 0])
+    for denoiser in (de.denoisers.archive(generations=2), de.denoisers.network()):
+        by_novelty = de.denoising_evolution(
+            levels, fitness_map=fitness.dominated_novelty(2), denoiser=denoiser
+        )
+        with refuses("fitness_map"):
+            evolve(by_novelty, _problem, has_aux=True)
     plain = de.baselines.map_elites(**SIZES)
     with refuses("aux"):
         state = plain.init(KEY, POPULATION)

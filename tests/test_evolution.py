@@ -375,6 +375,23 @@ def test_a_run_that_selects_nobody_or_shares_nothing_says_so_outside_jit():
 
 
 @pytest.mark.parametrize(
+    "algorithm",
+    [
+        de.baselines.pepg(population_size=64, num_genes=2, num_generations=2),
+        de.presets.track(num_generations=2),
+        de.presets.hades(num_generations=2, learner=de.training.learner(hidden=(4,), epochs=1)),
+    ],
+    ids=["pepg", "track", "hades"],
+)
+def test_an_optimiser_without_weights_says_too_that_no_fitness_was_finite(algorithm):
+    with pytest.warns(UserWarning, match="nothing was selected"):
+        de.evolve(KEY, algorithm, lambda x: jnp.full(len(x), jnp.nan), POPULATION)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        de.evolve(KEY, algorithm, lambda x: x[:, 0].at[1:].set(jnp.nan), POPULATION)
+
+
+@pytest.mark.parametrize(
     ("alone", "words"),
     [
         ([0, 1, 0, 0, 1, 1], "from generation 5 on"),

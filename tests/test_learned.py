@@ -352,6 +352,23 @@ def test_targets_of_fitness_are_beyond_the_best_and_novelty_counts_the_nearest_a
     )
 
 
+def test_generations_without_a_fitness_leave_genomes_that_are_numbers():
+    """The first one stays as it is, for the buffer is empty; a later one is drawn from it."""
+    search = de.presets.charles([de.conditions.fitness()], num_generations=4, learner=QUICK())
+    step = jax.jit(search.algorithm.step)
+    nothing = jnp.full(16, jnp.nan)
+    state, _ = step(KEY, search.algorithm.init(KEY, POPULATION), nothing)
+    np.testing.assert_array_equal(state.population, POPULATION)
+    assert bool(jnp.all(jnp.isnan(state.asked)))
+    first, _ = step(KEY, state, FITNESS)
+    later, _ = step(KEY, first, nothing)
+    assert bool(jnp.all(jnp.isfinite(first.asked[3:])))
+    for state in (first, later):
+        assert bool(jnp.all(jnp.isfinite(state.population)))
+        assert len(np.unique(state.population, axis=0)) > 8
+    assert bool(jnp.all(jnp.isnan(later.asked)))
+
+
 def test_a_config_names_its_conditions():
     charles = registry.entries["algorithm", "charles"]
     hades = registry.entries["algorithm", "hades"]
@@ -419,6 +436,8 @@ def test_bad_settings_are_refused(refuses):
     ):
         with refuses(name):
             de.presets.hades(num_generations=2, **{name: value})  # pyright: ignore
+    with refuses("fitness_map"):
+        de.presets.hades(num_generations=2, fitness_map=de.fitness.dominated_novelty())
     with refuses("learner"):
         de.denoisers.network(3)  # pyright: ignore
     with refuses("high"):

@@ -10,6 +10,7 @@ import pytest
 from diffevo_jax import metrics
 
 # Three unit cells: two points in (0, 0), one in (1, 0), one beyond (4, -4), where clamping puts it.
+UNTYPED: Any = metrics  # for arguments that are wrong
 POINTS = jnp.array([[0.1, 0.0], [-0.2, 0.3], [1.4, 0.0], [9.0, -7.0]])
 FITNESS = jnp.array([0.5, 0.75, 0.25, 1.0])
 
@@ -163,15 +164,15 @@ def test_metrics_ignore_the_order_and_run_under_jit_and_vmap(metric):
         ("num", lambda: metrics.best(POINTS, FITNESS, 5)),
         ("modes", lambda: metrics.modes_found(POINTS, jnp.ones(2), radius=1.0)),
         ("modes", lambda: metrics.modes_found(POINTS, jnp.ones((2, 3)), radius=1.0)),
-        ("modes", lambda: metrics.modes_found(POINTS, [[1, 2], [3]], radius=1.0)),
+        ("modes", lambda: UNTYPED.modes_found(POINTS, [[1, 2], [3]], radius=1.0)),
         ("radius", lambda: metrics.modes_found(POINTS, POINTS, radius=-1.0)),
-        ("points", lambda: metrics.best([["a", "b"]], jnp.ones(1), 1)),
-        ("num", lambda: metrics.dominated_novelty(POINTS, FITNESS, num=1.5)),
+        ("points", lambda: UNTYPED.best([["a", "b"]], jnp.ones(1), 1)),
+        ("num", lambda: UNTYPED.dominated_novelty(POINTS, FITNESS, num=1.5)),
         ("cell", lambda: metrics.coverage(POINTS, cell=0)),
-        ("cell", lambda: metrics.coverage(POINTS, cell=[1.0, -1.0])),
-        ("cell", lambda: metrics.grid_entropy(POINTS, cell=[1.0, 2.0, 3.0])),
-        ("cell", lambda: metrics.grid_entropy(POINTS, cell="small")),
-        ("threshold", lambda: metrics.success_rate(FITNESS, None)),
+        ("cell", lambda: UNTYPED.coverage(POINTS, cell=[1.0, -1.0])),
+        ("cell", lambda: UNTYPED.grid_entropy(POINTS, cell=[1.0, 2.0, 3.0])),
+        ("cell", lambda: UNTYPED.grid_entropy(POINTS, cell="small")),
+        ("threshold", lambda: UNTYPED.success_rate(FITNESS, None)),
     ],
 )
 def test_bad_input_is_named(path, call, refuses):

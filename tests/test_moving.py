@@ -236,6 +236,11 @@ def test_bad_settings_are_named(setting, value, refuses):
         de.presets.track(**{setting: value})
 
 
+def test_a_map_that_compares_behaviour_is_refused(refuses):
+    with refuses("fitness_map"):
+        de.presets.track(fitness_map=de.fitness.dominated_novelty())
+
+
 def test_two_individuals_are_too_few(refuses):
     with refuses("population"):
         de.presets.track().init(KEY, jnp.zeros((2, 3)))

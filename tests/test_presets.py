@@ -148,6 +148,17 @@ def test_a_budget_that_is_too_small_and_a_run_without_its_fitness_are_named(refu
         control.champion(KEY, de.Evolved(control, (), nothing))
 
 
+def test_a_run_that_stopped_before_its_end_has_no_champion(refuses):
+    """Its last fitness is of one population, its state has the next."""
+    task = de.tasks.make_task("CartPole-v1", max_steps=5)
+    control = de.presets.control(KEY, task, **SMALL)
+    given = KEY, control.algorithm, control.problem, control.population
+    evolved = de.evolve(*given, num_generations=2, keep=lambda info, aux: info)
+    assert not np.allclose(evolved.kept.population[-1], evolved.state.population)
+    with refuses("evolved"):
+        control.champion(KEY, evolved._replace(kept=evolved.kept.fitness))
+
+
 def test_a_run_keeps_the_returns_in_the_place_of_relative_fitness(tmp_path):
     """Returns of cart-pole are whole numbers of steps; relative ones need not be among them."""
     settings = (

@@ -255,9 +255,14 @@ def test_a_run_that_does_not_select_says_what_to_change(tiny, tmp_path):
     tiny.write_text(TINY.split("  latent")[0])
     _run(tiny, tmp_path / "a", *nobody, say=said.append)
     _run(tiny, tmp_path / "b", "algorithm.fitness_map.temperature=1e-9", say=said.append)
-    assert len(said) == 2
+    infinite = "problem: {name: bbob, function: f1, num_genes: 2, scale: 1e30}\n"
+    pepg = "algorithm: {name: pepg, num_generations: 2}\nmethods: {plain: {label: plain}}\n"
+    tiny.write_text(TINY.split("problem")[0] + infinite + pepg)
+    _run(tiny, tmp_path / "c", say=said.append)
+    assert len(said) == 3
     assert said[0].startswith("plain: in 3 of 3 repeats nothing was selected")
     assert said[1].startswith("plain: in 3 of 3 repeats no individual learned from others")
+    assert said[2].startswith("plain: in 3 of 3 repeats nothing was selected")
 
 
 def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny, tmp_path):

@@ -17,6 +17,7 @@ from diffevo_jax.checks import (
     Positive,
     check_count,
     check_key,
+    concrete,
 )
 from diffevo_jax.denoisers._consensus import consensus
 from diffevo_jax.denoising import denoising_evolution
@@ -53,7 +54,7 @@ class Control(NamedTuple):
     """What `evolve` takes after its key, and the policy that a genome fills.
 
     problem: see `tasks.make_problem`. population: the initial one, `[N, D]`.
-    champion: (key, evolved) -> `Champion`, of the last generation.
+    champion: (key, evolved) -> `Champion`, of the last generation of a whole run.
     """
 
     algorithm: Algorithm
@@ -158,6 +159,14 @@ def control(
                 "evolved",
                 "a run that kept the fitness, [T, N], as `evolve` does by default",
                 f"kept {jax.tree.map(jnp.shape, fitness)!s:.80}",
+            )
+        left = concrete(evolved.state.t)
+        if left is not None and left > 0:
+            raise InputError(
+                "evolved",
+                "a whole run, t = 0, whose last fitness is that of its final population",
+                f"t = {left}",
+                "leave num_generations out; or keep populations too, for presets.choose_champion",
             )
         return chosen(key, population, fitness[-1], evolved.memory)
 

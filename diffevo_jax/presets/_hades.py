@@ -20,7 +20,7 @@ from diffevo_jax.checks import (
     check_number,
 )
 from diffevo_jax.conditions import Condition
-from diffevo_jax.fitness import FitnessMap, roulette, weigh
+from diffevo_jax.fitness import FitnessMap, check_by_fitness, roulette, weigh
 from diffevo_jax.latent import project
 from diffevo_jax.parts import Learned
 from diffevo_jax.samplers._ddim import ddim_mean, ddim_sigma
@@ -226,6 +226,7 @@ def _search(
     check_number("sharing", sharing, 0, math.inf, closed="[)")
     check_one_of("leaves", leaves, Leaves)
     check_count("interval", interval)
+    check_by_fitness(fitness_map)
     if capacity is not None:
         check_count("capacity", capacity)
     num_conditions = len(conditions)
@@ -383,11 +384,17 @@ def _search(
         absent = jnp.full((len(told) - num_crossed, num_genes), jnp.inf, kept.dtype)
         rows = jnp.concatenate([crossed, absent])
         tell = model(trained, buffer, weight)
-        rows = samples(key_walks, tell(told), trained, rows, mutation)
+        # What no number asks for is drawn as the buffer is on average.
+        targets = jnp.where(jnp.isnan(told), trained.middle, told)
+        rows = samples(key_walks, tell(targets), trained, rows, mutation)
         moved = JUMP * jnp.std(population, axis=0) * (where - 0.5)
         rows = jnp.clip(rows + jnp.where(who < jumps, moved, 0), -limit, limit)
         children = jnp.concatenate([kept, rows.astype(kept.dtype)])
         asked = jnp.concatenate([jnp.full((num_kept, num_conditions), jnp.nan), told])
+        # Before anybody has had a finite fitness there is nothing to draw from.
+        known = jnp.any(buffer.filled)
+        children = jnp.where(known, children, population)
+        asked = jnp.where(known, asked, state.asked)
 
         learned = Learned(jnp.where(trained.diverged, 0.0, 1.0), trained.loss, trained.diverged)
         info = HeuristicInfo(population, fitness, learned, stored, state.asked)

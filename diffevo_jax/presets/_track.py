@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from diffevo_jax.algorithm import Algorithm, make_algorithm
 from diffevo_jax.checks import Count, InputError, NonNegative, Positive, check_count, check_number
 from diffevo_jax.denoising import STANDARDISED
-from diffevo_jax.fitness import FitnessMap, weigh
+from diffevo_jax.fitness import FitnessMap, check_by_fitness, weigh
 from diffevo_jax.latent import project
 
 # Chosen on moving peaks. Noise of deviation s reaches s sqrt(D) far; distances are in its units.
@@ -129,6 +129,7 @@ def track(
 
     Raises InputError, naming the argument, expected and seen.
     """
+    check_by_fitness(fitness_map)
     num_niches = check_count("num_niches", num_niches, least=2)
     rows = check_count("rows", rows)
     check_number("shift", shift, 0, math.inf, closed="()")

@@ -93,7 +93,10 @@ def advice(repeats: Arrays) -> list[str]:
     """
     names = [f"observation_{name}" for name in Statistics._fields]
     messages = _each(repeats, names, lambda *each: statistics.advice(Statistics(*each)))
-    return messages or _each(repeats, selection.SIGNS, selection.advice)
+    names = selection.SIGNS
+    if "selected" not in repeats and "fitness" in repeats:  # as in `selection.signs`
+        repeats, names = {"selected": np.any(np.isfinite(repeats["fitness"]), axis=2)}, names[:1]
+    return messages or _each(repeats, names, selection.advice)
 
 
 def _each(repeats: Arrays, names: Sequence[str], says: Callable[..., str | None]) -> list[str]:
