@@ -517,9 +517,9 @@ def test_search_of_what_holds_no_evaluation_says_so(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "x[0],cost\n"
     (tmp_path / "b").write_text("my thesis\n")
     for arguments, message in (
-        ([tmp_path / "none.jsonl"], "No such file or directory"),
+        ([tmp_path / "none.jsonl"], "seen no file"),
         ([tmp_path], "Is a directory"),
-        ([tmp_path / "b"], "journal: expected a new file, or a journal"),
+        ([tmp_path / "b"], "journal: expected a new file, or one whose first line"),
         (
             [tmp_path / "a.jsonl", "--plot", tmp_path / "a.png"],
             "costs: expected at least one number",

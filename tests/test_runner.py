@@ -270,7 +270,7 @@ def test_a_config_without_a_fitness_map_takes_fitness_of_any_sign_and_unit(tiny,
     tiny.write_text(plain.replace("  fitness_map: {name: boltzmann, temperature: 1e-1}\n", ""))
     overrides = "problem.function=rastrigin", "algorithm.fitness_map={temperature: 0.3}"
     (method,) = load(tiny, list(overrides)).config.methods.values()
-    expected = {"name": "standardised", "temperature": 0.3}
+    expected = {"name": "standardised", "temperature": 0.3, "robust": False}
     assert method.algorithm.fitness_map.model_dump() == expected
     _run(tiny, tmp_path / "default")
     tiny.write_text(plain.replace("name: boltzmann", "name: standardised"))

@@ -103,7 +103,10 @@ def load_sweep(folder: str | Path) -> list[table.PointResult]:
     folder = Path(folder)
     if results.folder_kind(folder) == "run":
         raise ConfigError(f"{folder}: the folder of a run, not of a sweep; see load_run")
-    points = experiment.load(folder / "config.yaml", registry=None).points
+    try:
+        points = experiment.load(folder / "config.yaml").points
+    except ConfigError:  # names of a plugin that this process has not loaded: as they are written
+        points = experiment.load(folder / "config.yaml", registry=None).points
     finished = []
     for point, written in table.read_points(folder, points, finished=True):
         path = table.point_path(folder, point).with_suffix(".npz")
