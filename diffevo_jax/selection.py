@@ -18,7 +18,7 @@ NOBODY_SELECTED = (
 NOBODY_SHARED = (
     "no individual learned from others {}: their mean effective "
     "sample size was 1. Select less sharply (fitness.standardised(), a higher "
-    "temperature) or, a kernel that is too narrow for its genes, broaden it: by a "
+    "temperature) or, where the kernel is too narrow for so many genes, broaden it: by a "
     "projection (latent_dim), denoisers.broadened() or consensus(). Two or three individuals are "
     "too few to learn from"
 )
