@@ -1,13 +1,13 @@
 """OpenES (Salimans et al. 2017, https://arxiv.org/abs/1703.03864), as the paper's Fig. 3 has it."""
 
 import math
-from collections.abc import Callable
 
 import optax
 
 from diffevo_jax.algorithm import Algorithm
 from diffevo_jax.checks import Count, Fraction, Positive, check_number
 from diffevo_jax.evosax import strategy as evosax_strategy
+from diffevo_jax.evosax._strategy import decaying
 
 
 def open_es(
@@ -40,13 +40,10 @@ def open_es(
         check_number(name, value, 0, math.inf, closed="()")
     check_number("momentum", momentum, 0, 1)
 
-    def decaying(value: Positive, decay: Positive) -> Callable:
-        return lambda count: value * decay ** (count / num_generations)
-
     optimizer = optax.chain(
         optax.scale(1 - momentum),
         optax.trace(momentum),
-        optax.scale_by_learning_rate(decaying(learning_rate, learning_rate_decay)),
+        optax.scale_by_learning_rate(decaying(learning_rate, learning_rate_decay, num_generations)),
     )
     return evosax_strategy(
         "Open_ES",
@@ -56,7 +53,7 @@ def open_es(
         options={
             "use_antithetic_sampling": False,
             "optimizer": optimizer,
-            "std_schedule": decaying(sigma, sigma_decay),
+            "std_schedule": decaying(sigma, sigma_decay, num_generations),
             "fitness_shaping_fn": lambda population, loss, state, params: loss,
         },
     )
