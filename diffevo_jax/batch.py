@@ -34,9 +34,11 @@ Mapping = Callable[[Callable], Callable]
 def seed_keys(seed: int, num_seeds: int, *, first: int = 0) -> jax.Array:
     """Keys `[S]` of the runs first, first + 1, ...: run k has the same key in every batch.
 
-    Raises InputError unless num_seeds is 1 or more.
+    Raises InputError unless num_seeds is 1 or more, and seed and first 0 or more.
     """
+    check_count("seed", seed, least=0)
     check_count("num_seeds", num_seeds)
+    check_count("first", first, least=0)
     numbers = jnp.arange(first, first + num_seeds)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 

@@ -1,6 +1,6 @@
 """Many runs as one program: the same numbers alone or in a batch."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,9 @@ def test_a_device_that_is_named_runs_them():
     ("path", "call"),
     [
         ("num_seeds", lambda: de.batch.seed_keys(0, 0)),
+        ("seed", lambda: de.batch.seed_keys(cast(Any, jax.random.key(0)), 2)),
+        ("seed", lambda: de.batch.seed_keys(cast(Any, "a"), 2)),
+        ("first", lambda: de.batch.seed_keys(0, 2, first=-1)),
         ("eta", lambda: de.batch.grid(eta=[])),
         ("eta", lambda: de.batch.grid(eta=0.5)),
         ("eta", lambda: de.batch.grid(eta=[[1, 2], [3]])),
