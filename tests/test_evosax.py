@@ -1,6 +1,6 @@
 """Our algorithms in evosax's loops: what its own tests expect of a population-based algorithm."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -176,3 +176,5 @@ def test_what_does_not_fit_is_named(refuses):
     es = ES(SIZE, jnp.zeros(DIM))
     with refuses("population, fitness"):
         es.init(KEY_INIT, POPULATION[:3], jnp.zeros(3), es.default_params)
+    with refuses("state"):
+        es.ask(cast(Any, KEY_INIT), KEY_INIT, es.default_params)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffevo_jax.algorithm import Algorithm
-from diffevo_jax.checks import Count, InputError, Positive, check_number
+from diffevo_jax.checks import Count, InputError, Positive, check_number, is_traced
 from diffevo_jax.diffusion import diffusion_evolution as configure
 from diffevo_jax.fitness import FitnessMap
 from diffevo_jax.schedules import Schedule
@@ -107,6 +107,9 @@ class AsEvosax(base.PopulationBasedAlgorithm):
     def _ask(
         self, key: jax.Array, state: EvosaxState, params: Any
     ) -> tuple[jax.Array, EvosaxState]:
+        if not isinstance(state, EvosaxState):
+            seen = f"an array {jnp.shape(state)}" if is_traced(state) else type(state).__name__
+            raise InputError("state", "what `init` and `tell` return, after the key", seen)
         return state.mean + state.deviation * state.inner.population, state
 
     def _tell(
