@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
 
 from diffevo_jax.checks import InputError
 from diffevo_jax.kernels import tiled
@@ -125,6 +128,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # JAX makes many small objects that live: fewer collections save a tenth of the suite's time.
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)
+    share_contexts()
     if hasattr(config, "workerinput"):  # a worker inherits the environment
         return
     folder = REPOSITORY / ".pytest_cache" / "compiled"
@@ -142,6 +146,26 @@ def pytest_configure(config: pytest.Config) -> None:
         few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
         # JAX has read its environment; fixtures of a module come before `_optimisation`.
         jax.config.update("jax_disable_most_optimizations", few)
+
+
+def share_contexts() -> None:
+    """Lower programs in one MLIR context a thread; JAX makes one for each, with all its dialects.
+
+    Half of what it takes to lower a small program, of which the suite has thousands. It is JAX's
+    own, and stays where a version has it no more.
+    """
+    make, kept = getattr(mlir, "make_ir_context", None), threading.local()
+    if make is None:
+        return
+
+    def shared() -> ir.Context:
+        if ir.Context.current is not None:  # a program inside another's lowering: one of its own
+            return make()
+        if not hasattr(kept, "context"):
+            kept.context = make()
+        return kept.context
+
+    mlir.make_ir_context = shared
 
 
 @pytest.fixture(autouse=True)

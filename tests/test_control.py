@@ -419,9 +419,11 @@ def test_shared_starts_are_the_episodes_of_every_mth_and_their_luck_is_taken_out
     task, policy = _setup(hidden=(), max_steps=40)
     population = jax.random.normal(KEY, (11, policy.num_genes)).at[4].set(0).at[7].set(0)
     make = functools.partial(control.make_fitness, task, policy, num_episodes=2, success=20.0)
-    fitness, aux = jax.jit(make(shared_starts=3))(KEY, population)
+    shared = jax.jit(make(shared_starts=3))
+    fitness, aux = jax.device_get(shared(KEY, population))
     keys = jax.random.split(KEY, 3)[jnp.arange(11) % 3]
-    returns = control.make_returns(task, policy, num_episodes=2)(keys, population)
+    returns = jax.jit(control.make_returns(task, policy, num_episodes=2))(keys, population)
+    returns = np.asarray(returns)
     np.testing.assert_allclose(aux["returns"], returns.mean(1), rtol=1e-6)
     np.testing.assert_allclose(aux["success"], (returns >= 20).mean(1), rtol=1e-6)
     assert float(aux["returns"][4]) == float(aux["returns"][7])  # of one start
@@ -429,7 +431,7 @@ def test_shared_starts_are_the_episodes_of_every_mth_and_their_luck_is_taken_out
     assert len(set(groups)) > 1
     expected = aux["returns"] - np.resize(groups, 11) + np.median(aux["returns"])
     np.testing.assert_allclose(fitness, expected, rtol=1e-6)
-    other = jax.jit(make(shared_starts=3))(jax.random.key(6), population)[1]["returns"]
+    other = shared(jax.random.key(6), population)[1]["returns"]
     assert not np.array_equal(other, aux["returns"])  # fresh in each call
     mesh = jax.sharding.Mesh(jax.devices()[:2], ("individuals",))
     split, split_aux = jax.jit(make(shared_starts=3, mesh=mesh))(KEY, population)

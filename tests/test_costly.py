@@ -385,24 +385,24 @@ def test_a_noisy_search_gives_an_honest_cost():
 
 
 def test_a_journal_goes_on_where_it_was_and_pays_for_nothing_twice(tmp_path):
-    whole = de.minimize(mixed, MIXED, evaluations=80)
+    whole = de.minimize(mixed, MIXED, evaluations=48)
     path = tmp_path / "search.jsonl"
     calls = []
 
     def dying(p: dict[str, Any]) -> float:
         calls.append(p)
-        if len(calls) % 19 == 0:
+        if len(calls) % 13 == 0:
             raise KeyboardInterrupt
         return mixed(p)
 
-    result = de.minimize(dying, MIXED, evaluations=80, journal=path)
+    result = de.minimize(dying, MIXED, evaluations=48, journal=path)
     while result.message == "interrupted":
-        result = de.minimize(dying, MIXED, evaluations=80, journal=path)
-    assert len(calls) == 80 + 4  # those that were interrupted
+        result = de.minimize(dying, MIXED, evaluations=48, journal=path)
+    assert len(calls) == 48 + 3  # those that were interrupted
     assert list(result.costs) == list(whole.costs)
     np.testing.assert_array_equal(result.history, whole.history)
-    again = de.minimize(dying, MIXED, evaluations=80, journal=path)
-    assert len(calls) == 84
+    again = de.minimize(dying, MIXED, evaluations=48, journal=path)
+    assert len(calls) == 51
     assert again.cost == whole.cost
 
 

@@ -71,7 +71,7 @@ def test_uniform_noise_has_the_marginals_of_its_kernel():
     x_t, known = discrete.uniform().noise(jax.random.key(1), x0, lost, 3)
     shares = [float(jnp.mean(x_t == letter)) for letter in range(3)]
     np.testing.assert_allclose(shares, stays(0.4, 3)[1], atol=0.006)  # 4 standard errors
-    assert bool(jnp.all(known))
+    assert np.all(known)
 
 
 def test_the_uniform_kernel_draws_by_its_bridge():
@@ -113,7 +113,7 @@ def test_only_kin_are_parents_and_oneself_where_there_are_none():
     np.testing.assert_array_equal(
         jnp.isfinite(distance), [[False, True, False], [True, False, False], [False, False, True]]
     )
-    assert bool(jnp.all(jnp.isfinite(kin(x0, x0, ~seen, 2))))
+    assert np.all(np.isfinite(kin(x0, x0, ~seen, 2)))
 
 
 def test_several_targets_are_kept():
@@ -122,7 +122,7 @@ def test_several_targets_are_kept():
     algorithm = de.discrete_evolution(120)
     evolved = de.evolve(KEY, algorithm, landscapes.targets(places), population)
     met = jnp.all(evolved.state.population[:, None] == places, axis=2)
-    assert bool(jnp.all(jnp.any(met, axis=0)))
+    assert np.all(np.any(met, axis=0))
 
 
 @pytest.mark.parametrize("forward", [discrete.absorbing(), discrete.uniform()])
@@ -155,7 +155,7 @@ def test_a_population_of_one_kind_goes_on_by_mutants_and_ends_clean():
     same = jnp.zeros_like(BITS)
     state = ALGORITHM.init(KEY, same)._replace(t=jnp.asarray(2, jnp.int32))
     state, _ = step(KEY, state, jnp.zeros(8))
-    assert bool(jnp.all(jnp.any(state.population != 0, axis=1)))
+    assert np.all(np.any(state.population != 0, axis=1))
     state, _ = step(KEY, state, -jnp.ones(8))
     np.testing.assert_array_equal(state.population, state.x0)
     np.testing.assert_array_equal(state.population, same)
@@ -188,10 +188,10 @@ def test_a_run_in_pieces_is_the_run_and_a_finished_one_stays():
 
 def test_no_usable_fitness_is_survived():
     step = jax.jit(ALGORITHM.step)
-    state, _ = step(KEY, ALGORITHM.init(KEY, BITS), jnp.full(8, jnp.nan))
+    state, _ = step(KEY, ALGORITHM.init(KEY, BITS), np.full(8, np.nan, np.float32))
     assert set(np.unique(state.population)) <= {0, 1}
     state, info = step(KEY, state, jnp.arange(8.0).at[3].set(jnp.nan))
-    assert bool(jnp.all(~jnp.isnan(info.x0_fitness)))
+    assert np.all(~np.isnan(info.x0_fitness))
     assert info.x0_fitness.max() == 7
 
 
@@ -207,24 +207,25 @@ def test_landscapes_are_best_where_they_say():
 
 
 def test_instances_agree_with_loops():
-    x = np.asarray(jax.random.randint(jax.random.key(2), (4, 9), 0, 2))
-    nk = landscapes.nk(KEY, num_genes=9, neighbours=3)
-    others = np.asarray(nk(jnp.asarray(x)))
+    x = np.random.default_rng(0).integers(0, 2, (4, 9))
+    nk = jax.jit(lambda x: landscapes.nk(KEY, num_genes=9, neighbours=3)(x))
+    others, flipped = np.split(
+        np.asarray(nk(np.concatenate([x, np.eye(9, dtype=int) ^ x[:1]]))), [4]
+    )
     assert len(set(others)) == 4
     assert (others > 0).all()
     assert (others < 1).all()
-    flipped = np.asarray(nk(jnp.asarray(np.eye(9, dtype=int) ^ x[:1])))
     assert (np.abs(flipped - others[0]) > 1e-6).all()  # every gene counts
 
     # A cut has no sides; of single nodes it has their degrees, which are twice the edges.
-    cut = landscapes.max_cut(KEY, num_genes=9, density=1.0)
+    cut = jax.jit(lambda x: landscapes.max_cut(KEY, num_genes=9, density=1.0)(x))
     sides = x.sum(axis=1)
-    np.testing.assert_allclose(cut(jnp.asarray(x)), sides * (9 - sides))
+    np.testing.assert_allclose(cut(x), sides * (9 - sides))
 
     # Of all points, a clause of three variables is true in 7 of 8.
-    every = jnp.asarray(list(itertools.product([0, 1], repeat=9)))
-    sat = landscapes.max_sat(KEY, num_genes=9, ratio=2)(every)
-    assert float(jnp.mean(sat)) == 18 * 7 / 8
+    every = np.array(list(itertools.product([0, 1], repeat=9)))
+    sat = np.asarray(jax.jit(lambda x: landscapes.max_sat(KEY, num_genes=9, ratio=2)(x))(every))
+    assert np.mean(sat) == 18 * 7 / 8
     assert sat.max() <= 18
 
 

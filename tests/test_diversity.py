@@ -36,6 +36,9 @@ def _solutions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return points, (i * 29 % 43 / 16).astype(np.float32), descriptors.astype(np.float32)
 
 
+_insert = jax.jit(partial(archives.insert, GRID))
+
+
 def _problem(population):
     """Fitness of a sphere, and the first two genes as behaviour."""
     return 10 - jnp.sum(population**2, axis=1), {"descriptors": population[:, :2]}
@@ -55,19 +58,20 @@ def _filled(algorithm: de.Algorithm, key=KEY, problem=_problem) -> archives.Elit
 
 
 def test_a_grid_has_exactly_its_cells_and_those_beyond_the_box_are_at_its_border():
+    line = np.linspace(-1, 1, 1001, dtype=np.float32)[:, None]
     for count in (1, 7, 50):
         cells = archives.grid([-1.0], [1.0], cells=[count])
-        line = jnp.linspace(-1, 1, 20 * count + 1)[:, None]
-        assert set(cells.find(line).tolist()) == set(range(count))
+        assert set(jax.jit(cells.find)(line).tolist()) == set(range(count))
         assert len(cells.centres) == count
-    assert GRID.find(jnp.asarray(GRID.centres)).tolist() == list(range(30))
-    assert GRID.find(jnp.array([[-9.0, -9.0], [9.0, 9.0], [3.0, -2.0]])).tolist() == [0, 29, 25]
+    assert jax.jit(GRID.find)(GRID.centres).tolist() == list(range(30))
+    beyond = np.array([[-9.0, -9.0], [9.0, 9.0], [3.0, -2.0]], np.float32)
+    assert jax.jit(GRID.find)(beyond).tolist() == [0, 29, 25]
 
 
 def test_a_grid_is_that_of_pyribs():
     points, value, descriptors = _solutions()
-    assert GRID.find(jnp.asarray(descriptors)).tolist() == RIBS_CELLS
-    elites, _ = archives.insert(GRID, archives.empty(GRID, 4), points, value, descriptors)
+    assert jax.jit(GRID.find)(descriptors).tolist() == RIBS_CELLS
+    elites, _ = _insert(archives.empty(GRID, 4), points, value, descriptors)
     np.testing.assert_allclose(archives.qd_score(elites), RIBS_SCORE, rtol=1e-6)
     np.testing.assert_allclose(archives.coverage(elites), RIBS_COVERAGE, rtol=1e-6)
     lower = archives.qd_score(elites, offset=-1.0)
@@ -79,22 +83,23 @@ def test_an_archive_keeps_the_best_of_all_batches_and_the_first_of_equals():
     value = np.round(value)  # many are equal
     value[3] = np.nan
     expected: dict[int, int] = {}
-    for i, cell in enumerate(np.asarray(GRID.find(jnp.asarray(descriptors)))):
+    for i, cell in enumerate(np.asarray(jax.jit(GRID.find)(descriptors))):
         if value[i] > value[expected.get(cell, i)] or (cell not in expected and i != 3):
             expected[cell] = i
     elites = archives.empty(GRID, 4)
-    for rows in (slice(0, 15), slice(15, 40)):
+    for rows in (slice(0, 20), slice(20, 40)):
         batch = points[rows], value[rows], descriptors[rows]
-        elites, added = archives.insert(GRID, elites, *batch)
+        elites, added = _insert(elites, *batch)
+    elites = jax.device_get(elites)
     for cell in range(30):
         if cell in expected:
             np.testing.assert_array_equal(elites.points[cell], points[expected[cell]])
             assert elites.fitness[cell] == value[expected[cell]]
             np.testing.assert_array_equal(elites.descriptors[cell], descriptors[expected[cell]])
         else:
-            assert elites.fitness[cell] == -jnp.inf
-    again, added = archives.insert(GRID, elites, points, value, descriptors)
-    assert jnp.all(added.row == -1)
+            assert elites.fitness[cell] == -np.inf
+    again, added = _insert(elites, points, value, descriptors)
+    assert np.all(added.row == -1)
     assert added.num_invalid == 1
     jax.tree.map(np.testing.assert_array_equal, again, elites)
 
@@ -128,7 +133,7 @@ def test_dominated_novelty_is_the_mean_distance_to_the_nearest_that_are_fitter()
         fitness.dominated_novelty(3), jnp.asarray(value), descriptors=jnp.asarray(descriptors)
     )
     known = np.delete(np.arange(40), 4)
-    assert jnp.isnan(log_weight[4])
+    assert np.isnan(log_weight[4])
     order = np.argsort(np.asarray(expected)[known], kind="stable")
     assert np.all(np.diff(np.asarray(log_weight)[known][order]) >= 0)
     assert int(jnp.nanargmax(log_weight)) == int(np.nanargmax(value))
@@ -148,7 +153,7 @@ def test_behaviour_keeps_kinds_apart_that_genomes_do_not():
     for with_genomes in (True, False):
         denoiser = de.denoisers.behaviour(width=0.5, with_genomes=with_genomes)
         _, apart = denoiser.estimate(KEY, (), population, weights, level)
-        assert jnp.abs(apart.x0 - kind[:, None]).max() < 0.01
+        assert np.abs(apart.x0 - kind[:, None]).max() < 0.01
         np.testing.assert_array_equal(apart.x0[3], population[3])
     wide = de.denoisers.behaviour(width=100.0)
     _, alike = wide.estimate(KEY, (), population, weights, level)
@@ -176,7 +181,7 @@ def test_denoising_sees_behaviour_and_leaves_out_whose_is_not_finite():
     one_less = de.evolve(KEY, algorithm, broken, POPULATION, has_aux=True, keep=keep)
     assert whole.kept[0].tolist() == [0] * 5
     assert one_less.kept[0].tolist() == [1] * 5
-    assert jnp.all(jnp.isfinite(one_less.state.population))
+    assert np.all(np.isfinite(one_less.state.population))
     assert not np.allclose(whole.kept[1][0], one_less.kept[1][0])
 
 
@@ -198,10 +203,10 @@ def test_optimisers_fill_an_archive_with_the_best_that_they_evaluated(name):
     evolved = de.evolve(
         KEY, algorithm, _problem, POPULATION, has_aux=True, keep=lambda info, aux: (info, aux)
     )
-    info, aux = evolved.kept
+    info, aux = jax.device_get(evolved.kept)
     points, value = info.population.reshape(-1, 4), info.fitness.ravel()
     descriptors = aux["descriptors"].reshape(-1, 2)
-    expected, _ = archives.insert(GRID, archives.empty(GRID, 4), points, value, descriptors)
+    expected, _ = _insert(archives.empty(GRID, 4), points, value, descriptors)
     jax.tree.map(np.testing.assert_array_equal, evolved.state.archive, expected)
     np.testing.assert_allclose(info.coverage[-1], archives.coverage(expected))
     np.testing.assert_allclose(info.norm_qd_score[-1], archives.qd_score(expected) / 30, rtol=1e-6)
@@ -217,11 +222,11 @@ def test_a_batch_of_runs_is_a_loop(name):
     def run(key, sigma):
         return _filled(ALGORITHMS[name](sigma=sigma), key)
 
-    sigma = jnp.array([0.1, 0.3, 0.5])
-    batch = jax.jit(jax.vmap(run))(keys, sigma)
+    sigma = np.array([0.1, 0.3, 0.5], np.float32)
+    batch = jax.device_get(jax.jit(jax.vmap(run))(keys, sigma))
     single = jax.jit(run)
-    for i in range(3):
-        one = single(keys[i], sigma[i])
+    for i, key in enumerate(keys):
+        one = single(key, sigma[i])
         # Two programs round differently, and one step of noise follows another.
         np.testing.assert_allclose(batch.fitness[i], one.fitness, atol=1e-3)
         np.testing.assert_allclose(batch.points[i], one.points, atol=1e-3)
@@ -248,7 +253,7 @@ def test_what_is_not_finite_is_left_out_and_counted_and_nothing_at_all_is_surviv
     ):
         evolved = run(lost, unseen)
         assert evolved.kept.num_invalid.tolist() == [count] * 6
-        assert jnp.all(jnp.isfinite(evolved.state.population))
+        assert np.all(np.isfinite(evolved.state.population))
         assert (archives.coverage(evolved.state.archive) > 0) == (count < 16)
 
 

@@ -1,6 +1,7 @@
 """Every environment that Gymnax registers: a generation of evolution, or the reason why not."""
 
 import dataclasses
+import functools
 import sys
 
 import gymnax
@@ -126,6 +127,7 @@ def _right(policy):
     return jnp.tile(de.genome.codec(params).flatten(params), (3, 1))
 
 
+@functools.cache
 def _walk(**settings):
     """The task, and the returns, lengths and successes of a policy that always steps right."""
     task = de.tasks.make_task(Walk(**settings))
@@ -173,7 +175,8 @@ def test_replaced_parameters_take_effect_in_a_task():
     task, outcome, _ = _walk()
     np.testing.assert_array_equal(outcome.returns, 5)
     policy = de.policies.mlp((3, 2))
-    returns = de.tasks.make_returns(task.replace(size=2.0), policy)(KEY, _right(policy))
+    wide = jax.jit(de.tasks.make_returns(task.replace(size=2.0), policy))
+    returns = wide(KEY, _right(policy))
     np.testing.assert_array_equal(returns, 10)
 
     strong, weak = (
@@ -187,7 +190,8 @@ def test_replaced_parameters_take_effect_in_a_task():
     assert strong.replace(max_steps_in_episode=900).max_steps == 500  # make_task's own limit
     heavy = strong.replace(m=3.0)
     state = strong.reset(KEY)[1]
-    moved = [task.step(KEY, state, jnp.ones(1)).observation for task in (strong, heavy)]
+    step = lambda task: jax.jit(task.step)(KEY, state, outputs).observation  # noqa: E731
+    moved = step(strong), step(heavy)
     assert not np.allclose(moved[0], moved[1])
 
 
@@ -335,7 +339,7 @@ def test_brax_follows_its_own_steps():
 def test_jumanji_begins_under_another_generator_of_keys(generator):
     with jax.default_prng_impl(generator):
         task = de.tasks.make_task("jumanji/Game2048-v1")
-        first, _ = jax.vmap(task.reset)(jax.random.split(jax.random.key(0), 8))
+        first, _ = jax.jit(jax.vmap(task.reset))(jax.random.split(jax.random.key(0), 8))
     assert len(np.unique(first, axis=0)) > 1
 
 

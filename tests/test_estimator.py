@@ -32,8 +32,14 @@ def _case(n=65, dim=2, seed=3):
 
 @pytest.mark.promised
 @EVERY
-@pytest.mark.parametrize("floor", [0.0, 1e-9])
-@pytest.mark.parametrize("dim", [1, 2, 3, 16, 58, 256])
+@pytest.mark.parametrize(
+    ("dim", "floor"),
+    [
+        *((dim, 0.0) for dim in (1, 2, 3, 16, 58, 256)),
+        *((2, 1e-9), (256, 1e-9)),  # few dimensions, and so many that they are chunked
+        *(pytest.param(dim, 1e-9, marks=pytest.mark.slow) for dim in (1, 3, 16, 58)),
+    ],
+)
 def test_float32_agrees_with_a_float64_loop(dim, floor, implementation):
     x, log_weight = _case(dim=dim)
     estimate = jax.jit(
@@ -89,7 +95,7 @@ def test_only_tiles_that_count_are_summed_term_by_term(monkeypatch):
 
     monkeypatch.setattr(tiled, "guided", counting)
     noise, log_weight = _case(n=512, dim=20)
-    x = jnp.repeat(_case(n=4, dim=20)[0], 128, axis=0) + 0.01 * noise
+    x = jnp.asarray(np.repeat(_case(n=4, dim=20)[0], 128, axis=0) + 0.01 * np.asarray(noise))
     problem = make_operands(x, x, log_weight, 1e-4)
     blocks = tiled.Blocks(64, 64, 2**22, 16, skip=True)
     sums = jax.jit(lambda: tiled.part(problem, blocks=blocks))()
@@ -98,11 +104,10 @@ def test_only_tiles_that_count_are_summed_term_by_term(monkeypatch):
     x0 = problem.frame.centre + sums.total / sums.weight[:, None]
     expected = loop_x0(x, log_weight, 1 - 1e-4, spread=float(jnp.float32(1e-4)))
     np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)  # of a spread of 1
-    twice = jax.tree.map(lambda a: jnp.stack([a, a]), problem)
-    both = jax.vmap(lambda operands: tiled.part(operands, blocks=blocks))(twice)
-    np.testing.assert_allclose(
-        both.total[1] / both.weight[1][:, None], x0 - problem.frame.centre, atol=1e-6
-    )
+    twice = jax.tree.map(lambda a: np.stack([a, a]), problem)
+    both = jax.jit(jax.vmap(lambda operands: tiled.part(operands, blocks=blocks)))(twice)
+    total, weight = np.asarray(both.total), np.asarray(both.weight)
+    np.testing.assert_allclose(total[1] / weight[1][:, None], x0 - problem.frame.centre, atol=1e-6)
 
 
 @pytest.mark.promised
@@ -123,7 +128,7 @@ def test_a_support_of_its_own_is_averaged_over(implementation):
     queries, _ = _case(n=9, dim=3)
     support, log_weight = _case(n=31, dim=3, seed=8)
     projection = de.latent.random_projection(KEY, 3, 2)
-    for z in (lambda _: None, lambda x: de.latent.project(x, projection)):
+    for z in (lambda _: None, lambda x: de.latent.project(jnp.asarray(x), projection)):
         posterior = de.estimate_posterior(
             queries,
             log_weight,
@@ -134,9 +139,9 @@ def test_a_support_of_its_own_is_averaged_over(implementation):
             floor=1e-4,
             implementation=implementation,
         )
-        for i, query in enumerate(queries):
-            together = jnp.concatenate([query[None], support])
-            alone = jnp.concatenate([jnp.array([jnp.nan]), log_weight])
+        for i, query in enumerate(np.asarray(queries)):
+            together = np.concatenate([query[None], support])
+            alone = np.concatenate([[np.nan], log_weight])
             expected = loop_x0(together, alone, 0.7, z=z(together), floor=1e-4)[0]
             np.testing.assert_allclose(posterior.x0[i], expected, rtol=0, atol=1e-5)
         assert posterior.log_evidence.shape == posterior.effective_sample_size.shape == (9,)
@@ -169,7 +174,7 @@ def test_the_sample_size_may_be_left_out():
     for floor in (0.0, 1e-2):
         whole = de.estimate_posterior(x, log_weight, 0.9, floor=floor)
         less = de.estimate_posterior(x, log_weight, 0.9, floor=floor, sample_size=False)
-        assert bool(jnp.all(jnp.isnan(less.effective_sample_size)))
+        assert np.all(np.isnan(less.effective_sample_size))
         np.testing.assert_allclose(less.x0, whole.x0, rtol=0, atol=1e-6)
         np.testing.assert_allclose(less.log_evidence, whole.log_evidence, rtol=0, atol=1e-6)
 
@@ -253,7 +258,7 @@ def test_a_floor_lifts_a_weight_of_zero_but_not_a_missing_one(implementation):
     np.testing.assert_allclose(
         missing, loop_x0(x, log_weight.at[0].set(np.nan), 0.5, floor=1e-2), rtol=0, atol=1e-5
     )
-    assert float(jnp.abs(lifted - missing).max()) > 1e-4
+    assert float(np.abs(lifted - missing).max()) > 1e-4
 
 
 @EVERY
@@ -262,7 +267,7 @@ def test_without_weights_the_estimate_is_the_individual(implementation):
     nobody = jnp.full(len(x), -jnp.inf)
     posterior = de.estimate_posterior(x, nobody, 0.5, implementation=implementation)
     np.testing.assert_array_equal(posterior.x0, x)
-    assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
+    assert np.all(np.isneginf(posterior.log_evidence))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
 
 
@@ -310,7 +315,8 @@ def test_vmap_of_tiles_is_a_loop():
     x = jax.random.normal(KEY, (3, 50, 20))
     log_weight = jax.random.uniform(KEY, (3, 50), minval=-60, maxval=60)
     alpha = jnp.array([0.1, 0.5, 0.9999])  # both distances, both shifts
-    batch = jax.vmap(de.estimate_x0)(x, log_weight, alpha)
+    batch = np.asarray(jax.vmap(de.estimate_x0)(x, log_weight, alpha))
+    x, log_weight, alpha = jax.device_get((x, log_weight, alpha))
     for i in range(3):
         alone = de.estimate_x0(x[i], log_weight[i], alpha[i])
         np.testing.assert_allclose(batch[i], alone, rtol=0, atol=1e-5)
@@ -342,7 +348,7 @@ def test_genomes_of_any_size_stay_finite_under_jit(size, implementation):
     estimate = jax.jit(
         lambda x: de.estimate_x0(x, x[:, 0] * 0, 0.001, implementation=implementation)
     )
-    assert bool(jnp.all(jnp.isfinite(estimate(x))))
+    assert np.all(np.isfinite(estimate(x)))
 
 
 @pytest.mark.promised
@@ -367,7 +373,7 @@ def test_the_floors_gradient_passes_by_a_missing_weight(implementation):
         return de.estimate_x0(x, log_weight.at[0].set(jnp.nan), 0.9, **settings).sum()
 
     slopes = jax.grad(loss, (0, 1))(1e-3, log_weight)
-    assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes)
+    assert all(bool(np.all(np.isfinite(slope))) for slope in slopes)
 
 
 @pytest.mark.promised
@@ -425,8 +431,9 @@ def test_under_jit_bad_genes_stay_with_their_individual(bad, implementation):
         )(broken)
         expected = loop_x0(x[good], log_weight[good], 0.7, floor=floor)
         np.testing.assert_allclose(posterior.x0[good], expected, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(posterior.x0[jnp.array([4, 20])], broken[jnp.array([4, 20])])
-        np.testing.assert_array_equal(jnp.isneginf(posterior.log_evidence).nonzero()[0], [4, 20])
+        x0, bad_genes = np.asarray(posterior.x0), np.asarray(broken)
+        np.testing.assert_array_equal(x0[[4, 20]], bad_genes[[4, 20]])
+        np.testing.assert_array_equal(np.isneginf(posterior.log_evidence).nonzero()[0], [4, 20])
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-3])
@@ -441,9 +448,9 @@ def test_bad_genes_among_many_stay_with_their_individual_and_out_of_gradients(fl
         return de.estimate_x0(x, log_weight, 0.7, z_t=z, floor=floor)
 
     expected = loop_x0(x[good], log_weight[good], 0.7, z=z[good], floor=floor)
-    np.testing.assert_allclose(estimate(broken)[good], expected, rtol=0, atol=1e-5)
-    slope = jax.grad(lambda x: jnp.sum(estimate(x)[good] ** 2))(broken)
-    assert bool(jnp.all(jnp.isfinite(slope[good])))
+    np.testing.assert_allclose(np.asarray(estimate(broken))[good], expected, rtol=0, atol=1e-5)
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(estimate(x)[good] ** 2)))(broken)
+    assert np.all(np.isfinite(np.asarray(slope)[good]))
 
 
 def test_points_and_centres_of_a_density_are_named(refuses):
@@ -810,16 +817,16 @@ def test_the_sums_by_tiles_are_those_of_the_weights(dim, genes, blocks):
         return tiled.part(problem, blocks=blocks, shift=shift)
 
     first = sums(problem)
-    for result in (first, sums(problem, first.shift)):
-        bits = jnp.log2(result.weight) + (result.shift - result.offset)
+    for result in jax.device_get((first, sums(problem, first.shift))):
+        bits = np.log2(result.weight) + (result.shift - result.offset)
         np.testing.assert_allclose(bits * np.log(2), evidence, rtol=1e-5, atol=1e-4)
-        x0 = problem.frame.centre + result.total / result.weight[:, None]
-        np.testing.assert_allclose(x0, w @ x / w.sum(axis=1)[:, None], atol=1e-5)
+        x0 = np.asarray(problem.frame.centre) + result.total / result.weight[:, None]
+        np.testing.assert_allclose(x0, w @ np.asarray(x) / w.sum(axis=1)[:, None], atol=1e-5)
         sample_size = result.weight**2 / result.squares
         np.testing.assert_allclose(sample_size, w.sum(1) ** 2 / (w**2).sum(1), rtol=1e-4)
         # The largest weight is 1, so that none leaves float32's exponents.
         np.testing.assert_allclose(result.weight, w.sum(axis=1), rtol=1e-4)
-    assert sums(replace(problem, sample_size=False)).squares is None
+    assert jax.eval_shape(sums, replace(problem, sample_size=False)).squares is None
     with jax.enable_x64(True):  # float32 stays so where float64 is the default
         assert jax.eval_shape(partial(tiled.part, blocks=blocks), problem).total.dtype == x.dtype
 

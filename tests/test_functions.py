@@ -32,18 +32,18 @@ OUTSIDE = {"rosenbrock": 0.706, "beale": 0.0067, "himmelblau": 0.0028, "ackley":
 
 @pytest.mark.parametrize("name", OPTIMA)
 def test_fitness_is_one_at_the_optima_and_less_elsewhere(name):
-    function = getattr(landscapes, name)
-    np.testing.assert_allclose(function(jnp.array(OPTIMA[name], float)), 1, atol=2e-3)
-    points = 8 * jax.random.uniform(jax.random.key(0), (10_000, 2)) - 4
-    fitness = function(points)
-    assert float(fitness.min()) >= 0
-    assert float(fitness.max()) <= 1 + 1e-5  # published targets have five to six digits
+    optima, points = OPTIMA[name], np.random.default_rng(0).uniform(-4, 4, (10_000, 2))
+    fitness = jax.jit(getattr(landscapes, name))(np.concatenate([optima, points]))
+    highest, fitness = np.split(np.asarray(fitness), [len(optima)])
+    np.testing.assert_allclose(highest, 1, atol=2e-3)
+    assert fitness.min() >= 0
+    assert fitness.max() <= 1 + 1e-5  # published targets have five to six digits
 
 
 @pytest.mark.parametrize(("name", "fitness"), OUTSIDE.items())
 def test_outside_the_box_the_fitness_is_the_published_constant(name, fitness):
-    points = jnp.array([[4.001, 0.0], [0.0, -5.0], [100.0, 100.0]])
-    np.testing.assert_allclose(getattr(landscapes, name)(points), fitness, atol=5e-4)
+    points = np.array([[4.001, 0.0], [0.0, -5.0], [100.0, 100.0]])
+    np.testing.assert_allclose(jax.jit(getattr(landscapes, name))(points), fitness, atol=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,10 @@ def test_the_temperature_flattens_a_landscape(name, temperature, fitness):
 
 @pytest.mark.parametrize("dim", [2, 3, 4, 32, 256])
 def test_rastrigin_has_its_optima_in_any_dimension(dim):
-    signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=(5, dim)), 1, -1)
-    np.testing.assert_allclose(landscapes.rastrigin(3.518 * signs), 1, atol=2e-3)
-    np.testing.assert_allclose(landscapes.rastrigin(jnp.zeros((1, dim))), 0, atol=1e-6)
+    signs = np.random.default_rng(0).choice([-1, 1], size=(5, dim))
+    fitness = jax.jit(landscapes.rastrigin)(np.concatenate([3.518 * signs, np.zeros((1, dim))]))
+    np.testing.assert_allclose(fitness, [1] * 5 + [0], atol=2e-3)
+    assert float(fitness[5]) == pytest.approx(0, abs=1e-6)
 
 
 def test_two_peaks_has_height_one_at_both_peaks():
@@ -77,9 +78,9 @@ def test_plane_functions_refuse_other_dimensions(refuses):
 
 @pytest.mark.parametrize("name", ["rosenbrock", "beale", "himmelblau", "ackley", "rastrigin"])
 def test_gradients_are_finite(name):
-    points = jnp.array([[0.0, 0.0], [1.0, 1.0], [5.0, 0.0]])
-    gradient = jax.grad(lambda points: getattr(landscapes, name)(points).sum())(points)
-    assert bool(jnp.all(jnp.isfinite(gradient)))
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [5.0, 0.0]])
+    gradient = jax.jit(jax.grad(lambda points: getattr(landscapes, name)(points).sum()))(points)
+    assert np.all(np.isfinite(gradient))
 
 
 @pytest.mark.slow

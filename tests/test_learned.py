@@ -134,8 +134,8 @@ def test_the_loss_is_that_of_the_best_epoch_and_divergence_keeps_the_start():
     assert bool(trained.diverged)
     chex.assert_trees_all_equal(trained.params, QUICK().init(KEY, 2).params)
     good = _fit(QUICK(), genomes)
-    assert bool(jnp.isfinite(good.loss))
-    assert not jnp.array_equal(good.params, trained.params)
+    assert bool(np.isfinite(good.loss))
+    assert not np.array_equal(good.params, trained.params)
 
 
 def test_a_buffer_lets_the_oldest_or_the_weakest_leave_and_no_row_that_is_no_number_in():
@@ -220,10 +220,10 @@ def test_hades_climbs_both_peaks_and_keeps_its_best_its_range_and_no_row_without
     means = jnp.nanmean(info.fitness, axis=1)
     assert float(means[-1]) > 1.5 * float(means[0])  # 3.1 on average, below 2 for a seed in 20
     best = jnp.nanmax(info.fitness, axis=1)
-    assert bool(jnp.all(jnp.diff(best) >= 0)), best  # the best is evaluated again
-    assert float(jnp.abs(info.population[1:]).max()) <= 1.5
-    assert bool(jnp.all(jnp.isfinite(evolved.state.buffer.genomes)))
-    assert bool(jnp.all(jnp.isfinite(evolved.state.buffer.fitness)))
+    assert np.all(np.diff(best) >= 0), best  # the best is evaluated again
+    assert float(np.abs(info.population[1:]).max()) <= 1.5
+    assert np.all(np.isfinite(evolved.state.buffer.genomes))
+    assert np.all(np.isfinite(evolved.state.buffer.fitness))
     share = jnp.mean(jnp.sum(info.population[-1], axis=1) > 0)
     assert 0.2 < float(share) < 0.8
 
@@ -271,7 +271,7 @@ def test_hades_goes_on_with_a_kernel_where_training_diverges():
     population = jax.random.normal(KEY, (64, 2))
     with pytest.warns(UserWarning, match="ended without a number"):
         evolved = _run(algorithm, population=population, keep=_everything)
-    assert bool(jnp.all(jnp.isfinite(evolved.kept.population)))
+    assert np.all(np.isfinite(evolved.kept.population))
     means = evolved.kept.fitness.mean(axis=1)
     assert float(means[1]) > 1.5 * float(means[0])  # later ones differ much by the seed
 
@@ -315,7 +315,7 @@ def test_individuals_are_drawn_for_the_targets():
     assert float(jnp.mean(jnp.abs(drawn[:, 0] - targets[:, 0]))) < 0.25
     info = evolved.kept
     np.testing.assert_array_equal(info.conditions[..., 0], info.population[..., 0])
-    assert bool(jnp.all(jnp.isnan(info.asked[0])))
+    assert np.all(np.isnan(info.asked[0]))
     assert bool(jnp.all(jnp.nan_to_num(jnp.abs(info.asked[1:])) <= 1))
 
 
@@ -356,17 +356,17 @@ def test_generations_without_a_fitness_leave_genomes_that_are_numbers():
     """The first one stays as it is, for the buffer is empty; a later one is drawn from it."""
     search = de.presets.charles([de.conditions.fitness()], num_generations=4, learner=QUICK())
     step = jax.jit(search.algorithm.step)
-    nothing = jnp.full(16, jnp.nan)
+    nothing = np.full(16, np.nan, np.float32)
     state, _ = step(KEY, search.algorithm.init(KEY, POPULATION), nothing)
     np.testing.assert_array_equal(state.population, POPULATION)
-    assert bool(jnp.all(jnp.isnan(state.asked)))
+    assert np.all(np.isnan(state.asked))
     first, _ = step(KEY, state, FITNESS)
     later, _ = step(KEY, first, nothing)
-    assert bool(jnp.all(jnp.isfinite(first.asked[3:])))
+    assert np.all(np.isfinite(first.asked[3:]))
     for state in (first, later):
-        assert bool(jnp.all(jnp.isfinite(state.population)))
+        assert np.all(np.isfinite(state.population))
         assert len(np.unique(state.population, axis=0)) > 8
-    assert bool(jnp.all(jnp.isnan(later.asked)))
+    assert np.all(np.isnan(later.asked))
 
 
 def test_a_config_names_its_conditions():
@@ -399,7 +399,7 @@ def test_the_roulette_sums_over_all_lower_values():
     np.testing.assert_allclose(weight / weight.sum(), expected, atol=6e-4)
     with_nan = jnp.array([0.0, 2, jnp.nan, 1, 2])
     log_weight = de.fitness.weigh(de.fitness.roulette(3.0), with_nan)
-    assert bool(jnp.isnan(log_weight[2]))
+    assert bool(np.isnan(log_weight[2]))
     u = np.exp(3 * (np.array([0, 0.5, 1]) - 1))
     np.testing.assert_allclose(
         np.asarray(log_weight)[[0, 3, 1, 4]], np.log(np.cumsum(u))[[0, 1, 2, 2]], rtol=1e-5

@@ -78,8 +78,8 @@ def test_peaks_have_their_masses_and_widths_where_the_published_method_has_not()
 def test_the_normaliser_is_known_within_its_error():
     samples, *_ = runs()
     off = (samples.log_normaliser - NORMALISER) / samples.log_normaliser_error
-    assert float(jnp.abs(off).max()) < 4
-    assert float(jnp.abs(off).mean()) > 0.1  # an error bar, not a bound
+    assert float(np.abs(off).max()) < 4
+    assert float(np.abs(off).mean()) > 0.1  # an error bar, not a bound
     assert float(samples.log_normaliser_error.max()) < 0.02
     np.testing.assert_array_less(256 * 5, samples.effective_sample_size)
     assert samples.evaluated.tolist() == [25_600] * 8
@@ -139,7 +139,7 @@ def test_a_projection_of_full_rank_keeps_the_distances_and_another_does_not(full
     run = partial(de.presets.sample, log_density_fn=log_density, **SMALL)
     samples = jax.jit(partial(run, projection=frame if full else frame[:, :1]))(KEY)
     assert np.allclose(samples.population, plain.population, atol=1e-3) == full
-    assert bool(jnp.isfinite(samples.log_normaliser))
+    assert bool(np.isfinite(samples.log_normaliser))
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_where_no_density_is_above_0_the_sample_is_worth_nothing():
     samples = run(KEY)
     assert float(samples.effective_sample_size) == 0
     assert float(samples.log_normaliser) == -math.inf
-    assert bool(jnp.all(jnp.isfinite(samples.population)))
+    assert np.all(np.isfinite(samples.population))
 
 
 @pytest.mark.slow

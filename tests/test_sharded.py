@@ -141,7 +141,7 @@ def test_weights_of_nothing_and_genes_that_are_no_numbers_take_no_part(ring):
     estimate = jax.jit(lambda x, w: de.estimate_posterior(x, w, 0.5, mesh=_mesh(3)))
     posterior = estimate(case["x_t"], jnp.full(49, -jnp.inf))
     np.testing.assert_array_equal(posterior.x0, case["x_t"])
-    assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
+    assert np.all(np.isneginf(posterior.log_evidence))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
 
     x = case["x_t"].at[7, 1].set(jnp.nan)
@@ -150,7 +150,7 @@ def test_weights_of_nothing_and_genes_that_are_no_numbers_take_no_part(ring):
     expected = loop_x0(x[good], case["log_weight"][good], 0.5)
     np.testing.assert_allclose(posterior.x0[good], expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(posterior.x0[7], x[7])
-    assert posterior.log_evidence[7] == -jnp.inf
+    assert posterior.log_evidence[7] == -np.inf
 
 
 def test_a_support_of_its_own_is_split_as_well(ring):
@@ -192,7 +192,7 @@ def test_gradients_are_those_of_the_formula(choose, way, genes):
         gradient = jax.jit(gradient, static_argnums=3, compiler_options=QUICK)
         one, many = (gradient(x, log_weight, 0.6, mesh) for mesh in (None, _mesh(3)))
         for actual, expected in zip(many, one, strict=True):
-            assert bool(jnp.all(jnp.isfinite(actual)))
+            assert np.all(np.isfinite(actual))
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -136,12 +136,12 @@ def test_a_batch_of_keys_and_settings_is_a_loop_and_has_gradients(name):
     for i, key in enumerate(KEYS[:3]):
         setting, actual = jax.tree.map(lambda leaf, i=i: leaf[i], (settings, states))
         chex.assert_trees_all_close(actual, _final(name, key=key, setting=setting), atol=ROUNDING)
-    assert all(bool(jnp.all(jnp.isfinite(slope))) for slope in slopes.values()), slopes
-    assert bool(jnp.all(slopes["temperature"] != 0))
+    assert all(bool(np.all(np.isfinite(slope))) for slope in slopes.values()), slopes
+    assert np.all(slopes["temperature"] != 0)
     if name not in NO_ETA:
-        assert bool(jnp.all(slopes["eta"][1:] != 0))
+        assert np.all(slopes["eta"][1:] != 0)
     if name not in NO_KERNEL:
-        assert bool(jnp.any(slopes["number"] != 0))
+        assert np.any(slopes["number"] != 0)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -226,7 +226,7 @@ def test_a_latent_space_is_the_projection_that_the_key_of_init_draws_and_is_reme
     chex.assert_trees_all_equal(_estimate(drawn, t=2)[0], _estimate(own, t=2)[0])
     shapes = [leaf.shape for leaf in jax.tree.leaves(drawn.init(KEY, POPULATION))]
     assert (2, 1) in shapes
-    assert not jnp.array_equal(*(drawn.init(key, POPULATION)[-1] for key in jax.random.split(KEY)))
+    assert not np.array_equal(*(drawn.init(key, POPULATION)[-1] for key in jax.random.split(KEY)))
 
 
 @pytest.mark.parametrize("name", ESTIMATES)
@@ -239,7 +239,7 @@ def test_nobody_without_fitness_takes_part(name):
         denoiser, t=2, population=POPULATION[others], fitness=_fitness(POPULATION[others])
     )
     np.testing.assert_allclose(posterior.x0[others], alone.x0, atol=1e-5)
-    assert bool(jnp.all(jnp.isfinite(posterior.x0)))
+    assert np.all(np.isfinite(posterior.x0))
 
 
 # What they share in the tests below
@@ -601,7 +601,7 @@ def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
     denoiser = denoisers.posterior_mean(kernels.student_t())
     _, posterior = denoiser.estimate(KEY, (), POPULATION, weights, _level(2))
     np.testing.assert_array_equal(posterior.x0, POPULATION)
-    assert bool(jnp.all(jnp.isneginf(posterior.log_evidence)))
+    assert np.all(np.isneginf(posterior.log_evidence))
     np.testing.assert_array_equal(posterior.effective_sample_size, 0)
     bad = POPULATION.at[3, 0].set(jnp.nan)
     estimate = jax.jit(partial(_estimate, denoiser, t=2))  # refused where they are known
@@ -609,7 +609,7 @@ def test_without_any_weight_heavy_tails_leave_everybody_where_they_are():
     others = np.delete(np.arange(16), 3)
     alone, _ = _estimate(denoiser, t=2, population=POPULATION[others])
     np.testing.assert_allclose(posterior.x0[others], alone.x0, atol=1e-5)
-    assert float(posterior.log_evidence[3]) == -jnp.inf
+    assert float(posterior.log_evidence[3]) == -np.inf
 
 
 def test_heavy_tails_are_summed_in_blocks_as_they_are_at_once(monkeypatch):
