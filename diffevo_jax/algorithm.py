@@ -142,7 +142,9 @@ def make_algorithm(
         size = len(population)
         last = ENDLESS if num_generations is None else num_generations - 1
         state = init(key, placed(population, size), jnp.asarray(last, jnp.int32))
-        return placed(check_tree("init", state), size)
+        # Not weakly typed, or a caller's jitted step compiles anew for its second state.
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), check_tree("init", state))
+        return placed(state, size)
 
     def checked_step(
         key: jax.Array,

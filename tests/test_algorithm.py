@@ -75,6 +75,20 @@ def test_an_algorithm_counts_down_and_a_finished_run_stays_at_what_was_evaluated
     assert algorithm.num_generations == 3
 
 
+def test_a_jitted_step_compiles_once_whatever_init_makes():
+    def init(key, population, t):
+        return State(population, t, jnp.full((), jnp.inf))  # a weakly typed leaf
+
+    def walk_on(key, state, fitness, population):
+        return state._replace(total=fitness.sum()), Info(population, fitness)
+
+    algorithm = de.make_algorithm(init, walk_on, 3)
+    step, state = jax.jit(algorithm.step), algorithm.init(KEY, POPULATION)
+    for _ in range(2):
+        state, _ = step(KEY, state, height(state.population))
+    assert step._cache_size() == 1
+
+
 def test_one_without_an_end_runs_as_long_as_the_call_says(refuses):
     algorithm = walk(None)
     assert algorithm.num_generations is None
