@@ -82,7 +82,7 @@ def test_the_config_has_the_presets_settings():
         assert tuple(problem.policy.hidden) == defaults["hidden"]
         assert (problem.max_steps, problem.num_episodes) == (500, 1)
         assert problem.scale == defaults["scale"]
-        assert problem.shared_starts == defaults["shared_starts"]
+        assert problem.shared_starts == 2
         assert algorithm.schedule.num_levels == control.algorithm.num_generations
         assert (algorithm.schedule.name, algorithm.schedule.end) == ("geometric", 0.01)
         assert (algorithm.fitness_map.name, algorithm.denoiser.name) == (
@@ -90,6 +90,29 @@ def test_the_config_has_the_presets_settings():
             "consensus",
         )
         assert (algorithm.sampler.name, algorithm.sampler.freshness) == ("ddim", 1.0)
+
+
+@pytest.mark.parametrize(("episodes", "starts"), [(2560, 2), (2561, 1), (25_601, 2)])
+def test_one_start_is_shared_from_2560_episodes_to_25600(episodes, starts):
+    task = de.tasks.make_task("Pendulum-v1", max_steps=3)
+    control = de.presets.control(KEY, task, episodes=episodes, hidden=(2,))
+    twins = jnp.tile(control.population[:1], (4, 1))
+    _, aux = control.problem.fitness_fn(KEY, twins)
+    assert len(set(aux["returns"].tolist())) == starts
+
+
+def test_noise_falls_further_with_more_episodes_and_genes():
+    def least(episodes: int, *hidden: int) -> float:
+        control = de.presets.control(KEY, "Pendulum-v1", episodes=episodes, hidden=hidden)
+        size = len(control.population)
+        # All weigh the same, so that all of the spread is the last move's noise.
+        state = control.algorithm.init(KEY, control.population)._replace(t=jnp.asarray(1))
+        state, _ = control.algorithm.step(KEY, state, jnp.zeros(size))
+        return float(jnp.log10(jnp.var(state.population, axis=0).mean()))
+
+    assert least(2560, 8) == pytest.approx(-2, abs=0.1)
+    assert least(25_600, 8) == pytest.approx(-3, abs=0.1)
+    assert least(25_600, 64, 64) == pytest.approx(-4, abs=0.1)
 
 
 def test_a_champion_is_chosen_by_the_same_fresh_episodes_within_the_budget():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import log10
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,8 +35,11 @@ from diffevo_jax.tasks.task import Observations
 # least LEVELS.
 CHOICE, MOST, CANDIDATES = 0.1, 128, 8
 SIZE, LARGE, LEVELS = 128, 25_600, 18
-# The noise that is left at the end, as -log10(1 - alpha); with more than LARGE episodes, at most.
-DECADES, MOST_DECADES = 2.0, 6.0
+# The noise that is left at the end, as -log10(1 - alpha): DECADES up to FEW episodes, and for every
+# tenfold one more for a network of SMALL genes, (D / SMALL)^BY_GENES for one of D; far beyond LARGE
+# episodes, as generations grow.
+DECADES, FEW, SMALL, BY_GENES, MOST_DECADES = 2.0, 2560, 41, 0.15, 6.0
+STARTS = 2  # that individuals share in a generation, but 1 from FEW to LARGE episodes
 LEAST = 4  # individuals, two for each of two starts
 
 
@@ -76,7 +80,7 @@ def control(
     num_levels: Count | None = None,
     freshness: Fraction = 1.0,
     scale: Positive = 3.0,
-    shared_starts: Count = 2,
+    shared_starts: Count | None = None,
     temperature: Positive | None = None,
     success: Number | Literal["goal"] | None = None,
 ) -> Control:
@@ -90,9 +94,9 @@ def control(
     Beside the published settings: smaller generations and more of them; genomes times 3; starts
     that individuals share and whose luck is taken out; returns in standard deviations; one target
     for all, `denoisers.consensus`, and noise that does not remember and falls geometrically to a
-    tenth of its size, further with more than 25,600 episodes. A tenth of the episodes, 1,024 at
-    most, goes into the choice of the champion among the last generation's mean and its best seven:
-    the best value ever seen, `evolved.best`, may owe its place to luck.
+    tenth of its size, further with more than 2,560 episodes, and then with more genes. A tenth of
+    the episodes, 1,024 at most, goes into the choice of the champion among the last generation's
+    mean and its best seven: the best value ever seen, `evolved.best`, may owe its place to luck.
 
     key: draws the initial population.
     episodes: the budget in all, choice and all; 2,560 is that of the published control tasks.
@@ -104,7 +108,8 @@ def control(
     freshness: see `samplers.ddim`.
     scale: factor on the genome before it fills the network, see `policies.scaled`.
     temperature: of `fitness.standardised`; None takes that of `diffusion_evolution`, by genes.
-    success, shared_starts: see `tasks.make_fitness`.
+    success, shared_starts: see `tasks.make_fitness`; None shares 2 starts, and 1 with more than
+        2,560 episodes and up to 25,600.
 
     Raises InputError, naming the argument, expected and seen.
     """
@@ -133,13 +138,16 @@ def control(
         policy = policies.mlp((task.num_inputs, *hidden, task.num_outputs))
     policy = policies.scaled(policy, scale)
     algorithm = denoising_evolution(
-        schedules.geometric(levels, end=10 ** -min(DECADES * _growth(episodes), MOST_DECADES)),
+        schedules.geometric(levels, end=10 ** -_decades(episodes, policy.num_genes)),
         fitness_map=standardised(
             default_temperature(policy.num_genes) if temperature is None else temperature
         ),
         denoiser=consensus(),
         sampler=ddim(freshness=freshness),
     )
+    if shared_starts is None:
+        # A single start is seen in its own standard deviations: a hard one counts as much.
+        shared_starts = 1 if FEW < episodes <= LARGE else STARTS
     problem = tasks.make_problem(task, policy, success=success, shared_starts=shared_starts)
     population = jax.random.normal(key, (size, policy.num_genes))
 
@@ -220,6 +228,12 @@ def _sizes(episodes: int, size: int | None, levels: int | None) -> tuple[int, in
     return trials, size, levels
 
 
+def _decades(episodes: int, num_genes: int) -> float:
+    """Return the noise that is left at the end: the more genes, the more their noise hides."""
+    more = max(0.0, log10(episodes / FEW)) * (num_genes / SMALL) ** BY_GENES
+    return min(max(DECADES + more, DECADES * _growth(episodes)), MOST_DECADES)
+
+
 def _growth(episodes: int) -> float:
-    """Return by how much a large budget's generations and decades of noise grow."""
+    """Return by how much a large budget's generations grow."""
     return max(1.0, episodes / LARGE) ** 0.5

@@ -5,7 +5,8 @@
 
 The champion over 100 fresh episodes: mean return and share of success ± standard error over runs,
 and the worst run. Peers have the preset's problem, population, generations and choice of a
-champion, and the settings of `evosax.TUNED` (docs/howto/peers.md).
+champion, the settings of `evosax.TUNED` (docs/howto/peers.md), and the two shared starts that these
+were chosen with: with one most of them do worse.
 
 Into results/control_preset.json.
 """
@@ -66,6 +67,8 @@ def run(
     make: makes another algorithm, of the sizes of the preset's.
     """
     key_preset, key_run, key_choose, key_new = jax.random.split(key, 4)
+    if make is not None:
+        settings = {"shared_starts": 2, **settings}
     control = de.presets.control(key_preset, task, **settings)
     algorithm, population = control.algorithm, control.population
     if make is not None:
