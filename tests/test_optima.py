@@ -220,6 +220,41 @@ def test_a_new_niche_in_the_valley_of_an_optimum_is_not_begun():
     assert len(failed.niches.best) == 2
 
 
+def many_dimensions(sizes, left):
+    """A search in 8-D that has sampled one bowl, with a trapped optimum of each size."""
+    points = np.random.default_rng(0).uniform(size=(200, 8))
+    state = optima.begin(points[:1], CostSamples(points, np.sum(points**2, axis=1)), 100_000)
+    places = np.eye(8)[: len(sizes)]
+    costs, spreads = 1.0 + np.arange(len(sizes)), np.full(len(sizes), 0.02)
+    archive = optima.Archive(places, costs, spreads, np.array(sizes, int))
+    return state._replace(optima=archive, sampled=left // 2, left=left)
+
+
+def test_niches_in_many_dimensions_begin_anywhere_too():
+    state = optima._with_niches(np.random.default_rng(0), many_dimensions([], 20_000))
+    anywhere = np.isinf(state.niches.cost)
+    assert np.sum(~anywhere) <= optima.LEAST
+    assert np.sum(anywhere) > 5 * optima.LEAST
+    spreads = state.niches.spread[anywhere]
+    assert np.all((spreads >= optima.STEPS[0]) & (spreads <= optima.STEPS[1]))
+    assert np.all(np.abs(state.niches.best[anywhere].mean(axis=0) - 0.5) < 0.2)
+
+
+def test_a_trapped_search_in_many_dimensions_begins_again_where_a_round_is_large_enough():
+    state = many_dimensions([20, 20_000], 20_000)
+    after = optima._begun_again(state, 10_000)
+    np.testing.assert_array_equal(after.niches.size, [60])
+    np.testing.assert_array_equal(after.optima.sizes, [60, 20_000])
+    assert not len(optima._begun_again(many_dimensions([20_000], 20_000), 10_000).niches.size)
+
+
+def test_even_samples_in_many_dimensions_stay_small():
+    state = many_dimensions([], 0)._replace(used=1000, round=2)
+    after = optima._even(np.random.default_rng(0), state)
+    assert len(after.points) == optima.FIRST * 8
+    assert after.sampled == 8 * len(after.points)
+
+
 def test_a_niche_that_begins_at_an_optimum_is_reported():
     def cost(x):
         return np.sum((x - 0.5) ** 2, axis=1)

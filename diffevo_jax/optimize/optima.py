@@ -41,6 +41,12 @@ LOCAL = 2.0
 PROBED = 0.4
 AGAIN = 0.5
 PROBE = 10
+# In more dimensions than TREE samples say little: their number does not grow, and a round's new
+# niches but LEAST begin anywhere, with a step from STEPS, as in BIPOP-CMA-ES's small regime (Hansen
+# 2009, 10.1145/1570256.1570333). Most end soon, in reach of a known optimum; the others are in
+# basins that no sample shows. A round is no larger than 2^GROWS first ones.
+GROWS = 4
+STEPS = 0.02, 0.1  # of the cube's side, evenly on a log scale
 WAY = np.array([0.25, 0.5, 0.75])  # from a new niche to the nearest optimum
 LEAST = 4  # new niches of a round
 RUN = 50
@@ -85,8 +91,8 @@ class SearchForAll(NamedTuple):
         niches to optima, or the niches.
     evaluations: the budget. points: to evaluate next, `[N, D]` in the unit cube.
     samples: all points but those of niches. optima: of niches that ended. niches: the others.
-    used: evaluations so far. round: its number. sampled, left: evaluations of its even sample, and
-        those left for niches.
+    used: evaluations so far. round: its number. sampled: its size, as an even sample's. left:
+        evaluations that are left for its niches.
     settled, unsettled: niches that ended when their costs had settled; stale ones, and doubles.
     stage, new, draws: what waits for costs in their phases.
     """
@@ -135,7 +141,7 @@ def advance(random: np.random.Generator, state: SearchForAll, costs: np.ndarray)
     if state.phase == "guesses":
         return _even(random, state)
     size = int(EVOLVED * state.evaluations / LEVELS)
-    if size < 2 or state.sampled < 2 * LEVELS * size:
+    if size < 2 or len(state.points) < 2 * LEVELS * size:
         return _with_niches(random, state)
     first = stage.begin(random, size, LEVELS, state.points.shape[1], plain_evolution)
     assert first.points is not None
@@ -184,7 +190,10 @@ def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
     # The last round is one that fits, with niches that may take less than they could.
     expected = LOCAL if state.left <= 0 else LOCAL / 4
     rest = int((state.evaluations - state.used) / (1 + expected))
-    size = max(first, min(first * 2**number, rest))
+    sampled = max(first, min(first * 2**number, rest))
+    size = sampled
+    if num_genes > TREE:
+        sampled, size = min(sampled, first * 2**GROWS), first
     points = random.uniform(size=(size, num_genes))
     centres = _centres(state.optima)
     if len(centres) > 1:
@@ -194,7 +203,7 @@ def _even(random: np.random.Generator, state: SearchForAll) -> SearchForAll:
         points[: len(chosen)] = cma.into_cube(cma.out_of_cube(centres[chosen]) + away)
         pattern = _pattern(random, centres, state.samples.points, int(PATTERN * size))
         points[size - len(pattern) :] = pattern
-    return state._replace(phase="even", points=points, round=number, sampled=size)
+    return state._replace(phase="even", points=points, round=number, sampled=sampled)
 
 
 def _pattern(
@@ -219,7 +228,7 @@ def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForA
 
     Samples tell basins apart so badly that most have an optimum that is known; the cost on the way
     to the nearest one tells more. In many dimensions, where samples are far above all optima, it
-    does not.
+    does not, and most niches begin anywhere.
     """
     state = state._replace(left=int(LOCAL * state.sampled))
     state = _begun_again(state, AGAIN * state.left)
@@ -234,8 +243,14 @@ def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForA
         away = ~near_optima(samples.points, _centres(_taken(optima, optima.costs <= _good(state))))
         samples = _taken(samples, away) if np.sum(away) > BEST else samples
     most = max(LEAST, int(PROBED * state.left / (PROBE * size)))
-    starts, costs, radii = basins(samples, found, most)
+    starts, costs, radii = basins(samples, found, most if num_genes <= TREE else LEAST)
     spreads = radii / (2 * num_genes) ** 0.5
+    if num_genes > TREE:
+        anywhere = random.uniform(size=(most - len(starts), num_genes))
+        steps = np.exp(random.uniform(*np.log(STEPS), size=len(anywhere)))
+        starts = np.concatenate([starts, anywhere])
+        costs = np.concatenate([costs, np.full(len(anywhere), np.inf)])
+        spreads = np.concatenate([spreads, steps])
     new = niches.begin(starts, costs, spreads, np.full(len(starts), size))
     if num_genes > TREE or not len(found.costs) or not len(starts):
         return _go_on(random, state._replace(niches=_joined(going, new)))
@@ -258,13 +273,16 @@ def _begun_again(state: SearchForAll, evaluations: float) -> SearchForAll:
 
     Those of rank r and size N in the order of (r + 1) N, so that the best of them has more runs.
     """
-    optima, good = state.optima, _good(state)
+    optima, good, num_genes = state.optima, _good(state), state.points.shape[1]
     order = np.argsort(optima.costs)
     trapped = []
     for rank, place in enumerate(order):
         if optima.costs[place] > good:
             away = np.linalg.norm(optima.points[order[:rank]] - optima.points[place], axis=1)
-            if np.all(away >= optima.spreads[place] * optima.points.shape[1] ** 0.5):
+            is_alone = np.all(away >= optima.spreads[place] * num_genes**0.5)
+            # Where rounds do not grow, a run must fit into one.
+            fits = num_genes <= TREE or MORE * optima.sizes[place] * RUN <= state.left
+            if is_alone and fits:
                 trapped.append(place)
     if not trapped:
         return state
