@@ -173,12 +173,12 @@ def test_a_demonstration_shows_what_costs_hide(of):
 def test_a_budget_is_spent_by_fewer_and_fewer_searches(rollouts, searches):
     size, counts = _plan._sizes(rollouts, None, 1)
     assert counts == searches
-    stages = _plan._stages((2.5, 0.02), rollouts, size, counts)
+    stages = _plan._stages((1.5, 0.02), rollouts, size, counts)
     np.testing.assert_array_equal(np.count_nonzero(stages.levels, axis=1), searches)
     assert 0.8 * rollouts < size * stages.levels.sum() <= rollouts
     noises = jnp.sqrt(stages.schedule.one_minus_alpha) * stages.widths.max(axis=1)[:, None]
     first, last = noises[0, stages.levels[0, 0] - 1], noises[-1, 0]
-    np.testing.assert_allclose([first, last], [2.5, 0.02], rtol=1e-6)  # float32
+    np.testing.assert_allclose([first, last], [1.5, 0.02], rtol=1e-6)  # float32
 
 
 def test_noise_takes_the_shape_of_what_weighs_and_keeps_its_volume():

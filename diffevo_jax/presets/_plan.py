@@ -46,7 +46,7 @@ FALLS = {
 }
 LEVELS = 16  # of one search; as many searches as there are roll-outs for so many
 LEAST = 0.28  # the first noise of the search that has least, as a share of the first noise
-TEMPERATURE = 0.1  # of `standardised`, MBD's
+TEMPERATURE = 0.3  # of `standardised`
 LEARNED = 256  # genes whose noise is learned, at most; a level takes their number's cube
 # Plans are two where their features differ by so much of the first roll-outs' deviation.
 APART = 0.5
@@ -100,7 +100,7 @@ def plan(
     features: Callable[[Any, jax.Array], ArrayLike] | None = None,
     constraint: Callable[[Any, jax.Array], ArrayLike] | None = None,
     demonstration: Any = None,
-    noise: tuple[float, float] = (2.5, 0.02),
+    noise: tuple[float, float] = (1.5, 0.02),
     temperature: Positive = TEMPERATURE,
 ) -> Callable[[jax.Array, Any], Plan]:
     """Make a planner: from a system and its cost to controls over a horizon, by roll-outs alone.
