@@ -6,6 +6,7 @@ niches; in more genes, where a Gaussian sees nobody but the individual itself, o
 and no pull towards 0.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -30,8 +31,10 @@ SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
 # levels can follow, up to what float32 has.
 FIRST_DECADES, PER_ROOT = 1.2, 0.45
 LEAST_DECADES, MOST_DECADES, MOST_IN_PLANE, LEVELS_PER_DECADE = 2.0, 10.0, 8.0, 4
-# One target for all: a gentle selection, and how many times as far as its mean the target lies.
-GENTLE, GUIDANCE = 2.0, 4.0
+# One target for all: temperatures of a gentle selection, the least, that of `sizes`, and the most;
+# by how much the noise falls until less is needed; how many times as far as the weighted mean the
+# target lies.
+GENTLE, GENTLER, GENTLEST, FAR, GUIDANCE = 2.0, 6.0, 8.0, 8.0, 4.0
 
 
 def diffusion_evolution(
@@ -52,8 +55,10 @@ def diffusion_evolution(
     `presets.paper` has the published settings; `denoising_evolution` takes any parts. What is not
     set is, for N individuals of D genes drawn from N(0, I) and T levels:
 
-    * fitness map: `standardised`, its temperature 2, in the plane .1 and robust, .25 (D / 5)^(1/5)
-      where a latent space is set;
+    * fitness map: `standardised`, in the plane robust and its temperature .1, .25 (D / 5)^(1/5)
+      where a latent space is set; else the higher, the more levels there are: T / (F sqrt(D))
+      min(1, 8 / F), where the noise falls F times by e, at least 4 (1 + D / N) / sqrt(D) and 2, at
+      most 8; 2 beside a schedule;
     * schedule: `geometric`, down to 1 - alpha = 10^-(1.2 + .45 sqrt(N T / D)), by at most a decade
       in four levels, and to between 1e-2 and 1e-10, 1e-8 in the plane; its last level clean;
     * denoiser: with two genes or one `niching`, which keeps many optima; with more `consensus`, one
@@ -92,12 +97,14 @@ def diffusion_evolution(
     def configured(size: int, num_genes: int) -> Algorithm:
         keeps_niches = num_genes <= PLANE and kernel is None
         one_target = num_genes > PLANE and kernel is None
-        levels = schedule
+        levels, temperature = schedule, GENTLE
         if num_levels is not None:
             end = final_noise(size, num_levels, num_genes)
             levels = geometric(num_levels, end=end, clean=True)
+            temperature = gentle_temperature(size, num_levels, num_genes)
         assert levels is not None  # one of the two is set
-        temperature = GENTLE if one_target else default_temperature(num_genes)
+        if not one_target:
+            temperature = default_temperature(num_genes)
         default_map = standardised(temperature, robust=keeps_niches)
         return denoising_evolution(
             levels,
@@ -123,25 +130,54 @@ def diffusion_evolution(
 def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
     """Return N and T of `diffusion_evolution` for a budget: individuals and levels.
 
-    Few individuals for many levels: 10 E^(1/5) of E evaluations, 46 of 2,000. In the plane, where
-    they keep many optima, 128. Or fewer, for 30 levels. N is even, for mirrored noise.
+    As many levels as the search needs for its way, and individuals for the rest: 6 sqrt(D) for each
+    e by which the noise falls, 166 levels of 12 individuals for 2,000 evaluations of 12 genes. At
+    least 4 + 3 ln D individuals, as CMA-ES has, and 30 levels; N is even, for mirrored noise, and 8
+    or more. In the plane 128, which keep many optima.
 
     Raises InputError for fewer than two generations of 8.
     """
     check_count("num_genes", num_genes)
     if check_count("evaluations", evaluations) < 2 * LEAST:
         raise InputError("evaluations", f"at least {2 * LEAST}, two generations", evaluations)
-    size = SIZE if num_genes <= PLANE else 2 * round(5 * evaluations**0.2)
+    if num_genes <= PLANE:
+        size = SIZE
+    else:
+        levels = GENTLER * _fall(_decades(evaluations, num_genes)) * num_genes**0.5
+        size = round(max(4 + 3 * math.log(num_genes), evaluations / levels))
     size = max(LEAST, min(size, evaluations // LEVELS) // 2 * 2)
     return size, evaluations // size
 
 
 def final_noise(population_size: int, num_levels: int, num_genes: int) -> float:
     """Return 1 - alpha at the last level, for N individuals, T levels and D genes."""
-    decades = FIRST_DECADES + PER_ROOT * (population_size * num_levels / num_genes) ** 0.5
-    most = MOST_IN_PLANE if num_genes <= PLANE else MOST_DECADES
-    most = min(num_levels / LEVELS_PER_DECADE, most)
-    return 10 ** -max(LEAST_DECADES, min(decades, most))
+    decades = _decades(population_size * num_levels, num_genes)
+    return 10 ** -max(LEAST_DECADES, min(decades, num_levels / LEVELS_PER_DECADE))
+
+
+def gentle_temperature(population_size: int, num_levels: int, num_genes: int) -> float:
+    """Return the temperature of one target with guidance, for N individuals, T levels and D genes.
+
+    Between mean and target lie about guidance / temperature standard deviations of the noise. While
+    the noise falls by e they add up to that by the levels it takes, which should be some times the
+    sqrt(D) of the first ones that lie between mean and optimum; less where it falls far. But the
+    target's error, which grows with D / N, should not pass what it gains.
+    """
+    fall = _fall(-math.log10(final_noise(population_size, num_levels, num_genes)))
+    for_the_way = num_levels / (fall * num_genes**0.5) * min(1, FAR / fall)
+    for_the_error = GUIDANCE * (1 + num_genes / population_size) / num_genes**0.5
+    return min(max(GENTLE, for_the_way, for_the_error), GENTLEST)
+
+
+def _decades(evaluations: int, num_genes: int) -> float:
+    """By how many decades 1 - alpha falls, if there are levels enough."""
+    decades = FIRST_DECADES + PER_ROOT * (evaluations / num_genes) ** 0.5
+    return min(decades, MOST_IN_PLANE if num_genes <= PLANE else MOST_DECADES)
+
+
+def _fall(decades: float) -> float:
+    """How many times the noise falls by e."""
+    return decades * math.log(10) / 2
 
 
 def default_temperature(num_genes: int) -> float:

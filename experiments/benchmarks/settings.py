@@ -34,7 +34,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 import diffevo_jax as de
-from diffevo_jax.diffusion import PLANE, default_temperature, final_noise
+from diffevo_jax.diffusion import (
+    GUIDANCE,
+    PLANE,
+    default_temperature,
+    final_noise,
+    gentle_temperature,
+)
 from diffevo_jax.drawings.style import ORDER, STYLE
 
 RESULTS = Path(__file__).parent / "results" / "settings-cpu.json"
@@ -42,7 +48,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SEED, SEEDS, BOX = 2041, 20, 5.0
 FLOOR = 1e-9  # of costs
 REFLECTIONS = 12
-TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
+TEMPERATURES, GENTLE_ONES = (0.03, 0.1, 0.3, 1.0), (1.0, 2.0, 4.0, 8.0)  # in the plane, elsewhere
 Row = dict[str, Any]
 Functions = dict[str, Callable[[jax.Array], jax.Array]]
 
@@ -94,8 +100,9 @@ ALL = {**CHOSEN, **HELD_OUT}
 class Shape(NamedTuple):
     """What a program is compiled for.
 
-    kernel: plain, latent (its dimension is `latent`), consensus, centred (the same with steps
-        centred on their targets), niching or broadened; default is
+    kernel: plain, latent (its dimension is `latent`), broadened, niching, consensus; centred is
+        consensus with steps centred on their targets, guided the same with a target beyond the
+        mean and mirrored noise, guided alone the same with each individual's own noise; default is
         `diffusion_evolution` as it comes, paper is `presets.paper` with cosine, in `latent`
         dimensions where that is not 0.
     """
@@ -114,24 +121,26 @@ class Shape(NamedTuple):
 
 
 def sized(evaluations: int, dim: int, **settings: Any) -> Shape:
-    """The default's size and levels; niches in the plane, distances in 2 latent dimensions else."""
-    kernel = {"kernel": "niching"} if dim <= PLANE else {"kernel": "latent", "latent": 2}
-    return Shape(dim, *de.presets.sizes(evaluations, dim), **{**kernel, **settings})
+    """The default's size, levels and kernel: niches in the plane, else guided."""
+    kernel = "niching" if dim <= PLANE else "guided"
+    return Shape(dim, *de.presets.sizes(evaluations, dim), **{"kernel": kernel, **settings})
 
 
 def base(shape: Shape) -> Row:
-    """What is data to a program, where a table does not vary it.
+    """What is data to a program, where a table does not vary it: as `diffusion_evolution` has it.
 
-    Temperature and end of the schedule were the default's before it was centred on its targets.
+    A kernel without guidance has the temperature that the default has in a latent space.
     """
-    decades = 2.5 + shape.evaluations / shape.dim / 50
-    decades = min(decades, max(2.5, shape.levels / 4), 8.0)
+    is_default = shape.kernel == "default" and shape.dim > PLANE
+    guided = is_default or shape.kernel.startswith("guided")
+    gentle = gentle_temperature(shape.population, shape.levels, shape.dim)
     return {
-        "temperature": min(max(0.1, 0.1 * (shape.dim / 5) ** (1 / 3)), 1.0),
+        "temperature": gentle if guided else default_temperature(shape.dim),
+        "guidance": GUIDANCE if guided else 1.0,
         "scale": 2.5,
         "freshness": 1.0,
         "schedule": "geometric",
-        "end": 10**-decades,
+        "end": final_noise(shape.population, shape.levels, shape.dim),
         "sigma": 0.0,
         "sharing": 1.0,
         "warmth": 10.0,
@@ -139,10 +148,10 @@ def base(shape: Shape) -> Row:
 
 
 def levels_of(schedule: str, end: float, num_levels: int) -> de.schedules.Schedule:
-    """The noise of a row: geometric down to `end`, cosine, or cosine (clean)."""
-    if schedule == "geometric":
-        return de.schedules.geometric(num_levels, end=end)
-    return de.schedules.cosine(num_levels, clean=schedule == "clean")
+    """The noise of a row: cosine, geometric down to `end`, or the same without a clean end."""
+    if schedule == "cosine":
+        return de.schedules.cosine(num_levels)
+    return de.schedules.geometric(num_levels, end=end, clean=schedule == "geometric")
 
 
 def stacked(rows: list[Row], num_levels: int) -> Row:
@@ -180,20 +189,28 @@ def configure(shape: Shape, key: jax.Array, setting: Row) -> de.Algorithm:
     if shape.kernel == "paper":
         return de.presets.paper(de.schedules.cosine(shape.levels), **latent)
     kernel = de.kernels.gaussian(**latent)
+    centred = shape.kernel in ("centred", "guided", "guided alone")
     return de.denoising_evolution(
         setting["levels"],
-        fitness_map=de.fitness.standardised(setting["temperature"]),
+        fitness_map=de.fitness.standardised(
+            setting["temperature"], robust=shape.kernel == "niching"
+        ),
         denoiser={
             "plain": lambda: de.denoisers.posterior_mean(kernel),
             "latent": lambda: de.denoisers.posterior_mean(kernel),
             "broadened": lambda: de.denoisers.broadened(kernel, share=0.3),
-            "consensus": de.denoisers.consensus,
-            "centred": de.denoisers.consensus,
+            **dict.fromkeys(("consensus", "centred"), de.denoisers.consensus),
+            **dict.fromkeys(
+                ("guided", "guided alone"),
+                lambda: de.denoisers.consensus(guidance=setting["guidance"]),
+            ),
             "niching": lambda: de.denoisers.niching(
                 kernel, sharing=setting["sharing"], warmth=setting["warmth"]
             ),
         }[shape.kernel](),
-        sampler=de.samplers.ddim(freshness=setting["freshness"], centred=shape.kernel == "centred"),
+        sampler=de.samplers.ddim(
+            freshness=setting["freshness"], centred=centred, mirrored=shape.kernel == "guided"
+        ),
     )
 
 
@@ -344,20 +361,6 @@ def defaults() -> Iterator[Row]:
                     yield {**row, "budget": evaluations, "settings": name}
 
 
-def centre() -> Iterator[Row]:
-    """Steps centred on their targets, as the default's, or drawn towards 0; at its settings."""
-    for evaluations in (2000, 10_000):
-        for dim in DIMENSIONS[1:]:
-            for kernel, latent in (("latent", 2), ("consensus", 0), ("centred", 0)):
-                shape = sized(evaluations, dim, kernel=kernel, latent=latent)
-                setting = {
-                    "temperature": default_temperature(dim),
-                    "end": final_noise(shape.population, shape.levels, dim),
-                }
-                for row in scores(shape, [setting]):
-                    yield {**row, "budget": evaluations}
-
-
 def anytime() -> Iterator[Row]:
     """The default at budgets that double, all against random search with 1,000 evaluations.
 
@@ -365,10 +368,10 @@ def anytime() -> Iterator[Row]:
     """
     for dim in (2, 12, 100):
         before = np.zeros(0)
-        for doublings in range(11):
+        for doublings in range(9):
             evaluations = 1000 * 2**doublings
             shape = sized(evaluations, dim, kernel="default", latent=0)
-            seeds = 10 if doublings < 8 else 3 if dim == 100 and doublings > 8 else 5
+            seeds = 10 if doublings < 7 else 5
             (row,) = scores(shape, [{}], ALL, SEED + 3, seeds, against=1000)
             both = min(seeds, len(before))
             changes = np.subtract(row["per_seed"][:both], before[:both])
@@ -379,20 +382,26 @@ def anytime() -> Iterator[Row]:
 def levels() -> Iterator[Row]:
     """Population against levels at a fixed budget, at four temperatures."""
     for dim, evaluations in ((2, 2000), (12, 2000), (12, 10_000), (100, 2000)):
-        for num_levels in (5, 10, 20, 40, 100, 200):
+        few = (10, 20, 40, 100, 200) if evaluations == 2000 else (40, 100, 200, 500, 1000)
+        for num_levels in few:  # of an even number of individuals each
             shape = sized(evaluations, dim)
             shape = shape._replace(population=evaluations // num_levels, levels=num_levels)
-            grid = [{"temperature": t} for t in TEMPERATURES]
+            grid = [{"temperature": t} for t in temperatures(dim)]
             for row in scores(shape, grid):
                 yield {**row, "budget": evaluations}
 
 
-ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+def temperatures(dim: int) -> tuple[float, ...]:
+    """Those that a table of several compares."""
+    return TEMPERATURES if dim <= PLANE else GENTLE_ONES
+
+
+ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10)
 
 
 def schedule() -> Iterator[Row]:
-    """The noise that is left at the end, and cosine, with fresh noise."""
-    grid = [{"end": end} for end in ENDS] + [{"schedule": name} for name in ("cosine", "clean")]
+    """The noise that is left at the end; that of the default with a last level like it; cosine."""
+    grid = [{"end": end} for end in ENDS] + [{"schedule": name} for name in ("not clean", "cosine")]
     for dim, evaluations in (
         *((2, 500), (2, 2000), (12, 500), (12, 2000), (12, 20_000)),
         *((100, 2000), (100, 20_000), (1000, 2000)),
@@ -415,22 +424,42 @@ def freshness() -> Iterator[Row]:
 
 def temperature() -> Iterator[Row]:
     """Temperature against dimension."""
-    grid = [{"temperature": t} for t in (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)]
+    grid = [{"temperature": t} for t in (0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)]
     for evaluations, dims in ((2000, DIMENSIONS), (20_000, (12, 100))):
         for dim in dims:
-            for row in scores(sized(evaluations, dim), grid):
+            for row in scores(sized(evaluations, dim), grid[:4] if dim <= PLANE else grid[2:]):
+                yield {**row, "budget": evaluations}
+
+
+def guidance() -> Iterator[Row]:
+    """How far beyond the mean the target lies, against temperature; and noise without pairs."""
+    grid = [
+        {"guidance": g, "temperature": t}
+        for g in (1.0, 2.0, 4.0, 8.0)
+        for t in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    ]
+    for dim, evaluations in ((12, 2000), (100, 2000), (1000, 2000)):
+        for kernel in ("guided", "guided alone"):
+            for row in scores(sized(evaluations, dim, kernel=kernel), grid):
                 yield {**row, "budget": evaluations}
 
 
 def kernels() -> Iterator[Row]:
     """Dimension against kernels."""
-    for dim in DIMENSIONS:
-        for kernel, latent in (
-            *(("plain", 0), ("broadened", 0), ("niching", 0)),
-            *(("latent", 2), ("latent", 8), ("broadened", 2), ("consensus", 0)),
-        ):
-            if latent < dim and (kernel != "niching" or dim <= 5):
-                yield from scores(sized(2000, dim, kernel=kernel, latent=latent), [{}])
+    for evaluations in (2000, 10_000):
+        for dim in DIMENSIONS:
+            for kernel, latent in (
+                *(("plain", 0), ("broadened", 0), ("niching", 0)),
+                *(("latent", 2), ("latent", 8), ("broadened", 2), ("consensus", 0)),
+                *(("centred", 0), ("guided", 0)),
+            ):
+                if latent >= dim or (kernel == "niching" and dim > 5):
+                    continue
+                population, num_levels = (50, 40) if evaluations == 2000 else (100, 100)
+                shape = Shape(dim, population, num_levels, kernel, latent)
+                if kernel in ("latent", "consensus", "centred", "guided") or evaluations == 2000:
+                    for row in scores(shape, [{}]):
+                        yield {**row, "budget": evaluations}
 
 
 def scales() -> Iterator[Row]:
@@ -444,14 +473,16 @@ def scales() -> Iterator[Row]:
 def noise() -> Iterator[Row]:
     """Noise of the fitness, in standard deviations of the cost over the box."""
     grid = [
-        {"sigma": sigma, "temperature": t, "schedule": name}
-        for name in ("geometric", "clean")
+        {"sigma": sigma, "temperature": t}
         for sigma in (0.0, 0.1, 0.3, 1.0)
-        for t in TEMPERATURES
+        for t in (0.3, *GENTLE_ONES)
     ]
-    for num_levels in (10, 40, 160):
-        shape = sized(2000, 12, noisy=True)
-        yield from scores(shape._replace(population=2000 // num_levels, levels=num_levels), grid)
+    for dim, num_levels in ((12, 10), (12, 40), (12, 160), (100, 40)):
+        for kernel in ("centred", "guided") if num_levels == 40 else ("guided",):
+            shape = sized(2000, dim, kernel=kernel, noisy=True)
+            yield from scores(
+                shape._replace(population=2000 // num_levels, levels=num_levels), grid
+            )
 
 
 PEAKS, NEAR, RADIUS = 8, 0.5, 1.5  # peaks; what counts as on one; the genome's scale
@@ -475,7 +506,7 @@ def on_peaks(shape: Shape, key: jax.Array, setting: Row) -> Row:
 
     algorithm = de.denoising_evolution(
         setting["levels"],
-        fitness_map=de.fitness.standardised(setting["temperature"]),
+        fitness_map=de.fitness.standardised(setting["temperature"], robust=True),
         denoiser=de.denoisers.niching(sharing=setting["sharing"], warmth=setting["warmth"]),
         sampler=de.samplers.ddim(
             freshness=setting["freshness"], fresh_below=setting["fresh_below"]
@@ -562,11 +593,15 @@ def frontier() -> Iterator[Row]:
 
 # Of the check: from the paper's settings to the default, one step after the other.
 LADDER: dict[str, tuple[Row, Row]] = {
-    "paper": ({"kernel": "plain", "latent": 0}, {"scale": 1.0}),
-    "and scale 2.5": ({"kernel": "plain", "latent": 0}, {}),
-    "and 2 latent": ({}, {}),
-    "and fresh noise": ({}, {"freshness": 1.0}),
-    "and geometric": ({}, {"freshness": 1.0, "schedule": "geometric"}),
+    "paper": ({"kernel": "plain"}, {"scale": 1.0}),
+    "and scale 2.5": ({"kernel": "plain"}, {}),
+    "and 2 latent": ({"kernel": "latent", "latent": 2}, {}),
+    "and fresh noise": ({"kernel": "latent", "latent": 2}, {"freshness": 1.0}),
+    "and geometric": (
+        {"kernel": "latent", "latent": 2},
+        {"freshness": 1.0, "schedule": "geometric"},
+    ),
+    "one target, centred": ({"kernel": "centred"}, {"freshness": 1.0, "schedule": "geometric"}),
 }
 
 
@@ -585,7 +620,7 @@ def check() -> Iterator[Row]:
 PARTS = {
     each.__name__: each
     for each in (
-        *(defaults, anytime, centre, frontier, peaks, levels, schedule, freshness, temperature),
+        *(defaults, anytime, frontier, peaks, levels, schedule, freshness, temperature, guidance),
         *(kernels, scales, noise, check),
     )
 }
@@ -655,19 +690,15 @@ def _cell(number: np.ndarray | None, bold: bool) -> str:
 def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
     """The page's tables, by the names of its marks."""
     budget = {"dim": "D", "budget": "evaluations"}
-    named = {
-        name: [{**row, "schedule": SHOWN.get(row["schedule"], row["schedule"])} for row in rows]
-        for name, rows in parts.items()
-    }
-    centres = [{**row, "kernel": kernel_name(row)} for row in parts["centre"]]
     kinds = [{**row, "kernel": kernel_name(row)} for row in parts["kernels"]]
-    answers = [
-        {**row, "cost": row[answer], "answer": name}
-        for row in named["noise"]
-        for answer, name in (("best", "best seen"), ("last", "best of last"), ("mean", "mean"))
+    answers = [{**row, "cost": row["mean"]} for row in parts["noise"]]
+    noise = {"dim": "D", "kernel": "kernel", "sigma": "noise"}
+    noise_levels = {"sigma": "noise", "levels": "T"}
+    pairs = [
+        {**row, "noise": "in pairs" if row["kernel"] == "guided" else "alone"}
+        for row in parts["guidance"]
     ]
-    noise = {"sigma": "noise", "schedule": "schedule", "answer": "answer"}
-    noise_levels = {"sigma": "noise", "schedule": "schedule", "levels": "T"}
+    at = {"noise": "noise", "guidance": "guidance"}
     ends = [
         {
             **row,
@@ -676,7 +707,7 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
             else row["schedule"],
             "base": f"{base(_shape(row))['end']:.0e}",
         }
-        for row in named["schedule"]
+        for row in parts["schedule"]
     ]
     shape = {"dim": "D", "population": "N", "levels": "T"}
     kept = {"uneven": "uneven", "width": "width"}
@@ -685,28 +716,26 @@ def tables(parts: dict[str, list[Row]]) -> dict[str, str]:
     return {
         "defaults": pivot(parts["defaults"], budget, "settings"),
         "anytime": anytime_table(parts["anytime"]),
-        "centre": pivot(centres, budget, "kernel"),
         "frontier": frontier_table(parts["frontier"]),
         "frontier and temperature": temperatures_table(parts["frontier"]),
         "peaks": pivot(parts["peaks"], kept, "temperature", "peaks", max, **here),
         "peaks inside": pivot(parts["peaks"], kept, "temperature", "inside", None, **here),
         "peaks and size": pivot(parts["peaks"], shape, "temperature", "peaks", max, **even),
         "levels": pivot(parts["levels"], {**budget, "temperature": "temperature"}, "levels"),
-        "schedule": pivot(ends, {**budget, "base": "elsewhere"}, "ends"),
-        "freshness": pivot(named["freshness"], {**budget, "schedule": "schedule"}, "freshness"),
+        "schedule": pivot(ends, {**budget, "base": "the default's"}, "ends"),
+        "freshness": pivot(parts["freshness"], {**budget, "schedule": "schedule"}, "freshness"),
         "temperature": pivot(parts["temperature"], budget, "temperature"),
-        "kernels": pivot(kinds, {"dim": "D"}, "kernel"),
-        "sample size": pivot(kinds, {"dim": "D"}, "kernel", "sample_size", None),
+        "guidance": pivot(pairs, {**budget, **at}, "temperature"),
+        "kernels": pivot(kinds, budget, "kernel"),
+        "sample size": pivot(kinds, {"dim": "D"}, "kernel", "sample_size", None, budget=(2000,)),
         "scale": pivot(parts["scales"], budget, "scale"),
         "noise": pivot(answers, noise, "temperature", "cost", levels=(40,)),
         "noise and levels": pivot(
-            answers, noise_levels, "temperature", "cost", answer=("best of last",)
+            *(answers, noise_levels, "temperature", "cost"),
+            **{"dim": (12,), "kernel": ("guided",)},
         ),
         "check": pivot(parts["check"], {"dim": "D"}, "advice"),
     }
-
-
-SHOWN = {"clean": "cosine, clean"}
 
 
 def _shape(row: Row) -> Shape:
@@ -788,21 +817,22 @@ def draw_levels(rows: list[Row], path: Path) -> None:
     levels = sorted({row["levels"] for row in rows})
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(dims), sharey=True)
+        panels = figure.subplots(1, len(dims))
         for axes, dim in zip(panels, dims, strict=True):
             of = {
                 (row["temperature"], row["levels"]): row["best"][0]
                 for row in rows
                 if row["dim"] == dim
             }
-            score = np.array([[of[each, t] for t in levels] for each in TEMPERATURES])
+            compared = temperatures(dim)
+            score = np.array([[of[each, t] for t in levels] for each in compared])
             axes.imshow(score, cmap="viridis", aspect="auto", origin="lower")
             dark = score < (score.min() + score.max()) / 2
             for (i, j), value in np.ndenumerate(score):
                 colour = "white" if dark[i, j] else "black"
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
             axes.set_xticks(range(len(levels)), [f"{2000 // t} x {t}" for t in levels], rotation=40)
-            axes.set_yticks(range(len(TEMPERATURES)), [f"{each:g}" for each in TEMPERATURES])
+            axes.set_yticks(range(len(compared)), [f"{each:g}" for each in compared])
             axes.set_title(f"D = {dim}", fontsize=11)
             axes.tick_params(labelsize=8, length=0)
             axes.spines[:].set_visible(False)
