@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 
 import diffevo_jax as de
 from diffevo_jax.checks import InputError
+from diffevo_jax.diffusion import final_noise, gentle_temperature
 from diffevo_jax.runs.config import yaml as yaml_loader
 from diffevo_jax.runs.config.experiment import load, read
 from diffevo_jax.runs.results import folder as results
@@ -204,3 +205,53 @@ def test_a_run_keeps_the_returns_in_the_place_of_relative_fitness(tmp_path):
 def test_a_level_that_there_is_not_is_not_the_nearest_one(t, refuses):
     with refuses("t"):
         de.presets.renoise(KEY, jnp.zeros((4, 2)), de.schedules.cosine(8), t)
+
+
+# The default's sizes, and the temperature that goes with them
+
+
+def test_sizes_spend_a_budget_in_even_generations():
+    for num_genes in (2, 3, 12, 1000):
+        for evaluations in (16, 100, 2001, 50_000):
+            size, levels = de.presets.sizes(evaluations, num_genes)
+            assert size % 2 == 0
+            assert size >= 8
+            assert evaluations - size < size * levels <= evaluations
+    assert de.presets.sizes(20_000, 2) == (128, 156)
+    few, many = (de.presets.sizes(evaluations, 12) for evaluations in (20_000, 200_000))
+    # Levels for the way, which is no longer than float32 allows, and then individuals.
+    assert abs(many[1] - few[1]) <= 2
+    assert many[0] > 9 * few[0]
+
+
+@pytest.mark.parametrize(("size", "num_levels"), [(20, 100), (50, 40)])
+def test_the_temperature_goes_with_the_levels(size, num_levels):
+    """A fourth of it does not reach as far while the noise falls, nor does four times it."""
+    num_genes = 12
+    expected = gentle_temperature(size, num_levels, num_genes)
+    end = final_noise(size, num_levels, num_genes)
+
+    def cost(temperature):
+        algorithm = de.denoising_evolution(
+            de.schedules.geometric(num_levels, end=end, clean=True),
+            fitness_map=de.fitness.standardised(temperature),
+            denoiser=de.denoisers.consensus(guidance=4.0),
+            sampler=de.samplers.ddim(freshness=1.0, centred=True, mirrored=True),
+        )
+        population = jax.random.normal(KEY, (size, num_genes))
+        evolved = de.evolve(KEY, algorithm, lambda x: -jnp.sum((x - 1) ** 2, 1), population)
+        return -evolved.best.fitness
+
+    sharp, right, gentle = jax.jit(jax.vmap(cost))(expected * jnp.array([0.25, 1, 4]))
+    assert right < 1e-3 * min(sharp, gentle)
+
+
+def test_the_default_has_the_temperature_of_its_size():
+    expected = gentle_temperature(16, 40, 5)
+    fitness = jnp.arange(16.0)
+    state = de.diffusion_evolution(40).init(KEY, jax.random.normal(KEY, (16, 5)))
+    _, info = de.diffusion_evolution(40).step(KEY, state, fitness)
+    weights = jnp.exp(de.fitness.standardised(expected)(fitness, jnp.ones(16, bool)))
+    np.testing.assert_allclose(
+        info.effective_sample_size, jnp.sum(weights) ** 2 / jnp.sum(weights**2), rtol=1e-5
+    )
