@@ -220,11 +220,12 @@ def test_a_new_niche_in_the_valley_of_an_optimum_is_not_begun():
     assert len(failed.niches.best) == 2
 
 
-def many_dimensions(sizes, left):
-    """A search in 8-D that has sampled one bowl, with a trapped optimum of each size."""
-    points = np.random.default_rng(0).uniform(size=(200, 8))
-    state = optima.begin(points[:1], CostSamples(points, np.sum(points**2, axis=1)), 100_000)
-    places = np.eye(8)[: len(sizes)]
+def many_dimensions(sizes, left, num_genes=8, evaluations=100_000):
+    """A search that has sampled one bowl, with a trapped optimum of each size."""
+    points = np.random.default_rng(0).uniform(size=(200, num_genes))
+    samples = CostSamples(points, np.sum(points**2, axis=1))
+    state = optima.begin(points[:1], samples, evaluations)
+    places = np.eye(num_genes)[: len(sizes)]
     costs, spreads = 1.0 + np.arange(len(sizes)), np.full(len(sizes), 0.02)
     archive = optima.Archive(places, costs, spreads, np.array(sizes, int))
     return state._replace(optima=archive, sampled=left // 2, left=left)
@@ -238,6 +239,13 @@ def test_niches_in_many_dimensions_begin_anywhere_too():
     spreads = state.niches.spread[anywhere]
     assert np.all((spreads >= optima.STEPS[0]) & (spreads <= optima.STEPS[1]))
     assert np.all(np.abs(state.niches.best[anywhere].mean(axis=0) - 0.5) < 0.2)
+
+
+def test_niches_without_models_are_of_the_default_size_where_evaluations_are_enough():
+    for num_genes, evaluations, share in (12, 24_000, 1), (12, 23_999, 2), (10, 24_000, 2):
+        state = many_dimensions([], 20_000, num_genes, evaluations)
+        state = optima._with_niches(np.random.default_rng(0), state)
+        assert np.all(state.niches.size == share * cma.default_size(num_genes))
 
 
 def test_a_trapped_search_in_many_dimensions_begins_again_where_a_round_is_large_enough():

@@ -51,8 +51,10 @@ WAY = np.array([0.25, 0.5, 0.75])  # from a new niche to the nearest optimum
 LEAST = 4  # new niches of a round
 RUN = 50
 TOGETHER = 400  # points of a generation of all niches
-# Individuals, of CMA-ES's default; how many times more where a search begins again.
+# Individuals, of CMA-ES's default; the default itself where niches have no models, but for searches
+# of fewer than ENOUGH evaluations a parameter. How many times more where a search begins again.
 SIZE = 2.0
+ENOUGH = 2000
 MORE = 3
 # An optimum is as good as the best within this share of what typical samples are above it. A niche
 # ends when its costs differ by FLAT of its own range, its model is off by SURE of that, or its
@@ -233,7 +235,9 @@ def _with_niches(random: np.random.Generator, state: SearchForAll) -> SearchForA
     state = state._replace(left=int(LOCAL * state.sampled))
     state = _begun_again(state, AGAIN * state.left)
     going, optima, num_genes = state.niches, state.optima, state.points.shape[1]
-    size = round(SIZE * cma.default_size(num_genes))
+    size = cma.default_size(num_genes)
+    if num_genes <= niches.MODELLED or state.evaluations < ENOUGH * num_genes:
+        size = round(SIZE * size)
     found = CostSamples(
         np.concatenate([optima.points, going.best]), np.concatenate([optima.costs, going.cost])
     )
