@@ -32,8 +32,8 @@ SIZE, LEVELS, LEAST = 128, 30, 8  # of `sizes`
 FIRST_DECADES, PER_ROOT = 1.2, 0.45
 LEAST_DECADES, MOST_DECADES, MOST_IN_PLANE, LEVELS_PER_DECADE = 2.0, 10.0, 8.0, 4
 # One target for all: temperatures of a gentle selection, the least, that of `sizes`, and the most;
-# by how much the noise falls until less is needed; how many times as far as the weighted mean the
-# target lies.
+# how many times the noise falls by e before less of a way is enough; how many times as far as the
+# weighted mean the target lies.
 GENTLE, GENTLER, GENTLEST, FAR, GUIDANCE = 2.0, 6.0, 8.0, 8.0, 4.0
 
 
@@ -151,8 +151,7 @@ def sizes(evaluations: Count, num_genes: Count) -> tuple[int, int]:
 
 def final_noise(population_size: int, num_levels: int, num_genes: int) -> float:
     """Return 1 - alpha at the last level, for N individuals, T levels and D genes."""
-    decades = _decades(population_size * num_levels, num_genes)
-    return 10 ** -max(LEAST_DECADES, min(decades, num_levels / LEVELS_PER_DECADE))
+    return 10 ** -_decades(population_size * num_levels, num_genes, num_levels)
 
 
 def gentle_temperature(population_size: int, num_levels: int, num_genes: int) -> float:
@@ -163,16 +162,17 @@ def gentle_temperature(population_size: int, num_levels: int, num_genes: int) ->
     sqrt(D) of the first ones that lie between mean and optimum; less where it falls far. But the
     target's error, which grows with D / N, should not pass what it gains.
     """
-    fall = _fall(-math.log10(final_noise(population_size, num_levels, num_genes)))
+    fall = _fall(_decades(population_size * num_levels, num_genes, num_levels))
     for_the_way = num_levels / (fall * num_genes**0.5) * min(1, FAR / fall)
     for_the_error = GUIDANCE * (1 + num_genes / population_size) / num_genes**0.5
     return min(max(GENTLE, for_the_way, for_the_error), GENTLEST)
 
 
-def _decades(evaluations: int, num_genes: int) -> float:
-    """By how many decades 1 - alpha falls, if there are levels enough."""
+def _decades(evaluations: int, num_genes: int, num_levels: float = math.inf) -> float:
+    """By how many decades 1 - alpha falls; by default with levels enough."""
     decades = FIRST_DECADES + PER_ROOT * (evaluations / num_genes) ** 0.5
-    return min(decades, MOST_IN_PLANE if num_genes <= PLANE else MOST_DECADES)
+    most = MOST_IN_PLANE if num_genes <= PLANE else MOST_DECADES
+    return max(LEAST_DECADES, min(decades, most, num_levels / LEVELS_PER_DECADE))
 
 
 def _fall(decades: float) -> float:
